@@ -1,0 +1,244 @@
+"""ActorCritic: encoder, trunk, policy head and value head."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from gymnasium import spaces
+from torch import Tensor, nn
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "tanh": nn.Tanh,
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+}
+
+
+class FlattenEncoder(nn.Module):
+    """Box and MultiBinary observations as float vectors; bytes are scaled from [0, 255] to [0, 1]."""
+
+    def __init__(self, space: spaces.Box | spaces.MultiBinary) -> None:
+        super().__init__()
+        self.size = math.prod(space.shape)
+        self.scale = 1 / 255 if space.dtype == "uint8" and isinstance(space, spaces.Box) else 1.0
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """[B, *shape] -> [B, size]."""
+        flat = obs.reshape(len(obs), self.size).to(torch.float32)
+        return flat if self.scale == 1.0 else flat * self.scale
+
+
+class OneHotEncoder(nn.Module):
+    """Discrete and MultiDiscrete observations as one-hot vectors, side by side."""
+
+    def __init__(self, space: spaces.Discrete | spaces.MultiDiscrete) -> None:
+        super().__init__()
+        discrete = isinstance(space, spaces.Discrete)
+        self.nvec = [int(space.n)] if discrete else [int(n) for n in space.nvec.flatten()]
+        starts = [int(space.start)] if discrete else [int(start) for start in space.start.flatten()]
+        self.register_buffer("starts", torch.tensor(starts), persistent=False)
+        self.size = sum(self.nvec)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """[B, *shape] integers -> [B, size]."""
+        indices = obs.reshape(len(obs), -1).to(torch.int64) - self.starts
+        columns = zip(indices.unbind(1), self.nvec, strict=True)
+        return torch.cat([F.one_hot(index, n) for index, n in columns], dim=1).to(torch.float32)
+
+
+def make_encoder(space: spaces.Space) -> FlattenEncoder | OneHotEncoder:
+    """The encoder of a single environment's observation space.
+
+    Raises:
+        ValueError: the space is not Box, Discrete, MultiDiscrete or MultiBinary.
+    """
+    if isinstance(space, (spaces.Box, spaces.MultiBinary)):
+        return FlattenEncoder(space)
+    if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
+        return OneHotEncoder(space)
+    raise ValueError(
+        f"unsupported observation space {space}: expected Box, Discrete, MultiDiscrete or MultiBinary; "
+        "flatten it with a gymnasium wrapper"
+    )
+
+
+class LinearHead(nn.Module):
+    """Policy head of the discrete spaces: features [B, F] -> logits [B, P]."""
+
+    def __init__(self, features: int, actions: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(features, actions)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B, F] -> [B, P]."""
+        return self.linear(features)
+
+
+class GaussianHead(nn.Module):
+    """Policy head of Box: a mean from the features, a log-deviation that is free of the state."""
+
+    def __init__(self, features: int, actions: int, log_std_init: float) -> None:
+        super().__init__()
+        self.linear = nn.Linear(features, actions)
+        self.log_std = nn.Parameter(torch.full((actions,), log_std_init))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B, F] -> [B, 2A]: means, then log-deviations."""
+        mean = self.linear(features)
+        return torch.cat([mean, self.log_std.expand_as(mean)], dim=-1)
+
+
+class StateDependentHead(nn.Module):
+    """Policy head of Box with gSDE (Raffin et al. 2021, https://arxiv.org/abs/2005.05719).
+
+    The exploration noise is a linear function of the features, θ_ε f(s) with θ_ε ~ N(0, σ²), and θ_ε is kept
+    over several steps. Seen from one state that is a Gaussian with variance Σ_f f(s)² σ_f² (eq. 8); gradients
+    of the deviation do not reach the features.
+    """
+
+    def __init__(self, features: int, actions: int, log_std_init: float) -> None:
+        super().__init__()
+        self.linear = nn.Linear(features, actions)
+        self.log_std = nn.Parameter(torch.full((features, actions), log_std_init))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B, F] -> [B, 2A]: means, then log-deviations."""
+        variance = (features.detach() ** 2) @ (2 * self.log_std).exp()
+        return torch.cat([self.linear(features), 0.5 * torch.log(variance + 1e-6)], dim=-1)
+
+    def exploration(self, features: Tensor, epsilon: Tensor) -> Tensor:
+        """Standardised action noise of the exploration matrices σ ε.
+
+        Args:
+            features: f(s), [B, F].
+            epsilon: standard normal, one matrix a row, [B, F, A].
+
+        Returns:
+            Noise for `DiagonalGaussian.sample`, [B, A].
+        """
+        perturbation = torch.einsum("bf,bfa->ba", features, self.log_std.exp() * epsilon)
+        log_std = self.forward(features).chunk(2, dim=-1)[1]
+        return perturbation * (-log_std).exp()
+
+
+def _mlp(sizes: Sequence[int], activation: str) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for fan_in, fan_out in zip(sizes[:-1], sizes[1:], strict=True):
+        layers += [nn.Linear(fan_in, fan_out), ACTIVATIONS[activation]()]
+    return nn.Sequential(*layers)
+
+
+class ActorCritic(nn.Module):
+    """Policy and value networks over one encoder.
+
+    With ``shared`` one trunk extracts the features of both heads (the document this project is built
+    from); without it the value head has a trunk of its own (the published settings).
+    """
+
+    def __init__(
+        self,
+        encoder: FlattenEncoder | OneHotEncoder,
+        head: type[LinearHead] | type[GaussianHead] | type[StateDependentHead],
+        actions: int,
+        hidden_sizes: Sequence[int] = (64, 64),
+        activation: str = "tanh",
+        shared: bool = True,
+        ortho_init: bool = True,
+        log_std_init: float = 0.0,
+    ) -> None:
+        """Builds and initialises the network with torch's global generator.
+
+        Args:
+            encoder: turns observations into vectors.
+            head: class of the policy head.
+            actions: number of outputs of the policy head: logits, or means.
+            hidden_sizes: widths of the hidden layers; may be empty.
+            activation: a key of `ACTIVATIONS`.
+            shared: whether the two heads share the hidden layers.
+            ortho_init: orthogonal weights with gain sqrt(2) in the trunk, 0.01 in the policy head and 1 in the
+                value head, and zero biases (37 details, no. 2); else PyTorch's own initialisation.
+            log_std_init: initial log-deviation of a Box policy.
+        """
+        super().__init__()
+        sizes = [encoder.size, *hidden_sizes]
+        self.encoder = encoder
+        self.trunk = _mlp(sizes, activation)
+        self.value_trunk = None if shared else _mlp(sizes, activation)
+        self.policy_head = head(sizes[-1], actions) if head is LinearHead else head(sizes[-1], actions, log_std_init)
+        self.value_head = nn.Linear(sizes[-1], 1)
+        if ortho_init:
+            gains = {self.trunk: math.sqrt(2), self.policy_head: 0.01, self.value_head: 1.0}
+            if self.value_trunk is not None:
+                gains[self.value_trunk] = math.sqrt(2)
+            for module, gain in gains.items():
+                _orthogonal_init(module, gain)
+
+    def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Observations [B, *shape] -> logits [B, P] and values [B]."""
+        encoded = self.encoder(obs)
+        features = self.trunk(encoded)
+        value_features = features if self.value_trunk is None else self.value_trunk(encoded)
+        return self.policy_head(features), self.value_head(value_features).squeeze(-1)
+
+    def policy(self, obs: Tensor) -> Tensor:
+        """Logits [B, P] alone."""
+        return self.policy_head(self.trunk(self.encoder(obs)))
+
+    def explore(self, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [B, P], and the noise as the distribution's `sample` takes it: gSDE's depends on the state."""
+        features = self.trunk(self.encoder(obs))
+        if isinstance(self.policy_head, StateDependentHead):
+            noise = self.policy_head.exploration(features, noise)
+        return self.policy_head(features), noise
+
+    def value(self, obs: Tensor) -> Tensor:
+        """Values [B] alone."""
+        encoded = self.encoder(obs)
+        trunk = self.trunk if self.value_trunk is None else self.value_trunk
+        return self.value_head(trunk(encoded)).squeeze(-1)
+
+
+def _orthogonal_init(module: nn.Module, gain: float) -> None:
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.orthogonal_(layer.weight, gain)
+            nn.init.zeros_(layer.bias)
+
+
+def make_actor_critic(
+    observation_space: spaces.Space,
+    action_space: spaces.Space,
+    *,
+    use_sde: bool = False,
+    hidden_sizes: Sequence[int] = (64, 64),
+    activation: str = "tanh",
+    shared: bool = True,
+    ortho_init: bool = True,
+    log_std_init: float = 0.0,
+) -> ActorCritic:
+    """The network for a single environment's spaces.
+
+    Raises:
+        ValueError: an unsupported space, or gSDE without a Box action space.
+    """
+    from ppo_cli.distributions import make_distribution
+
+    logits_size = make_distribution(action_space).logits_size
+    box = isinstance(action_space, spaces.Box)
+    if use_sde and not box:
+        raise ValueError(f"use_sde=true needs a Box action space, given {action_space}: set use_sde=false")
+    head = (StateDependentHead if use_sde else GaussianHead) if box else LinearHead
+    return ActorCritic(
+        make_encoder(observation_space),
+        head,
+        logits_size // 2 if box else logits_size,
+        hidden_sizes,
+        activation,
+        shared,
+        ortho_init,
+        log_std_init,
+    )

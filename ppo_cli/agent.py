@@ -1,0 +1,311 @@
+"""PPOAgent: acts, estimates advantages and updates the network."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor
+from torch.func import functional_call
+
+from ppo_cli import losses
+from ppo_cli.actor_critic import ActorCritic, StateDependentHead
+from ppo_cli.advantages import explained_variance, gae, normalize_advantages
+from ppo_cli.distributions import Distribution
+from ppo_cli.optim import AdamState, adam, adam_init, clip_by_norm
+from ppo_cli.rollout import Batch, Rollout, minibatches
+from ppo_cli.schedules import Schedule
+
+EVALUATION_ROWS = 4096  # rows of a forward pass outside the update; bounds its memory
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """The knobs of the algorithm that stay constant over a run; names are those of the config."""
+
+    gamma: float = 0.99
+    gae_lambda: float = 0.95
+    batch_size: int = 64
+    n_epochs: int = 10
+    normalize_advantage: bool = True
+    vf_clip_ratio: float | None = None
+    max_grad_norm: float = 0.5
+    target_kl: float | None = None
+    sde_sample_freq: int = -1
+
+
+@dataclass(frozen=True)
+class Schedules:
+    """The knobs of the algorithm that may be annealed."""
+
+    learning_rate: Schedule
+    clip_ratio: Schedule
+    ent_coef: Schedule
+    vf_coef: Schedule
+
+
+class Coefficients(NamedTuple):
+    """The annealed knobs at one iteration, scalar tensors (so that one compiled step serves all values)."""
+
+    learning_rate: Tensor
+    clip_ratio: Tensor
+    ent_coef: Tensor
+    vf_coef: Tensor
+
+
+class StepMetrics(NamedTuple):
+    """What one minibatch shows, scalars."""
+
+    policy_loss: Tensor
+    value_loss: Tensor
+    entropy: Tensor
+    total_loss: Tensor
+    approx_kl: Tensor
+    clipfrac: Tensor
+    grad_norm: Tensor
+
+
+class TrainState(NamedTuple):
+    """Everything that a minibatch step changes.
+
+    ``active`` is 1.0 until the KL stop, then 0.0: it freezes the rest. ``sums`` [7] and ``count`` add up the
+    `StepMetrics` of the steps taken.
+    """
+
+    params: Tensor
+    optimizer: AdamState
+    active: Tensor
+    sums: Tensor
+    count: Tensor
+
+
+@dataclass(frozen=True)
+class UpdateMetrics:
+    """One iteration's update: `StepMetrics` averaged over the minibatches, and the critic's fit."""
+
+    policy_loss: float
+    value_loss: float
+    entropy: float
+    total_loss: float
+    approx_kl: float
+    clipfrac: float
+    grad_norm: float
+    explained_variance: float
+
+
+Step = Callable[[TrainState, Batch, Tensor, Tensor, Coefficients], TrainState]
+
+
+def make_step(model: ActorCritic, distribution: Distribution, hyper: Hyperparameters) -> Step:
+    """The update of one minibatch as a pure function of the state, over one flat parameter vector."""
+    named = [(name, parameter.shape, parameter.numel()) for name, parameter in model.named_parameters()]
+    sizes = [size for _, _, size in named]
+
+    def loss(params: Tensor, batch: Batch, weights: Tensor, coefs: Coefficients) -> tuple[Tensor, list[Tensor]]:
+        pieces = params.split(sizes)
+        tree = {name: piece.view(shape) for (name, shape, _), piece in zip(named, pieces, strict=True)}
+        logits, values_pred = functional_call(model, tree, (batch.observations,))
+        new_logprobs = distribution.log_prob(logits, batch.actions)
+        entropy = losses.weighted_mean(distribution.entropy(logits), weights)
+        ratio = losses.probability_ratio(new_logprobs, batch.logprobs)
+        mb_advantages = batch.advantages
+        if hyper.normalize_advantage:
+            mb_advantages = normalize_advantages(mb_advantages, weights)
+        policy_loss = losses.clipped_policy_loss(ratio, mb_advantages, coefs.clip_ratio, weights)
+        if hyper.vf_clip_ratio is None:
+            value_loss = losses.value_loss(values_pred, batch.returns, weights)
+        else:
+            value_loss = losses.clipped_value_loss(
+                values_pred, batch.values, batch.returns, hyper.vf_clip_ratio, weights
+            )
+        total = losses.total_loss(policy_loss, value_loss, entropy, coefs.vf_coef, coefs.ent_coef)
+        with torch.no_grad():
+            approx_kl = losses.approximate_kl(new_logprobs, batch.logprobs, weights)
+            clipfrac = losses.clip_fraction(ratio, coefs.clip_ratio, weights)
+        return total, [policy_loss, value_loss, entropy, total, approx_kl, clipfrac]
+
+    def step(
+        state: TrainState, batch: Batch, indices: Tensor, weights: Tensor, coefs: Coefficients
+    ) -> TrainState:
+        minibatch = Batch(*(rows[indices] for rows in batch))  # [T*N, ...] -> [B, ...]
+        params = state.params.detach().requires_grad_()
+        total, parts = loss(params, minibatch, weights, coefs)
+        (grad,) = torch.autograd.grad(total, params)
+        grad, grad_norm = clip_by_norm(grad, hyper.max_grad_norm)
+        new_params, optimizer = adam(state.params, grad, state.optimizer, coefs.learning_rate)
+        metrics = StepMetrics(*(part.detach() for part in parts), grad_norm)
+        sums = state.sums + torch.stack(metrics)
+        if hyper.target_kl is None:
+            return TrainState(new_params, optimizer, state.active, sums, state.count + 1)
+        # the minibatch whose KL is too large counts in the metrics but takes no step, nor does any after it
+        active = state.active * (metrics.approx_kl <= 1.5 * hyper.target_kl)
+        return TrainState(
+            torch.where(active > 0, new_params, state.params),
+            AdamState(*(torch.where(active > 0, *pair) for pair in zip(optimizer, state.optimizer, strict=True))),
+            active,
+            torch.where(state.active > 0, sums, state.sums),
+            state.count + state.active,
+        )
+
+    return step
+
+
+def compile_step(step: Step) -> Step:
+    """The step as one graph: gather, forward, loss, gradient, clipping and Adam without Python between."""
+    torch._dynamo.config.trace_autograd_ops = True
+    return torch.compile(step, fullgraph=True, dynamic=False)
+
+
+class PPOAgent:
+    """Proximal policy optimisation (Schulman et al. 2017, https://arxiv.org/abs/1707.06347).
+
+    Attributes:
+        model: the network; its parameters are views of one flat vector.
+        optimizer: Adam's state over that vector.
+        ent_coef: the entropy coefficient in use, set by `update_ent_coef`.
+    """
+
+    def __init__(
+        self,
+        model: ActorCritic,
+        distribution: Distribution,
+        hyper: Hyperparameters,
+        schedules: Schedules,
+        action_generator: Generator,
+        minibatch_generator: Generator,
+        device: torch.device,
+        compiled: bool = False,
+    ) -> None:
+        """Takes over the model.
+
+        Args:
+            model: the network, on the CPU; it is moved to ``device``.
+            distribution: of the environment's action space.
+            hyper: constant knobs.
+            schedules: annealed knobs.
+            action_generator: CPU generator that draws the exploration noise.
+            minibatch_generator: CPU generator that draws the permutations.
+            device: where the network runs.
+            compiled: run the minibatch step as one compiled graph.
+        """
+        self.model = model.to(device)
+        self.distribution = distribution
+        self.hyper = hyper
+        self.schedules = schedules
+        self.device = device
+        self._action_generator = action_generator
+        self._minibatch_generator = minibatch_generator
+        self._params = _flatten_parameters(model)
+        self.optimizer = adam_init(self._params)
+        step = make_step(model, distribution, hyper)
+        self._step = compile_step(step) if compiled else step
+        self.anneal(0.0)
+
+    def anneal(self, progress: float) -> None:
+        """Sets the annealed knobs for ``progress`` in [0, 1] through the run."""
+        self.learning_rate = self.schedules.learning_rate(progress)
+        self.clip_ratio = self.schedules.clip_ratio(progress)
+        self.vf_coef = self.schedules.vf_coef(progress)
+        self.update_ent_coef(progress)
+
+    def update_ent_coef(self, progress: float) -> None:
+        """Anneals the entropy coefficient, from exploration to exploitation, for ``progress`` in [0, 1]."""
+        self.ent_coef = self.schedules.ent_coef(progress)
+
+    def exploration_noise(self, n_steps: int, n_envs: int) -> Iterator[Tensor]:
+        """The noise of each step of a rollout, drawn from the agent's own generator.
+
+        Yields:
+            T tensors [N, ...] for `act`. With gSDE each is N exploration matrices [N, F, A], drawn anew every
+            ``sde_sample_freq`` steps, or once a rollout where that is -1.
+        """
+        head = self.model.policy_head
+        if not isinstance(head, StateDependentHead):
+            yield from self.distribution.noise((n_steps, n_envs), self._action_generator).to(self.device)
+            return
+        period = self.hyper.sde_sample_freq if self.hyper.sde_sample_freq > 0 else n_steps
+        for t in range(n_steps):
+            if t % period == 0:
+                noise = torch.randn((n_envs, *head.log_std.shape), generator=self._action_generator)
+                noise = noise.to(self.device)
+            yield noise
+
+    @torch.inference_mode()
+    def act(self, obs: Tensor, noise: Tensor) -> Tensor:
+        """Actions sampled from the policy, [N, *action_shape], for observations [N, *shape]."""
+        logits, noise = self.model.explore(obs.to(self.device), noise)
+        return self.distribution.sample(logits, noise).cpu()
+
+    @torch.inference_mode()
+    def compute_gae(self, rollout: Rollout) -> Batch:
+        """Values, log-probabilities, advantages and value targets of a rollout, flattened for the update.
+
+        The networks run once over the whole rollout here rather than at each step.
+        """
+        n_steps, n_envs = rollout.n_steps, rollout.n_envs
+        observations = rollout.observations.flatten(0, 1).to(self.device)  # [T + 1, N] -> [(T + 1) * N]
+        actions = rollout.actions.flatten(0, 1).to(self.device)  # [T, N] -> [T * N]
+        values = torch.cat([self.model.value(rows) for rows in observations.split(EVALUATION_ROWS)])
+        logprobs = torch.cat(
+            [
+                self.distribution.log_prob(self.model.policy(rows), taken)
+                for rows, taken in zip(
+                    observations[: n_steps * n_envs].split(EVALUATION_ROWS), actions.split(EVALUATION_ROWS), strict=True
+                )
+            ]
+        )
+        values = values.view(n_steps + 1, n_envs)
+        next_values = values[1:].clone()
+        final_obs = rollout.final_obs
+        if len(final_obs):
+            next_values[rollout.final_index] = self.model.value(final_obs.to(self.device))
+        advantages, returns = gae(
+            rollout.rewards.to(self.device),
+            values[:-1],
+            next_values,
+            rollout.terminated.to(self.device),
+            rollout.truncated.to(self.device),
+            self.hyper.gamma,
+            self.hyper.gae_lambda,
+        )
+        columns = (logprobs, advantages, returns, values[:-1])
+        return Batch(observations[: n_steps * n_envs], actions, *(column.flatten() for column in columns))
+
+    def update(self, batch: Batch) -> UpdateMetrics:
+        """Epochs of minibatch steps over a batch; stops early where ``target_kl`` says so."""
+        scalar = torch.tensor([self.learning_rate, self.clip_ratio, self.ent_coef, self.vf_coef], device=self.device)
+        coefs = Coefficients(*scalar.unbind())
+        one = torch.ones((), device=self.device)
+        sums = torch.zeros(len(StepMetrics._fields), device=self.device)
+        state = TrainState(self._params, self.optimizer, one, sums, torch.zeros_like(one))
+        for _ in range(self.hyper.n_epochs):
+            epoch = minibatches(len(batch.returns), self.hyper.batch_size, self._minibatch_generator)
+            for indices, weights in epoch:
+                state = self._step(state, batch, indices.to(self.device), weights.to(self.device), coefs)
+            if self.hyper.target_kl is not None and not state.active.item():
+                break
+        self._params.copy_(state.params)
+        self.optimizer = state.optimizer
+        fit = explained_variance(batch.values, batch.returns)
+        return UpdateMetrics(*(state.sums / state.count).tolist(), fit.item())
+
+    def state_dict(self) -> dict[str, object]:
+        """Weights, optimiser and generators, as a checkpoint stores them."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer._asdict(),
+            "action_generator": self._action_generator.get_state(),
+            "minibatch_generator": self._minibatch_generator.get_state(),
+        }
+
+
+def _flatten_parameters(model: ActorCritic) -> Tensor:
+    """Moves the parameters into one vector [P] and makes each a view of it."""
+    parameters = list(model.parameters())
+    flat = torch.cat([parameter.detach().flatten() for parameter in parameters])
+    for parameter, piece in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+        parameter.data = piece.view(parameter.shape)
+    return flat
+
+
+METRIC_NAMES = tuple(field.name for field in fields(UpdateMetrics))

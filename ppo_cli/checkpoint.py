@@ -1,0 +1,96 @@
+"""Checkpoints: tensors and plain values only, with a checksum that is verified on loading."""
+
+import hashlib
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+FORMAT = 1
+
+
+class CheckpointError(ValueError):
+    """A file is not an intact checkpoint; the message is one line."""
+
+
+def save_checkpoint(path: Path, payload: dict[str, Any]) -> None:
+    """Writes a checkpoint aside, syncs it and renames it, so that no kill leaves half a file.
+
+    Args:
+        path: where to; an existing file is replaced.
+        payload: nested dicts and lists of tensors, NumPy arrays, numbers, strings, booleans and None.
+
+    Raises:
+        TypeError: a value of any other kind.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    plain = _plain({"format": FORMAT, **payload})
+    aside = path.with_name(f".{path.name}.tmp")
+    with aside.open("wb") as file:
+        torch.save({**plain, "sha256": _digest(plain)}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Reads a checkpoint onto the CPU. No code in the file is ever run.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or holds anything but tensors and plain values.
+    """
+    try:
+        payload = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"no checkpoint at {path}") from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path} is not a readable checkpoint: {str(error).splitlines()[0]}") from error
+    if not isinstance(payload, dict) or "sha256" not in payload or payload.get("format") != FORMAT:
+        raise CheckpointError(f"{path} is not a ppo-cli checkpoint of format {FORMAT}")
+    expected = payload.pop("sha256")
+    if _digest(payload) != expected:
+        raise CheckpointError(f"{path} is damaged: its contents do not have the checksum written with them")
+    return payload
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - any tree of plain values
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, Tensor):
+        return value.detach().cpu().clone()
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value.copy())
+    if isinstance(value, np.generic):
+        return value.item()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(f"a checkpoint holds tensors and plain values, given {type(value).__name__}")
+
+
+def _digest(value: Any) -> str:  # noqa: ANN401
+    sha = hashlib.sha256()
+    _feed(sha, value)
+    return sha.hexdigest()
+
+
+def _feed(sha: Any, value: Any) -> None:  # noqa: ANN401
+    if isinstance(value, dict):
+        for key in sorted(value):
+            sha.update(f"key:{key!r};".encode())
+            _feed(sha, value[key])
+        sha.update(b"end;")
+    elif isinstance(value, list):
+        for item in value:
+            _feed(sha, item)
+        sha.update(b"end;")
+    elif isinstance(value, Tensor):
+        sha.update(f"tensor:{value.dtype}:{tuple(value.shape)};".encode())
+        sha.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    else:
+        sha.update(f"{type(value).__name__}:{value!r};".encode())

@@ -1,0 +1,153 @@
+"""Composition before Hydra runs: every job of a command line is composed and checked, or refused in a line."""
+
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from ppo_cli.config import Config, ConfigError, conf_dir, explain, knobs, nearest, parse, register_schema
+
+GROUPS = ("env", "network", "experiment")
+
+
+def expand_preset(overrides: Sequence[str]) -> list[str]:
+    """Rewrites what chooses a preset into Hydra's own terms.
+
+    ``env=ID`` is a choice of the optional group ``env``: the id, and its preset where there is a file. With
+    ``preset=none`` it becomes ``env.id=ID``, and an ``env.id=ID`` without ``env=`` loads no preset: ``env=null``.
+
+    Raises:
+        ConfigError: ``preset`` is anything but ``none`` or ``auto``.
+    """
+    presets = [override for override in overrides if override.startswith("preset=")]
+    rest = [override for override in overrides if not override.startswith("preset=")]
+    for preset in presets:
+        if preset not in ("preset=none", "preset=auto"):
+            raise ConfigError(
+                f"{preset}: expected preset=none (plain defaults) or preset=auto (the environment's own, if any); "
+                "to use another environment's preset, type env=OTHER env.id=ID"
+            )
+    if presets and presets[-1] == "preset=none":
+        rest = [f"env.id={o[4:]}" if o.startswith("env=") else o for o in rest]
+        if not any(override.startswith("env.id=") for override in rest):
+            rest.append("env.id=CartPole-v1")
+    if any(o.startswith("env.id=") for o in rest) and not any(o.startswith("env=") for o in rest):
+        rest.append("env=null")
+    return rest
+
+
+def compose_jobs(
+    overrides: Sequence[str], multirun: bool, config_dir: str | None, config_name: str
+) -> list[tuple[list[str], Config]]:
+    """The checked config of every job that a command line stands for, each with its own overrides.
+
+    Raises:
+        ConfigError: one line on the first thing that is wrong.
+    """
+    register_schema()
+    if config_dir is not None:
+        directory = Path(config_dir).resolve()
+        if not directory.is_dir():
+            raise ConfigError(f"--config-dir {config_dir}: no such folder")
+        overrides = [*overrides, f"hydra.searchpath=['file://{directory}']"]
+    with initialize_config_dir(config_dir=str(conf_dir()), job_name="train", version_base="1.3"):
+        parsed = _parse_overrides(overrides)
+        for override in parsed:
+            _check_key(override)
+        if not multirun:
+            _refuse_sweeps(parsed)
+        jobs = list(_expand(parsed)) if multirun else [list(overrides)]
+        return [(job, parse(_compose(job, config_name))) for job in jobs]
+
+
+def _parse_overrides(overrides: Sequence[str]) -> list[Override]:
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    parsed = []
+    for override in overrides:
+        try:
+            parsed += parser.parse_overrides([override])
+        except (OverrideParseException, HydraException) as error:
+            raise ConfigError(
+                f"can't read {override!r}: expected KEY=VALUE, in quotes where the shell would take a character; "
+                f"{' '.join(str(error).split())}"
+            ) from error
+    return parsed
+
+
+def _check_key(override: Override) -> None:
+    """Refuses a key that is no knob, naming the nearest one."""
+    key = override.get_key_element().lstrip("+~")
+    group, _, _ = key.partition("@")
+    if group in GROUPS or group.startswith(("hydra/", "hydra.")):
+        return
+    known = [name for name, _ in knobs()]
+    if key.startswith("env.kwargs.") or (key in known and not override.is_add()):
+        return
+    if override.is_add() and key in known:
+        raise ConfigError(f"{override.input_line}: {key!r} is a knob already; leave out the +")
+    if any(name.startswith(f"{key}.") for name in known):
+        return
+    raise ConfigError(
+        f"unknown key {key!r} in {override.input_line!r}{nearest(key, [*known, *GROUPS])}"
+        "; `ppo-train --help` lists every key"
+    )
+
+
+def _refuse_sweeps(parsed: Sequence[Override]) -> None:
+    for override in parsed:
+        if override.is_sweep_override():
+            raise ConfigError(f"{override.input_line}: several values need a sweep; add -m (or quote a literal comma)")
+
+
+def _expand(parsed: Sequence[Override]) -> Iterator[list[str]]:
+    """Overrides of each job of a sweep; what only a search sweeper understands is left out."""
+    axes = []
+    for override in parsed:
+        if not override.is_sweep_override():
+            axes.append([str(override.input_line)])
+        elif override.is_discrete_sweep():
+            key = override.get_key_element()
+            axes.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+    yield from (list(job) for job in itertools.product(*axes))
+
+
+def _compose(overrides: Sequence[str], config_name: str) -> DictConfig:
+    try:
+        composed = compose(config_name, overrides=list(overrides), return_hydra_config=True)
+        HydraConfig.instance().set_config(composed)  # what ${hydra:...} reads
+    except MissingConfigException as error:
+        raise ConfigError(_missing_choice(error)) from error
+    except HydraException as error:
+        raise ConfigError(_explain_hydra(error)) from error
+    with open_dict(composed):
+        composed.env.id = composed.env.id  # a literal, resolved while Hydra's config is at hand
+    return composed
+
+
+def _missing_choice(error: MissingConfigException) -> str:
+    text = str(error)
+    found = re.search(r"Could not find '(?P<group>.+)/(?P<name>[^/']+)'", text)
+    if found is None or error.options is None:
+        return " ".join(text.split())
+    group, name = found["group"], found["name"]
+    return f"{group}={name}: expected one of {', '.join(error.options)}{nearest(name, list(error.options))}"
+
+
+def _explain_hydra(error: HydraException) -> str:
+    cause = error.__cause__
+    text = " ".join(str(error).split())
+    if isinstance(cause, OmegaConfBaseException):
+        key = str(cause.full_key or "")
+        if key.startswith("env.kwargs."):
+            return f"unknown key {key!r}: a new argument of the environment takes a plus, +{key}=VALUE"
+        return explain(cause)
+    return text

@@ -1,0 +1,38 @@
+"""Where a run is written: names of folders under outputs/, and making them exclusively."""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+LONGEST_NAME = 120
+
+
+def folder_name(text: str) -> str:
+    """A text as the name of one folder: separators become ``-``, a long name ends in a hash."""
+    name = re.sub(r"[/\\:\s]+", "-", text)
+    name = re.sub(r"['\"{}\[\]]", "", name)
+    if len(name) <= LONGEST_NAME:
+        return name
+    return f"{name[: LONGEST_NAME - 9]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def run_dir(env_id: str, overrides: Sequence[str], now: datetime) -> Path:
+    """``outputs/<env>/<timestamp>[_<overrides>]``, the overrides without what chose the environment."""
+    typed = [o for o in overrides if not o.startswith(("env=", "env.id=", "hydra."))]
+    name = "_".join([now.strftime("%Y-%m-%d_%H-%M-%S"), *([",".join(typed)] if typed else [])])
+    return Path("outputs") / folder_name(env_id) / folder_name(name)
+
+
+def make_exclusive(path: Path) -> Path:
+    """Creates a folder that did not exist: ``path``, or ``path_2``, ``path_3``, ... where it did."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for attempt in range(1, 10_000):
+        candidate = path if attempt == 1 else path.with_name(f"{path.name}_{attempt}")
+        try:
+            candidate.mkdir()
+        except FileExistsError:
+            continue
+        return candidate
+    raise FileExistsError(f"{path} and 9,998 numbered folders beside it exist already")

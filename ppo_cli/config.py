@@ -1,0 +1,286 @@
+"""The typed config: its schema, the ranges of its values, and the checks across them.
+
+`conf/config.yaml` holds the default of every knob; this module holds its type and range. Nothing here builds
+anything: `ppo_cli.cli` turns a checked `Config` into objects.
+"""
+
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Optional, Union, get_type_hints
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ppo_cli.actor_critic import ACTIVATIONS
+
+if TYPE_CHECKING:
+    Integer = int
+else:
+    Integer = Union[int, float]  # noqa: UP007 - integral floats (1e6) are welcome; `check` makes them int
+
+
+class ConfigError(ValueError):
+    """A config can't be run; the message is one line: the key, what was given, what is allowed."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """Allowed values of a number: an interval whose ends may be open."""
+
+    low: float = float("-inf")
+    high: float = float("inf")
+    open_low: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        """Whether ``value`` lies in the interval (NaN does not)."""
+        return (value > self.low if self.open_low else value >= self.low) and value <= self.high
+
+    def __str__(self) -> str:
+        """The interval in words."""
+        if self.high < float("inf"):
+            return f"{'above' if self.open_low else 'from'} {self.low:g} to {self.high:g}"
+        return f"{'above' if self.open_low else 'at least'} {self.low:g}"
+
+
+_POSITIVE = Range(0, open_low=True)
+_NON_NEGATIVE = Range(0)
+_AT_LEAST_ONE = Range(1)
+
+
+def _number(allowed: Range) -> Any:  # noqa: ANN401 - a dataclass field takes the type of its attribute
+    return field(default=MISSING, metadata={"range": allowed})
+
+
+def _choice(*allowed: str) -> Any:  # noqa: ANN401
+    return field(default=MISSING, metadata={"choices": allowed})
+
+
+@dataclass
+class EnvConfig:
+    """What is trained on."""
+
+    id: str = MISSING
+    kwargs: dict[str, Any] = MISSING
+
+
+@dataclass
+class AnnealConfig:
+    """How one knob changes over the run."""
+
+    final: Optional[float] = _number(_NON_NEGATIVE)  # noqa: UP045 - OmegaConf reads this form on Python 3.10
+    shape: str = _choice("linear", "cosine", "exponential")
+
+
+@dataclass
+class AnnealsConfig:
+    """How each annealed knob changes over the run."""
+
+    learning_rate: AnnealConfig = field(default_factory=AnnealConfig)
+    clip_ratio: AnnealConfig = field(default_factory=AnnealConfig)
+    ent_coef: AnnealConfig = field(default_factory=AnnealConfig)
+    vf_coef: AnnealConfig = field(default_factory=AnnealConfig)
+
+
+@dataclass
+class NetworkConfig:
+    """The actor-critic network."""
+
+    hidden_sizes: list[Integer] = _number(_AT_LEAST_ONE)
+    activation: str = _choice(*ACTIVATIONS)
+    shared: bool = MISSING
+    ortho_init: bool = MISSING
+    log_std_init: float = MISSING
+
+
+@dataclass
+class NormalizeConfig:
+    """Running normalisation."""
+
+    observations: bool = MISSING
+    rewards: bool = MISSING
+    clip: float = _number(_POSITIVE)
+
+
+@dataclass
+class EvalConfig:
+    """The final evaluation."""
+
+    episodes: Integer = _number(_NON_NEGATIVE)
+    deterministic: bool = MISSING
+    seed: Integer = _number(_NON_NEGATIVE)
+
+
+@dataclass
+class Config:
+    """Every knob; `conf/config.yaml` says what each means."""
+
+    env: EnvConfig = field(default_factory=EnvConfig)
+    seed: Integer = _number(_NON_NEGATIVE)
+    total_timesteps: Integer = _number(_AT_LEAST_ONE)
+    n_envs: Integer = _number(_AT_LEAST_ONE)
+    n_steps: Integer = _number(_AT_LEAST_ONE)
+    vectorization: str = _choice("sync", "async")
+    batch_size: Integer = _number(_AT_LEAST_ONE)
+    n_epochs: Integer = _number(_AT_LEAST_ONE)
+    learning_rate: float = _number(_POSITIVE)
+    gamma: float = _number(Range(0, 1))
+    gae_lambda: float = _number(Range(0, 1))
+    clip_ratio: float = _number(_POSITIVE)
+    vf_clip_ratio: Optional[float] = _number(_POSITIVE)  # noqa: UP045
+    normalize_advantage: bool = MISSING
+    ent_coef: float = _number(_NON_NEGATIVE)
+    vf_coef: float = _number(_NON_NEGATIVE)
+    max_grad_norm: float = _number(_POSITIVE)
+    target_kl: Optional[float] = _number(_POSITIVE)  # noqa: UP045
+    use_sde: bool = MISSING
+    sde_sample_freq: Integer = _number(Range(-1))
+    anneal: AnnealsConfig = field(default_factory=AnnealsConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    normalize: NormalizeConfig = field(default_factory=NormalizeConfig)
+    device: str = MISSING
+    threads: Union[Integer, str] = MISSING  # noqa: UP007
+    compile: Union[bool, str] = MISSING  # noqa: UP007
+    eval: EvalConfig = field(default_factory=EvalConfig)
+
+
+def conf_dir() -> Path:
+    """The folder of the YAML files: inside the package in a wheel, beside it in a checkout."""
+    package = Path(__file__).parent
+    packaged = package / "conf"
+    return packaged if packaged.is_dir() else package.parent / "conf"
+
+
+def register_schema() -> None:
+    """Makes the schema known to Hydra under the name that `conf/config.yaml` lists first."""
+    ConfigStore.instance().store(name="schema", node=Config, provider="ppo_cli")
+
+
+def knobs(schema: type = Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted name and type of every knob, sections (dataclasses) flattened."""
+    for name, kind in get_type_hints(schema).items():
+        if is_dataclass(kind) and isinstance(kind, type):
+            yield from knobs(kind, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", kind
+
+
+def describe_type(kind: Any) -> str:  # noqa: ANN401
+    """What a knob of that type takes, in words."""
+    words = {
+        float: "a number",
+        bool: "true or false",
+        str: "a word",
+        Integer: "an integer",
+        list[Integer]: "a list of integers",
+        Optional[float]: "a number or null",  # noqa: UP045
+        Union[Integer, str]: "an integer or auto",  # noqa: UP007
+        Union[bool, str]: "true, false or auto",  # noqa: UP007
+    }
+    return words.get(kind, "a mapping")
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """`; did you mean ...?` with the closest spelling, or nothing where none is close."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def parse(composed: DictConfig) -> Config:
+    """A checked config from a composed one (whose ``hydra`` node, if any, is ignored).
+
+    Raises:
+        ConfigError: a value is missing, of a wrong type or out of range, or two values do not go together.
+    """
+    own = OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
+    plain = OmegaConf.to_container(own, resolve=True)
+    if not isinstance(plain, dict):
+        raise ConfigError(f"expected a mapping of knobs, given {plain!r}")
+    return from_dict(plain)
+
+
+def from_dict(plain: Mapping[Any, Any]) -> Config:
+    """A checked config from nested dicts of plain values, as `to_dict` and checkpoints hold them.
+
+    Raises:
+        ConfigError: as `parse`.
+    """
+    try:
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), dict(plain)))
+    except OmegaConfBaseException as error:
+        raise ConfigError(explain(error)) from error
+    if not isinstance(config, Config):
+        raise ConfigError(f"expected a mapping of knobs, given {plain!r}")
+    _check_fields(config, "")
+    _check_across(config)
+    return config
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Nested dicts of plain values."""
+    return asdict(config)
+
+
+def save_yaml(config: Config, path: Path) -> None:
+    """Writes the config as YAML of literal values."""
+    path.write_text(OmegaConf.to_yaml(OmegaConf.create(to_dict(config))))
+
+
+def explain(error: OmegaConfBaseException) -> str:
+    """One line for a value that OmegaConf refuses: the key, what was given, what is allowed."""
+    kinds = dict(knobs())
+    key = str(error.full_key or "")
+    if key in kinds:
+        return f"{key}: expected {describe_type(kinds[key])}, given {error.value!r}"
+    return f"{key}: {str(error.msg or error).splitlines()[0]}" if key else str(error).splitlines()[0]
+
+
+def _check_fields(section: Any, prefix: str) -> None:  # noqa: ANN401
+    hints = get_type_hints(type(section))
+    for item in fields(section):
+        key, value = f"{prefix}{item.name}", getattr(section, item.name)
+        if is_dataclass(value):
+            _check_fields(value, f"{key}.")
+            continue
+        if hints[item.name] in (Integer, list[Integer], Union[Integer, str]):  # noqa: UP007
+            value = [_integer(key, v) for v in value] if isinstance(value, list) else _integer(key, value)
+            setattr(section, item.name, value)
+        allowed = item.metadata.get("range")
+        for number in value if isinstance(value, list) else [value]:
+            if allowed is not None and number is not None and number not in allowed:
+                raise ConfigError(f"{key}={number}: expected a value {allowed}")
+        choices = item.metadata.get("choices")
+        if choices and value not in choices:
+            hint = nearest(str(value), list(choices))
+            raise ConfigError(f"{key}={value}: expected one of {', '.join(choices)}{hint}")
+
+
+def _integer(key: str, value: Any) -> Any:  # noqa: ANN401
+    if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
+        raise ConfigError(f"{key}={value}: expected an integer")
+    return int(value) if isinstance(value, float) else value
+
+
+def _check_across(config: Config) -> None:
+    if not config.env.id:
+        raise ConfigError("env.id is empty: type env=ID, or env.id=ID for an id without its preset")
+    if config.sde_sample_freq == 0:
+        raise ConfigError("sde_sample_freq=0: expected at least 1, or -1 for once a rollout")
+    for name, limit in (("threads", "an integer of at least 1"), ("compile", "true or false")):
+        value = getattr(config, name)
+        wrong = value < 1 if name == "threads" and isinstance(value, int) else False
+        if wrong or (isinstance(value, str) and value != "auto"):
+            raise ConfigError(f"{name}={value}: expected {limit}, or auto")
+    kind, _, index = config.device.partition(":")
+    if kind not in ("auto", "cpu", "cuda") or (index and not (kind == "cuda" and index.isdigit())):
+        raise ConfigError(f"device={config.device}: expected auto, cpu, cuda or cuda:N")
+    for name in ("learning_rate", "clip_ratio", "ent_coef", "vf_coef"):
+        anneal: AnnealConfig = getattr(config.anneal, name)
+        start = getattr(config, name)
+        if anneal.shape == "exponential" and anneal.final is not None and not (start > 0 and anneal.final > 0):
+            raise ConfigError(
+                f"anneal.{name}.shape=exponential: expected both ends above 0, given {name}={start:g} and "
+                f"anneal.{name}.final={anneal.final:g}; use linear or cosine"
+            )

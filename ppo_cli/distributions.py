@@ -1,0 +1,234 @@
+"""One class an action space: how the policy's logits become actions, log-probabilities and entropy.
+
+A distribution is stateless. Randomness enters as a noise tensor drawn beforehand (`noise`), so that
+`sample` is a pure function of the logits and that noise.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from gymnasium import spaces
+from torch import Generator, Tensor
+
+
+class Distribution(Protocol):
+    """What an action space needs. ``B`` stands for any leading batch shape."""
+
+    @property
+    def logits_size(self) -> int:
+        """Number of values P that the policy head gives: logits are [B, P]."""
+
+    @property
+    def action_shape(self) -> tuple[int, ...]:
+        """Shape of one action as it is stored, behind the batch axes."""
+
+    @property
+    def action_dtype(self) -> torch.dtype:
+        """Dtype of a stored action."""
+
+    def noise(self, batch_shape: tuple[int, ...], generator: Generator) -> Tensor:
+        """Noise for one `sample` of logits of that batch shape, on the CPU."""
+
+    def sample(self, logits: Tensor, noise: Tensor) -> Tensor:
+        """Action drawn with that noise, [B, *action_shape]."""
+
+    def mode(self, logits: Tensor) -> Tensor:
+        """The most probable action, [B, *action_shape]."""
+
+    def log_prob(self, logits: Tensor, actions: Tensor) -> Tensor:
+        """log π(a | s), [B]."""
+
+    def entropy(self, logits: Tensor) -> Tensor:
+        """S[π] in nats, [B]."""
+
+
+def _gumbel(shape: tuple[int, ...], generator: Generator) -> Tensor:
+    """Standard Gumbel noise: argmax(logits + noise) is a draw from softmax(logits)."""
+    return torch.empty(shape).exponential_(generator=generator).log_().neg_()
+
+
+@dataclass(frozen=True)
+class Categorical:
+    """Discrete(n): one of ``n`` actions, stored as an index from 0."""
+
+    n: int
+    action_shape: tuple[int, ...] = ()
+    action_dtype: torch.dtype = torch.int64
+
+    @property
+    def logits_size(self) -> int:
+        """One logit an action."""
+        return self.n
+
+    def noise(self, batch_shape: tuple[int, ...], generator: Generator) -> Tensor:
+        """Gumbel noise, [B, n]."""
+        return _gumbel((*batch_shape, self.n), generator)
+
+    def sample(self, logits: Tensor, noise: Tensor) -> Tensor:
+        """Argmax of the perturbed logits (the Gumbel trick), int64 [B]."""
+        return (logits + noise).argmax(-1)
+
+    def mode(self, logits: Tensor) -> Tensor:
+        """Argmax of the logits, int64 [B]."""
+        return logits.argmax(-1)
+
+    def log_prob(self, logits: Tensor, actions: Tensor) -> Tensor:
+        """Log-softmax at the action, [B]."""
+        return F.log_softmax(logits, dim=-1).gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+
+    def entropy(self, logits: Tensor) -> Tensor:
+        """-Σ p log p, [B]."""
+        log_probs = F.log_softmax(logits, dim=-1)
+        return -(log_probs.exp() * log_probs).sum(-1)
+
+
+@dataclass(frozen=True)
+class MultiCategorical:
+    """MultiDiscrete(nvec): independent categorical actions, stored as indices from 0, [B, D]."""
+
+    nvec: tuple[int, ...]
+    action_dtype: torch.dtype = torch.int64
+
+    @property
+    def action_shape(self) -> tuple[int, ...]:
+        """One index a component."""
+        return (len(self.nvec),)
+
+    @property
+    def logits_size(self) -> int:
+        """The logits of all components, one after the other."""
+        return sum(self.nvec)
+
+    def _parts(self) -> list[Categorical]:
+        return [Categorical(n) for n in self.nvec]
+
+    def noise(self, batch_shape: tuple[int, ...], generator: Generator) -> Tensor:
+        """Gumbel noise, [B, Σn]."""
+        return _gumbel((*batch_shape, self.logits_size), generator)
+
+    def sample(self, logits: Tensor, noise: Tensor) -> Tensor:
+        """Argmax of each component's perturbed logits, int64 [B, D]."""
+        return self.mode(logits + noise)
+
+    def mode(self, logits: Tensor) -> Tensor:
+        """Argmax of each component's logits, int64 [B, D]."""
+        return torch.stack([part.argmax(-1) for part in logits.split(self.nvec, dim=-1)], dim=-1)
+
+    def log_prob(self, logits: Tensor, actions: Tensor) -> Tensor:
+        """Sum of the components' log-probabilities, [B]."""
+        columns = zip(self._parts(), logits.split(self.nvec, dim=-1), actions.unbind(-1), strict=True)
+        return torch.stack([part.log_prob(part_logits, action) for part, part_logits, action in columns]).sum(0)
+
+    def entropy(self, logits: Tensor) -> Tensor:
+        """Sum of the components' entropies, [B]."""
+        columns = zip(self._parts(), logits.split(self.nvec, dim=-1), strict=True)
+        return torch.stack([part.entropy(part_logits) for part, part_logits in columns]).sum(0)
+
+
+@dataclass(frozen=True)
+class Bernoulli:
+    """MultiBinary(n): ``n`` independent bits, stored as 0.0 and 1.0, [B, n]."""
+
+    n: int
+    action_dtype: torch.dtype = torch.float32
+
+    @property
+    def action_shape(self) -> tuple[int, ...]:
+        """One value a bit."""
+        return (self.n,)
+
+    @property
+    def logits_size(self) -> int:
+        """One logit a bit: the log-odds of 1."""
+        return self.n
+
+    def noise(self, batch_shape: tuple[int, ...], generator: Generator) -> Tensor:
+        """Logistic noise, [B, n]: the difference of two Gumbel draws."""
+        shape = (*batch_shape, self.n)
+        return _gumbel(shape, generator) - _gumbel(shape, generator)
+
+    def sample(self, logits: Tensor, noise: Tensor) -> Tensor:
+        """1 where the perturbed log-odds are positive, [B, n]."""
+        return self.mode(logits + noise)
+
+    def mode(self, logits: Tensor) -> Tensor:
+        """1 where the log-odds are positive, [B, n]."""
+        return (logits > 0).to(self.action_dtype)
+
+    def log_prob(self, logits: Tensor, actions: Tensor) -> Tensor:
+        """Σ a log p + (1 - a) log(1 - p), [B]."""
+        return (actions * logits - F.softplus(logits)).sum(-1)
+
+    def entropy(self, logits: Tensor) -> Tensor:
+        """Sum of the bits' entropies, [B]."""
+        return (F.softplus(logits) - torch.sigmoid(logits) * logits).sum(-1)
+
+
+@dataclass(frozen=True)
+class DiagonalGaussian:
+    """Box: independent normal components, stored flat and unclipped, [B, n].
+
+    The logits are the means followed by the logarithms of the standard deviations, [B, 2n]. gSDE is this
+    distribution too: its deviations depend on the state and its noise is correlated in time, both of
+    which are the policy head's business.
+    """
+
+    n: int
+    action_dtype: torch.dtype = torch.float32
+
+    @property
+    def action_shape(self) -> tuple[int, ...]:
+        """One value a component."""
+        return (self.n,)
+
+    @property
+    def logits_size(self) -> int:
+        """A mean and a log-deviation a component."""
+        return 2 * self.n
+
+    def noise(self, batch_shape: tuple[int, ...], generator: Generator) -> Tensor:
+        """Standard normal noise, [B, n]."""
+        return torch.randn((*batch_shape, self.n), generator=generator)
+
+    def sample(self, logits: Tensor, noise: Tensor) -> Tensor:
+        """Mean plus scaled noise, [B, n]."""
+        mean, log_std = logits.chunk(2, dim=-1)
+        return mean + log_std.exp() * noise
+
+    def mode(self, logits: Tensor) -> Tensor:
+        """The mean, [B, n]."""
+        return logits.chunk(2, dim=-1)[0]
+
+    def log_prob(self, logits: Tensor, actions: Tensor) -> Tensor:
+        """-Σ ((a - μ) / σ)² / 2 + log σ + log(2π) / 2, [B]."""
+        mean, log_std = logits.chunk(2, dim=-1)
+        z = (actions - mean) * (-log_std).exp()
+        return -(0.5 * z * z + log_std + 0.5 * math.log(2 * math.pi)).sum(-1)
+
+    def entropy(self, logits: Tensor) -> Tensor:
+        """Σ log σ + (1 + log(2π)) / 2, [B]."""
+        log_std = logits.chunk(2, dim=-1)[1]
+        return (log_std + 0.5 * (1 + math.log(2 * math.pi))).sum(-1)
+
+
+def make_distribution(space: spaces.Space) -> Distribution:
+    """The distribution over a single environment's action space.
+
+    Raises:
+        ValueError: the space is not Discrete, MultiDiscrete, MultiBinary or Box.
+    """
+    if isinstance(space, spaces.Discrete):
+        return Categorical(int(space.n))
+    if isinstance(space, spaces.MultiDiscrete):
+        return MultiCategorical(tuple(int(n) for n in space.nvec.flatten()))
+    if isinstance(space, spaces.MultiBinary):
+        return Bernoulli(math.prod(space.shape))
+    if isinstance(space, spaces.Box):
+        return DiagonalGaussian(math.prod(space.shape))
+    raise ValueError(
+        f"unsupported action space {space}: expected Discrete, MultiDiscrete, MultiBinary or Box; "
+        "flatten it with a gymnasium wrapper"
+    )

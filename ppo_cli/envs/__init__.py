@@ -1,0 +1,1 @@
+"""Environments: making them, their spaces, seeds, and vectors of them."""

@@ -1,0 +1,79 @@
+"""Evaluation: whole episodes of a frozen policy on environments of their own."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from ppo_cli.envs.make import EnvFn
+from ppo_cli.envs.spaces import action_adapter
+from ppo_cli.envs.vector import spawn_seeds
+from ppo_cli.policy import Policy
+
+MAX_SLOTS = 16  # environments stepped side by side, one batch of the network
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Undiscounted returns and lengths of the episodes, in the order of their seeds."""
+
+    returns: list[float]
+    lengths: list[int]
+
+    @property
+    def mean(self) -> float:
+        """Mean return."""
+        return float(np.mean(self.returns))
+
+    @property
+    def std(self) -> float:
+        """Population standard deviation of the returns."""
+        return float(np.std(self.returns))
+
+    @property
+    def iqm(self) -> float:
+        """Interquartile mean: the mean without the lowest and highest quarter (Agarwal et al. 2021)."""
+        cut = len(self.returns) // 4
+        return float(np.mean(np.sort(self.returns)[cut : len(self.returns) - cut]))
+
+
+def evaluate(policy: Policy, make: EnvFn, episodes: int, seed: int, deterministic: bool) -> Evaluation:
+    """Runs ``episodes`` episodes, each with a seed of its own derived from ``seed``.
+
+    The episodes are dealt to slots beforehand, so that short ones are not counted more often than long ones.
+
+    Args:
+        policy: acts on raw observations.
+        make: constructor of an evaluation environment.
+        episodes: number of episodes > 0.
+        seed: the evaluation's own seed.
+        deterministic: take the most probable action rather than a sample.
+    """
+    seeds = spawn_seeds(seed, "eval", episodes)
+    generator = None if deterministic else torch.Generator().manual_seed(spawn_seeds(seed, "action", 1)[0])
+    returns = [0.0] * episodes
+    lengths = [0] * episodes
+    envs = [make() for _ in range(min(episodes, MAX_SLOTS))]
+    to_env = action_adapter(envs[0].action_space)
+    # slot -> its running episode and observation; slot i runs the episodes i, i + S, i + 2S, ...
+    running: dict[int, tuple[int, Any]] = {
+        slot: (slot, env.reset(seed=seeds[slot])[0]) for slot, env in enumerate(envs)
+    }
+    while running:
+        actions = to_env(policy.act(np.stack([obs for _, obs in running.values()]), generator))
+        for (slot, (episode, _)), action in zip(list(running.items()), actions, strict=True):
+            obs, reward, terminated, truncated, _ = envs[slot].step(action)
+            returns[episode] += float(reward)
+            lengths[episode] += 1
+            if terminated or truncated:
+                episode += len(envs)
+                if episode >= episodes:
+                    del running[slot]
+                    continue
+                obs = envs[slot].reset(seed=seeds[episode])[0]
+            running[slot] = (episode, obs)
+    for env in envs:
+        env.close()
+    return Evaluation(returns, lengths)
+

@@ -1,0 +1,148 @@
+"""What a run shows and leaves: TensorBoard, metrics.csv and the progress line."""
+
+import csv
+import logging
+import math
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+from typing_extensions import Self
+
+logger = logging.getLogger(__name__)
+
+TAGS = (
+    "charts/episodic_return",
+    "charts/episodic_length",
+    "charts/SPS",
+    "charts/learning_rate",
+    "charts/clip_ratio",
+    "charts/ent_coef",
+    "charts/vf_coef",
+    "losses/policy_loss",
+    "losses/value_loss",
+    "losses/entropy",
+    "losses/total_loss",
+    "losses/approx_kl",
+    "losses/clipfrac",
+    "losses/explained_variance",
+    "losses/grad_norm",
+    "time/collect",
+    "time/update",
+)
+EVAL_TAG = "eval/episodic_return"
+
+
+@dataclass
+class EpisodeStatistics:
+    """Raw returns and lengths of the episodes that end in an iteration, for N environments at once."""
+
+    n_envs: int
+
+    def __post_init__(self) -> None:
+        self._returns = np.zeros(self.n_envs)
+        self._lengths = np.zeros(self.n_envs, np.int64)
+        self.ended_returns: list[float] = []
+        self.ended_lengths: list[int] = []
+
+    def step(self, rewards: npt.NDArray[np.float64], dones: npt.NDArray[np.bool_]) -> None:
+        """Takes in one step's raw rewards [N] and whether it ended an episode [N]."""
+        self._returns += rewards
+        self._lengths += 1
+        if dones.any():
+            self.ended_returns += self._returns[dones].tolist()
+            self.ended_lengths += self._lengths[dones].tolist()
+            self._returns[dones] = 0.0
+            self._lengths[dones] = 0
+
+    def collect(self) -> tuple[float, float]:
+        """Mean return and length of the episodes ended since the last call; NaN where none did."""
+        if not self.ended_returns:
+            return math.nan, math.nan
+        means = float(np.mean(self.ended_returns)), float(np.mean(self.ended_lengths))
+        self.ended_returns.clear()
+        self.ended_lengths.clear()
+        return means
+
+
+class RunLog:
+    """Writes one row of scalars an iteration to TensorBoard and metrics.csv, and shows the progress.
+
+    On a terminal there is one live line; elsewhere a plain log line for each twentieth of the run.
+    """
+
+    def __init__(self, run_dir: Path, total_timesteps: int) -> None:
+        self._writer = SummaryWriter(str(run_dir))
+        self._csv_file = (run_dir / "metrics.csv").open("w", newline="")
+        self._csv = csv.writer(self._csv_file)
+        self._csv.writerow(["iteration", "step", *TAGS])
+        self._total = total_timesteps
+        self._started = time.perf_counter()
+        self._reported = 0
+        self._recent_return = math.nan
+        self._progress: Progress | None = None
+        if sys.stdout.isatty():
+            columns = (TextColumn("{task.fields[text]}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+            self._progress = Progress(*columns)
+            self._task = self._progress.add_task("train", total=total_timesteps, text="starting")
+            self._progress.start()
+
+    def __enter__(self) -> Self:
+        """Itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Flushes and closes the files and the live line."""
+        self.stop_progress()
+        self._writer.close()
+        self._csv_file.close()
+
+    def iteration(self, iteration: int, step: int, values: Mapping[str, float]) -> None:
+        """Writes one row; a NaN (no episode ended, say) is an empty cell and no point in TensorBoard.
+
+        Args:
+            iteration: number of the iteration, from 1.
+            step: environment steps so far.
+            values: a value for each of `TAGS`.
+        """
+        known = {tag: value for tag, value in values.items() if not math.isnan(value)}
+        for tag, value in known.items():
+            self._writer.add_scalar(tag, value, step)
+        self._csv.writerow([iteration, step, *(known.get(tag, "") for tag in TAGS)])
+        self._csv_file.flush()
+        self._recent_return = known.get("charts/episodic_return", self._recent_return)
+        self._show(step, values["charts/SPS"])
+
+    def evaluation(self, step: int, mean: float, hyperparameters: Mapping[str, bool | int | float | str]) -> None:
+        """Writes the final evaluation and, beside it, the run's row in TensorBoard's HPARAMS table."""
+        self._writer.add_scalar(EVAL_TAG, mean, step)
+        for summary in hparams(dict(hyperparameters), {EVAL_TAG: mean}):
+            self._writer._get_file_writer().add_summary(summary)
+
+    def stop_progress(self) -> None:
+        """Ends the live line, so that plain lines follow it."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    def _show(self, step: int, steps_per_second: float) -> None:
+        text = f"{step:,} steps · {steps_per_second:,.0f} steps/s · return {self._recent_return:.1f}"
+        if self._progress is not None:
+            self._progress.update(self._task, completed=min(step, self._total), text=text)
+            return
+        twentieth = 20 * step // self._total
+        if twentieth > self._reported:
+            self._reported = twentieth
+            elapsed = time.perf_counter() - self._started
+            left = max(0.0, elapsed * (self._total - step) / step)
+            logger.info("%3.0f%% · %s · %d s left", min(100.0, 100 * step / self._total), text, left)

@@ -1,0 +1,37 @@
+"""Annealing: the value of a knob as a function of the run's progress."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+Shape = Literal["linear", "cosine", "exponential"]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A knob that goes from ``initial`` to ``final`` over a run.
+
+    Attributes:
+        initial: value at progress 0.
+        final: value at progress 1, or None for a constant.
+        shape: the curve between the two; ``exponential`` needs both ends above 0.
+    """
+
+    initial: float
+    final: float | None = None
+    shape: Shape = "linear"
+
+    def __call__(self, progress: float) -> float:
+        r"""Value at ``progress`` p in [0, 1].
+
+        linear:      x_0 + (x_1 - x_0) p
+        cosine:      x_1 + (x_0 - x_1) (1 + cos(π p)) / 2
+        exponential: x_0 (x_1 / x_0)^p
+        """
+        if self.final is None:
+            return self.initial
+        if self.shape == "linear":
+            return self.initial + (self.final - self.initial) * progress
+        if self.shape == "cosine":
+            return self.final + (self.initial - self.final) * (1 + math.cos(math.pi * progress)) / 2
+        return float(self.initial * (self.final / self.initial) ** progress)

@@ -1,0 +1,148 @@
+"""The loop: collect → advantages → update → log."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from gymnasium.vector import VectorEnv
+
+from ppo_cli.agent import PPOAgent, UpdateMetrics
+from ppo_cli.envs.spaces import action_adapter, stored_observation
+from ppo_cli.metrics import EpisodeStatistics, RunLog
+from ppo_cli.normalize import ObservationNormalizer, RewardNormalizer
+from ppo_cli.rollout import Rollout
+
+Envs = VectorEnv[Any, Any, Any]
+
+
+@dataclass(frozen=True)
+class Collector:
+    """What turns the agent's actions into rollouts: the environments and what stands between them.
+
+    Attributes:
+        envs: N environments that reset in the step in which an episode ends.
+        rollout: the buffers that `collect` fills.
+        episodes: statistics of the raw rewards.
+        to_env: from stored actions to those that the environments take.
+        observation_normalizer: None leaves observations as they are.
+        reward_normalizer: None leaves rewards as they are.
+    """
+
+    envs: Envs
+    rollout: Rollout
+    episodes: EpisodeStatistics
+    to_env: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
+    observation_normalizer: ObservationNormalizer | None
+    reward_normalizer: RewardNormalizer | None
+
+    def observe(self, observations: npt.NDArray[Any], final: bool = False) -> npt.NDArray[Any]:
+        """Observations as the agent sees them; all but the final ones of episodes update the statistics."""
+        if self.observation_normalizer is None:
+            return observations
+        if not final:
+            self.observation_normalizer.update(observations)
+        return self.observation_normalizer(observations)
+
+    def reset(self, seeds: list[int]) -> None:
+        """Starts the first episode of each environment with its seed."""
+        observations, _ = self.envs.reset(seed=seeds)
+        # the last row, because every rollout begins by taking over the last row of the one before
+        self.rollout.observations[-1] = torch.as_tensor(self.observe(observations))
+
+    def collect(self, agent: PPOAgent) -> None:
+        """Fills the rollout with the next T steps of each environment."""
+        rollout = self.rollout
+        rollout.begin()
+        for t, noise in enumerate(agent.exploration_noise(rollout.n_steps, rollout.n_envs)):
+            actions = agent.act(rollout.observations[t], noise).numpy()
+            next_obs, rewards, terminated, truncated, info = self.envs.step(self.to_env(actions))
+            dones = terminated | truncated
+            self.episodes.step(rewards, dones)
+            next_obs = self.observe(next_obs)
+            if dones.any():
+                for env in np.flatnonzero(dones):
+                    rollout.add_final(t, env, self.observe(info["final_obs"][env], final=True))
+            if self.reward_normalizer is not None:
+                rewards = self.reward_normalizer(rewards, dones)
+            rollout.add(t, actions, rewards, terminated, truncated, next_obs)
+
+
+def make_collector(
+    envs: Envs,
+    agent: PPOAgent,
+    n_steps: int,
+    observation_normalizer: ObservationNormalizer | None,
+    reward_normalizer: RewardNormalizer | None,
+) -> Collector:
+    """Allocates the buffers for rollouts of ``n_steps`` steps of ``envs``."""
+    shape, dtype = stored_observation(envs.single_observation_space, observation_normalizer is not None)
+    distribution = agent.distribution
+    rollout = Rollout(n_steps, envs.num_envs, shape, dtype, distribution.action_shape, distribution.action_dtype)
+    return Collector(
+        envs,
+        rollout,
+        EpisodeStatistics(envs.num_envs),
+        action_adapter(envs.single_action_space),
+        observation_normalizer,
+        reward_normalizer,
+    )
+
+
+def train(agent: PPOAgent, collector: Collector, log: RunLog, total_timesteps: int) -> int:
+    """Trains for whole iterations until at least ``total_timesteps`` environment steps.
+
+    Iteration i of I (from 0) has progress i / I for every schedule.
+
+    Returns:
+        The number of environment steps taken.
+
+    Raises:
+        FloatingPointError: the loss or the gradient is not finite.
+    """
+    per_iteration = collector.rollout.n_steps * collector.rollout.n_envs
+    iterations = math.ceil(total_timesteps / per_iteration)
+    for iteration in range(iterations):
+        agent.anneal(iteration / iterations)
+        started = time.perf_counter()
+        collector.collect(agent)
+        collected = time.perf_counter()
+        metrics = agent.update(agent.compute_gae(collector.rollout))
+        updated = time.perf_counter()
+        step = (iteration + 1) * per_iteration
+        if not math.isfinite(metrics.total_loss + metrics.grad_norm):
+            raise FloatingPointError(
+                f"the loss is {metrics.total_loss} and its gradient's norm {metrics.grad_norm} at step {step}: "
+                "lower learning_rate, or set normalize.observations=true or normalize.rewards=true"
+            )
+        seconds = (collected - started, updated - collected)
+        log.iteration(iteration + 1, step, _scalars(agent, metrics, collector.episodes, seconds, per_iteration))
+    return iterations * per_iteration
+
+
+def _scalars(
+    agent: PPOAgent,
+    metrics: UpdateMetrics,
+    episodes: EpisodeStatistics,
+    seconds: tuple[float, float],
+    steps: int,
+) -> dict[str, float]:
+    """The value of every tag that an iteration logs."""
+    episodic_return, episodic_length = episodes.collect()
+    collect, update = seconds
+    return {
+        "charts/episodic_return": episodic_return,
+        "charts/episodic_length": episodic_length,
+        "charts/SPS": steps / (collect + update),
+        "charts/learning_rate": agent.learning_rate,
+        "charts/clip_ratio": agent.clip_ratio,
+        "charts/ent_coef": agent.ent_coef,
+        "charts/vf_coef": agent.vf_coef,
+        **{f"losses/{name}": value for name, value in vars(metrics).items()},
+        "time/collect": collect,
+        "time/update": update,
+    }
