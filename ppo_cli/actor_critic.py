@@ -1,12 +1,16 @@
 """ActorCritic: encoder, trunk, policy head and value head."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from gymnasium import spaces
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
+
+from ppo_cli.distributions import DiagonalGaussian, make_distribution
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
@@ -35,11 +39,14 @@ class FlattenEncoder(nn.Module):
 class OneHotEncoder(nn.Module):
     """Discrete and MultiDiscrete observations as one-hot vectors, side by side."""
 
-    def __init__(self, space: spaces.Discrete | spaces.MultiDiscrete) -> None:
+    starts: Tensor
+
+    def __init__(self, space: spaces.Discrete[Any] | spaces.MultiDiscrete[Any]) -> None:
         super().__init__()
-        discrete = isinstance(space, spaces.Discrete)
-        self.nvec = [int(space.n)] if discrete else [int(n) for n in space.nvec.flatten()]
-        starts = [int(space.start)] if discrete else [int(start) for start in space.start.flatten()]
+        if isinstance(space, spaces.Discrete):
+            self.nvec, starts = [int(space.n)], [int(space.start)]
+        else:
+            self.nvec, starts = space.nvec.flatten().tolist(), space.start.flatten().tolist()
         self.register_buffer("starts", torch.tensor(starts), persistent=False)
         self.size = sum(self.nvec)
 
@@ -47,10 +54,10 @@ class OneHotEncoder(nn.Module):
         """[B, *shape] integers -> [B, size]."""
         indices = obs.reshape(len(obs), -1).to(torch.int64) - self.starts
         columns = zip(indices.unbind(1), self.nvec, strict=True)
-        return torch.cat([F.one_hot(index, n) for index, n in columns], dim=1).to(torch.float32)
+        return torch.cat([one_hot(index, n) for index, n in columns], dim=1).to(torch.float32)
 
 
-def make_encoder(space: spaces.Space) -> FlattenEncoder | OneHotEncoder:
+def make_encoder(space: spaces.Space[Any]) -> FlattenEncoder | OneHotEncoder:
     """The encoder of a single environment's observation space.
 
     Raises:
@@ -61,8 +68,7 @@ def make_encoder(space: spaces.Space) -> FlattenEncoder | OneHotEncoder:
     if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
         return OneHotEncoder(space)
     raise ValueError(
-        f"unsupported observation space {space}: expected Box, Discrete, MultiDiscrete or MultiBinary; "
-        "flatten it with a gymnasium wrapper"
+        f"unsupported observation space {space}: expected Box, Discrete, MultiDiscrete or MultiBinary"
     )
 
 
@@ -75,7 +81,8 @@ class LinearHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """[B, F] -> [B, P]."""
-        return self.linear(features)
+        logits: Tensor = self.linear(features)
+        return logits
 
 
 class GaussianHead(nn.Module):
@@ -125,9 +132,12 @@ class StateDependentHead(nn.Module):
         return perturbation * (-log_std).exp()
 
 
+PolicyHead = LinearHead | GaussianHead | StateDependentHead
+
+
 def _mlp(sizes: Sequence[int], activation: str) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for fan_in, fan_out in zip(sizes[:-1], sizes[1:], strict=True):
+    for fan_in, fan_out in pairwise(sizes):
         layers += [nn.Linear(fan_in, fan_out), ACTIVATIONS[activation]()]
     return nn.Sequential(*layers)
 
@@ -142,33 +152,29 @@ class ActorCritic(nn.Module):
     def __init__(
         self,
         encoder: FlattenEncoder | OneHotEncoder,
-        head: type[LinearHead] | type[GaussianHead] | type[StateDependentHead],
-        actions: int,
+        make_head: Callable[[int], PolicyHead],
         hidden_sizes: Sequence[int] = (64, 64),
         activation: str = "tanh",
         shared: bool = True,
         ortho_init: bool = True,
-        log_std_init: float = 0.0,
     ) -> None:
         """Builds and initialises the network with torch's global generator.
 
         Args:
             encoder: turns observations into vectors.
-            head: class of the policy head.
-            actions: number of outputs of the policy head: logits, or means.
+            make_head: builds the policy head for a number of features.
             hidden_sizes: widths of the hidden layers; may be empty.
             activation: a key of `ACTIVATIONS`.
             shared: whether the two heads share the hidden layers.
-            ortho_init: orthogonal weights with gain sqrt(2) in the trunk, 0.01 in the policy head and 1 in the
-                value head, and zero biases (37 details, no. 2); else PyTorch's own initialisation.
-            log_std_init: initial log-deviation of a Box policy.
+            ortho_init: orthogonal weights with gain sqrt(2) in the trunk, 0.01 in the policy head and 1 in
+                the value head, and zero biases (37 details, no. 2); else PyTorch's own initialisation.
         """
         super().__init__()
         sizes = [encoder.size, *hidden_sizes]
         self.encoder = encoder
         self.trunk = _mlp(sizes, activation)
         self.value_trunk = None if shared else _mlp(sizes, activation)
-        self.policy_head = head(sizes[-1], actions) if head is LinearHead else head(sizes[-1], actions, log_std_init)
+        self.policy_head = make_head(sizes[-1])
         self.value_head = nn.Linear(sizes[-1], 1)
         if ortho_init:
             gains = {self.trunk: math.sqrt(2), self.policy_head: 0.01, self.value_head: 1.0}
@@ -186,10 +192,11 @@ class ActorCritic(nn.Module):
 
     def policy(self, obs: Tensor) -> Tensor:
         """Logits [B, P] alone."""
-        return self.policy_head(self.trunk(self.encoder(obs)))
+        logits: Tensor = self.policy_head(self.trunk(self.encoder(obs)))
+        return logits
 
     def explore(self, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits [B, P], and the noise as the distribution's `sample` takes it: gSDE's depends on the state."""
+        """Logits [B, P], and the noise for the distribution's `sample` (gSDE's depends on the state)."""
         features = self.trunk(self.encoder(obs))
         if isinstance(self.policy_head, StateDependentHead):
             noise = self.policy_head.exploration(features, noise)
@@ -197,9 +204,9 @@ class ActorCritic(nn.Module):
 
     def value(self, obs: Tensor) -> Tensor:
         """Values [B] alone."""
-        encoded = self.encoder(obs)
         trunk = self.trunk if self.value_trunk is None else self.value_trunk
-        return self.value_head(trunk(encoded)).squeeze(-1)
+        values: Tensor = self.value_head(trunk(self.encoder(obs)))
+        return values.squeeze(-1)  # [B, 1] -> [B]
 
 
 def _orthogonal_init(module: nn.Module, gain: float) -> None:
@@ -210,8 +217,8 @@ def _orthogonal_init(module: nn.Module, gain: float) -> None:
 
 
 def make_actor_critic(
-    observation_space: spaces.Space,
-    action_space: spaces.Space,
+    observation_space: spaces.Space[Any],
+    action_space: spaces.Space[Any],
     *,
     use_sde: bool = False,
     hidden_sizes: Sequence[int] = (64, 64),
@@ -225,20 +232,15 @@ def make_actor_critic(
     Raises:
         ValueError: an unsupported space, or gSDE without a Box action space.
     """
-    from ppo_cli.distributions import make_distribution
+    distribution = make_distribution(action_space)
 
-    logits_size = make_distribution(action_space).logits_size
-    box = isinstance(action_space, spaces.Box)
-    if use_sde and not box:
-        raise ValueError(f"use_sde=true needs a Box action space, given {action_space}: set use_sde=false")
-    head = (StateDependentHead if use_sde else GaussianHead) if box else LinearHead
-    return ActorCritic(
-        make_encoder(observation_space),
-        head,
-        logits_size // 2 if box else logits_size,
-        hidden_sizes,
-        activation,
-        shared,
-        ortho_init,
-        log_std_init,
-    )
+    def make_head(features: int) -> PolicyHead:
+        if not isinstance(distribution, DiagonalGaussian):
+            return LinearHead(features, distribution.logits_size)
+        head = StateDependentHead if use_sde else GaussianHead
+        return head(features, distribution.n, log_std_init)
+
+    if use_sde and not isinstance(distribution, DiagonalGaussian):
+        raise ValueError(f"use_sde=true needs a Box action space, given {action_space}; set use_sde=false")
+    encoder = make_encoder(observation_space)
+    return ActorCritic(encoder, make_head, hidden_sizes, activation, shared, ortho_init)

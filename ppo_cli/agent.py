@@ -1,7 +1,7 @@
 """PPOAgent: acts, estimates advantages and updates the network."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -53,8 +53,8 @@ class Coefficients(NamedTuple):
     vf_coef: Tensor
 
 
-class StepMetrics(NamedTuple):
-    """What one minibatch shows, scalars."""
+class LossParts(NamedTuple):
+    """What the loss of one minibatch is made of, and its diagnostics; scalars."""
 
     policy_loss: Tensor
     value_loss: Tensor
@@ -62,26 +62,25 @@ class StepMetrics(NamedTuple):
     total_loss: Tensor
     approx_kl: Tensor
     clipfrac: Tensor
-    grad_norm: Tensor
 
 
 class TrainState(NamedTuple):
     """Everything that a minibatch step changes.
 
-    ``active`` is 1.0 until the KL stop, then 0.0: it freezes the rest. ``sums`` [7] and ``count`` add up the
-    `StepMetrics` of the steps taken.
+    ``active`` is 1.0 until the KL stop, then 0.0: it freezes the rest. ``sums`` [7] adds up the `LossParts`
+    and gradient norms of the ``seen`` minibatches.
     """
 
     params: Tensor
     optimizer: AdamState
     active: Tensor
     sums: Tensor
-    count: Tensor
+    seen: Tensor
 
 
 @dataclass(frozen=True)
 class UpdateMetrics:
-    """One iteration's update: `StepMetrics` averaged over the minibatches, and the critic's fit."""
+    """One iteration's update: means over its minibatches, and the critic's fit to the rollout."""
 
     policy_loss: float
     value_loss: float
@@ -101,50 +100,49 @@ def make_step(model: ActorCritic, distribution: Distribution, hyper: Hyperparame
     named = [(name, parameter.shape, parameter.numel()) for name, parameter in model.named_parameters()]
     sizes = [size for _, _, size in named]
 
-    def loss(params: Tensor, batch: Batch, weights: Tensor, coefs: Coefficients) -> tuple[Tensor, list[Tensor]]:
-        pieces = params.split(sizes)
-        tree = {name: piece.view(shape) for (name, shape, _), piece in zip(named, pieces, strict=True)}
+    def loss(params: Tensor, batch: Batch, weights: Tensor, coefs: Coefficients) -> LossParts:
+        pieces = zip(named, params.split(sizes), strict=True)
+        tree = {name: piece.view(shape) for (name, shape, _), piece in pieces}
         logits, values_pred = functional_call(model, tree, (batch.observations,))
         new_logprobs = distribution.log_prob(logits, batch.actions)
-        entropy = losses.weighted_mean(distribution.entropy(logits), weights)
         ratio = losses.probability_ratio(new_logprobs, batch.logprobs)
-        mb_advantages = batch.advantages
+        advantages = batch.advantages
         if hyper.normalize_advantage:
-            mb_advantages = normalize_advantages(mb_advantages, weights)
-        policy_loss = losses.clipped_policy_loss(ratio, mb_advantages, coefs.clip_ratio, weights)
+            advantages = normalize_advantages(advantages, weights)
+        policy_loss = losses.clipped_policy_loss(ratio, advantages, coefs.clip_ratio, weights)
         if hyper.vf_clip_ratio is None:
             value_loss = losses.value_loss(values_pred, batch.returns, weights)
         else:
             value_loss = losses.clipped_value_loss(
                 values_pred, batch.values, batch.returns, hyper.vf_clip_ratio, weights
             )
+        entropy = losses.weighted_mean(distribution.entropy(logits), weights)
         total = losses.total_loss(policy_loss, value_loss, entropy, coefs.vf_coef, coefs.ent_coef)
-        with torch.no_grad():
-            approx_kl = losses.approximate_kl(new_logprobs, batch.logprobs, weights)
-            clipfrac = losses.clip_fraction(ratio, coefs.clip_ratio, weights)
-        return total, [policy_loss, value_loss, entropy, total, approx_kl, clipfrac]
+        approx_kl = losses.approximate_kl(new_logprobs.detach(), batch.logprobs, weights)
+        clipfrac = losses.clip_fraction(ratio.detach(), coefs.clip_ratio, weights)
+        return LossParts(policy_loss, value_loss, entropy, total, approx_kl, clipfrac)
 
     def step(
         state: TrainState, batch: Batch, indices: Tensor, weights: Tensor, coefs: Coefficients
     ) -> TrainState:
         minibatch = Batch(*(rows[indices] for rows in batch))  # [T*N, ...] -> [B, ...]
         params = state.params.detach().requires_grad_()
-        total, parts = loss(params, minibatch, weights, coefs)
-        (grad,) = torch.autograd.grad(total, params)
+        parts = loss(params, minibatch, weights, coefs)
+        (grad,) = torch.autograd.grad(parts.total_loss, params)
         grad, grad_norm = clip_by_norm(grad, hyper.max_grad_norm)
         new_params, optimizer = adam(state.params, grad, state.optimizer, coefs.learning_rate)
-        metrics = StepMetrics(*(part.detach() for part in parts), grad_norm)
-        sums = state.sums + torch.stack(metrics)
+        sums = state.sums + torch.stack([*parts, grad_norm]).detach()
         if hyper.target_kl is None:
-            return TrainState(new_params, optimizer, state.active, sums, state.count + 1)
-        # the minibatch whose KL is too large counts in the metrics but takes no step, nor does any after it
-        active = state.active * (metrics.approx_kl <= 1.5 * hyper.target_kl)
+            return TrainState(new_params, optimizer, state.active, sums, state.seen + 1)
+        # a minibatch whose KL is too large counts in the means but takes no step, nor does any after it
+        active = state.active * (parts.approx_kl <= 1.5 * hyper.target_kl)
+        moments = zip(optimizer, state.optimizer, strict=True)
         return TrainState(
             torch.where(active > 0, new_params, state.params),
-            AdamState(*(torch.where(active > 0, *pair) for pair in zip(optimizer, state.optimizer, strict=True))),
+            AdamState(*(torch.where(active > 0, new, old) for new, old in moments)),
             active,
             torch.where(state.active > 0, sums, state.sums),
-            state.count + state.active,
+            state.seen + state.active,
         )
 
     return step
@@ -153,7 +151,8 @@ def make_step(model: ActorCritic, distribution: Distribution, hyper: Hyperparame
 def compile_step(step: Step) -> Step:
     """The step as one graph: gather, forward, loss, gradient, clipping and Adam without Python between."""
     torch._dynamo.config.trace_autograd_ops = True
-    return torch.compile(step, fullgraph=True, dynamic=False)
+    compiled: Step = torch.compile(step, fullgraph=True, dynamic=False)
+    return compiled
 
 
 class PPOAgent:
@@ -244,21 +243,15 @@ class PPOAgent:
         """
         n_steps, n_envs = rollout.n_steps, rollout.n_envs
         observations = rollout.observations.flatten(0, 1).to(self.device)  # [T + 1, N] -> [(T + 1) * N]
+        acted_on = observations[: n_steps * n_envs]
         actions = rollout.actions.flatten(0, 1).to(self.device)  # [T, N] -> [T * N]
-        values = torch.cat([self.model.value(rows) for rows in observations.split(EVALUATION_ROWS)])
+        chunks = zip(acted_on.split(EVALUATION_ROWS), actions.split(EVALUATION_ROWS), strict=True)
         logprobs = torch.cat(
-            [
-                self.distribution.log_prob(self.model.policy(rows), taken)
-                for rows, taken in zip(
-                    observations[: n_steps * n_envs].split(EVALUATION_ROWS), actions.split(EVALUATION_ROWS), strict=True
-                )
-            ]
+            [self.distribution.log_prob(self.model.policy(obs), taken) for obs, taken in chunks]
         )
-        values = values.view(n_steps + 1, n_envs)
+        values = self._values(observations).view(n_steps + 1, n_envs)
         next_values = values[1:].clone()
-        final_obs = rollout.final_obs
-        if len(final_obs):
-            next_values[rollout.final_index] = self.model.value(final_obs.to(self.device))
+        next_values[rollout.final_index] = self._values(rollout.final_obs.to(self.device))
         advantages, returns = gae(
             rollout.rewards.to(self.device),
             values[:-1],
@@ -268,15 +261,21 @@ class PPOAgent:
             self.hyper.gamma,
             self.hyper.gae_lambda,
         )
-        columns = (logprobs, advantages, returns, values[:-1])
-        return Batch(observations[: n_steps * n_envs], actions, *(column.flatten() for column in columns))
+        columns = (advantages, returns, values[:-1])
+        return Batch(acted_on, actions, logprobs, *(column.flatten() for column in columns))
+
+    def _values(self, observations: Tensor) -> Tensor:
+        """Values [R] of any number of rows [R, *shape]."""
+        return torch.cat([self.model.value(rows) for rows in observations.split(EVALUATION_ROWS)])
 
     def update(self, batch: Batch) -> UpdateMetrics:
         """Epochs of minibatch steps over a batch; stops early where ``target_kl`` says so."""
-        scalar = torch.tensor([self.learning_rate, self.clip_ratio, self.ent_coef, self.vf_coef], device=self.device)
+        scalar = torch.tensor(
+            [self.learning_rate, self.clip_ratio, self.ent_coef, self.vf_coef], device=self.device
+        )
         coefs = Coefficients(*scalar.unbind())
         one = torch.ones((), device=self.device)
-        sums = torch.zeros(len(StepMetrics._fields), device=self.device)
+        sums = torch.zeros(len(LossParts._fields) + 1, device=self.device)
         state = TrainState(self._params, self.optimizer, one, sums, torch.zeros_like(one))
         for _ in range(self.hyper.n_epochs):
             epoch = minibatches(len(batch.returns), self.hyper.batch_size, self._minibatch_generator)
@@ -287,7 +286,7 @@ class PPOAgent:
         self._params.copy_(state.params)
         self.optimizer = state.optimizer
         fit = explained_variance(batch.values, batch.returns)
-        return UpdateMetrics(*(state.sums / state.count).tolist(), fit.item())
+        return UpdateMetrics(*torch.cat([state.sums / state.seen, fit.view(1)]).tolist())
 
     def state_dict(self) -> dict[str, object]:
         """Weights, optimiser and generators, as a checkpoint stores them."""
@@ -306,6 +305,3 @@ def _flatten_parameters(model: ActorCritic) -> Tensor:
     for parameter, piece in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
         parameter.data = piece.view(parameter.shape)
     return flat
-
-
-METRIC_NAMES = tuple(field.name for field in fields(UpdateMetrics))

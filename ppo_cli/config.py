@@ -5,11 +5,14 @@ anything: `ppo_cli.cli` turns a checked `Config` into objects.
 """
 
 import difflib
+import math
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional, Union, get_type_hints
 
+import torch
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -28,10 +31,10 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class Range:
-    """Allowed values of a number: an interval whose ends may be open."""
+    """Allowed values of a number: an interval, open at its low end where that is said."""
 
-    low: float = float("-inf")
-    high: float = float("inf")
+    low: float
+    high: float = sys.float_info.max  # finite
     open_low: bool = False
 
     def __contains__(self, value: float) -> bool:
@@ -40,22 +43,9 @@ class Range:
 
     def __str__(self) -> str:
         """The interval in words."""
-        if self.high < float("inf"):
+        if self.high < sys.float_info.max:
             return f"{'above' if self.open_low else 'from'} {self.low:g} to {self.high:g}"
         return f"{'above' if self.open_low else 'at least'} {self.low:g}"
-
-
-_POSITIVE = Range(0, open_low=True)
-_NON_NEGATIVE = Range(0)
-_AT_LEAST_ONE = Range(1)
-
-
-def _number(allowed: Range) -> Any:  # noqa: ANN401 - a dataclass field takes the type of its attribute
-    return field(default=MISSING, metadata={"range": allowed})
-
-
-def _choice(*allowed: str) -> Any:  # noqa: ANN401
-    return field(default=MISSING, metadata={"choices": allowed})
 
 
 @dataclass
@@ -70,8 +60,8 @@ class EnvConfig:
 class AnnealConfig:
     """How one knob changes over the run."""
 
-    final: Optional[float] = _number(_NON_NEGATIVE)  # noqa: UP045 - OmegaConf reads this form on Python 3.10
-    shape: str = _choice("linear", "cosine", "exponential")
+    final: Optional[float] = MISSING  # noqa: UP045 - OmegaConf reads this form on Python 3.10
+    shape: str = MISSING
 
 
 @dataclass
@@ -88,8 +78,8 @@ class AnnealsConfig:
 class NetworkConfig:
     """The actor-critic network."""
 
-    hidden_sizes: list[Integer] = _number(_AT_LEAST_ONE)
-    activation: str = _choice(*ACTIVATIONS)
+    hidden_sizes: list[Integer] = MISSING
+    activation: str = MISSING
     shared: bool = MISSING
     ortho_init: bool = MISSING
     log_std_init: float = MISSING
@@ -101,16 +91,16 @@ class NormalizeConfig:
 
     observations: bool = MISSING
     rewards: bool = MISSING
-    clip: float = _number(_POSITIVE)
+    clip: float = MISSING
 
 
 @dataclass
 class EvalConfig:
     """The final evaluation."""
 
-    episodes: Integer = _number(_NON_NEGATIVE)
+    episodes: Integer = MISSING
     deterministic: bool = MISSING
-    seed: Integer = _number(_NON_NEGATIVE)
+    seed: Integer = MISSING
 
 
 @dataclass
@@ -118,25 +108,25 @@ class Config:
     """Every knob; `conf/config.yaml` says what each means."""
 
     env: EnvConfig = field(default_factory=EnvConfig)
-    seed: Integer = _number(_NON_NEGATIVE)
-    total_timesteps: Integer = _number(_AT_LEAST_ONE)
-    n_envs: Integer = _number(_AT_LEAST_ONE)
-    n_steps: Integer = _number(_AT_LEAST_ONE)
-    vectorization: str = _choice("sync", "async")
-    batch_size: Integer = _number(_AT_LEAST_ONE)
-    n_epochs: Integer = _number(_AT_LEAST_ONE)
-    learning_rate: float = _number(_POSITIVE)
-    gamma: float = _number(Range(0, 1))
-    gae_lambda: float = _number(Range(0, 1))
-    clip_ratio: float = _number(_POSITIVE)
-    vf_clip_ratio: Optional[float] = _number(_POSITIVE)  # noqa: UP045
+    seed: Integer = MISSING
+    total_timesteps: Integer = MISSING
+    n_envs: Integer = MISSING
+    n_steps: Integer = MISSING
+    vectorization: str = MISSING
+    batch_size: Integer = MISSING
+    n_epochs: Integer = MISSING
+    learning_rate: float = MISSING
+    gamma: float = MISSING
+    gae_lambda: float = MISSING
+    clip_ratio: float = MISSING
+    vf_clip_ratio: Optional[float] = MISSING  # noqa: UP045
     normalize_advantage: bool = MISSING
-    ent_coef: float = _number(_NON_NEGATIVE)
-    vf_coef: float = _number(_NON_NEGATIVE)
-    max_grad_norm: float = _number(_POSITIVE)
-    target_kl: Optional[float] = _number(_POSITIVE)  # noqa: UP045
+    ent_coef: float = MISSING
+    vf_coef: float = MISSING
+    max_grad_norm: float = MISSING
+    target_kl: Optional[float] = MISSING  # noqa: UP045
     use_sde: bool = MISSING
-    sde_sample_freq: Integer = _number(Range(-1))
+    sde_sample_freq: Integer = MISSING
     anneal: AnnealsConfig = field(default_factory=AnnealsConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     normalize: NormalizeConfig = field(default_factory=NormalizeConfig)
@@ -144,6 +134,39 @@ class Config:
     threads: Union[Integer, str] = MISSING  # noqa: UP007
     compile: Union[bool, str] = MISSING  # noqa: UP007
     eval: EvalConfig = field(default_factory=EvalConfig)
+
+
+ANNEALED = ("learning_rate", "clip_ratio", "ent_coef", "vf_coef")
+_POSITIVE, _NON_NEGATIVE, _AT_LEAST_ONE = Range(0, open_low=True), Range(0), Range(1)
+RANGES = {
+    "seed": _NON_NEGATIVE,
+    "total_timesteps": _AT_LEAST_ONE,
+    "n_envs": _AT_LEAST_ONE,
+    "n_steps": _AT_LEAST_ONE,
+    "batch_size": _AT_LEAST_ONE,
+    "n_epochs": _AT_LEAST_ONE,
+    "learning_rate": _POSITIVE,
+    "gamma": Range(0, 1),
+    "gae_lambda": Range(0, 1),
+    "clip_ratio": _POSITIVE,
+    "vf_clip_ratio": _POSITIVE,
+    "ent_coef": _NON_NEGATIVE,
+    "vf_coef": _NON_NEGATIVE,
+    "max_grad_norm": Range(0, math.inf, open_low=True),
+    "target_kl": _POSITIVE,
+    "sde_sample_freq": Range(-1),
+    **{f"anneal.{knob}.final": _NON_NEGATIVE for knob in ANNEALED},
+    "network.hidden_sizes": _AT_LEAST_ONE,
+    "normalize.clip": _POSITIVE,
+    "threads": _AT_LEAST_ONE,
+    "eval.episodes": _NON_NEGATIVE,
+    "eval.seed": _NON_NEGATIVE,
+}
+CHOICES = {
+    "vectorization": ("sync", "async"),
+    **{f"anneal.{knob}.shape": ("linear", "cosine", "exponential") for knob in ANNEALED},
+    "network.activation": tuple(ACTIVATIONS),
+}
 
 
 def conf_dir() -> Path:
@@ -194,7 +217,7 @@ def parse(composed: DictConfig) -> Config:
     Raises:
         ConfigError: a value is missing, of a wrong type or out of range, or two values do not go together.
     """
-    own = OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
+    own = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
     plain = OmegaConf.to_container(own, resolve=True)
     if not isinstance(plain, dict):
         raise ConfigError(f"expected a mapping of knobs, given {plain!r}")
@@ -238,6 +261,7 @@ def explain(error: OmegaConfBaseException) -> str:
 
 
 def _check_fields(section: Any, prefix: str) -> None:  # noqa: ANN401
+    """Makes integral floats integers and holds every value against `RANGES` and `CHOICES`."""
     hints = get_type_hints(type(section))
     for item in fields(section):
         key, value = f"{prefix}{item.name}", getattr(section, item.name)
@@ -247,11 +271,10 @@ def _check_fields(section: Any, prefix: str) -> None:  # noqa: ANN401
         if hints[item.name] in (Integer, list[Integer], Union[Integer, str]):  # noqa: UP007
             value = [_integer(key, v) for v in value] if isinstance(value, list) else _integer(key, value)
             setattr(section, item.name, value)
-        allowed = item.metadata.get("range")
         for number in value if isinstance(value, list) else [value]:
-            if allowed is not None and number is not None and number not in allowed:
-                raise ConfigError(f"{key}={number}: expected a value {allowed}")
-        choices = item.metadata.get("choices")
+            if key in RANGES and isinstance(number, (int, float)) and number not in RANGES[key]:
+                raise ConfigError(f"{key}={number}: expected a value {RANGES[key]}")
+        choices = CHOICES.get(key)
         if choices and value not in choices:
             hint = nearest(str(value), list(choices))
             raise ConfigError(f"{key}={value}: expected one of {', '.join(choices)}{hint}")
@@ -268,18 +291,25 @@ def _check_across(config: Config) -> None:
         raise ConfigError("env.id is empty: type env=ID, or env.id=ID for an id without its preset")
     if config.sde_sample_freq == 0:
         raise ConfigError("sde_sample_freq=0: expected at least 1, or -1 for once a rollout")
-    for name, limit in (("threads", "an integer of at least 1"), ("compile", "true or false")):
+    for name, allowed in (("threads", "an integer"), ("compile", "true, false")):
         value = getattr(config, name)
-        wrong = value < 1 if name == "threads" and isinstance(value, int) else False
-        if wrong or (isinstance(value, str) and value != "auto"):
-            raise ConfigError(f"{name}={value}: expected {limit}, or auto")
+        if isinstance(value, str) and value != "auto":
+            raise ConfigError(f"{name}={value}: expected {allowed} or auto")
     kind, _, index = config.device.partition(":")
     if kind not in ("auto", "cpu", "cuda") or (index and not (kind == "cuda" and index.isdigit())):
         raise ConfigError(f"device={config.device}: expected auto, cpu, cuda or cuda:N")
-    for name in ("learning_rate", "clip_ratio", "ent_coef", "vf_coef"):
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"device={config.device}: PyTorch sees {torch.cuda.device_count()} CUDA devices; use cpu or auto"
+        )
+    for name in ANNEALED:
         anneal: AnnealConfig = getattr(config.anneal, name)
         start = getattr(config, name)
-        if anneal.shape == "exponential" and anneal.final is not None and not (start > 0 and anneal.final > 0):
+        if (
+            anneal.shape == "exponential"
+            and anneal.final is not None
+            and not (start > 0 and anneal.final > 0)
+        ):
             raise ConfigError(
                 f"anneal.{name}.shape=exponential: expected both ends above 0, given {name}={start:g} and "
                 f"anneal.{name}.final={anneal.final:g}; use linear or cosine"

@@ -6,12 +6,12 @@ A distribution is stateless. Randomness enters as a noise tensor drawn beforehan
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
 from gymnasium import spaces
 from torch import Generator, Tensor
+from torch.nn.functional import log_softmax, softplus
 
 
 class Distribution(Protocol):
@@ -39,7 +39,7 @@ class Distribution(Protocol):
         """The most probable action, [B, *action_shape]."""
 
     def log_prob(self, logits: Tensor, actions: Tensor) -> Tensor:
-        """log π(a | s), [B]."""
+        """Log-probability log π(a | s), [B]."""
 
     def entropy(self, logits: Tensor) -> Tensor:
         """S[π] in nats, [B]."""
@@ -77,11 +77,11 @@ class Categorical:
 
     def log_prob(self, logits: Tensor, actions: Tensor) -> Tensor:
         """Log-softmax at the action, [B]."""
-        return F.log_softmax(logits, dim=-1).gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+        return log_softmax(logits, dim=-1).gather(-1, actions.unsqueeze(-1)).squeeze(-1)
 
     def entropy(self, logits: Tensor) -> Tensor:
         """-Σ p log p, [B]."""
-        log_probs = F.log_softmax(logits, dim=-1)
+        log_probs = log_softmax(logits, dim=-1)
         return -(log_probs.exp() * log_probs).sum(-1)
 
 
@@ -120,7 +120,9 @@ class MultiCategorical:
     def log_prob(self, logits: Tensor, actions: Tensor) -> Tensor:
         """Sum of the components' log-probabilities, [B]."""
         columns = zip(self._parts(), logits.split(self.nvec, dim=-1), actions.unbind(-1), strict=True)
-        return torch.stack([part.log_prob(part_logits, action) for part, part_logits, action in columns]).sum(0)
+        return torch.stack([part.log_prob(part_logits, action) for part, part_logits, action in columns]).sum(
+            0
+        )
 
     def entropy(self, logits: Tensor) -> Tensor:
         """Sum of the components' entropies, [B]."""
@@ -160,11 +162,11 @@ class Bernoulli:
 
     def log_prob(self, logits: Tensor, actions: Tensor) -> Tensor:
         """Σ a log p + (1 - a) log(1 - p), [B]."""
-        return (actions * logits - F.softplus(logits)).sum(-1)
+        return (actions * logits - softplus(logits)).sum(-1)
 
     def entropy(self, logits: Tensor) -> Tensor:
         """Sum of the bits' entropies, [B]."""
-        return (F.softplus(logits) - torch.sigmoid(logits) * logits).sum(-1)
+        return (softplus(logits) - torch.sigmoid(logits) * logits).sum(-1)
 
 
 @dataclass(frozen=True)
@@ -214,7 +216,7 @@ class DiagonalGaussian:
         return (log_std + 0.5 * (1 + math.log(2 * math.pi))).sum(-1)
 
 
-def make_distribution(space: spaces.Space) -> Distribution:
+def make_distribution(space: spaces.Space[Any]) -> Distribution:
     """The distribution over a single environment's action space.
 
     Raises:
@@ -229,6 +231,5 @@ def make_distribution(space: spaces.Space) -> Distribution:
     if isinstance(space, spaces.Box):
         return DiagonalGaussian(math.prod(space.shape))
     raise ValueError(
-        f"unsupported action space {space}: expected Discrete, MultiDiscrete, MultiBinary or Box; "
-        "flatten it with a gymnasium wrapper"
+        f"unsupported action space {space}: expected Discrete, MultiDiscrete, MultiBinary or Box"
     )

@@ -76,4 +76,3 @@ def evaluate(policy: Policy, make: EnvFn, episodes: int, seed: int, deterministi
     for env in envs:
         env.close()
     return Evaluation(returns, lengths)
-

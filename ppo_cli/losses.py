@@ -18,9 +18,7 @@ def probability_ratio(new_logprobs: Tensor, mb_old_logprobs: Tensor) -> Tensor:
     return torch.exp(new_logprobs - mb_old_logprobs)
 
 
-def clipped_policy_loss(
-    ratio: Tensor, mb_advantages: Tensor, clip_ratio: float | Tensor, weights: Tensor
-) -> Tensor:
+def clipped_policy_loss(ratio: Tensor, mb_advantages: Tensor, clip_ratio: Tensor, weights: Tensor) -> Tensor:
     r"""Clipped surrogate objective, negated to be minimised (PPO, eq. 7).
 
     L^CLIP(θ) = -E[min(r_t(θ) Â_t, clip(r_t(θ), 1 - ε, 1 + ε) Â_t)]
@@ -28,7 +26,7 @@ def clipped_policy_loss(
     Args:
         ratio: r_t(θ), [B].
         mb_advantages: Â_t, [B].
-        clip_ratio: ε > 0.
+        clip_ratio: ε > 0, a scalar.
         weights: [B].
     """
     surr1 = ratio * mb_advantages
@@ -62,7 +60,11 @@ def clipped_value_loss(
 
 
 def total_loss(
-    policy_loss: Tensor, value_loss: Tensor, entropy: Tensor, vf_coef: float | Tensor, ent_coef: float | Tensor
+    policy_loss: Tensor,
+    value_loss: Tensor,
+    entropy: Tensor,
+    vf_coef: float | Tensor,
+    ent_coef: float | Tensor,
 ) -> Tensor:
     r"""L(θ) = L^CLIP + c_1 L^VF - c_2 S[π_θ] (PPO, eq. 9, with the sign of a loss)."""
     return policy_loss + vf_coef * value_loss - ent_coef * entropy

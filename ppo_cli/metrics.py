@@ -90,7 +90,12 @@ class RunLog:
         self._recent_return = math.nan
         self._progress: Progress | None = None
         if sys.stdout.isatty():
-            columns = (TextColumn("{task.fields[text]}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+            columns = (
+                TextColumn("{task.fields[text]}"),
+                BarColumn(),
+                TaskProgressColumn(),
+                TimeRemainingColumn(),
+            )
             self._progress = Progress(*columns)
             self._task = self._progress.add_task("train", total=total_timesteps, text="starting")
             self._progress.start()
@@ -123,7 +128,9 @@ class RunLog:
         self._recent_return = known.get("charts/episodic_return", self._recent_return)
         self._show(step, values["charts/SPS"])
 
-    def evaluation(self, step: int, mean: float, hyperparameters: Mapping[str, bool | int | float | str]) -> None:
+    def evaluation(
+        self, step: int, mean: float, hyperparameters: Mapping[str, bool | int | float | str]
+    ) -> None:
         """Writes the final evaluation and, beside it, the run's row in TensorBoard's HPARAMS table."""
         self._writer.add_scalar(EVAL_TAG, mean, step)
         for summary in hparams(dict(hyperparameters), {EVAL_TAG: mean}):

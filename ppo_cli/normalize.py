@@ -55,8 +55,11 @@ class ObservationNormalizer:
 
     def __call__(self, observations: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
         """Normalised observations, [..., *shape] float32; the statistics stay as they are."""
-        scaled = (observations - self.statistics.mean) / np.sqrt(self.statistics.var + EPSILON)
-        return np.clip(scaled, -self.clip, self.clip).astype(np.float32)
+        scaled = (np.asarray(observations, np.float64) - self.statistics.mean) / np.sqrt(
+            self.statistics.var + EPSILON
+        )
+        normalized: npt.NDArray[np.float32] = np.clip(scaled, -self.clip, self.clip).astype(np.float32)
+        return normalized
 
 
 class RewardNormalizer:

@@ -18,7 +18,9 @@ class AdamState(NamedTuple):
 
 def adam_init(params: Tensor) -> AdamState:
     """The state before the first step, for parameters [P]."""
-    return AdamState(torch.zeros_like(params), torch.zeros_like(params), torch.zeros((), device=params.device))
+    return AdamState(
+        torch.zeros_like(params), torch.zeros_like(params), torch.zeros((), device=params.device)
+    )
 
 
 def clip_by_norm(grad: Tensor, max_norm: float) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from ppo_cli.normalize import ObservationNormalizer
 
 @dataclass(frozen=True)
 class Policy:
-    """A network with the distribution over its actions and the observation statistics that it was trained with."""
+    """A network, the distribution over its actions and the observation statistics it was trained with."""
 
     model: ActorCritic
     distribution: Distribution

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -50,7 +50,7 @@ class Collector:
 
     def reset(self, seeds: list[int]) -> None:
         """Starts the first episode of each environment with its seed."""
-        observations, _ = self.envs.reset(seed=seeds)
+        observations, _ = self.envs.reset(seed=cast("int", seeds))  # the base class forgets lists
         # the last row, because every rollout begins by taking over the last row of the one before
         self.rollout.observations[-1] = torch.as_tensor(self.observe(observations))
 
@@ -66,7 +66,7 @@ class Collector:
             next_obs = self.observe(next_obs)
             if dones.any():
                 for env in np.flatnonzero(dones):
-                    rollout.add_final(t, env, self.observe(info["final_obs"][env], final=True))
+                    rollout.add_final(t, int(env), self.observe(info["final_obs"][env], final=True))
             if self.reward_normalizer is not None:
                 rewards = self.reward_normalizer(rewards, dones)
             rollout.add(t, actions, rewards, terminated, truncated, next_obs)
@@ -82,7 +82,9 @@ def make_collector(
     """Allocates the buffers for rollouts of ``n_steps`` steps of ``envs``."""
     shape, dtype = stored_observation(envs.single_observation_space, observation_normalizer is not None)
     distribution = agent.distribution
-    rollout = Rollout(n_steps, envs.num_envs, shape, dtype, distribution.action_shape, distribution.action_dtype)
+    rollout = Rollout(
+        n_steps, envs.num_envs, shape, dtype, distribution.action_shape, distribution.action_dtype
+    )
     return Collector(
         envs,
         rollout,
@@ -116,11 +118,13 @@ def train(agent: PPOAgent, collector: Collector, log: RunLog, total_timesteps: i
         step = (iteration + 1) * per_iteration
         if not math.isfinite(metrics.total_loss + metrics.grad_norm):
             raise FloatingPointError(
-                f"the loss is {metrics.total_loss} and its gradient's norm {metrics.grad_norm} at step {step}: "
-                "lower learning_rate, or set normalize.observations=true or normalize.rewards=true"
+                f"the loss is {metrics.total_loss} and its gradient's norm {metrics.grad_norm} "
+                f"at step {step}: lower learning_rate, or set normalize.observations=true or normalize.rewards=true"
             )
         seconds = (collected - started, updated - collected)
-        log.iteration(iteration + 1, step, _scalars(agent, metrics, collector.episodes, seconds, per_iteration))
+        log.iteration(
+            iteration + 1, step, _scalars(agent, metrics, collector.episodes, seconds, per_iteration)
+        )
     return iterations * per_iteration
 
 

@@ -1,21 +1,22 @@
 """From a checked config to the objects of a run; the one place that unpacks it."""
 
 import logging
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from gymnasium import Env, spaces
 
-from ppo_cli.actor_critic import make_actor_critic
+from ppo_cli.actor_critic import ActorCritic, make_actor_critic
 from ppo_cli.agent import Hyperparameters, PPOAgent, Schedules
 from ppo_cli.checkpoint import load_checkpoint
 from ppo_cli.config import Config, ConfigError, from_dict
 from ppo_cli.distributions import make_distribution
 from ppo_cli.envs.make import EnvError, make_env, resolve_env_id
-from ppo_cli.envs.spaces import check_spaces
-from ppo_cli.envs.vector import spawn_seeds
+from ppo_cli.envs.vector import Stream, spawn_seeds
 from ppo_cli.normalize import ObservationNormalizer, RewardNormalizer
 from ppo_cli.policy import Policy
 from ppo_cli.schedules import Schedule
@@ -26,44 +27,35 @@ COMPILE_REPAYS = 20_000  # minibatch steps from which compiling (half a minute w
 
 
 def check_environment(config: Config) -> tuple[Config, str | None]:
-    """Makes the environment once and holds the config against it.
+    """Makes the environment and the network once, to hold the config against them.
 
     Returns:
-        The config with the id that runs, and a line on what differs from what was typed, if anything does.
+        The config with the id that runs, and a line about it where the id that was typed is retired.
 
     Raises:
-        ConfigError: the environment can't be made or trained on, with one line that says why.
+        ConfigError: the environment can't be made or trained on as the config asks; one line that says why.
     """
     typed = config.env.id
     try:
-        config.env.id = resolve_env_id(typed)
-        env = make_env(config.env.id, config.env.kwargs)
+        env_id = resolve_env_id(typed)
+        env = make_env(env_id, config.env.kwargs)
     except EnvError as error:
         raise ConfigError(str(error)) from error
     try:
-        check_spaces(env.observation_space, env.action_space)
-        check_agent(config, env)
+        build_model(config, env)
     except ValueError as error:
-        raise ConfigError(f"env={config.env.id}: {error}") from error
+        raise ConfigError(f"env={env_id}: {' '.join(str(error).split())}") from error
     finally:
         env.close()
-    retired = config.env.id != typed and typed.rpartition("-v")[0]
-    notice = f"{typed} is retired in Gymnasium; running its successor {config.env.id}" if retired else None
-    return config, notice
+    config = replace(config, env=replace(config.env, id=env_id))
+    if env_id == typed or not re.search(r"-v\d+$", typed):
+        return config, None
+    return config, f"{typed} is retired in Gymnasium; running its successor {env_id}"
 
 
-def check_agent(config: Config, env: Env[Any, Any]) -> None:
-    """Raises ConfigError where the config asks for what this environment or machine does not have."""
-    if config.use_sde and not isinstance(env.action_space, spaces.Box):
-        raise ConfigError(f"use_sde=true needs a Box action space, given {env.action_space}; set use_sde=false")
-    if config.device.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(f"device={config.device}: PyTorch sees no CUDA device here; use device=cpu or device=auto")
-
-
-def build_agent(config: Config, env: Env[Any, Any], steps_per_iteration: int) -> PPOAgent:
-    """The agent of a run, with fresh weights drawn from the run's seed."""
-    torch.manual_seed(spawn_seeds(config.seed, "model", 1)[0])
-    model = make_actor_critic(
+def build_model(config: Config, env: Env[Any, Any]) -> ActorCritic:
+    """The network for an environment's spaces, with weights drawn from torch's global generator."""
+    return make_actor_critic(
         env.observation_space,
         env.action_space,
         use_sde=config.use_sde,
@@ -73,11 +65,13 @@ def build_agent(config: Config, env: Env[Any, Any], steps_per_iteration: int) ->
         ortho_init=config.network.ortho_init,
         log_std_init=config.network.log_std_init,
     )
-    generators = [
-        torch.Generator().manual_seed(spawn_seeds(config.seed, stream, 1)[0]) for stream in ("action", "minibatch")
-    ]
+
+
+def build_agent(config: Config, env: Env[Any, Any], compiled: bool) -> PPOAgent:
+    """The agent of a run, with fresh weights drawn from the run's seed."""
+    torch.manual_seed(spawn_seeds(config.seed, "model", 1)[0])
     return PPOAgent(
-        model,
+        build_model(config, env),
         make_distribution(env.action_space),
         Hyperparameters(
             gamma=config.gamma,
@@ -96,10 +90,15 @@ def build_agent(config: Config, env: Env[Any, Any], steps_per_iteration: int) ->
             ent_coef=Schedule(config.ent_coef, *_curve(config, "ent_coef")),
             vf_coef=Schedule(config.vf_coef, *_curve(config, "vf_coef")),
         ),
-        *generators,
+        _generator(config.seed, "action"),
+        _generator(config.seed, "minibatch"),
         device=torch.device("cpu" if config.device == "auto" else config.device),
-        compiled=decide_compile(config, steps_per_iteration),
+        compiled=compiled,
     )
+
+
+def _generator(seed: int, stream: Stream) -> torch.Generator:
+    return torch.Generator().manual_seed(spawn_seeds(seed, stream, 1)[0])
 
 
 def _curve(config: Config, knob: str) -> tuple[Any, Any]:
@@ -107,16 +106,19 @@ def _curve(config: Config, knob: str) -> tuple[Any, Any]:
     return anneal.final, anneal.shape
 
 
-def decide_compile(config: Config, steps_per_iteration: int) -> bool:
+def decide_compile(config: Config) -> bool:
     """Whether to compile the update: from the config alone, so that the same run gives the same weights."""
     if config.compile == "auto":
+        steps_per_iteration = config.n_envs * config.n_steps
         iterations = -(-config.total_timesteps // steps_per_iteration)
         minibatches = -(-steps_per_iteration // config.batch_size)
         wanted = iterations * config.n_epochs * minibatches >= COMPILE_REPAYS
     else:
         wanted = bool(config.compile)
     if wanted and not any(shutil.which(compiler) for compiler in ("g++", "clang++", "cl")):
-        logger.warning("no C++ compiler found: the update runs uncompiled, with other rounding and more slowly")
+        logger.warning(
+            "no C++ compiler found: the update runs uncompiled, with other rounding and more slowly"
+        )
         return False
     return wanted
 
@@ -143,11 +145,10 @@ def load_policy(checkpoint: Path) -> tuple[Policy, Config]:
     payload = load_checkpoint(checkpoint)
     config = from_dict(payload["config"])
     env = make_env(config.env.id, config.env.kwargs)
-    config.device = "cpu"
-    agent = build_agent(config, env, config.n_envs * config.n_steps)
-    agent.model.load_state_dict(payload["model"])
+    model = build_model(config, env)
+    model.load_state_dict(payload["model"])
     normalizer, _ = build_normalizers(config, env.observation_space)
     if normalizer is not None:
         normalizer.statistics.load_state_dict(payload["observation_statistics"])
     env.close()
-    return Policy(agent.model, agent.distribution, normalizer), config
+    return Policy(model, make_distribution(env.action_space), normalizer), config

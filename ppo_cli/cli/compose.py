@@ -1,4 +1,4 @@
-"""Composition before Hydra runs: every job of a command line is composed and checked, or refused in a line."""
+"""Composition before Hydra runs: every job of a command line is composed and checked, or refused."""
 
 import itertools
 import re
@@ -10,7 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
@@ -22,8 +22,8 @@ GROUPS = ("env", "network", "experiment")
 def expand_preset(overrides: Sequence[str]) -> list[str]:
     """Rewrites what chooses a preset into Hydra's own terms.
 
-    ``env=ID`` is a choice of the optional group ``env``: the id, and its preset where there is a file. With
-    ``preset=none`` it becomes ``env.id=ID``, and an ``env.id=ID`` without ``env=`` loads no preset: ``env=null``.
+    ``env=ID`` is a choice of the optional group ``env``: the id, and its preset where there is a file.
+    ``preset=none`` makes it ``env.id=ID``; an ``env.id=ID`` without ``env=`` loads no preset: ``env=null``.
 
     Raises:
         ConfigError: ``preset`` is anything but ``none`` or ``auto``.
@@ -33,8 +33,8 @@ def expand_preset(overrides: Sequence[str]) -> list[str]:
     for preset in presets:
         if preset not in ("preset=none", "preset=auto"):
             raise ConfigError(
-                f"{preset}: expected preset=none (plain defaults) or preset=auto (the environment's own, if any); "
-                "to use another environment's preset, type env=OTHER env.id=ID"
+                f"{preset}: expected none (plain defaults) or auto (the environment's own, if there is one); "
+                "for the preset of another environment, type env=OTHER env.id=ID"
             )
     if presets and presets[-1] == "preset=none":
         rest = [f"env.id={o[4:]}" if o.startswith("env=") else o for o in rest]
@@ -60,7 +60,8 @@ def compose_jobs(
             raise ConfigError(f"--config-dir {config_dir}: no such folder")
         overrides = [*overrides, f"hydra.searchpath=['file://{directory}']"]
     with initialize_config_dir(config_dir=str(conf_dir()), job_name="train", version_base="1.3"):
-        parsed = _parse_overrides(overrides)
+        parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+        parsed = [_parse_override(parser, override) for override in overrides]
         for override in parsed:
             _check_key(override)
         if not multirun:
@@ -69,18 +70,14 @@ def compose_jobs(
         return [(job, parse(_compose(job, config_name))) for job in jobs]
 
 
-def _parse_overrides(overrides: Sequence[str]) -> list[Override]:
-    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-    parsed = []
-    for override in overrides:
-        try:
-            parsed += parser.parse_overrides([override])
-        except (OverrideParseException, HydraException) as error:
-            raise ConfigError(
-                f"can't read {override!r}: expected KEY=VALUE, in quotes where the shell would take a character; "
-                f"{' '.join(str(error).split())}"
-            ) from error
-    return parsed
+def _parse_override(parser: OverridesParser, override: str) -> Override:
+    try:
+        return parser.parse_override(override)
+    except HydraException as error:
+        raise ConfigError(
+            f"can't read {override!r}: expected KEY=VALUE, in quotes where the shell would take a character; "
+            f"{' '.join(str(error).split())}"
+        ) from error
 
 
 def _check_key(override: Override) -> None:
@@ -105,7 +102,9 @@ def _check_key(override: Override) -> None:
 def _refuse_sweeps(parsed: Sequence[Override]) -> None:
     for override in parsed:
         if override.is_sweep_override():
-            raise ConfigError(f"{override.input_line}: several values need a sweep; add -m (or quote a literal comma)")
+            raise ConfigError(
+                f"{override.input_line}: several values need a sweep; add -m (or quote a literal comma)"
+            )
 
 
 def _expand(parsed: Sequence[Override]) -> Iterator[list[str]]:

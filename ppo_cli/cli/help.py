@@ -45,7 +45,11 @@ def knob_comments() -> dict[str, str]:
 def help_text(config: Config) -> str:
     """The whole page; values are those of ``config``, so that other overrides on the line show."""
     comments = knob_comments()
-    lines = [_HEAD.format(presets=_choices("env"), networks=_choices("network"), experiments=_choices("experiment"))]
+    lines = [
+        _HEAD.format(
+            presets=_choices("env"), networks=_choices("network"), experiments=_choices("experiment")
+        )
+    ]
     lines.append("knobs, with their values for this command line:\n")
     values = to_dict(config)
     for key, _ in knobs():

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from ppo_cli import __version__
 from ppo_cli.agent import PPOAgent
 from ppo_cli.checkpoint import save_checkpoint
-from ppo_cli.cli.build import build_agent, build_normalizers, check_environment
+from ppo_cli.cli.build import build_agent, build_normalizers, check_environment, decide_compile
 from ppo_cli.cli.compose import compose_jobs, expand_preset
 from ppo_cli.cli.help import help_text
 from ppo_cli.cli.run_dir import folder_name, make_exclusive, run_dir
@@ -91,7 +91,7 @@ def run(config: Config, folder: Path) -> float:
     envs = make_vector([make] * config.n_envs, config.vectorization)
     try:
         env = make()
-        agent = build_agent(config, env, config.n_envs * config.n_steps)
+        agent = build_agent(config, env, decide_compile(config))
         normalizers = build_normalizers(config, env.observation_space)
         env.close()
         collector = make_collector(envs, agent, config.n_steps, *normalizers)
@@ -104,7 +104,9 @@ def run(config: Config, folder: Path) -> float:
                 logger.info("trained %s steps · %s", f"{steps:,}", folder)
                 return float("nan")
             policy = Policy(agent.model, agent.distribution, collector.observation_normalizer)
-            evaluation = evaluate(policy, make, config.eval.episodes, config.eval.seed, config.eval.deterministic)
+            evaluation = evaluate(
+                policy, make, config.eval.episodes, config.eval.seed, config.eval.deterministic
+            )
             log.evaluation(steps, evaluation.mean, _flat_hyperparameters(config))
     finally:
         envs.close()

@@ -67,7 +67,9 @@ def make_env(env_id: str, kwargs: Mapping[str, Any] | None = None) -> "gym.Env[A
     try:
         return gym.make(name, disable_env_checker=True, **dict(kwargs or {}))
     except error.DependencyNotInstalled as missing:
-        raise EnvError(f"env.id={env_id} needs a package that is not installed: {_one_line(missing)}") from missing
+        raise EnvError(
+            f"env.id={env_id} needs a package that is not installed: {_one_line(missing)}"
+        ) from missing
     except ImportError as missing:
         hint = f": pip install {missing.name}" if missing.name else ""
         raise EnvError(f"env.id={env_id} can't be imported: {_one_line(missing)}{hint}") from missing

@@ -1,4 +1,4 @@
-"""What the spaces of an environment mean for a rollout: how observations are stored, what actions are sent."""
+"""What an environment's spaces mean for a rollout: how observations are stored, what actions are sent."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,24 +9,6 @@ import torch
 from gymnasium import spaces
 
 Array = npt.NDArray[Any]
-
-
-def check_spaces(observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
-    """Refuses what the agent can't learn from or act in.
-
-    Raises:
-        ValueError: one line that names the space.
-    """
-    if not isinstance(observation_space, (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)):
-        raise ValueError(
-            f"unsupported observation space {_one_line(observation_space)}: "
-            "expected Box, Discrete, MultiDiscrete or MultiBinary"
-        )
-    if not isinstance(action_space, (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)):
-        raise ValueError(
-            f"unsupported action space {_one_line(action_space)}: "
-            "expected Discrete, MultiDiscrete, MultiBinary or Box"
-        )
 
 
 def stored_observation(space: spaces.Space[Any], normalized: bool) -> tuple[tuple[int, ...], torch.dtype]:
@@ -56,7 +38,9 @@ def action_adapter(space: spaces.Space[Any]) -> Callable[[Array], Array]:
         return lambda actions: actions.reshape(-1, *shape).astype(dtype)
     if isinstance(space, spaces.Box):
         return _box_adapter(space)
-    raise ValueError(f"unsupported action space {_one_line(space)}")
+    raise ValueError(
+        f"unsupported action space {space}: expected Discrete, MultiDiscrete, MultiBinary or Box"
+    )
 
 
 def _box_adapter(space: spaces.Box) -> Callable[[Array], Array]:
@@ -68,7 +52,3 @@ def _box_adapter(space: spaces.Box) -> Callable[[Array], Array]:
         return np.clip(np.rint(actions) if integral else actions, low, high).astype(dtype)
 
     return adapt
-
-
-def _one_line(space: spaces.Space[Any]) -> str:
-    return " ".join(str(space).split())

@@ -8,7 +8,6 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 
 from ppo_cli.envs.make import EnvFn
 
-Vectorization = Literal["sync", "async"]
 Stream = Literal["env", "eval", "model", "action", "minibatch"]
 _STREAMS: dict[Stream, int] = {"env": 0, "eval": 1, "model": 2, "action": 3, "minibatch": 4}
 
@@ -25,7 +24,7 @@ def spawn_seeds(seed: int, stream: Stream, n: int) -> list[int]:
     return [int(value) >> 1 for value in sequence.generate_state(n)]
 
 
-def make_vector(env_fns: Sequence[EnvFn], vectorization: Vectorization) -> VectorEnv[Any, Any, Any]:
+def make_vector(env_fns: Sequence[EnvFn], vectorization: str) -> VectorEnv[Any, Any, Any]:
     """A vector environment that resets an environment in the step in which its episode ends.
 
     Args:
