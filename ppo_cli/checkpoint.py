@@ -47,7 +47,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         payload = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"no checkpoint at {path}") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} is refused: it is damaged, or holds more than tensors and plain values"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path} is not a readable checkpoint: {str(error).splitlines()[0]}") from error
     if not isinstance(payload, dict) or "sha256" not in payload or payload.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not a ppo-cli checkpoint of format {FORMAT}")
@@ -68,8 +72,11 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - any tree of plain values
         return torch.from_numpy(value.copy())
     if isinstance(value, np.generic):
         return value.item()
-    if value is None or isinstance(value, (bool, int, float, str)):
+    if value is None or isinstance(value, bool):
         return value
+    for kind in (int, float, str):
+        if isinstance(value, kind):
+            return kind(value)  # a subclass, such as torch's version string, would need its code to load
     raise TypeError(f"a checkpoint holds tensors and plain values, given {type(value).__name__}")
 
 

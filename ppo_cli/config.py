@@ -45,7 +45,7 @@ class Range:
         """The interval in words."""
         if self.high < sys.float_info.max:
             return f"{'above' if self.open_low else 'from'} {self.low:g} to {self.high:g}"
-        return f"{'above' if self.open_low else 'at least'} {self.low:g}"
+        return f"{'above' if self.open_low else 'of at least'} {self.low:g}"
 
 
 @dataclass
@@ -249,6 +249,14 @@ def to_dict(config: Config) -> dict[str, Any]:
 def save_yaml(config: Config, path: Path) -> None:
     """Writes the config as YAML of literal values."""
     path.write_text(OmegaConf.to_yaml(OmegaConf.create(to_dict(config))))
+
+
+def check_type(key: str, value: Any, typed: str) -> None:  # noqa: ANN401
+    """Raises ConfigError where a value, given on the command line as ``typed``, is not of the knob's type."""
+    try:
+        OmegaConf.update(OmegaConf.structured(Config), key, value)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{typed}: expected {describe_type(dict(knobs())[key])}") from error
 
 
 def explain(error: OmegaConfBaseException) -> str:

@@ -143,7 +143,8 @@ class RunLog:
             self._progress = None
 
     def _show(self, step: int, steps_per_second: float) -> None:
-        text = f"{step:,} steps · {steps_per_second:,.0f} steps/s · return {self._recent_return:.1f}"
+        recent = "–" if math.isnan(self._recent_return) else f"{self._recent_return:.1f}"
+        text = f"{step:,} steps · {steps_per_second:,.0f} steps/s · return {recent}"
         if self._progress is not None:
             self._progress.update(self._task, completed=min(step, self._total), text=text)
             return

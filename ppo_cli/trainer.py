@@ -119,7 +119,7 @@ def train(agent: PPOAgent, collector: Collector, log: RunLog, total_timesteps: i
         if not math.isfinite(metrics.total_loss + metrics.grad_norm):
             raise FloatingPointError(
                 f"the loss is {metrics.total_loss} and its gradient's norm {metrics.grad_norm} "
-                f"at step {step}: lower learning_rate, or set normalize.observations=true or normalize.rewards=true"
+                f"at step {step}: lower learning_rate or max_grad_norm, or normalise observations and rewards"
             )
         seconds = (collected - started, updated - collected)
         log.iteration(

@@ -12,9 +12,19 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, open_dict
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
-from ppo_cli.config import Config, ConfigError, conf_dir, explain, knobs, nearest, parse, register_schema
+from ppo_cli.config import (
+    Config,
+    ConfigError,
+    check_type,
+    conf_dir,
+    explain,
+    knobs,
+    nearest,
+    parse,
+    register_schema,
+)
 
 GROUPS = ("env", "network", "experiment")
 
@@ -23,7 +33,7 @@ def expand_preset(overrides: Sequence[str]) -> list[str]:
     """Rewrites what chooses a preset into Hydra's own terms.
 
     ``env=ID`` is a choice of the optional group ``env``: the id, and its preset where there is a file.
-    ``preset=none`` makes it ``env.id=ID``; an ``env.id=ID`` without ``env=`` loads no preset: ``env=null``.
+    ``preset=none`` makes it ``env.id=ID``; an ``env.id=ID`` without ``env=`` loads no preset: ``~env``.
 
     Raises:
         ConfigError: ``preset`` is anything but ``none`` or ``auto``.
@@ -41,7 +51,7 @@ def expand_preset(overrides: Sequence[str]) -> list[str]:
         if not any(override.startswith("env.id=") for override in rest):
             rest.append("env.id=CartPole-v1")
     if any(o.startswith("env.id=") for o in rest) and not any(o.startswith("env=") for o in rest):
-        rest.append("env=null")
+        rest.append("~env")
     return rest
 
 
@@ -63,7 +73,7 @@ def compose_jobs(
         parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
         parsed = [_parse_override(parser, override) for override in overrides]
         for override in parsed:
-            _check_key(override)
+            _check_override(override)
         if not multirun:
             _refuse_sweeps(parsed)
         jobs = list(_expand(parsed)) if multirun else [list(overrides)]
@@ -80,23 +90,28 @@ def _parse_override(parser: OverridesParser, override: str) -> Override:
         ) from error
 
 
-def _check_key(override: Override) -> None:
-    """Refuses a key that is no knob, naming the nearest one."""
-    key = override.get_key_element().lstrip("+~")
-    group, _, _ = key.partition("@")
-    if group in GROUPS or group.startswith(("hydra/", "hydra.")):
+def _check_override(override: Override) -> None:
+    """Refuses a key that is no knob, naming the nearest one, and a value that is not of the knob's type."""
+    typed, key = override.input_line, override.key_or_group
+    if key in GROUPS and override.value() is None and not override.is_delete():
+        raise ConfigError(f"{typed}: expected a name; to leave out a choice, type ~{key}")
+    if key in GROUPS or key.startswith(("hydra/", "hydra.", "env.kwargs.")):
         return
-    known = [name for name, _ in knobs()]
-    if key.startswith("env.kwargs.") or (key in known and not override.is_add()):
+    kinds = dict(knobs())
+    if key in kinds:
+        if override.is_add() or override.is_delete():
+            raise ConfigError(f"{typed}: {key!r} is a knob, which can only be set: {key}=VALUE")
+        if not override.is_sweep_override():
+            check_type(key, override.value(), str(typed))
         return
-    if override.is_add() and key in known:
-        raise ConfigError(f"{override.input_line}: {key!r} is a knob already; leave out the +")
-    if any(name.startswith(f"{key}.") for name in known):
-        return
-    raise ConfigError(
-        f"unknown key {key!r} in {override.input_line!r}{nearest(key, [*known, *GROUPS])}"
-        "; `ppo-train --help` lists every key"
-    )
+    below = [name for name in kinds if name.startswith(f"{key}.")]
+    if not below:
+        raise ConfigError(
+            f"unknown key {key!r} in {typed!r}{nearest(key, [*kinds, *GROUPS])}"
+            "; `ppo-train --help` lists every key"
+        )
+    if not isinstance(override.value(), dict):
+        raise ConfigError(f"{typed}: {key!r} is a section; set one of {', '.join(below)}")
 
 
 def _refuse_sweeps(parsed: Sequence[Override]) -> None:
@@ -123,12 +138,14 @@ def _compose(overrides: Sequence[str], config_name: str) -> DictConfig:
     try:
         composed = compose(config_name, overrides=list(overrides), return_hydra_config=True)
         HydraConfig.instance().set_config(composed)  # what ${hydra:...} reads
+        with open_dict(composed):
+            composed.env.id = composed.env.id  # a literal, resolved while Hydra's config is at hand
     except MissingConfigException as error:
         raise ConfigError(_missing_choice(error)) from error
     except HydraException as error:
         raise ConfigError(_explain_hydra(error)) from error
-    with open_dict(composed):
-        composed.env.id = composed.env.id  # a literal, resolved while Hydra's config is at hand
+    except InterpolationResolutionError as error:
+        raise ConfigError("no environment is chosen: type env=ID, or env.id=ID for no preset") from error
     return composed
 
 

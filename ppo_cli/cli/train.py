@@ -52,11 +52,10 @@ def main() -> None:
         if args.help:
             print(help_text(jobs[0][1]))
             return
-        for _, config in jobs:
-            check_environment(config)
+        configs = [check_environment(config)[0] for _, config in jobs]
         flags = [argument for argument in arguments if argument not in args.overrides]
         if not (args.cfg or args.multirun or any(o.startswith("hydra.run.dir=") for o in overrides)):
-            folder = make_exclusive(run_dir(jobs[0][1].env.id, args.overrides, datetime.now()))
+            folder = make_exclusive(run_dir(configs[0].env.id, args.overrides, datetime.now()))
             overrides = [*overrides, f"hydra.run.dir='{folder}'"]
         sys.argv[1:] = [*flags, *overrides]
         _job()
@@ -71,7 +70,7 @@ def main() -> None:
 @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
 def _job(composed: DictConfig) -> float:
     """One job: what Hydra calls with the composed config; its result is what a search maximises."""
-    return run(parse(composed), Path(HydraConfig.get().runtime.output_dir))
+    return run(parse(composed), Path(os.path.relpath(HydraConfig.get().runtime.output_dir)))
 
 
 def run(config: Config, folder: Path) -> float:

@@ -36,21 +36,26 @@ def resolve_env_id(env_id: str) -> str:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "out of date": the caller reports the successor
+            if parse_env_id(name)[2] is None and name not in gym.registry:  # no version: the newest
+                name = _newest_version(name) or f"{name}-v0"
             spec = gym.spec(name)
     except error.DeprecatedEnv as deprecated:
         successor = _newest_version(name)
         if successor is None:
             raise EnvError(f"env.id={env_id}: {_one_line(deprecated)}") from deprecated
         return _join(module, successor)
-    except error.UnregisteredEnv as unknown:
-        raise EnvError(f"env.id={env_id}: {_one_line(unknown)}{_install_hint(name)}") from unknown
+    except (error.NameNotFound, error.NamespaceNotFound) as unknown:
+        hint = "" if module else " (an id that a package registers is written package:Id)"
+        raise EnvError(f"env.id={env_id}: {_one_line(unknown)}{hint}") from unknown
     except error.Error as malformed:
         raise EnvError(f"env.id={env_id}: {_one_line(malformed)}") from malformed
     newest = _newest_version(spec.id)
     if newest is None or newest == spec.id or not callable(spec.entry_point):
         return _join(module, spec.id)
     try:  # ids like HalfCheetah-v2 are registered with an entry point that only raises
-        gym.make(spec.id, disable_env_checker=True).close()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            gym.make(spec.id, disable_env_checker=True).close()
     except ImportError:
         return _join(module, newest)
     return _join(module, spec.id)
@@ -65,7 +70,9 @@ def make_env(env_id: str, kwargs: Mapping[str, Any] | None = None) -> "gym.Env[A
     module, _, name = env_id.rpartition(":")
     _register(module, name)
     try:
-        return gym.make(name, disable_env_checker=True, **dict(kwargs or {}))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # an older version was asked for by name
+            return gym.make(name, disable_env_checker=True, **dict(kwargs or {}))
     except error.DependencyNotInstalled as missing:
         raise EnvError(
             f"env.id={env_id} needs a package that is not installed: {_one_line(missing)}"
@@ -106,10 +113,6 @@ def _package_of(name: str) -> tuple[str, str] | None:
     if _ATARI_NAME.search(name):
         return _NAMESPACES["ALE"]
     return _NAMESPACES.get(name.partition("/")[0]) if "/" in name else None
-
-
-def _install_hint(name: str) -> str:
-    return "" if ":" in name else " (ids of other packages are written module:Id)"
 
 
 def _newest_version(name: str) -> str | None:
