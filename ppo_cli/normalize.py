@@ -1,7 +1,10 @@
 """Running statistics that normalise observations and rewards while an agent trains."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
+import torch
 
 FloatArray = npt.NDArray[np.float64]
 EPSILON = 1e-8
@@ -35,10 +38,10 @@ class RunningMeanStd:
         """The statistics, as a checkpoint stores them."""
         return {"mean": self.mean, "var": self.var, "count": self.count}
 
-    def load_state_dict(self, state: dict[str, FloatArray | float]) -> None:
-        """Sets the statistics from `state_dict`."""
-        self.mean = np.array(state["mean"], np.float64)
-        self.var = np.array(state["var"], np.float64)
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Sets the statistics from `state_dict`, whose arrays a checkpoint gives back as tensors."""
+        self.mean = torch.as_tensor(state["mean"]).numpy().copy()
+        self.var = torch.as_tensor(state["var"]).numpy().copy()
         self.count = float(state["count"])
 
 

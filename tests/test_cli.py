@@ -1,0 +1,272 @@
+"""The command as a user meets it: runs, folders, sweeps, presets, help."""
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+
+import gymnasium as gym
+import pytest
+import torch
+from omegaconf import OmegaConf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from ppo_cli.cli.build import load_policy
+from ppo_cli.cli.compose import compose_jobs, expand_preset
+from ppo_cli.cli.help import knob_comments
+from ppo_cli.config import conf_dir, knobs
+from ppo_cli.envs.make import env_fn
+from ppo_cli.evaluation import evaluate
+from ppo_cli.metrics import EVAL_TAG, TAGS
+
+TINY = ("total_timesteps=300", "n_envs=2", "n_steps=50", "n_epochs=1", "eval.episodes=2")
+PRESETS = sorted(file.stem for file in (conf_dir() / "env").glob("*.yaml"))
+
+
+def composed(*overrides, multirun=False):
+    """The checked config of a command line."""
+    return compose_jobs(expand_preset(overrides), multirun, None, "config")[0][1]
+
+
+def only_run(tmp_path):
+    """The folder of the only run."""
+    (folder,) = tmp_path.glob("outputs/*/*/")
+    return folder
+
+
+def test_a_run_leaves_its_folder(ppo_train, tmp_path):
+    outcome = ppo_train("env=CartPole-v1", *TINY, "normalize.observations=true")
+    assert outcome.status == 0, outcome.err
+    folder = only_run(tmp_path)
+    last_line = outcome.out.splitlines()[-1]
+    assert re.search(r"return [\d.]+ ± [\d.]+ over 2 deterministic episodes after 300 steps", last_line)
+    assert str(folder.relative_to(tmp_path)) in last_line
+    names = {path.name for path in folder.iterdir()}
+    assert names >= {"config.yaml", ".hydra", "metrics.csv", "checkpoints", "eval.json", "train.log"}
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {"300.pt", "last.pt"}
+    assert "over 2 deterministic episodes" in (folder / "train.log").read_text()
+    assert OmegaConf.load(folder / "config.yaml").env.id == "CartPole-v1"
+    assert "${" not in (folder / "config.yaml").read_text()
+    assert {path.name for path in tmp_path.iterdir()} == {"outputs"}
+
+
+def test_eval_json_and_the_checkpoint_agree(ppo_train, tmp_path):
+    ppo_train("env=CartPole-v1", *TINY, "normalize.observations=true", "eval.seed=7")
+    folder = only_run(tmp_path)
+    saved = json.loads((folder / "eval.json").read_text())
+    assert set(saved) == {
+        "mean", "std", "iqm", "episodes", "returns", "lengths", "steps", "deterministic", "seed"
+    }  # fmt: skip
+    policy, config = load_policy(folder / "checkpoints" / "last.pt")
+    again = evaluate(policy, env_fn(config.env.id), 2, seed=7, deterministic=True)
+    assert again.returns == saved["returns"]
+    assert again.lengths == saved["lengths"]
+    assert saved["mean"] == pytest.approx(sum(saved["returns"]) / 2)
+
+
+def test_a_later_process_loads_and_evaluates(ppo_train, tmp_path):
+    ppo_train("env=Pendulum-v1", *TINY)
+    folder = only_run(tmp_path)
+    program = (
+        "from pathlib import Path\n"
+        "from ppo_cli.cli.build import load_policy\n"
+        "from ppo_cli.envs.make import env_fn\n"
+        "from ppo_cli.evaluation import evaluate\n"
+        f"policy, config = load_policy(Path({str(folder / 'checkpoints' / 'last.pt')!r}))\n"
+        "print(evaluate(policy, env_fn(config.env.id), 2, config.eval.seed, True).returns)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == json.loads((folder / "eval.json").read_text())["returns"]
+
+
+def test_tensorboard_and_csv_hold_every_tag(ppo_train, tmp_path):
+    ppo_train("env=CartPole-v1", *TINY, "ent_coef=0.1", "anneal.ent_coef.final=0.01")
+    folder = only_run(tmp_path)
+    events = EventAccumulator(str(folder)).Reload()
+    assert set(events.Tags()["scalars"]) >= {*TAGS, EVAL_TAG}
+    assert [event.step for event in events.Scalars("losses/policy_loss")] == [100, 200, 300]
+    annealed = [event.value for event in events.Scalars("charts/ent_coef")]
+    assert annealed == pytest.approx([0.1, 0.07, 0.04])
+    hparams = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    assert b"clip_ratio" in hparams
+    assert b"ent_coef" in hparams
+    with (folder / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows] == [100, 200, 300]
+    for tag in TAGS:
+        logged = {event.step: event.value for event in events.Scalars(tag)}
+        written = {int(row["step"]): float(row[tag]) for row in rows if row[tag]}
+        assert written == pytest.approx(logged, rel=1e-5)
+
+
+def test_two_runs_at_once_have_two_folders(ppo_train, tmp_path, monkeypatch):
+    class Clock:
+        @staticmethod
+        def now():
+            from datetime import datetime
+
+            return datetime(2026, 1, 2, 3, 4, 5)
+
+    monkeypatch.setattr("ppo_cli.cli.train.datetime", Clock)
+    for _ in range(2):
+        assert ppo_train("env=CartPole-v1", *TINY).status == 0
+    first, second = sorted(path.name for path in tmp_path.glob("outputs/CartPole-v1/*"))
+    assert second == f"{first}_2"
+
+
+def test_a_sweep_has_one_folder_a_job_under_outputs(ppo_train, tmp_path):
+    outcome = ppo_train("-m", "env=CartPole-v1", *TINY, "clip_ratio=0.1,0.2", "seed=range(2)")
+    assert outcome.status == 0, outcome.err
+    jobs = sorted(path.parent.name for path in tmp_path.glob("outputs/sweeps/*/*/eval.json"))
+    assert len(jobs) == 4
+    assert all(f"clip_ratio={c}" in jobs[2 * i + s] for i, c in enumerate((0.1, 0.2)) for s in range(2))
+    assert len(list(tmp_path.glob("outputs/sweeps/*/multirun.yaml"))) == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"outputs"}
+
+
+def test_a_sweep_over_environments(ppo_train, tmp_path):
+    assert ppo_train("-m", "env=CartPole-v1,Acrobot-v1", *TINY).status == 0
+    ids = {OmegaConf.load(path).env.id for path in tmp_path.glob("outputs/sweeps/*/*/config.yaml")}
+    assert ids == {"CartPole-v1", "Acrobot-v1"}
+
+
+@pytest.mark.parametrize("typed", ["LunarLander-v2", "LunarLanderContinuous-v2"])
+def test_a_retired_id_runs_its_successor_and_says_so(ppo_train, tmp_path, typed):
+    outcome = ppo_train(f"env={typed}", *TINY)
+    successor = typed.replace("v2", "v3")
+    assert outcome.status == 0, outcome.err
+    assert f"{typed} is retired in Gymnasium; running its successor {successor}" in outcome.out
+    assert OmegaConf.load(only_run(tmp_path) / "config.yaml").env.id == successor
+
+
+def test_a_batch_above_the_rollout_is_one_full_batch(ppo_train):
+    outcome = ppo_train("env=CartPole-v1", *TINY, "batch_size=1000")
+    assert outcome.status == 0
+    assert "batch_size=1000 is above n_envs * n_steps = 100: each epoch is one full batch" in outcome.out
+
+
+@pytest.mark.parametrize("env", PRESETS)
+def test_every_preset_composes_and_trains_an_iteration(ppo_train, env):
+    assert ppo_train(f"env={env}", *TINY, "total_timesteps=1", "n_steps=8", "eval.episodes=0").status == 0
+
+
+@pytest.mark.parametrize("name", sorted(file.stem for file in (conf_dir() / "network").glob("*.yaml")))
+def test_every_network_composes(name):
+    assert composed(f"network={name}").network.hidden_sizes
+
+
+def test_presets_hold_the_published_settings():
+    lander = composed("env=LunarLander-v3")
+    assert (lander.n_envs, lander.n_steps, lander.batch_size, lander.n_epochs) == (16, 1024, 64, 4)
+    assert (lander.gamma, lander.gae_lambda, lander.ent_coef, lander.total_timesteps) == (
+        0.999, 0.98, 0.01, 1_000_000
+    )  # fmt: skip
+    assert not lander.network.shared
+    mountain = composed("env=MountainCarContinuous-v0")
+    assert (mountain.n_steps, mountain.batch_size, mountain.vf_coef) == (8, 256, 0.19)
+    assert mountain.use_sde
+    assert mountain.network.log_std_init == -3.29
+    assert not mountain.network.ortho_init
+    cart = composed("env=CartPole-v1")
+    assert (cart.anneal.clip_ratio.final, cart.anneal.learning_rate.final) == (0.0, 0.0)
+
+
+def test_the_seed_documents_recipe():
+    recipe = composed("experiment=seed_document")
+    assert recipe.env.id == "LunarLander-v2"
+    assert (recipe.n_envs, recipe.n_steps, recipe.batch_size, recipe.learning_rate) == (1, 4096, 32, 2e-4)
+    assert (recipe.gamma, recipe.gae_lambda, recipe.vf_coef, recipe.max_grad_norm) == (0.999, 0.95, 0.6, 0.5)
+    assert (recipe.ent_coef, recipe.anneal.ent_coef.final) == (0.1, 0.005)
+    assert (recipe.network.hidden_sizes, recipe.network.shared) == ([512, 512, 256], True)
+    elsewhere = composed("experiment=seed_document", "env=CartPole-v1")
+    assert elsewhere.env.id == "CartPole-v1"
+    elsewhere.env.id = recipe.env.id
+    assert elsewhere == recipe
+
+
+def test_a_typed_network_wins_over_the_presets():
+    assert composed("env=LunarLander-v3", "network=mlp_large").network.hidden_sizes == [512, 512, 256]
+
+
+def test_preset_none_is_the_plain_defaults():
+    plain = composed("env=LunarLander-v3", "preset=none")
+    assert plain.env.id == "LunarLander-v3"
+    assert (plain.n_envs, plain.n_steps, plain.total_timesteps) == (1, 2048, 100_000)
+    assert plain == composed("env.id=LunarLander-v3")
+    assert composed("env=LunarLander-v3", "env.id=CartPole-v1").n_steps == 1024
+
+
+def test_ids_without_a_preset_compose():
+    assert composed("env=FrozenLake-v1").env.id == "FrozenLake-v1"
+    assert composed("env=some_module:Some-v0").env.id == "some_module:Some-v0"
+
+
+def test_integral_floats_are_integers():
+    config = composed("total_timesteps=1e6", "n_envs=4.0")
+    assert (config.total_timesteps, config.n_envs) == (1_000_000, 4)
+    assert isinstance(config.n_envs, int)
+
+
+def test_a_folder_of_ones_own_presets(ppo_train, tmp_path):
+    (tmp_path / "mine" / "env").mkdir(parents=True)
+    (tmp_path / "mine" / "env" / "FrozenLake-v1.yaml").write_text("# @package _global_\nn_envs: 3\n")
+    outcome = ppo_train("--config-dir", "mine", "env=FrozenLake-v1", "--cfg", "job")
+    assert outcome.status == 0, outcome.err
+    assert "n_envs: 3" in outcome.out
+
+
+def test_cfg_prints_and_leaves_nothing(ppo_train, tmp_path):
+    outcome = ppo_train("env=LunarLander-v3", "clip_ratio=0.1", "--cfg", "job", "--resolve")
+    assert outcome.status == 0
+    printed = OmegaConf.create(outcome.out)
+    assert (printed.env.id, printed.clip_ratio, printed.n_envs) == ("LunarLander-v3", 0.1, 16)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_lists_every_knob_with_its_value_and_meaning(ppo_train, tmp_path):
+    outcome = ppo_train("--help", "env=LunarLander-v3", "clip_ratio=0.15")
+    assert outcome.status == 0
+    text = " ".join(outcome.out.split())
+    for key, _ in knobs():
+        assert f" {key}=" in text
+    comments = knob_comments()
+    for key, _ in knobs():
+        assert " ".join(comments[key].split()) in text
+    assert " clip_ratio=0.15 " in text
+    assert " n_envs=16 " in text
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("line", ["ppo-train clip_ra", "ppo-train env=LunarL", "ppo-train network=mlp_l"])
+def test_shell_completion(line, tmp_path):
+    program = "import sys; sys.argv[0] = 'ppo-train'; from ppo_cli.cli.train import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "--shell-completion", "query=bash"],
+        capture_output=True, text=True, check=True, cwd=tmp_path, env={**os.environ, "COMP_LINE": line, "COMP_POINT": "99"},
+    )  # fmt: skip
+    expected = {
+        "clip_ra": "clip_ratio=",
+        "env=LunarL": "env=LunarLander-v3",
+        "network=mlp_l": "network=mlp_large",
+    }
+    assert expected[line.split()[1]] in done.stdout.split()
+
+
+def test_a_discrete_observation_trains(ppo_train):
+    assert ppo_train("env=FrozenLake-v1", *TINY).status == 0
+
+
+def test_no_render_mode_in_training():
+    env = env_fn("LunarLander-v3")()
+    assert env.render_mode is None
+    assert isinstance(env, gym.Env)
+    env.close()
+
+
+def test_torch_threads_follow_the_config(ppo_train):
+    ppo_train("env=CartPole-v1", *TINY, "threads=2")
+    assert torch.get_num_threads() == 2
+    ppo_train("env=CartPole-v1", *TINY)
+    assert torch.get_num_threads() == 1
