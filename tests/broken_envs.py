@@ -21,7 +21,7 @@ class Picky(gym.Env):
 
 class Lacking(gym.Env):
     def __init__(self):
-        import surely_not_installed
+        import surely_not_installed  # noqa: F401
 
 
 for env in (DictObservation, TupleAction, Picky, Lacking):

@@ -7,11 +7,13 @@ from ppo_cli.advantages import explained_variance, gae, normalize_advantages
 
 
 def test_gae_by_hand_with_a_termination_and_a_truncation() -> None:
-    # one environment, γ = 0.5, λ = 0.5; terminated after step 1, truncated after step 3, going on after step 4
+    # one environment, γ = λ = 0.5; terminated at step 1, truncated at step 3, going on after step 4
     column = lambda *values: torch.tensor(values).unsqueeze(1)  # noqa: E731
     rewards = column(1.0, 2.0, 3.0, 4.0, 5.0)
     values = column(0.5, 1.0, 2.0, 3.0, 4.0)
-    next_values = column(1.0, 100.0, 3.0, 10.0, 6.0)  # 100 is behind a termination; 10 is V(final observation)
+    next_values = column(
+        1.0, 100.0, 3.0, 10.0, 6.0
+    )  # 100 is behind a termination; 10 is V(final observation)
     terminated = column(False, True, False, False, False)
     truncated = column(False, False, False, True, False)
     advantages, returns = gae(rewards, values, next_values, terminated, truncated, 0.5, 0.5)

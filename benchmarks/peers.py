@@ -1,0 +1,90 @@
+"""One training run of a peer with our settings: `python benchmarks/peers.py sb3|sbx CONFIG.json`.
+
+Prints a line of JSON: environment steps, and steps a second after the first tenth of the run.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import torch
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
+
+ACTIVATIONS = {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU, "gelu": torch.nn.GELU}
+
+
+class Clock(BaseCallback):
+    """Notes the time at the end of every rollout."""
+
+    def _on_training_start(self) -> None:
+        self.marks: list[tuple[float, int]] = []
+
+    def _on_rollout_start(self) -> None:
+        self.marks.append((time.perf_counter(), self.num_timesteps))
+
+    def _on_step(self) -> bool:
+        return True
+
+
+def make_envs(config: dict[str, Any]) -> VecEnv:
+    """The peer's own vector environment, without rendering."""
+    make = lambda: gym.make(config["env"]["id"], render_mode=None, **config["env"]["kwargs"])  # noqa: E731
+    envs: VecEnv = DummyVecEnv([make] * config["n_envs"])
+    normalize = config["normalize"]
+    if normalize["observations"] or normalize["rewards"]:
+        envs = VecNormalize(
+            envs, norm_obs=normalize["observations"], norm_reward=normalize["rewards"], gamma=config["gamma"]
+        )
+    return envs
+
+
+def annealed(config: dict[str, Any], knob: str) -> Any:
+    """A knob as Stable-Baselines3 takes it: a number, or a function of the progress that remains."""
+    start, final = config[knob], config["anneal"][knob]["final"]
+    return start if final is None else lambda remaining: final + (start - final) * remaining
+
+
+def main() -> None:
+    """Trains and prints."""
+    peer, path = sys.argv[1:]
+    config = json.loads(Path(path).read_text())
+    torch.set_num_threads(1)
+    network = config["network"]
+    policy_kwargs: dict[str, Any] = {"net_arch": network["hidden_sizes"]}
+    settings: dict[str, Any] = {
+        knob: config[knob]
+        for knob in ("n_steps", "batch_size", "n_epochs", "gamma", "gae_lambda", "ent_coef", "vf_coef",
+                     "max_grad_norm", "use_sde", "sde_sample_freq", "target_kl", "seed")
+    }  # fmt: skip
+    if peer == "sbx":
+        from sbx import PPO
+    else:
+        from stable_baselines3 import PPO
+
+        settings["device"] = "cpu"
+        policy_kwargs |= {
+            "activation_fn": ACTIVATIONS[network["activation"]],
+            "ortho_init": network["ortho_init"],
+            "log_std_init": network["log_std_init"],
+        }
+    model = PPO(
+        "MlpPolicy",
+        make_envs(config),
+        learning_rate=annealed(config, "learning_rate"),
+        clip_range=annealed(config, "clip_ratio"),
+        policy_kwargs=policy_kwargs,
+        **settings,
+    )
+    clock = Clock()
+    model.learn(config["total_timesteps"], callback=clock)
+    marks = [*clock.marks, (time.perf_counter(), model.num_timesteps)]
+    (first, before), (last, after) = marks[len(marks) // 10], marks[-1]
+    print(json.dumps({"steps": after, "steady": (after - before) / (last - first)}))
+
+
+if __name__ == "__main__":
+    main()
