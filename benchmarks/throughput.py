@@ -2,11 +2,11 @@
 
     python benchmarks/throughput.py LunarLander-v3 --repeats 3
     python benchmarks/throughput.py CartPole-v1 Pendulum-v1 --peers sb3 --json speed.json
-    python benchmarks/throughput.py LunarLander-v3 --set network.hidden_sizes=[256,256] total_timesteps=2e5
+    python benchmarks/throughput.py Pendulum-v1 --set network.hidden_sizes=[256,256]
 
-Every run is a process of its own, timed from outside: start-up and compiling included, the final evaluation left
-out. Environments are made with ``render_mode=None`` on all sides. ``steady`` is steps a second after the first
-tenth of the run, from the run's own clock.
+Every run is a process of its own, timed from outside: start-up and compiling included, the final
+evaluation left out. Environments are made with ``render_mode=None`` on all sides. ``steady`` is steps a
+second after the first tenth of the run, from the run's own clock.
 """
 
 import argparse

@@ -244,7 +244,8 @@ def test_shell_completion(line, tmp_path):
     program = "import sys; sys.argv[0] = 'ppo-train'; from ppo_cli.cli.train import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", program, "--shell-completion", "query=bash"],
-        capture_output=True, text=True, check=True, cwd=tmp_path, env={**os.environ, "COMP_LINE": line, "COMP_POINT": "99"},
+        env={**os.environ, "COMP_LINE": line, "COMP_POINT": "99"},
+        capture_output=True, text=True, check=True, cwd=tmp_path,
     )  # fmt: skip
     expected = {
         "clip_ra": "clip_ratio=",

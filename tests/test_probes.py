@@ -9,8 +9,8 @@ from ppo_cli.cli.build import load_policy
 
 GAMMA = 0.9
 KNOBS = (
-    "preset=none", "n_envs=8", "n_steps=32", "batch_size=64", "n_epochs=8", "learning_rate=5e-3", f"gamma={GAMMA}",
-    "ent_coef=0.001", "eval.episodes=0", "compile=false",
+    "preset=none", "n_envs=8", "n_steps=32", "batch_size=64", "n_epochs=8", "learning_rate=5e-3",
+    f"gamma={GAMMA}", "ent_coef=0.001", "eval.episodes=0", "compile=false",
 )  # fmt: skip
 
 

@@ -32,7 +32,7 @@ NAMES = {
 
 
 class Recorder(BaseCallback):
-    """Copies what Stable-Baselines3 collects into a rollout of ours, before it folds V(final) into the reward."""
+    """Copies what Stable-Baselines3 collects into our rollout, before it folds V(final) into the reward."""
 
     def _init_callback(self) -> None:
         space, distribution = self.model.observation_space, make_distribution(self.model.action_space)
@@ -60,8 +60,8 @@ def collect(env_id: str, use_sde: bool, **knobs: object) -> tuple[PPO, Rollout]:
     envs = DummyVecEnv([lambda: gym.make(env_id, max_episode_steps=13) for _ in range(N_ENVS)])
     settings = {"batch_size": RAGGED, "n_epochs": 3, "learning_rate": 2e-3, **knobs}
     sb3 = PPO(
-        "MlpPolicy", envs, n_steps=N_STEPS, gamma=0.97, gae_lambda=0.9, ent_coef=0.03, vf_coef=0.6, clip_range=0.15,
-        seed=3, use_sde=use_sde, sde_sample_freq=4 if use_sde else -1, device="cpu", **settings,
+        "MlpPolicy", envs, n_steps=N_STEPS, gamma=0.97, gae_lambda=0.9, ent_coef=0.03, vf_coef=0.6,
+        clip_range=0.15, seed=3, use_sde=use_sde, sde_sample_freq=4 if use_sde else -1, device="cpu", **settings,
     )  # fmt: skip
     recorder = Recorder()
     _, callback = sb3._setup_learn(10_000, recorder)
