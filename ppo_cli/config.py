@@ -163,7 +163,7 @@ RANGES = {
     "eval.seed": _NON_NEGATIVE,
 }
 CHOICES = {
-    "vectorization": ("sync", "async"),
+    "vectorization": ("auto", "sync", "async"),
     **{f"anneal.{knob}.shape": ("linear", "cosine", "exponential") for knob in ANNEALED},
     "network.activation": tuple(ACTIVATIONS),
 }

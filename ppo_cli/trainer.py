@@ -4,20 +4,18 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from gymnasium.vector import VectorEnv
 
 from ppo_cli.agent import PPOAgent, UpdateMetrics
 from ppo_cli.envs.spaces import action_adapter, stored_observation
+from ppo_cli.envs.vector import Vector
 from ppo_cli.metrics import EpisodeStatistics, RunLog
 from ppo_cli.normalize import ObservationNormalizer, RewardNormalizer
 from ppo_cli.rollout import Rollout
-
-Envs = VectorEnv[Any, Any, Any]
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ class Collector:
         reward_normalizer: None leaves rewards as they are.
     """
 
-    envs: Envs
+    envs: Vector
     rollout: Rollout
     episodes: EpisodeStatistics
     to_env: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
@@ -50,7 +48,7 @@ class Collector:
 
     def reset(self, seeds: list[int]) -> None:
         """Starts the first episode of each environment with its seed."""
-        observations, _ = self.envs.reset(seed=cast("int", seeds))  # the base class forgets lists
+        observations, _ = self.envs.reset(seed=seeds)
         # the last row, because every rollout begins by taking over the last row of the one before
         self.rollout.observations[-1] = torch.as_tensor(self.observe(observations))
 
@@ -73,7 +71,7 @@ class Collector:
 
 
 def make_collector(
-    envs: Envs,
+    envs: Vector,
     agent: PPOAgent,
     n_steps: int,
     observation_normalizer: ObservationNormalizer | None,

@@ -24,8 +24,9 @@ from ppo_cli.cli.compose import compose_jobs, expand_preset
 from ppo_cli.cli.help import help_text
 from ppo_cli.cli.run_dir import folder_name, make_exclusive, run_dir
 from ppo_cli.config import Config, ConfigError, conf_dir, parse, register_schema, save_yaml, to_dict
+from ppo_cli.envs.backends import make_vector
 from ppo_cli.envs.make import EnvError, env_fn
-from ppo_cli.envs.vector import make_vector, spawn_seeds
+from ppo_cli.envs.vector import spawn_seeds
 from ppo_cli.evaluation import Evaluation, evaluate
 from ppo_cli.metrics import RunLog
 from ppo_cli.policy import Policy
@@ -80,14 +81,14 @@ def run(config: Config, folder: Path) -> float:
         The evaluation's mean return, or NaN where ``eval.episodes`` is 0.
     """
     config, notice = check_environment(config)
-    for line in filter(None, [notice, _batch_notice(config)]):
-        logger.info(line)
     save_yaml(config, folder / "config.yaml")
     torch.set_num_threads(1 if config.threads == "auto" else int(config.threads))
     random.seed(config.seed)  # for environments that draw from the global generators
     np.random.seed(config.seed)
     make = env_fn(config.env.id, config.env.kwargs)
-    envs = make_vector([make] * config.n_envs, config.vectorization)
+    envs, choice = make_vector([make] * config.n_envs, config.vectorization)
+    for line in filter(None, [notice, _batch_notice(config), choice]):
+        logger.info(line)
     try:
         env = make()
         agent = build_agent(config, env, decide_compile(config))

@@ -1,0 +1,152 @@
+"""Environments in worker processes: groups of them over shared memory, with a blocking wait."""
+
+import contextlib
+import multiprocessing as mp
+import signal
+import traceback
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from multiprocessing.sharedctypes import RawArray
+from multiprocessing.synchronize import Semaphore
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from ppo_cli.envs.make import EnvFn
+from ppo_cli.envs.vector import Array, Buffers, StepResult, Vector, seed_list, step_each
+
+LIVENESS_SECONDS = 1.0  # between looks at whether a silent worker is still alive
+
+
+class WorkerError(RuntimeError):
+    """An environment raised in its worker process, or the process died."""
+
+
+class AsyncVector(Vector):
+    """Steps groups of environments in parallel processes.
+
+    Each worker owns a contiguous group and reads actions from, and writes results to, memory shared with
+    this process; a semaphore each way says that they are there. Environments get the same seeds and the same
+    actions as in `SyncVector`, so the results are the same.
+    """
+
+    def __init__(self, env_fns: Sequence[EnvFn], n_workers: int) -> None:
+        """Starts the workers.
+
+        Args:
+            env_fns: one constructor an environment.
+            n_workers: number of processes, at most one an environment.
+
+        Raises:
+            ValueError: the system can't fork processes.
+        """
+        if "fork" not in mp.get_all_start_methods():
+            raise ValueError(
+                "vectorization=async needs a system that forks processes; use vectorization=sync"
+            )
+        env = env_fns[0]()
+        super().__init__(len(env_fns), env.observation_space, env.action_space)
+        env.close()
+        n = self.num_envs
+        self._out = _shared_buffers(self.single_observation_space, n)
+        sample = np.asarray(self.action_space.sample())
+        self._actions = _shared(sample.shape, sample.dtype)
+        context = mp.get_context("fork")  # what `RawArray` is shared through
+        self._workers = []
+        for indices in np.array_split(np.arange(n), n_workers):
+            group = slice(int(indices[0]), int(indices[-1]) + 1)
+            ours, theirs = context.Pipe()
+            go, done = context.Semaphore(0), context.Semaphore(0)
+            buffers = Buffers(*(array[group] for array in self._out))
+            arguments = (env_fns[group], self._actions[group], buffers, theirs, go, done)
+            process = context.Process(target=_work, args=arguments, daemon=True)
+            process.start()
+            theirs.close()
+            self._workers.append((process, group, ours, go, done))
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Array, dict[str, Any]]:
+        """Starts a new episode in each environment, with a seed each."""
+        seeds = seed_list(seed, self.num_envs)
+        for _process, group, pipe, _go, _done in self._workers:
+            pipe.send((seeds[group], options))
+        self._run()
+        return self._out.observations, {}
+
+    def step(self, actions: Array) -> StepResult:
+        """Steps every environment with its action, [N, *shape].
+
+        Raises:
+            WorkerError: an environment raised, or a worker died; with what the worker printed.
+        """
+        self._actions[:] = actions
+        self._run()
+        return self._result(self._out)
+
+    def _run(self) -> None:
+        for *_, go, _done in self._workers:
+            go.release()
+        for process, group, pipe, _go, done in self._workers:
+            while not done.acquire(timeout=LIVENESS_SECONDS):
+                if not process.is_alive():
+                    raise WorkerError(
+                        f"the worker of environments {group.start} to {group.stop - 1} died "
+                        f"(exit code {process.exitcode}); vectorization=sync shows where"
+                    )
+            if pipe.poll():
+                raise WorkerError(f"environments {group.start} to {group.stop - 1}: {pipe.recv()}")
+
+    def close_extras(self, **_: object) -> None:
+        """Ends the workers."""
+        for process, _group, pipe, go, _done in self._workers:
+            with contextlib.suppress(OSError):
+                pipe.send(None)
+            go.release()
+            process.join(timeout=5)
+            if process.is_alive():
+                process.terminate()
+            pipe.close()
+
+
+def _work(
+    env_fns: Sequence[EnvFn], actions: Array, out: Buffers, pipe: Connection, go: Semaphore, done: Semaphore
+) -> None:
+    """A worker's life: after each `go` it resets if the pipe says so, else steps; then it says `done`."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which closes the workers
+    try:
+        envs = [make() for make in env_fns]
+        while True:
+            go.acquire()
+            if not pipe.poll():
+                step_each(envs, actions, out)
+            elif (message := pipe.recv()) is not None:
+                seeds, options = message
+                for i, (env, seed) in enumerate(zip(envs, seeds, strict=True)):
+                    out.observations[i], _ = env.reset(seed=seed, options=options)
+            else:
+                break
+            done.release()
+        for env in envs:
+            env.close()
+    except Exception:  # whatever an environment raises is the parent's to report
+        pipe.send(traceback.format_exc())
+        done.release()
+
+
+def _shared(shape: tuple[int, ...], dtype: Any) -> Array:  # noqa: ANN401 - NumPy's own freedom of dtypes
+    """A zeroed array in memory that forked processes share."""
+    size = max(1, int(np.prod(shape)) * np.dtype(dtype).itemsize)
+    return np.frombuffer(RawArray("b", size), dtype, count=int(np.prod(shape))).reshape(shape)
+
+
+def _shared_buffers(space: gym.Space[Any], n: int) -> Buffers:
+    shape = (n, *(space.shape or ()))
+    return Buffers(
+        observations=_shared(shape, space.dtype),
+        rewards=_shared((n,), np.float64),
+        terminated=_shared((n,), np.bool_),
+        truncated=_shared((n,), np.bool_),
+        final_obs=_shared(shape, space.dtype),
+    )
