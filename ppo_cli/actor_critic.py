@@ -3,22 +3,22 @@
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
-from torch.nn.functional import one_hot
+from torch.nn import functional
 
 from ppo_cli.distributions import DiagonalGaussian, make_distribution
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "tanh": nn.Tanh,
-    "relu": nn.ReLU,
-    "leaky_relu": nn.LeakyReLU,
-    "elu": nn.ELU,
-    "gelu": nn.GELU,
-    "silu": nn.SiLU,
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "tanh": torch.tanh,
+    "relu": functional.relu,
+    "leaky_relu": functional.leaky_relu,
+    "elu": functional.elu,
+    "gelu": functional.gelu,
+    "silu": functional.silu,
 }
 
 
@@ -28,12 +28,13 @@ class FlattenEncoder(nn.Module):
     def __init__(self, space: spaces.Box | spaces.MultiBinary) -> None:
         super().__init__()
         self.size = math.prod(space.shape)
-        self.scale = 1 / 255 if space.dtype == "uint8" and isinstance(space, spaces.Box) else 1.0
 
     def forward(self, obs: Tensor) -> Tensor:
         """[B, *shape] -> [B, size]."""
+        if obs.dim() == 2 and obs.dtype == torch.float32:
+            return obs
         flat = obs.reshape(len(obs), self.size).to(torch.float32)
-        return flat if self.scale == 1.0 else flat * self.scale
+        return flat / 255 if obs.dtype == torch.uint8 else flat
 
 
 class OneHotEncoder(nn.Module):
@@ -54,7 +55,7 @@ class OneHotEncoder(nn.Module):
         """[B, *shape] integers -> [B, size]."""
         indices = obs.reshape(len(obs), -1).to(torch.int64) - self.starts
         columns = zip(indices.unbind(1), self.nvec, strict=True)
-        return torch.cat([one_hot(index, n) for index, n in columns], dim=1).to(torch.float32)
+        return torch.cat([functional.one_hot(index, n) for index, n in columns], dim=1).to(torch.float32)
 
 
 def make_encoder(space: spaces.Space[Any]) -> FlattenEncoder | OneHotEncoder:
@@ -67,22 +68,10 @@ def make_encoder(space: spaces.Space[Any]) -> FlattenEncoder | OneHotEncoder:
         return FlattenEncoder(space)
     if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
         return OneHotEncoder(space)
+    shown = " ".join(str(space).split())
     raise ValueError(
-        f"unsupported observation space {space}: expected Box, Discrete, MultiDiscrete or MultiBinary"
+        f"unsupported observation space {shown}: expected Box, Discrete, MultiDiscrete or MultiBinary"
     )
-
-
-class LinearHead(nn.Module):
-    """Policy head of the discrete spaces: features [B, F] -> logits [B, P]."""
-
-    def __init__(self, features: int, actions: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(features, actions)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """[B, F] -> [B, P]."""
-        logits: Tensor = self.linear(features)
-        return logits
 
 
 class GaussianHead(nn.Module):
@@ -132,14 +121,25 @@ class StateDependentHead(nn.Module):
         return perturbation * (-log_std).exp()
 
 
-PolicyHead = LinearHead | GaussianHead | StateDependentHead
+PolicyHead = nn.Linear | GaussianHead | StateDependentHead
 
 
-def _mlp(sizes: Sequence[int], activation: str) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for fan_in, fan_out in pairwise(sizes):
-        layers += [nn.Linear(fan_in, fan_out), ACTIVATIONS[activation]()]
-    return nn.Sequential(*layers)
+class MLP(nn.Module):
+    """Linear layers with an activation behind each.
+
+    `nn.Sequential` without a module's call for each layer, which acting for a few environments would feel.
+    """
+
+    def __init__(self, sizes: Sequence[int], activation: str) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(fan_in, fan_out) for fan_in, fan_out in pairwise(sizes))
+        self.activation = ACTIVATIONS[activation]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, sizes[0]] -> [B, sizes[-1]]."""
+        for layer in cast("list[nn.Linear]", self.layers):
+            x = self.activation(functional.linear(x, layer.weight, layer.bias))
+        return x
 
 
 class ActorCritic(nn.Module):
@@ -172,8 +172,8 @@ class ActorCritic(nn.Module):
         super().__init__()
         sizes = [encoder.size, *hidden_sizes]
         self.encoder = encoder
-        self.trunk = _mlp(sizes, activation)
-        self.value_trunk = None if shared else _mlp(sizes, activation)
+        self.trunk = MLP(sizes, activation)
+        self.value_trunk = None if shared else MLP(sizes, activation)
         self.policy_head = make_head(sizes[-1])
         self.value_head = nn.Linear(sizes[-1], 1)
         if ortho_init:
@@ -236,7 +236,7 @@ def make_actor_critic(
 
     def make_head(features: int) -> PolicyHead:
         if not isinstance(distribution, DiagonalGaussian):
-            return LinearHead(features, distribution.logits_size)
+            return nn.Linear(features, distribution.logits_size)
         head = StateDependentHead if use_sde else GaussianHead
         return head(features, distribution.n, log_std_init)
 

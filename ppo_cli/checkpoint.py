@@ -30,11 +30,14 @@ def save_checkpoint(path: Path, payload: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     plain = _plain({"format": FORMAT, **payload})
     aside = path.with_name(f".{path.name}.tmp")
-    with aside.open("wb") as file:
-        torch.save({**plain, "sha256": _digest(plain)}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    try:
+        with aside.open("wb") as file:
+            torch.save({**plain, "sha256": _digest(plain)}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -44,16 +47,18 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         CheckpointError: the file is missing, damaged, or holds anything but tensors and plain values.
     """
     try:
-        payload = torch.load(path, map_location="cpu", weights_only=True)
+        payload: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"no checkpoint at {path}") from error
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} is refused: it is damaged, or holds more than tensors and plain values"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path} is not a readable checkpoint: {str(error).splitlines()[0]}") from error
-    if not isinstance(payload, dict) or "sha256" not in payload or payload.get("format") != FORMAT:
+    except Exception as error:  # a damaged file makes the unpickler raise almost anything
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"{path} is not a readable checkpoint: {reason}") from error
+    version = payload.get("format") if isinstance(payload, dict) else None
+    if not isinstance(version, int) or version != FORMAT or "sha256" not in payload:
         raise CheckpointError(f"{path} is not a ppo-cli checkpoint of format {FORMAT}")
     expected = payload.pop("sha256")
     if _digest(payload) != expected:
@@ -63,7 +68,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - any tree of plain values
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        if not all(isinstance(key, str) for key in value):
+            raise TypeError(f"a checkpoint's keys are strings, given {list(value)}")
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     if isinstance(value, Tensor):
@@ -71,12 +78,13 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - any tree of plain values
     if isinstance(value, np.ndarray):
         return torch.from_numpy(value.copy())
     if isinstance(value, np.generic):
-        return value.item()
+        value = value.item()
     if value is None or isinstance(value, bool):
         return value
-    for kind in (int, float, str):
+    # a subclass, such as torch's version string, would need its own code to load
+    for kind, plain in ((int, int), (float, float), (str, str.__str__)):
         if isinstance(value, kind):
-            return kind(value)  # a subclass, such as torch's version string, would need its code to load
+            return plain(value)
     raise TypeError(f"a checkpoint holds tensors and plain values, given {type(value).__name__}")
 
 
@@ -88,7 +96,7 @@ def _digest(value: Any) -> str:  # noqa: ANN401
 
 def _feed(sha: Any, value: Any) -> None:  # noqa: ANN401
     if isinstance(value, dict):
-        for key in sorted(value):
+        for key in sorted(value, key=repr):
             sha.update(f"key:{key!r};".encode())
             _feed(sha, value[key])
         sha.update(b"end;")

@@ -230,6 +230,7 @@ def make_distribution(space: spaces.Space[Any]) -> Distribution:
         return Bernoulli(math.prod(space.shape))
     if isinstance(space, spaces.Box):
         return DiagonalGaussian(math.prod(space.shape))
+    shown = " ".join(str(space).split())
     raise ValueError(
-        f"unsupported action space {space}: expected Discrete, MultiDiscrete, MultiBinary or Box"
+        f"unsupported action space {shown}: expected Discrete, MultiDiscrete, MultiBinary or Box"
     )

@@ -72,7 +72,7 @@ class Rollout:
     def add_final(self, t: int, env: int, final_obs: npt.NDArray[np.generic]) -> None:
         """Keeps the observation [*shape] in which an environment's episode ended at step t."""
         self._final_at.append((t, env))
-        self._final_obs.append(torch.as_tensor(final_obs).to(self.observations.dtype))
+        self._final_obs.append(torch.as_tensor(final_obs).to(self.observations.dtype, copy=True))
 
     @property
     def dones(self) -> Tensor:

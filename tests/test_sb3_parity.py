@@ -22,11 +22,10 @@ pytestmark = pytest.mark.filterwarnings("ignore:You have specified a mini-batch 
 CASES = [("CartPole-v1", False), ("Pendulum-v1", False), ("Pendulum-v1", True)]
 # our names of the parameters -> Stable-Baselines3's
 NAMES = {
-    "trunk.0": "mlp_extractor.policy_net.0",
-    "trunk.2": "mlp_extractor.policy_net.2",
-    "value_trunk.0": "mlp_extractor.value_net.0",
-    "value_trunk.2": "mlp_extractor.value_net.2",
-    "policy_head.linear": "action_net",
+    "trunk.layers.0": "mlp_extractor.policy_net.0",
+    "trunk.layers.1": "mlp_extractor.policy_net.2",
+    "value_trunk.layers.0": "mlp_extractor.value_net.0",
+    "value_trunk.layers.1": "mlp_extractor.value_net.2",
     "value_head": "value_net",
 }
 
@@ -96,7 +95,9 @@ def weights(sb3: PPO, gradients: bool = False) -> dict[str, torch.Tensor]:
         name: (parameter.grad if gradients else parameter.detach()).clone()
         for name, parameter in sb3.policy.named_parameters()
     }
-    found = {f"{a}.{kind}": theirs[f"{b}.{kind}"] for a, b in NAMES.items() for kind in ("weight", "bias")}
+    head = "policy_head.linear" if "log_std" in theirs else "policy_head"
+    names = {**NAMES, head: "action_net"}
+    found = {f"{a}.{kind}": theirs[f"{b}.{kind}"] for a, b in names.items() for kind in ("weight", "bias")}
     if "log_std" in theirs:
         found["policy_head.log_std"] = theirs["log_std"]
     return found

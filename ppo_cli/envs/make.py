@@ -80,9 +80,10 @@ def make_env(env_id: str, kwargs: Mapping[str, Any] | None = None) -> "gym.Env[A
     except ImportError as missing:
         hint = f": pip install {missing.name}" if missing.name else ""
         raise EnvError(f"env.id={env_id} can't be imported: {_one_line(missing)}{hint}") from missing
-    except (error.Error, TypeError, ValueError, KeyError) as refused:
+    except Exception as refused:  # environments check their arguments in every way there is
         given = f" with env.kwargs={dict(kwargs)}" if kwargs else ""
-        raise EnvError(f"env.id={env_id} can't be made{given}: {_one_line(refused)}") from refused
+        reason = f"{type(refused).__name__}: {_one_line(refused)}"
+        raise EnvError(f"env.id={env_id} can't be made{given}: {reason}") from refused
 
 
 def env_fn(env_id: str, kwargs: Mapping[str, Any] | None = None) -> EnvFn:
@@ -100,6 +101,11 @@ def _register(module: str, name: str) -> None:
                 f"env.id={module}:{name}: no module named {missing.name!r}; pip install {missing.name}, "
                 "or put your own module on PYTHONPATH"
             ) from missing
+        except Exception as broken:
+            raise EnvError(
+                f"env.id={module}:{name}: importing {module} raised "
+                f"{type(broken).__name__}: {_one_line(broken)}"
+            ) from broken
         return
     package = _package_of(name)
     if package is not None:

@@ -38,8 +38,9 @@ def action_adapter(space: spaces.Space[Any]) -> Callable[[Array], Array]:
         return lambda actions: actions.reshape(-1, *shape).astype(dtype)
     if isinstance(space, spaces.Box):
         return _box_adapter(space)
+    shown = " ".join(str(space).split())
     raise ValueError(
-        f"unsupported action space {space}: expected Discrete, MultiDiscrete, MultiBinary or Box"
+        f"unsupported action space {shown}: expected Discrete, MultiDiscrete, MultiBinary or Box"
     )
 
 

@@ -1,0 +1,73 @@
+"""Annealing schedules against PyTorch's learning rate schedulers, and at points worked out by hand."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch.optim import lr_scheduler
+
+from ppo_cli.schedules import Schedule, Shape
+
+SHAPES: list[Shape] = ["linear", "cosine", "exponential"]
+STEPS = 10
+
+
+def torch_schedule(initial: float, final: float, shape: Shape) -> list[float]:
+    """The learning rates of PyTorch's scheduler of that shape at progress 0, 1/10, ..., 1."""
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=initial)
+    if shape == "linear":
+        scheduler = lr_scheduler.LinearLR(optimizer, 1.0, final / initial, total_iters=STEPS)
+    elif shape == "cosine":
+        scheduler = lr_scheduler.CosineAnnealingLR(optimizer, T_max=STEPS, eta_min=final)
+    else:
+        scheduler = lr_scheduler.ExponentialLR(optimizer, gamma=(final / initial) ** (1 / STEPS))
+    rates = [optimizer.param_groups[0]["lr"]]
+    for _ in range(STEPS):
+        optimizer.step()
+        scheduler.step()
+        rates.append(optimizer.param_groups[0]["lr"])
+    return rates
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_matches_torch(shape: Shape) -> None:
+    schedule = Schedule(3e-2, 3e-4, shape)
+    ours = [schedule(i / STEPS) for i in range(STEPS + 1)]
+    assert ours == pytest.approx(torch_schedule(3e-2, 3e-4, shape), rel=1e-9)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_without_a_final_value_the_knob_is_constant(shape: Shape) -> None:
+    schedule = Schedule(0.1, None, shape)
+    assert [schedule(progress) for progress in (0.0, 0.3, 1.0)] == [0.1, 0.1, 0.1]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("initial", "final"), [(0.1, 0.005), (0.005, 0.1), (0.2, 0.2)])
+def test_runs_from_initial_to_final_without_turning_back(shape: Shape, initial: float, final: float) -> None:
+    schedule = Schedule(initial, final, shape)
+    values = [schedule(i / 100) for i in range(101)]
+    assert values[0] == pytest.approx(initial)
+    assert values[-1] == pytest.approx(final)
+    falling = values if initial >= final else values[::-1]
+    assert all(later <= earlier * (1 + 1e-12) for earlier, later in pairwise(falling))
+
+
+@pytest.mark.parametrize(
+    ("shape", "progress", "value"),
+    [
+        ("linear", 0.25, 75.25),
+        ("cosine", 0.5, 50.5),
+        ("cosine", 1 / 3, 75.25),  # cos(π/3) = 1/2
+        ("exponential", 0.5, 10.0),  # the geometric mean of 100 and 1
+    ],
+)
+def test_value_by_hand(shape: Shape, progress: float, value: float) -> None:
+    assert Schedule(100.0, 1.0, shape)(progress) == pytest.approx(value)
+
+
+@pytest.mark.parametrize("shape", ["linear", "cosine"])
+def test_reaches_zero_exactly_and_never_goes_below(shape: Shape) -> None:
+    schedule = Schedule(2.5e-4, 0.0, shape)
+    assert schedule(1.0) == 0.0
+    assert min(schedule(i / 977) for i in range(978)) >= 0.0
