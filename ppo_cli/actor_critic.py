@@ -53,7 +53,7 @@ class OneHotEncoder(nn.Module):
 
     def forward(self, obs: Tensor) -> Tensor:
         """[B, *shape] integers -> [B, size]."""
-        indices = obs.reshape(len(obs), -1).to(torch.int64) - self.starts
+        indices = obs.reshape(len(obs), len(self.nvec)).to(torch.int64) - self.starts
         columns = zip(indices.unbind(1), self.nvec, strict=True)
         return torch.cat([functional.one_hot(index, n) for index, n in columns], dim=1).to(torch.float32)
 

@@ -149,9 +149,14 @@ def make_step(model: ActorCritic, distribution: Distribution, hyper: Hyperparame
 
 
 def compile_step(step: Step) -> Step:
-    """The step as one graph: gather, forward, loss, gradient, clipping and Adam without Python between."""
+    """The step as one graph: gather, forward, loss, gradient, clipping and Adam without Python between.
+
+    What was compiled before in this process is dropped: Dynamo would count the step of every further agent
+    (a sweep's jobs) as a recompilation of the first one's, and refuse after the eighth.
+    """
+    torch._dynamo.reset()
     torch._dynamo.config.trace_autograd_ops = True
-    compiled: Step = torch.compile(step, fullgraph=True, dynamic=False)
+    compiled: Step = torch.compile(step, fullgraph=True, dynamic=False, options={"cpp_wrapper": True})
     return compiled
 
 
@@ -196,6 +201,7 @@ class PPOAgent:
         self._minibatch_generator = minibatch_generator
         self._params = _flatten_parameters(model)
         self.optimizer = adam_init(self._params)
+        self.compiled = compiled
         step = make_step(model, distribution, hyper)
         self._step = compile_step(step) if compiled else step
         self.anneal(0.0)
@@ -268,8 +274,14 @@ class PPOAgent:
         """Values [R] of any number of rows [R, *shape]."""
         return torch.cat([self.model.value(rows) for rows in observations.split(EVALUATION_ROWS)])
 
-    def update(self, batch: Batch) -> UpdateMetrics:
-        """Epochs of minibatch steps over a batch; stops early where ``target_kl`` says so."""
+    def update(self, batch: Batch, rows: Tensor) -> UpdateMetrics:
+        """Epochs of minibatch steps over a batch; stops early where ``target_kl`` says so.
+
+        Args:
+            batch: from `compute_gae`.
+            rows: indices of the rows that are transitions, int64 [M].
+        """
+        size = min(self.hyper.batch_size, len(batch.returns))
         scalar = torch.tensor(
             [self.learning_rate, self.clip_ratio, self.ent_coef, self.vf_coef], device=self.device
         )
@@ -278,14 +290,13 @@ class PPOAgent:
         sums = torch.zeros(len(LossParts._fields) + 1, device=self.device)
         state = TrainState(self._params, self.optimizer, one, sums, torch.zeros_like(one))
         for _ in range(self.hyper.n_epochs):
-            epoch = minibatches(len(batch.returns), self.hyper.batch_size, self._minibatch_generator)
-            for indices, weights in epoch:
+            for indices, weights in minibatches(rows, size, self._minibatch_generator):
                 state = self._step(state, batch, indices.to(self.device), weights.to(self.device), coefs)
             if self.hyper.target_kl is not None and not state.active.item():
                 break
         self._params.copy_(state.params)
         self.optimizer = state.optimizer
-        fit = explained_variance(batch.values, batch.returns)
+        fit = explained_variance(batch.values[rows], batch.returns[rows])
         return UpdateMetrics(*torch.cat([state.sums / state.seen, fit.view(1)]).tolist())
 
     def state_dict(self) -> dict[str, object]:

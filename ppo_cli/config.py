@@ -157,13 +157,14 @@ RANGES = {
     "sde_sample_freq": Range(-1),
     **{f"anneal.{knob}.final": _NON_NEGATIVE for knob in ANNEALED},
     "network.hidden_sizes": _AT_LEAST_ONE,
+    "network.log_std_init": Range(-20, 20),
     "normalize.clip": _POSITIVE,
     "threads": _AT_LEAST_ONE,
     "eval.episodes": _NON_NEGATIVE,
     "eval.seed": _NON_NEGATIVE,
 }
 CHOICES = {
-    "vectorization": ("auto", "sync", "async"),
+    "vectorization": ("auto", "sync", "async", "envpool"),
     **{f"anneal.{knob}.shape": ("linear", "cosine", "exponential") for knob in ANNEALED},
     "network.activation": tuple(ACTIVATIONS),
 }

@@ -53,10 +53,15 @@ class EpisodeStatistics:
         self.ended_returns: list[float] = []
         self.ended_lengths: list[int] = []
 
-    def step(self, rewards: npt.NDArray[np.float64], dones: npt.NDArray[np.bool_]) -> None:
-        """Takes in one step's raw rewards [N] and whether it ended an episode [N]."""
+    def step(
+        self,
+        rewards: npt.NDArray[np.float64],
+        dones: npt.NDArray[np.bool_],
+        valid: npt.NDArray[np.bool_],
+    ) -> None:
+        """Takes in raw rewards, whether each ended an episode, and whether it is a step at all, all [N]."""
         self._returns += rewards
-        self._lengths += 1
+        self._lengths += valid
         if dones.any():
             self.ended_returns += self._returns[dones].tolist()
             self.ended_lengths += self._lengths[dones].tolist()
@@ -135,6 +140,13 @@ class RunLog:
         self._writer.add_scalar(EVAL_TAG, mean, step)
         for summary in hparams(dict(hyperparameters), {EVAL_TAG: mean}):
             self._writer._get_file_writer().add_summary(summary)
+
+    def status(self, text: str) -> None:
+        """Shows what takes long before the first iteration."""
+        if self._progress is not None:
+            self._progress.update(self._task, text=text)
+        else:
+            logger.info(text)
 
     def stop_progress(self) -> None:
         """Ends the live line, so that plain lines follow it."""

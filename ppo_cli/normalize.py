@@ -23,8 +23,10 @@ class RunningMeanStd:
         self.count = 1e-4
 
     def update(self, batch: FloatArray) -> None:
-        """Takes in a batch, [N, *shape]."""
+        """Takes in a batch, [N, *shape], which may be empty."""
         n = len(batch)
+        if n == 0:
+            return
         total = self.count + n
         batch_mean = (
             np.add.reduce(batch, axis=0) / n
@@ -54,7 +56,7 @@ class RunningMeanStd:
 
 
 class ObservationNormalizer:
-    """(obs - mean) / sqrt(var + 1e-8), clipped to ±clip (37 details, continuous no. 5 and 6)."""
+    """(obs - mean) / sqrt(var + 1e-8), clipped to ±clip (37 details, continuous no. 6 and 7)."""
 
     def __init__(self, shape: tuple[int, ...], clip: float) -> None:
         self.statistics = RunningMeanStd(shape)
@@ -73,7 +75,7 @@ class ObservationNormalizer:
 class RewardNormalizer:
     """Reward divided by the running deviation of the discounted return, clipped to ±clip.
 
-    R_t = γ R_{t-1} + r_t per environment, restarted with each episode (37 details, continuous no. 7 and 8).
+    R_t = γ R_{t-1} + r_t per environment, restarted with each episode (37 details, continuous no. 8 and 9).
     """
 
     def __init__(self, n_envs: int, gamma: float, clip: float) -> None:
@@ -82,9 +84,11 @@ class RewardNormalizer:
         self.gamma = gamma
         self.clip = clip
 
-    def __call__(self, rewards: FloatArray, dones: npt.NDArray[np.bool_]) -> FloatArray:
-        """Takes in one step's rewards [N] and whether each ended an episode [N]; returns them scaled."""
+    def __call__(
+        self, rewards: FloatArray, dones: npt.NDArray[np.bool_], valid: npt.NDArray[np.bool_]
+    ) -> FloatArray:
+        """Scaled rewards, from rewards, whether each ended an episode and whether it is a step, all [N]."""
         self.returns = self.returns * self.gamma + rewards
-        self.statistics.update(self.returns)
+        self.statistics.update(self.returns[valid])
         self.returns[dones] = 0.0
         return self.statistics.scale(rewards, self.clip)

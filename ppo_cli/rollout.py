@@ -22,6 +22,8 @@ class Rollout:
         rewards: r_t, float32 [T, N].
         terminated: the episode ended in a terminal state, bool [T, N].
         truncated: the episode was cut (a time limit), bool [T, N].
+        valid: whether a row is a transition; a backend that resets in a step of its own leaves rows that are
+            none, bool [T, N].
     """
 
     def __init__(
@@ -40,10 +42,18 @@ class Rollout:
         self.rewards = torch.zeros((n_steps, n_envs))
         self.terminated = torch.zeros((n_steps, n_envs), dtype=torch.bool)
         self.truncated = torch.zeros((n_steps, n_envs), dtype=torch.bool)
+        self.valid = torch.ones((n_steps, n_envs), dtype=torch.bool)
         # numpy views of the same memory: writing a row through them costs a tenth of a tensor assignment
         self._views = [
             buffer.numpy()
-            for buffer in (self.actions, self.rewards, self.terminated, self.truncated, self.observations)
+            for buffer in (
+                self.actions,
+                self.rewards,
+                self.terminated,
+                self.truncated,
+                self.valid,
+                self.observations,
+            )
         ]
         self._final_at: list[tuple[int, int]] = []
         self._final_obs: list[Tensor] = []
@@ -62,12 +72,13 @@ class Rollout:
         terminated: npt.NDArray[np.bool_],
         truncated: npt.NDArray[np.bool_],
         next_obs: npt.NDArray[np.generic],
+        valid: npt.NDArray[np.bool_],
     ) -> None:
         """Writes step t of all environments, and the observations that step t + 1 acts on, [N, ...]."""
-        rows = (actions, rewards, terminated, truncated)
-        for view, row in zip(self._views, rows, strict=False):
-            view[t] = row
-        self._views[-1][t + 1] = next_obs
+        *columns, observations = self._views
+        for column, row in zip(columns, (actions, rewards, terminated, truncated, valid), strict=True):
+            column[t] = row
+        observations[t + 1] = next_obs
 
     def add_final(self, t: int, env: int, final_obs: npt.NDArray[np.generic]) -> None:
         """Keeps the observation [*shape] in which an environment's episode ended at step t."""
@@ -78,6 +89,11 @@ class Rollout:
     def dones(self) -> Tensor:
         """Whether the episode ended at t, in either way, bool [T, N]."""
         return self.terminated | self.truncated
+
+    @property
+    def rows(self) -> Tensor:
+        """Indices of the transitions among the T*N rows, int64 [M]."""
+        return self.valid.flatten().nonzero().squeeze(1)
 
     @property
     def final_index(self) -> tuple[Tensor, Tensor]:
@@ -109,24 +125,23 @@ class Batch(NamedTuple):
     values: Tensor
 
 
-def minibatches(n_rows: int, batch_size: int, generator: Generator) -> Iterator[tuple[Tensor, Tensor]]:
+def minibatches(rows: Tensor, size: int, generator: Generator) -> Iterator[tuple[Tensor, Tensor]]:
     """One epoch's minibatches: a fresh shuffle of all rows, cut into pieces.
 
-    The last piece is padded to the common size with rows of weight 0, so that every row is visited once an
+    The last piece is padded to the common size with row 0 at weight 0, so that every row is visited once an
     epoch and all pieces have one shape.
 
     Args:
-        n_rows: number of rows T*N.
-        batch_size: rows in a minibatch; above ``n_rows`` there is one full batch.
+        rows: indices of the rows to visit, int64 [M].
+        size: rows in a minibatch B.
         generator: draws the permutation.
 
     Yields:
         Row indices, int64 [B], and weights, float32 [B].
     """
-    size = min(batch_size, n_rows)
-    order = torch.randperm(n_rows, generator=generator)
-    padding = -n_rows % size
-    indices = torch.cat([order, order[:padding]]).reshape(-1, size)  # [ceil(T*N / B), B]
-    weights = torch.ones(n_rows + padding)
-    weights[n_rows:] = 0.0
-    yield from zip(indices, weights.reshape(-1, size), strict=True)
+    order = rows[torch.randperm(len(rows), generator=generator)]
+    padding = -len(rows) % size
+    indices = torch.cat([order, order.new_zeros(padding)]).view(-1, size)  # [ceil(M / B), B]
+    weights = torch.ones(len(rows) + padding)
+    weights[len(rows) :] = 0.0
+    yield from zip(indices, weights.view(-1, size), strict=True)

@@ -38,17 +38,16 @@ class Collector:
     observation_normalizer: ObservationNormalizer | None
     reward_normalizer: RewardNormalizer | None
 
-    def observe(self, observations: npt.NDArray[Any], final: bool = False) -> npt.NDArray[Any]:
-        """Observations as the agent sees them; all but the final ones of episodes update the statistics."""
-        if self.observation_normalizer is None:
-            return observations
-        if not final:
-            self.observation_normalizer.update(observations)
-        return self.observation_normalizer(observations)
+    def observe(self, observations: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Observations [..., *shape] as the agent sees them."""
+        normalizer = self.observation_normalizer
+        return observations if normalizer is None else normalizer(observations)
 
     def reset(self, seeds: list[int]) -> None:
         """Starts the first episode of each environment with its seed."""
         observations, _ = self.envs.reset(seed=seeds)
+        if self.observation_normalizer is not None:
+            self.observation_normalizer.update(observations)
         # the last row, because every rollout begins by taking over the last row of the one before
         self.rollout.observations[-1] = torch.as_tensor(self.observe(observations))
 
@@ -56,18 +55,23 @@ class Collector:
         """Fills the rollout with the next T steps of each environment."""
         rollout = self.rollout
         rollout.begin()
+        everywhere = np.ones(rollout.n_envs, np.bool_)
         for t, noise in enumerate(agent.exploration_noise(rollout.n_steps, rollout.n_envs)):
             actions = agent.act(rollout.observations[t], noise).numpy()
             next_obs, rewards, terminated, truncated, info = self.envs.step(self.to_env(actions))
             dones = terminated | truncated
-            self.episodes.step(rewards, dones)
-            next_obs = self.observe(next_obs)
-            if dones.any():
-                for env in np.flatnonzero(dones):
-                    rollout.add_final(t, int(env), self.observe(info["final_obs"][env], final=True))
+            valid = new = everywhere
+            if "filler" in info:  # next-step autoreset: an end's next row is its final observation and filler
+                valid, new = ~info["filler"], ~dones
+            self.episodes.step(rewards, dones, valid)
             if self.reward_normalizer is not None:
-                rewards = self.reward_normalizer(rewards, dones)
-            rollout.add(t, actions, rewards, terminated, truncated, next_obs)
+                rewards = self.reward_normalizer(rewards, dones, valid)
+            if self.observation_normalizer is not None:
+                self.observation_normalizer.update(next_obs[new])
+            if "final_obs" in info:
+                for env in np.flatnonzero(dones).tolist():
+                    rollout.add_final(t, env, self.observe(info["final_obs"][env]))
+            rollout.add(t, actions, rewards, terminated, truncated, self.observe(next_obs), valid)
 
 
 def make_collector(
@@ -104,26 +108,28 @@ def train(agent: PPOAgent, collector: Collector, log: RunLog, total_timesteps: i
     Raises:
         FloatingPointError: the loss or the gradient is not finite.
     """
-    per_iteration = collector.rollout.n_steps * collector.rollout.n_envs
-    iterations = math.ceil(total_timesteps / per_iteration)
-    for iteration in range(iterations):
-        agent.anneal(iteration / iterations)
+    rollout = collector.rollout
+    iterations = math.ceil(total_timesteps / (rollout.n_steps * rollout.n_envs))
+    if agent.compiled:
+        log.status("compiling the update (cached for later runs)")
+    iteration = steps = 0
+    while steps < total_timesteps:
+        agent.anneal(min(iteration, iterations - 1) / iterations)  # filler rows can make it more than I
         started = time.perf_counter()
         collector.collect(agent)
         collected = time.perf_counter()
-        metrics = agent.update(agent.compute_gae(collector.rollout))
+        rows = rollout.rows
+        metrics = agent.update(agent.compute_gae(rollout), rows)
         updated = time.perf_counter()
-        step = (iteration + 1) * per_iteration
+        iteration, steps = iteration + 1, steps + len(rows)
         if not math.isfinite(metrics.total_loss + metrics.grad_norm):
             raise FloatingPointError(
                 f"the loss is {metrics.total_loss} and its gradient's norm {metrics.grad_norm} "
-                f"at step {step}: lower learning_rate or max_grad_norm, or normalise observations and rewards"
+                f"at step {steps}; lower learning_rate, or normalise observations and rewards"
             )
         seconds = (collected - started, updated - collected)
-        log.iteration(
-            iteration + 1, step, _scalars(agent, metrics, collector.episodes, seconds, per_iteration)
-        )
-    return iterations * per_iteration
+        log.iteration(iteration, steps, _scalars(agent, metrics, collector.episodes, seconds, len(rows)))
+    return steps
 
 
 def _scalars(

@@ -222,7 +222,13 @@ def test_seeds_are_those_of_earlier_versions() -> None:
 
 def trace(vectorization: str) -> list[np.ndarray]:
     """Everything that 120 steps of two environments give, over several episodes."""
-    envs, _ = make_vector([env_fn("CartPole-v1", {"max_episode_steps": 20})] * 2, vectorization)
+    envs, _ = make_vector(
+        "CartPole-v1",
+        {"max_episode_steps": 20},
+        env_fn("CartPole-v1", {"max_episode_steps": 20}),
+        2,
+        vectorization,
+    )
     seen = [envs.reset(seed=spawn_seeds(0, "env", 2))[0].copy()]
     rng = np.random.default_rng(0)
     for _ in range(120):
@@ -242,7 +248,7 @@ def test_sync_and_async_give_the_same_bits() -> None:
 
 
 def test_an_environment_resets_in_the_step_in_which_its_episode_ends(corridor: str) -> None:
-    envs, _ = make_vector([env_fn(f"{corridor}:PpoCliCorridor-v3")] * 3, "sync")
+    envs, _ = make_vector(f"{corridor}:PpoCliCorridor-v3", env_fn(f"{corridor}:PpoCliCorridor-v3"), 3, "sync")
     envs.reset(seed=[1, 2, 3])
     for _ in range(2):  # never a filler row in between
         obs, rewards, terminated, _, info = envs.step(np.zeros(3, int))
@@ -256,7 +262,9 @@ def test_an_environment_resets_in_the_step_in_which_its_episode_ends(corridor: s
 @FORKS
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
 def test_final_observation_of_an_environment_that_reuses_its_array(corridor: str, vectorization) -> None:
-    envs, _ = make_vector([env_fn(f"{corridor}:PpoCliReusing-v0")] * 2, vectorization)
+    envs, _ = make_vector(
+        f"{corridor}:PpoCliReusing-v0", env_fn(f"{corridor}:PpoCliReusing-v0"), 2, vectorization
+    )
     envs.reset(seed=[1, 2])
     for _ in range(3):
         obs, _, terminated, _, info = envs.step(np.zeros(2, int))

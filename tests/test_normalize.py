@@ -96,7 +96,9 @@ def test_streams_match_vec_normalize(clip: float) -> None:
         observations.update(raw)
         np.testing.assert_allclose(observations(raw), normalized, rtol=1e-6, atol=1e-6)
         normalized, scaled, dones, _ = theirs.step(np.zeros(n_envs, int))
-        np.testing.assert_allclose(rewards(theirs.get_original_reward(), dones), scaled, rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(
+            rewards(theirs.get_original_reward(), dones, np.ones(n_envs, bool)), scaled, rtol=1e-6, atol=1e-6
+        )
         clipped += int((np.abs(normalized) == np.float32(clip)).sum())
         ended += int(dones.sum())
     assert ended > 50
@@ -134,7 +136,7 @@ def test_a_constant_stream_stays_finite() -> None:
     for _ in range(50):
         observations.update(np.full((2, 2), 3.0))
         seen = observations(np.full((2, 2), 3.0))
-        scaled = rewards(np.zeros(2), np.array([False, True]))
+        scaled = rewards(np.zeros(2), np.array([False, True]), np.ones(2, bool))
     assert np.abs(seen).max() < 10
     assert (scaled == 0).all()
 
@@ -143,7 +145,7 @@ def test_reward_normalizer_keeps_sign_and_input() -> None:
     normalizer = RewardNormalizer(3, 0.99, 10.0)
     raw = np.array([-2.0, 0.0, 4.0])
     for _ in range(20):
-        scaled = normalizer(raw, np.array([False, False, True]))
+        scaled = normalizer(raw, np.array([False, False, True]), np.ones(3, bool))
     assert raw.tolist() == [-2.0, 0.0, 4.0]
     assert np.sign(scaled).tolist() == [-1, 0, 1]  # divided, never shifted
     assert scaled[2] / scaled[0] == pytest.approx(-2)
@@ -151,6 +153,6 @@ def test_reward_normalizer_keeps_sign_and_input() -> None:
 
 def test_an_ended_episode_restarts_its_own_return_alone() -> None:
     normalizer = RewardNormalizer(2, 0.5, 10.0)
-    normalizer(np.array([8.0, 8.0]), np.array([True, False]))
-    normalizer(np.array([1.0, 1.0]), np.array([False, False]))
+    normalizer(np.array([8.0, 8.0]), np.array([True, False]), np.ones(2, bool))
+    normalizer(np.array([1.0, 1.0]), np.array([False, False]), np.ones(2, bool))
     assert normalizer.returns.tolist() == [1.0, 5.0]

@@ -10,7 +10,8 @@ from ppo_cli.rollout import Rollout, minibatches
 
 
 def epoch(n_rows: int, batch_size: int, seed: int = 0) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    return list(minibatches(n_rows, batch_size, torch.Generator().manual_seed(seed)))
+    rows = torch.arange(n_rows)
+    return list(minibatches(rows, min(batch_size, n_rows), torch.Generator().manual_seed(seed)))
 
 
 @pytest.mark.parametrize(
@@ -39,16 +40,34 @@ def test_padding_rows_are_real_rows() -> None:
     assert ((indices >= 0) & (indices < 22)).all()
 
 
-def test_batch_size_above_the_rows_is_one_full_batch() -> None:
-    ((indices, weights),) = epoch(10, 1_000_000)
-    assert sorted(indices.tolist()) == list(range(10))
-    assert (weights == 1).all()
+def test_rows_left_out_are_never_visited() -> None:
+    rows = torch.tensor([0, 1, 3, 4, 8, 9, 11])
+    pieces = list(minibatches(rows, 4, torch.Generator().manual_seed(0)))
+    visited = torch.cat([indices[weights > 0] for indices, weights in pieces])
+    assert sorted(visited.tolist()) == rows.tolist()
+    assert all(indices.shape == (4,) for indices, _ in pieces)
+
+
+def test_a_size_above_the_rows_is_padded_to_it() -> None:
+    ((indices, weights),) = minibatches(torch.arange(10), 16, torch.Generator().manual_seed(0))
+    assert sorted(indices[weights > 0].tolist()) == list(range(10))
+    assert indices.shape == weights.shape == (16,)
+
+
+def test_filler_rows_are_no_transitions() -> None:
+    rollout = make_rollout()
+    rollout.begin()
+    fill(rollout)
+    assert rollout.rows.tolist() == list(range(8))
+    never = np.zeros(2, bool)
+    rollout.add(1, np.array([0, 0]), np.zeros(2), never, never, np.zeros((2, 3)), np.array([True, False]))
+    assert rollout.rows.tolist() == [0, 1, 2, 4, 5, 6, 7]
 
 
 def test_epochs_are_shuffled_anew_and_repeat_with_the_seed() -> None:
     generator = torch.Generator().manual_seed(0)
-    first = torch.cat([indices for indices, _ in minibatches(100, 10, generator)])
-    second = torch.cat([indices for indices, _ in minibatches(100, 10, generator)])
+    first = torch.cat([indices for indices, _ in minibatches(torch.arange(100), 10, generator)])
+    second = torch.cat([indices for indices, _ in minibatches(torch.arange(100), 10, generator)])
     again = torch.cat([indices for indices, _ in epoch(100, 10)])
     assert not torch.equal(first, second)
     assert not torch.equal(first, torch.arange(100))
@@ -65,7 +84,7 @@ def fill(rollout: Rollout, offset: float = 0.0) -> None:
         n = np.arange(rollout.n_envs)
         never = np.zeros(rollout.n_envs, bool)
         obs = np.repeat(offset + 10.0 * (t + 1) + n[:, None], 3, axis=1)
-        rollout.add(t, n + t, n * 1.0, never, never, obs)
+        rollout.add(t, n + t, n * 1.0, never, never, obs, ~never)
 
 
 def test_steps_land_in_their_rows() -> None:
@@ -73,7 +92,13 @@ def test_steps_land_in_their_rows() -> None:
     rollout.begin()
     fill(rollout)
     rollout.add(
-        2, np.array([5, 6]), np.array([0.5, -0.5]), np.array([True, False]), np.array([False, True]), 7.0
+        2,
+        np.array([5, 6]),
+        np.array([0.5, -0.5]),
+        np.array([True, False]),
+        np.array([False, True]),
+        7.0,
+        np.ones(2, bool),
     )
     assert rollout.actions.tolist() == [[0, 1], [1, 2], [5, 6], [3, 4]]
     assert rollout.rewards[2].tolist() == [0.5, -0.5]
@@ -127,7 +152,7 @@ def test_an_environment_may_reuse_its_arrays(dtype: torch.dtype) -> None:
     reused = torch.full((2, 3), 5, dtype=dtype).numpy()
     never, rewards = np.zeros(2, bool), np.ones(2)
     rollout.begin()
-    rollout.add(0, np.array([1, 1]), rewards, never, never, reused)
+    rollout.add(0, np.array([1, 1]), rewards, never, never, reused, ~never)
     rollout.add_final(0, 1, reused[1])
     reused[:] = 9
     rewards[:] = 9

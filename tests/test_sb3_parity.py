@@ -46,7 +46,13 @@ class Recorder(BaseCallback):
         actions = step["actions"].reshape(N_ENVS, *self.rollout.actions.shape[2:])
         self.rollout.observations[self.t] = torch.from_numpy(self.model._last_obs)
         self.rollout.add(
-            self.t, actions, step["rewards"].copy(), step["dones"] & ~truncated, truncated, step["new_obs"]
+            self.t,
+            actions,
+            step["rewards"].copy(),
+            step["dones"] & ~truncated,
+            truncated,
+            step["new_obs"],
+            np.ones(N_ENVS, bool),
         )
         for env in np.flatnonzero(step["dones"]):
             self.rollout.add_final(self.t, int(env), step["infos"][env]["terminal_observation"])
@@ -60,7 +66,8 @@ def collect(env_id: str, use_sde: bool, **knobs: object) -> tuple[PPO, Rollout]:
     settings = {"batch_size": RAGGED, "n_epochs": 3, "learning_rate": 2e-3, **knobs}
     sb3 = PPO(
         "MlpPolicy", envs, n_steps=N_STEPS, gamma=0.97, gae_lambda=0.9, ent_coef=0.03, vf_coef=0.6,
-        clip_range=0.15, seed=3, use_sde=use_sde, sde_sample_freq=4 if use_sde else -1, device="cpu", **settings,
+        clip_range=0.15, seed=3, use_sde=use_sde, sde_sample_freq=4 if use_sde else -1, device="cpu",
+        **settings,
     )  # fmt: skip
     recorder = Recorder()
     _, callback = sb3._setup_learn(10_000, recorder)
@@ -133,7 +140,7 @@ def test_gradient_of_one_full_batch(env_id: str, use_sde: bool, monkeypatch: pyt
     agent = ours(sb3)
     share_shuffles(monkeypatch)
     sb3.train()
-    agent.update(env_major(agent.compute_gae(rollout)))
+    agent.update(env_major(agent.compute_gae(rollout)), torch.arange(ROWS))
     gradient = agent.optimizer.exp_avg / 0.1  # after one step of Adam: (1 - β1) g
     names = [(name, parameter.shape) for name, parameter in agent.model.named_parameters()]
     pieces = gradient.split([shape.numel() for _, shape in names])
@@ -157,7 +164,7 @@ def test_full_update(
         agent._step = compile_step(agent._step)
     share_shuffles(monkeypatch)
     sb3.train()
-    metrics = agent.update(env_major(agent.compute_gae(rollout)))
+    metrics = agent.update(env_major(agent.compute_gae(rollout)), torch.arange(ROWS))
     after = weights(sb3)
     for name, value in agent.model.state_dict().items():
         torch.testing.assert_close(value, after[name], **TOLERANCE)

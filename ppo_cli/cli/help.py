@@ -2,7 +2,6 @@
 
 import re
 import textwrap
-from pathlib import Path
 from typing import Any
 
 from ppo_cli.config import Config, conf_dir, knobs, to_dict
@@ -79,4 +78,5 @@ def _shown(value: Any) -> str:  # noqa: ANN401
 
 
 def _choices(group: str) -> str:
-    return ", ".join(sorted(file.stem for file in Path(conf_dir() / group).glob("*.yaml")))
+    folder = conf_dir() / group
+    return ", ".join(sorted(str(file.relative_to(folder).with_suffix("")) for file in folder.rglob("*.yaml")))

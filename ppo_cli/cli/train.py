@@ -83,12 +83,12 @@ def run(config: Config, folder: Path) -> float:
     config, notice = check_environment(config)
     save_yaml(config, folder / "config.yaml")
     torch.set_num_threads(1 if config.threads == "auto" else int(config.threads))
-    random.seed(config.seed)  # for environments that draw from the global generators
-    np.random.seed(config.seed)
     make = env_fn(config.env.id, config.env.kwargs)
-    envs, choice = make_vector([make] * config.n_envs, config.vectorization)
+    envs, choice = make_vector(config.env.id, make, config.n_envs, config.vectorization)
     for line in filter(None, [notice, _batch_notice(config), choice]):
         logger.info(line)
+    random.seed(config.seed)  # for environments that draw from the global generators
+    np.random.seed(config.seed)
     try:
         env = make()
         agent = build_agent(config, env, decide_compile(config))

@@ -2,9 +2,9 @@
 
 import os
 import time
-from collections.abc import Sequence
 
 from ppo_cli.envs.make import EnvFn
+from ppo_cli.envs.pool import EnvPoolVector
 from ppo_cli.envs.vector import SyncVector, Vector
 from ppo_cli.envs.workers import AsyncVector
 
@@ -18,30 +18,39 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def make_vector(env_fns: Sequence[EnvFn], vectorization: str) -> tuple[Vector, str | None]:
-    """A vector environment of the named backend.
+def make_vector(env_id: str, make: EnvFn, n: int, vectorization: str) -> tuple[Vector, str | None]:
+    """A vector of ``n`` environments from the named backend.
 
     Args:
-        env_fns: one constructor an environment.
+        env_id: the environment's id, for EnvPool.
+        make: constructs one environment.
+        n: number of environments.
         vectorization: ``sync`` steps them in this process, ``async`` in groups in processes of their own;
-            both give the same results. ``auto`` times both and takes the faster.
+            both give the same results. ``auto`` times both and takes the faster. ``envpool`` is EnvPool.
 
     Returns:
         The vector, and a line that says what ``auto`` took and why.
+
+    Raises:
+        EnvError: EnvPool is asked for and can't make this environment.
     """
+    workers = min(available_cores(), n)
     if vectorization == "sync":
-        return SyncVector(env_fns), None
-    workers = min(available_cores(), len(env_fns))
+        return SyncVector([make] * n), None
     if vectorization == "async":
-        return AsyncVector(env_fns, workers), None
+        return AsyncVector([make] * n, workers), None
+    if vectorization == "envpool":
+        env = make()
+        env.close()
+        return EnvPoolVector(env_id, n, env, workers), None
     if workers == 1:
-        why = "one environment" if len(env_fns) == 1 else "one core"
-        return SyncVector(env_fns), f"vectorization=auto: sync ({why})"
-    rates = {name: _trial(make_vector(env_fns, name)[0]) for name in ("sync", "async")}
+        why = "one environment" if n == 1 else "one core"
+        return SyncVector([make] * n), f"vectorization=auto: sync ({why})"
+    rates = {name: _trial(make_vector(env_id, make, n, name)[0]) for name in ("sync", "async")}
     chosen = "async" if rates["async"] > 1.1 * rates["sync"] else "sync"
     figures = ", ".join(f"{name} {rate:,.0f}" for name, rate in rates.items())
     line = f"vectorization=auto: {chosen} (steps/s with random actions: {figures}; {workers} workers)"
-    return make_vector(env_fns, chosen)[0], line
+    return make_vector(env_id, make, n, chosen)[0], line
 
 
 def _trial(envs: Vector) -> float:

@@ -1,0 +1,74 @@
+"""EnvPool: environments rewritten in C++, stepped by a pool of threads (an optional extra)."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode
+
+from ppo_cli.envs.make import EnvError
+from ppo_cli.envs.vector import Array, StepResult, Vector, seed_list
+
+
+def import_envpool(env_id: str, kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401 - it ships no types
+    """The envpool module, if it can make this environment.
+
+    Raises:
+        EnvError: the package is missing, does not have the id, or arguments are given.
+    """
+    try:
+        envpool = import_module("envpool")
+    except ModuleNotFoundError as missing:
+        raise EnvError("vectorization=envpool needs a package: pip install 'ppo-cli[envpool]'") from missing
+    if env_id not in envpool.list_all_envs():
+        raise EnvError(f"vectorization=envpool: EnvPool has no {env_id}; use vectorization=auto")
+    if kwargs:
+        raise EnvError(
+            f"vectorization=envpool takes no env.kwargs, given {dict(kwargs)}; use vectorization=auto"
+        )
+    return envpool
+
+
+class EnvPoolVector(Vector):
+    """EnvPool behind the interface of the other backends.
+
+    It resets in the step after an episode's end (`AutoresetMode.NEXT_STEP`): the observation returned with
+    an end is the true final one, and the next step ignores the action and returns the new episode's first
+    observation. Such rows are marked in ``infos["filler"]``; they are no transitions.
+    """
+
+    def __init__(self, env_id: str, n: int, env: "gym.Env[Any, Any]", n_threads: int) -> None:
+        """Notes what to make; `reset` makes it, because EnvPool takes its seeds when it is made.
+
+        Args:
+            env_id: an id that EnvPool has.
+            n: number of environments.
+            env: the same environment in Gymnasium, whose spaces hold.
+            n_threads: threads that step the environments.
+        """
+        super().__init__(n, env.observation_space, env.action_space)
+        self.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}
+        self._make = import_envpool(env_id, {}).make_gymnasium
+        self._arguments = {"task_id": env_id, "num_envs": n, "num_threads": n_threads}
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Array, dict[str, Any]]:
+        """Makes the environments with a seed each and starts their first episodes."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the precision of its spaces, which are not used
+            self._pool = self._make(**self._arguments, env_seed=seed_list(seed, self.num_envs))
+            self._dtype = self._pool.action_space.dtype
+            observations, _ = self._pool.reset()
+        self._ended = np.zeros(self.num_envs, np.bool_)
+        return observations, {}
+
+    def step(self, actions: Array) -> StepResult:
+        """Steps every environment with its action, [N, *shape]."""
+        filler = self._ended
+        observations, rewards, terminated, truncated, _ = self._pool.step(actions.astype(self._dtype))
+        self._ended = terminated | truncated
+        return observations, rewards.astype(np.float64), terminated, truncated, {"filler": filler}
