@@ -28,10 +28,11 @@ class FlattenEncoder(nn.Module):
     def __init__(self, space: spaces.Box | spaces.MultiBinary) -> None:
         super().__init__()
         self.size = math.prod(space.shape)
+        self.is_vector = len(space.shape) == 1
 
     def forward(self, obs: Tensor) -> Tensor:
         """[B, *shape] -> [B, size]."""
-        if obs.dim() == 2 and obs.dtype == torch.float32:
+        if self.is_vector and obs.dtype == torch.float32:
             return obs
         flat = obs.reshape(len(obs), self.size).to(torch.float32)
         return flat / 255 if obs.dtype == torch.uint8 else flat
@@ -133,7 +134,13 @@ class MLP(nn.Module):
     def __init__(self, sizes: Sequence[int], activation: str) -> None:
         super().__init__()
         self.layers = nn.ModuleList(nn.Linear(fan_in, fan_out) for fan_in, fan_out in pairwise(sizes))
+        self.activation_name = activation
         self.activation = ACTIVATIONS[activation]
+
+    @property
+    def linears(self) -> list[nn.Linear]:
+        """The layers, typed as what they are."""
+        return cast("list[nn.Linear]", list(self.layers))
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, sizes[0]] -> [B, sizes[-1]]."""

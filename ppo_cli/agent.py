@@ -9,6 +9,7 @@ from torch import Generator, Tensor
 from torch.func import functional_call
 
 from ppo_cli import losses
+from ppo_cli.acting import numpy_policy
 from ppo_cli.actor_critic import ActorCritic, StateDependentHead
 from ppo_cli.advantages import explained_variance, gae, normalize_advantages
 from ppo_cli.distributions import Distribution
@@ -156,7 +157,7 @@ def compile_step(step: Step) -> Step:
     """
     torch._dynamo.reset()
     torch._dynamo.config.trace_autograd_ops = True
-    compiled: Step = torch.compile(step, fullgraph=True, dynamic=False, options={"cpp_wrapper": True})
+    compiled: Step = torch.compile(step, fullgraph=True, dynamic=False)
     return compiled
 
 
@@ -177,6 +178,7 @@ class PPOAgent:
         schedules: Schedules,
         action_generator: Generator,
         minibatch_generator: Generator,
+        n_envs: int,
         device: torch.device,
         compiled: bool = False,
     ) -> None:
@@ -189,6 +191,7 @@ class PPOAgent:
             schedules: annealed knobs.
             action_generator: CPU generator that draws the exploration noise.
             minibatch_generator: CPU generator that draws the permutations.
+            n_envs: number of environments that it will act for.
             device: where the network runs.
             compiled: run the minibatch step as one compiled graph.
         """
@@ -200,6 +203,7 @@ class PPOAgent:
         self._action_generator = action_generator
         self._minibatch_generator = minibatch_generator
         self._params = _flatten_parameters(model)
+        self._numpy_policy = numpy_policy(model, n_envs)
         self.optimizer = adam_init(self._params)
         self.compiled = compiled
         step = make_step(model, distribution, hyper)
@@ -238,6 +242,8 @@ class PPOAgent:
     @torch.inference_mode()
     def act(self, obs: Tensor, noise: Tensor) -> Tensor:
         """Actions sampled from the policy, [N, *action_shape], for observations [N, *shape]."""
+        if self._numpy_policy is not None and obs.dtype == torch.float32:
+            return self.distribution.sample(torch.from_numpy(self._numpy_policy(obs.numpy())), noise)
         logits, noise = self.model.explore(obs.to(self.device), noise)
         return self.distribution.sample(logits, noise).cpu()
 

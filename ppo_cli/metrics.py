@@ -13,6 +13,7 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 from typing_extensions import Self
@@ -126,8 +127,10 @@ class RunLog:
             values: a value for each of `TAGS`.
         """
         known = {tag: value for tag, value in values.items() if not math.isnan(value)}
-        for tag, value in known.items():
-            self._writer.add_scalar(tag, value, step)
+        summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in known.items()])
+        self._writer._get_file_writer().add_summary(
+            summary, step
+        )  # one event: a tenth of the cost of each alone
         self._csv.writerow([iteration, step, *(known.get(tag, "") for tag in TAGS)])
         self._csv_file.flush()
         self._recent_return = known.get("charts/episodic_return", self._recent_return)

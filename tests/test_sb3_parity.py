@@ -92,6 +92,7 @@ def ours(sb3: PPO) -> PPOAgent:
         Schedules(Schedule(sb3.learning_rate), Schedule(0.15), Schedule(0.03), Schedule(0.6)),
         torch.Generator().manual_seed(0),
         torch.Generator().manual_seed(0),
+        N_ENVS,
         torch.device("cpu"),
     )
 

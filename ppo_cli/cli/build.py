@@ -95,6 +95,7 @@ def build_agent(config: Config, env: Env[Any, Any], compiled: bool) -> PPOAgent:
         ),
         _generator(config.seed, "action"),
         _generator(config.seed, "minibatch"),
+        n_envs=config.n_envs,
         device=torch.device("cpu" if config.device == "auto" else config.device),
         compiled=compiled,
     )
