@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor, nn
 
 from ppo_cli.actor_critic import ActorCritic, FlattenEncoder, GaussianHead
@@ -57,7 +58,11 @@ def numpy_policy(model: ActorCritic, n_rows: int) -> LogitsFn | None:
             return outputs
         return np.concatenate([outputs, np.broadcast_to(log_std, outputs.shape)], axis=-1)
 
-    return logits
+    probe = torch.linspace(-1, 1, n_rows * model.encoder.size).view(n_rows, -1)
+    with torch.no_grad():
+        expected = model.policy(probe).numpy()
+    # a network that has learnt something this function does not know acts through PyTorch
+    return logits if np.allclose(logits(probe.numpy()), expected, rtol=1e-3, atol=1e-5) else None
 
 
 def _view(parameter: Tensor) -> Array:

@@ -121,7 +121,7 @@ def test_a_sweep_has_one_folder_a_job_under_outputs(ppo_train, tmp_path):
     assert outcome.status == 0, outcome.err
     jobs = sorted(path.parent.name for path in tmp_path.glob("outputs/sweeps/*/*/eval.json"))
     assert len(jobs) == 4
-    assert all(f"clip_ratio={c}" in jobs[2 * i + s] for i, c in enumerate((0.1, 0.2)) for s in range(2))
+    assert jobs == [f"clip_ratio={clip},seed={seed}" for clip in (0.1, 0.2) for seed in (0, 1)]
     assert len(list(tmp_path.glob("outputs/sweeps/*/multirun.yaml"))) == 1
     assert {path.name for path in tmp_path.iterdir()} == {"outputs"}
 

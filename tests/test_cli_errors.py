@@ -49,6 +49,7 @@ CASES = [
     ("clip_ratio=0.1,0.2", "clip_ratio=0.1,0.2", "-m"),
     ("-m seed=0,1 clip_ratio=0.1,-0.2", "clip_ratio=-0.2", "above 0"),
     ("-m env=CartPole-v1,CartPoel-v1", "CartPoel", "CartPole"),
+    ("-m seed=0,1,0", "seed=0", "twice"),
     ("clip_ratio", "'clip_ratio'", "KEY=VALUE"),
     ("seed=[1", "seed=[1", "KEY=VALUE"),
     ("--config-dir nowhere", "nowhere", "no such folder"),

@@ -224,7 +224,6 @@ def trace(vectorization: str) -> list[np.ndarray]:
     """Everything that 120 steps of two environments give, over several episodes."""
     envs, _ = make_vector(
         "CartPole-v1",
-        {"max_episode_steps": 20},
         env_fn("CartPole-v1", {"max_episode_steps": 20}),
         2,
         vectorization,

@@ -1,6 +1,8 @@
 """From a checked config to the objects of a run; the one place that unpacks it."""
 
+import contextlib
 import logging
+import os
 import re
 import shutil
 from dataclasses import replace
@@ -9,6 +11,7 @@ from typing import Any
 
 import torch
 from gymnasium import Env, spaces
+from platformdirs import user_cache_path
 
 from ppo_cli.actor_critic import ActorCritic, make_actor_critic
 from ppo_cli.agent import Hyperparameters, PPOAgent, Schedules
@@ -125,6 +128,14 @@ def decide_compile(config: Config) -> bool:
         )
         return False
     return wanted
+
+
+def use_compile_cache() -> None:
+    """Keeps compiled graphs in the platform's cache folder, where later runs and sweeps find them."""
+    cache = user_cache_path("ppo-cli") / "compile"
+    with contextlib.suppress(OSError):  # a read-only home: PyTorch's own default, a temporary folder, will do
+        cache.mkdir(parents=True, exist_ok=True)
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
 
 
 def build_normalizers(

@@ -77,6 +77,9 @@ def compose_jobs(
         if not multirun:
             _refuse_sweeps(parsed)
         jobs = list(_expand(parsed)) if multirun else [list(overrides)]
+        for job in jobs:
+            if jobs.count(job) > 1:
+                raise ConfigError(f"the sweep has the job {' '.join(job)} twice; a value is listed twice")
         return [(job, parse(_compose(job, config_name))) for job in jobs]
 
 

@@ -25,6 +25,21 @@ def run_dir(env_id: str, overrides: Sequence[str], now: datetime) -> Path:
     return Path("outputs") / folder_name(env_id) / folder_name(name)
 
 
+def sweep_overrides(jobs: Sequence[Sequence[str]], now: datetime) -> list[str]:
+    """Hydra's settings for a sweep: a new folder, and job names of the overrides in which jobs differ."""
+    shared = set(jobs[0]).intersection(*jobs[1:])
+    settings = []
+    if not any(override.startswith("hydra.sweep.dir=") for override in shared):
+        folder = make_exclusive(Path("outputs") / "sweeps" / now.strftime("%Y-%m-%d_%H-%M-%S"))
+        settings.append(f"hydra.sweep.dir='{folder}'")
+    if len(jobs) > 1:
+        keys = sorted(
+            override.partition("=")[0].lstrip("+~") for override in shared if not override.startswith("hydra")
+        )
+        settings.append(f"hydra.job.config.override_dirname.exclude_keys=[{','.join(keys)}]")
+    return settings
+
+
 def make_exclusive(path: Path) -> Path:
     """Creates a folder that did not exist: ``path``, or ``path_2``, ``path_3``, ... where it did."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -19,14 +19,21 @@ from omegaconf import DictConfig, OmegaConf
 from ppo_cli import __version__
 from ppo_cli.agent import PPOAgent
 from ppo_cli.checkpoint import save_checkpoint
-from ppo_cli.cli.build import build_agent, build_normalizers, check_environment, decide_compile
+from ppo_cli.cli.build import (
+    build_agent,
+    build_normalizers,
+    check_environment,
+    decide_compile,
+    use_compile_cache,
+)
 from ppo_cli.cli.compose import compose_jobs, expand_preset
 from ppo_cli.cli.help import help_text
-from ppo_cli.cli.run_dir import folder_name, make_exclusive, run_dir
+from ppo_cli.cli.run_dir import folder_name, make_exclusive, run_dir, sweep_overrides
 from ppo_cli.config import Config, ConfigError, conf_dir, parse, register_schema, save_yaml, to_dict
 from ppo_cli.envs.backends import make_vector
 from ppo_cli.envs.make import EnvError, env_fn
 from ppo_cli.envs.vector import spawn_seeds
+from ppo_cli.envs.workers import WorkerError
 from ppo_cli.evaluation import Evaluation, evaluate
 from ppo_cli.metrics import RunLog
 from ppo_cli.policy import Policy
@@ -55,14 +62,19 @@ def main() -> None:
             return
         configs = [check_environment(config)[0] for _, config in jobs]
         flags = [argument for argument in arguments if argument not in args.overrides]
-        if not (args.cfg or args.multirun or any(o.startswith("hydra.run.dir=") for o in overrides)):
+        if args.multirun:
+            overrides += sweep_overrides([job for job, _ in jobs], datetime.now())
+        elif not (args.cfg or any(override.startswith("hydra.run.dir=") for override in overrides)):
             folder = make_exclusive(run_dir(configs[0].env.id, args.overrides, datetime.now()))
-            overrides = [*overrides, f"hydra.run.dir='{folder}'"]
+            overrides.append(f"hydra.run.dir='{folder}'")
         sys.argv[1:] = [*flags, *overrides]
         _job()
     except (ConfigError, EnvError) as error:
         print(f"ppo-train: {error}", file=sys.stderr)
         sys.exit(2)
+    except (FloatingPointError, WorkerError) as error:
+        print(f"ppo-train: {error}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print("ppo-train: interrupted", file=sys.stderr)
         sys.exit(130)
@@ -91,7 +103,10 @@ def run(config: Config, folder: Path) -> float:
     np.random.seed(config.seed)
     try:
         env = make()
-        agent = build_agent(config, env, decide_compile(config))
+        compiled = decide_compile(config)
+        if compiled:
+            use_compile_cache()
+        agent = build_agent(config, env, compiled)
         normalizers = build_normalizers(config, env.observation_space)
         env.close()
         collector = make_collector(envs, agent, config.n_steps, *normalizers)
