@@ -1,7 +1,9 @@
 """PPOAgent: acts, estimates advantages and updates the network."""
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -12,10 +14,13 @@ from ppo_cli import losses
 from ppo_cli.acting import numpy_policy
 from ppo_cli.actor_critic import ActorCritic, StateDependentHead
 from ppo_cli.advantages import explained_variance, gae, normalize_advantages
+from ppo_cli.compiled import Library, compile_function
 from ppo_cli.distributions import Distribution
 from ppo_cli.optim import AdamState, adam, adam_init, clip_by_norm
 from ppo_cli.rollout import Batch, Rollout, minibatches
 from ppo_cli.schedules import Schedule
+
+logger = logging.getLogger(__name__)
 
 EVALUATION_ROWS = 4096  # rows of a forward pass outside the update; bounds its memory
 
@@ -149,15 +154,37 @@ def make_step(model: ActorCritic, distribution: Distribution, hyper: Hyperparame
     return step
 
 
-def compile_step(step: Step) -> Step:
-    """The step as one graph: gather, forward, loss, gradient, clipping and Adam without Python between.
+def compile_step(step: Step, cache: Path) -> Step:
+    """The step as one library: gather, forward, loss, gradient, clipping and Adam without Python between.
 
-    What was compiled before in this process is dropped: Dynamo would count the step of every further agent
-    (a sweep's jobs) as a recompilation of the first one's, and refuse after the eighth.
+    It is compiled, or found in the folder ``cache``, at the first call; later calls have that one's shapes.
+    Where compiling fails the step runs as it is, after a warning.
     """
-    torch._dynamo.reset()
-    torch._dynamo.config.trace_autograd_ops = True
-    compiled: Step = torch.compile(step, fullgraph=True, dynamic=False)
+    library: Library | None = None
+
+    def flat_step(*inputs: Tensor) -> tuple[Tensor, ...]:
+        params, exp_avg, exp_avg_sq, count, active, sums, seen, *rest = inputs
+        state = TrainState(params, AdamState(exp_avg, exp_avg_sq, count), active, sums, seen)
+        batch, (indices, weights, *coefs) = Batch(*rest[:6]), rest[6:]
+        new = step(state, batch, indices, weights, Coefficients(*coefs))
+        return new.params, *new.optimizer, new.active, new.sums, new.seen
+
+    def compiled(
+        state: TrainState, batch: Batch, indices: Tensor, weights: Tensor, coefs: Coefficients
+    ) -> TrainState:
+        nonlocal library
+        scalars = (state.active, state.sums, state.seen)
+        inputs = [state.params, *state.optimizer, *scalars, *batch, indices, weights, *coefs]
+        if library is None:
+            try:
+                library = compile_function(flat_step, [tensor.clone() for tensor in inputs], cache)
+            except Exception as error:  # a broken toolchain fails in many ways
+                reason = (str(error).splitlines() or [type(error).__name__])[0]
+                logger.warning("the update can't be compiled and runs uncompiled: %s", reason)
+                library = lambda tensors: flat_step(*tensors)  # noqa: E731
+        params, exp_avg, exp_avg_sq, count, active, sums, seen = library(inputs)
+        return TrainState(params, AdamState(exp_avg, exp_avg_sq, count), active, sums, seen)
+
     return compiled
 
 
@@ -180,7 +207,7 @@ class PPOAgent:
         minibatch_generator: Generator,
         n_envs: int,
         device: torch.device,
-        compiled: bool = False,
+        compile_cache: Path | None = None,
     ) -> None:
         """Takes over the model.
 
@@ -193,7 +220,7 @@ class PPOAgent:
             minibatch_generator: CPU generator that draws the permutations.
             n_envs: number of environments that it will act for.
             device: where the network runs.
-            compiled: run the minibatch step as one compiled graph.
+            compile_cache: compile the minibatch step and keep it in this folder; None runs it as it is.
         """
         self.model = model.to(device)
         self.distribution = distribution
@@ -205,9 +232,9 @@ class PPOAgent:
         self._params = _flatten_parameters(model)
         self._numpy_policy = numpy_policy(model, n_envs)
         self.optimizer = adam_init(self._params)
-        self.compiled = compiled
+        self.compiled = compile_cache is not None
         step = make_step(model, distribution, hyper)
-        self._step = compile_step(step) if compiled else step
+        self._step = step if compile_cache is None else compile_step(step, compile_cache)
         self.anneal(0.0)
 
     def anneal(self, progress: float) -> None:

@@ -111,7 +111,7 @@ def train(agent: PPOAgent, collector: Collector, log: RunLog, total_timesteps: i
     rollout = collector.rollout
     iterations = math.ceil(total_timesteps / (rollout.n_steps * rollout.n_envs))
     if agent.compiled:
-        log.status("compiling the update (cached for later runs)")
+        log.status("compiling the update (kept for later runs)")
     iteration = steps = 0
     while steps < total_timesteps:
         agent.anneal(min(iteration, iterations - 1) / iterations)  # filler rows can make it more than I

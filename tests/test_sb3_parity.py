@@ -1,5 +1,7 @@
 """The maths against Stable-Baselines3: same weights, same rollout, same minibatch order, same result."""
 
+from pathlib import Path
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from ppo_cli.actor_critic import make_actor_critic
-from ppo_cli.agent import Hyperparameters, PPOAgent, Schedules
+from ppo_cli.agent import Hyperparameters, PPOAgent, Schedules, compile_step
 from ppo_cli.distributions import make_distribution
 from ppo_cli.rollout import Batch, Rollout
 from ppo_cli.schedules import Schedule
@@ -154,15 +156,18 @@ def test_gradient_of_one_full_batch(env_id: str, use_sde: bool, monkeypatch: pyt
 @pytest.mark.parametrize("target_kl", [None, 1e-4])
 @pytest.mark.parametrize(("env_id", "use_sde"), CASES)
 def test_full_update(
-    env_id: str, use_sde: bool, target_kl: float | None, compiled: bool, monkeypatch: pytest.MonkeyPatch
+    env_id: str,
+    use_sde: bool,
+    target_kl: float | None,
+    compiled: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     sb3, rollout = collect(env_id, use_sde, target_kl=target_kl)
     before = weights(sb3)
     agent = ours(sb3)
     if compiled:
-        from ppo_cli.agent import compile_step
-
-        agent._step = compile_step(agent._step)
+        agent._step = compile_step(agent._step, tmp_path)
     share_shuffles(monkeypatch)
     sb3.train()
     metrics = agent.update(env_major(agent.compute_gae(rollout)), torch.arange(ROWS))

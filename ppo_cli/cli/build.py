@@ -1,10 +1,10 @@
 """From a checked config to the objects of a run; the one place that unpacks it."""
 
-import contextlib
 import logging
 import os
 import re
 import shutil
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from ppo_cli.schedules import Schedule
 
 logger = logging.getLogger(__name__)
 
-COMPILE_REPAYS = 5_000  # minibatch steps from which compiling (a quarter of a minute once) saves time in all
+COMPILE_REPAYS = 5_000  # minibatch steps from which compiling (a quarter of a minute, once) saves time in all
 
 
 def check_environment(config: Config) -> tuple[Config, str | None]:
@@ -73,7 +73,7 @@ def build_model(config: Config, env: Env[Any, Any]) -> ActorCritic:
     )
 
 
-def build_agent(config: Config, env: Env[Any, Any], compiled: bool) -> PPOAgent:
+def build_agent(config: Config, env: Env[Any, Any]) -> PPOAgent:
     """The agent of a run, with fresh weights drawn from the run's seed."""
     torch.manual_seed(spawn_seeds(config.seed, "model", 1)[0])
     return PPOAgent(
@@ -100,7 +100,7 @@ def build_agent(config: Config, env: Env[Any, Any], compiled: bool) -> PPOAgent:
         _generator(config.seed, "minibatch"),
         n_envs=config.n_envs,
         device=torch.device("cpu" if config.device == "auto" else config.device),
-        compiled=compiled,
+        compile_cache=compile_cache() if decide_compile(config) else None,
     )
 
 
@@ -122,6 +122,9 @@ def decide_compile(config: Config) -> bool:
         wanted = iterations * config.n_epochs * minibatches >= COMPILE_REPAYS
     else:
         wanted = bool(config.compile)
+    if wanted and config.device.startswith("cuda"):
+        logger.warning("compile is for the CPU: on device=%s the update runs uncompiled", config.device)
+        return False
     if wanted and not any(shutil.which(compiler) for compiler in ("g++", "clang++", "cl")):
         logger.warning(
             "no C++ compiler found: the update runs uncompiled, with other rounding and more slowly"
@@ -130,12 +133,15 @@ def decide_compile(config: Config) -> bool:
     return wanted
 
 
-def use_compile_cache() -> None:
-    """Keeps compiled graphs in the platform's cache folder, where later runs and sweeps find them."""
-    cache = user_cache_path("ppo-cli") / "compile"
-    with contextlib.suppress(OSError):  # a read-only home: PyTorch's own default, a temporary folder, will do
+def compile_cache() -> Path:
+    """The folder in the platform's cache where later runs and sweeps find what was compiled."""
+    cache = user_cache_path("ppo-cli") / "compiled"
+    try:
         cache.mkdir(parents=True, exist_ok=True)
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
+    except OSError:  # a read-only home
+        cache = Path(tempfile.gettempdir()) / "ppo-cli" / "compiled"
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache / "inductor"))
+    return cache
 
 
 def build_normalizers(

@@ -23,8 +23,6 @@ from ppo_cli.cli.build import (
     build_agent,
     build_normalizers,
     check_environment,
-    decide_compile,
-    use_compile_cache,
 )
 from ppo_cli.cli.compose import compose_jobs, expand_preset
 from ppo_cli.cli.help import help_text
@@ -103,10 +101,7 @@ def run(config: Config, folder: Path) -> float:
     np.random.seed(config.seed)
     try:
         env = make()
-        compiled = decide_compile(config)
-        if compiled:
-            use_compile_cache()
-        agent = build_agent(config, env, compiled)
+        agent = build_agent(config, env)
         normalizers = build_normalizers(config, env.observation_space)
         env.close()
         collector = make_collector(envs, agent, config.n_steps, *normalizers)
