@@ -23,19 +23,20 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class FlattenEncoder(nn.Module):
-    """Box and MultiBinary observations as float vectors; bytes are scaled from [0, 255] to [0, 1]."""
+    """Box and MultiBinary observations as float vectors; full-range bytes are scaled to [0, 1]."""
 
     def __init__(self, space: spaces.Box | spaces.MultiBinary) -> None:
         super().__init__()
         self.size = math.prod(space.shape)
         self.is_vector = len(space.shape) == 1
+        self.full_bytes = isinstance(space, spaces.Box) and bool((space.high == 255).all())
 
     def forward(self, obs: Tensor) -> Tensor:
         """[B, *shape] -> [B, size]."""
         if self.is_vector and obs.dtype == torch.float32:
             return obs
         flat = obs.reshape(len(obs), self.size).to(torch.float32)
-        return flat / 255 if obs.dtype == torch.uint8 else flat
+        return flat / 255 if self.full_bytes and obs.dtype == torch.uint8 else flat
 
 
 class OneHotEncoder(nn.Module):

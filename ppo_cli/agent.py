@@ -229,7 +229,7 @@ class PPOAgent:
         self.device = device
         self._action_generator = action_generator
         self._minibatch_generator = minibatch_generator
-        self._params = _flatten_parameters(model)
+        self._params = flatten_parameters(model)
         self._numpy_policy = numpy_policy(model, n_envs)
         self.optimizer = adam_init(self._params)
         self.compiled = compile_cache is not None
@@ -342,7 +342,7 @@ class PPOAgent:
         }
 
 
-def _flatten_parameters(model: ActorCritic) -> Tensor:
+def flatten_parameters(model: ActorCritic) -> Tensor:
     """Moves the parameters into one vector [P] and makes each a view of it."""
     parameters = list(model.parameters())
     flat = torch.cat([parameter.detach().flatten() for parameter in parameters])

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Optional, Union, get_type_hints
 import torch
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from ppo_cli.actor_critic import ACTIVATIONS
 
@@ -100,6 +100,7 @@ class EvalConfig:
 
     episodes: Integer = MISSING
     deterministic: bool = MISSING
+    max_steps: Integer = MISSING
     seed: Integer = MISSING
 
 
@@ -139,7 +140,7 @@ class Config:
 ANNEALED = ("learning_rate", "clip_ratio", "ent_coef", "vf_coef")
 _POSITIVE, _NON_NEGATIVE, _AT_LEAST_ONE = Range(0, open_low=True), Range(0), Range(1)
 RANGES = {
-    "seed": _NON_NEGATIVE,
+    "seed": Range(0, 2**32 - 1),
     "total_timesteps": _AT_LEAST_ONE,
     "n_envs": _AT_LEAST_ONE,
     "n_steps": _AT_LEAST_ONE,
@@ -162,6 +163,7 @@ RANGES = {
     "threads": _AT_LEAST_ONE,
     "eval.episodes": _NON_NEGATIVE,
     "eval.seed": _NON_NEGATIVE,
+    "eval.max_steps": _AT_LEAST_ONE,
 }
 CHOICES = {
     "vectorization": ("auto", "sync", "async", "envpool"),
@@ -219,7 +221,10 @@ def parse(composed: DictConfig) -> Config:
         ConfigError: a value is missing, of a wrong type or out of range, or two values do not go together.
     """
     own = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
-    plain = OmegaConf.to_container(own, resolve=True)
+    try:
+        plain = OmegaConf.to_container(own, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(explain(error)) from error
     if not isinstance(plain, dict):
         raise ConfigError(f"expected a mapping of knobs, given {plain!r}")
     return from_dict(plain)
@@ -264,7 +269,7 @@ def explain(error: OmegaConfBaseException) -> str:
     """One line for a value that OmegaConf refuses: the key, what was given, what is allowed."""
     kinds = dict(knobs())
     key = str(error.full_key or "")
-    if key in kinds:
+    if key in kinds and not isinstance(error, InterpolationResolutionError):
         return f"{key}: expected {describe_type(kinds[key])}, given {error.value!r}"
     return f"{key}: {str(error.msg or error).splitlines()[0]}" if key else str(error).splitlines()[0]
 

@@ -38,7 +38,9 @@ class Evaluation:
         return float(np.mean(np.sort(self.returns)[cut : len(self.returns) - cut]))
 
 
-def evaluate(policy: Policy, make: EnvFn, episodes: int, seed: int, deterministic: bool) -> Evaluation:
+def evaluate(
+    policy: Policy, make: EnvFn, episodes: int, seed: int, deterministic: bool, max_steps: int = 27_000
+) -> Evaluation:
     """Runs ``episodes`` episodes, each with a seed of its own derived from ``seed``.
 
     The episodes are dealt to slots beforehand, so that short ones are not counted more often than long ones.
@@ -49,6 +51,7 @@ def evaluate(policy: Policy, make: EnvFn, episodes: int, seed: int, deterministi
         episodes: number of episodes > 0.
         seed: the evaluation's own seed.
         deterministic: take the most probable action rather than a sample.
+        max_steps: length at which an episode is cut, for environments without a time limit.
     """
     seeds = spawn_seeds(seed, "eval", episodes)
     generator = None if deterministic else torch.Generator().manual_seed(spawn_seeds(seed, "action", 1)[0])
@@ -56,17 +59,19 @@ def evaluate(policy: Policy, make: EnvFn, episodes: int, seed: int, deterministi
     lengths = [0] * episodes
     envs = [make() for _ in range(min(episodes, MAX_SLOTS))]
     to_env = action_adapter(envs[0].action_space)
+    dtype = envs[0].observation_space.dtype  # as training sees it, whatever an environment returns
     # slot -> its running episode and observation; slot i runs the episodes i, i + S, i + 2S, ...
     running: dict[int, tuple[int, Any]] = {
         slot: (slot, env.reset(seed=seeds[slot])[0]) for slot, env in enumerate(envs)
     }
     while running:
-        actions = to_env(policy.act(np.stack([obs for _, obs in running.values()]), generator))
+        observations = np.asarray([obs for _, obs in running.values()], dtype)
+        actions = to_env(policy.act(observations, generator))
         for (slot, (episode, _)), action in zip(list(running.items()), actions, strict=True):
             obs, reward, terminated, truncated, _ = envs[slot].step(action)
             returns[episode] += float(reward)
             lengths[episode] += 1
-            if terminated or truncated:
+            if terminated or truncated or lengths[episode] >= max_steps:
                 episode += len(envs)
                 if episode >= episodes:
                     del running[slot]

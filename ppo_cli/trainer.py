@@ -119,6 +119,8 @@ def train(agent: PPOAgent, collector: Collector, log: RunLog, total_timesteps: i
         collector.collect(agent)
         collected = time.perf_counter()
         rows = rollout.rows
+        if not len(rows):
+            continue
         metrics = agent.update(agent.compute_gae(rollout), rows)
         updated = time.perf_counter()
         iteration, steps = iteration + 1, steps + len(rows)

@@ -217,6 +217,34 @@ def test_a_folder_of_ones_own_presets(ppo_train, tmp_path):
     assert "n_envs: 3" in outcome.out
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("env/CartPole-v1.yaml", "n_envs: 3", "ppo-train has a file of that name"),
+        ("experiment/typo.yaml", "# @package _global_\nclip_rato: 0.3", "did you mean 'clip_ratio'?"),
+        ("experiment/broken.yaml", "a: [1", "can't be read"),
+        ("experiment/wrong.yaml", "# @package _global_\nclip_ratio: abc", "clip_ratio"),
+    ],
+)
+def test_what_is_wrong_with_ones_own_files_is_a_line(ppo_train, tmp_path, name, text, said):
+    file = tmp_path / "mine" / name
+    file.parent.mkdir(parents=True)
+    file.write_text(text + "\n")
+    experiment = [f"experiment={file.stem}"] if name.startswith("experiment") else []
+    outcome = ppo_train("--config-dir", "mine", *experiment)
+    assert outcome.status == 2
+    assert said in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"mine"}
+
+
+def test_an_evaluation_ends_where_an_environment_does_not(ppo_train, tmp_path):
+    outcome = ppo_train("env=CliffWalking-v1", *TINY, "eval.max_steps=50")
+    assert outcome.status == 0, outcome.err
+    assert "2 episodes were cut at eval.max_steps=50" in outcome.out
+    assert json.loads((only_run(tmp_path) / "eval.json").read_text())["lengths"] == [50, 50]
+
+
 def test_cfg_prints_and_leaves_nothing(ppo_train, tmp_path):
     outcome = ppo_train("env=LunarLander-v3", "clip_ratio=0.1", "--cfg", "job", "--resolve")
     assert outcome.status == 0

@@ -1,7 +1,11 @@
 """The backends: same results from all that promise them, Gymnasium's semantics, faults said in a line."""
 
 import os
+import subprocess
+import sys
+import time
 from importlib.util import find_spec
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -81,6 +85,30 @@ def test_a_fault_in_a_worker_reaches_the_caller(kill, said):
         for _ in range(5):
             envs.step(np.zeros(2, np.int64))
     envs.close()
+
+
+def test_workers_end_with_their_parent():
+    program = (
+        "import os\nfrom ppo_cli.envs.make import env_fn\nfrom ppo_cli.envs.workers import AsyncVector\n"
+        "envs = AsyncVector([env_fn('CartPole-v1')] * 2, 2)\n"
+        "print(*[worker[0].pid for worker in envs._workers], flush=True)\nos.kill(os.getpid(), 9)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    pids = [int(word) for word in done.stdout.split()]
+    assert len(pids) == 2
+    deadline = time.monotonic() + 20
+    while any(alive(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(alive(pid) for pid in pids)
+
+
+def alive(pid):
+    """Whether a process runs (a zombie does not)."""
+    status = Path(f"/proc/{pid}/stat")
+    try:
+        return status.read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def test_auto_says_what_it_took_and_why():

@@ -14,7 +14,7 @@ from gymnasium import Env, spaces
 from platformdirs import user_cache_path
 
 from ppo_cli.actor_critic import ActorCritic, make_actor_critic
-from ppo_cli.agent import Hyperparameters, PPOAgent, Schedules
+from ppo_cli.agent import Hyperparameters, PPOAgent, Schedules, flatten_parameters
 from ppo_cli.checkpoint import load_checkpoint
 from ppo_cli.config import Config, ConfigError, from_dict
 from ppo_cli.distributions import make_distribution
@@ -54,8 +54,10 @@ def check_environment(config: Config) -> tuple[Config, str | None]:
     finally:
         env.close()
     config = replace(config, env=replace(config.env, id=env_id))
-    if env_id == typed or not re.search(r"-v\d+$", typed):
+    if env_id == typed:
         return config, None
+    if not re.search(r"-v\d+$", typed):
+        return config, f"{typed} names no version; running the newest, {env_id}, without its preset"
     return config, f"{typed} is retired in Gymnasium; running its successor {env_id}"
 
 
@@ -168,6 +170,7 @@ def load_policy(checkpoint: Path) -> tuple[Policy, Config]:
     env = make_env(config.env.id, config.env.kwargs)
     model = build_model(config, env)
     model.load_state_dict(payload["model"])
+    flatten_parameters(model)  # the memory layout of training: the same kernels, the same bits
     normalizer, _ = build_normalizers(config, env.observation_space)
     if normalizer is not None:
         normalizer.statistics.load_state_dict(payload["observation_statistics"])

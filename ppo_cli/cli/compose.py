@@ -13,6 +13,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
+from yaml import YAMLError
 
 from ppo_cli.config import (
     Config,
@@ -48,7 +49,7 @@ def expand_preset(overrides: Sequence[str]) -> list[str]:
             )
     if presets and presets[-1] == "preset=none":
         rest = [f"env.id={o[4:]}" if o.startswith("env=") else o for o in rest]
-        if not any(override.startswith("env.id=") for override in rest):
+        if not any(override.startswith(("env.id=", "experiment=")) for override in rest):
             rest.append("env.id=CartPole-v1")
     if any(o.startswith("env.id=") for o in rest) and not any(o.startswith("env=") for o in rest):
         rest.append("~env")
@@ -68,6 +69,11 @@ def compose_jobs(
         directory = Path(config_dir).resolve()
         if not directory.is_dir():
             raise ConfigError(f"--config-dir {config_dir}: no such folder")
+        for file in directory.rglob("*.yaml"):
+            if (conf_dir() / file.relative_to(directory)).exists():
+                raise ConfigError(
+                    f"{file}: ppo-train has a file of that name, which would be taken; give it another one"
+                )
         overrides = [*overrides, f"hydra.searchpath=['file://{directory}']"]
     with initialize_config_dir(config_dir=str(conf_dir()), job_name="train", version_base="1.3"):
         parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
@@ -96,13 +102,13 @@ def _parse_override(parser: OverridesParser, override: str) -> Override:
 def _check_override(override: Override) -> None:
     """Refuses a key that is no knob, naming the nearest one, and a value that is not of the knob's type."""
     typed, key = override.input_line, override.key_or_group
-    if key in GROUPS and override.value() is None and not override.is_delete():
+    if key in GROUPS and isinstance(override.value(), (dict, type(None))) and not override.is_delete():
         raise ConfigError(f"{typed}: expected a name; to leave out a choice, type ~{key}")
     if key in GROUPS or key.startswith(("hydra/", "hydra.", "env.kwargs.")):
         return
     kinds = dict(knobs())
     if key in kinds:
-        if override.is_add() or override.is_delete():
+        if override.is_add() or override.is_force_add() or override.is_delete():
             raise ConfigError(f"{typed}: {key!r} is a knob, which can only be set: {key}=VALUE")
         if not override.is_sweep_override():
             check_type(key, override.value(), str(typed))
@@ -126,7 +132,7 @@ def _refuse_sweeps(parsed: Sequence[Override]) -> None:
 
 
 def _expand(parsed: Sequence[Override]) -> Iterator[list[str]]:
-    """Overrides of each job of a sweep; what only a search sweeper understands is left out."""
+    """Overrides of each job of a sweep."""
     axes = []
     for override in parsed:
         if not override.is_sweep_override():
@@ -134,6 +140,10 @@ def _expand(parsed: Sequence[Override]) -> Iterator[list[str]]:
         elif override.is_discrete_sweep():
             key = override.get_key_element()
             axes.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+        else:
+            raise ConfigError(
+                f"{override.input_line}: an interval needs a search; a sweep takes listed values"
+            )
     yield from (list(job) for job in itertools.product(*axes))
 
 
@@ -149,6 +159,8 @@ def _compose(overrides: Sequence[str], config_name: str) -> DictConfig:
         raise ConfigError(_explain_hydra(error)) from error
     except InterpolationResolutionError as error:
         raise ConfigError("no environment is chosen: type env=ID, or env.id=ID for no preset") from error
+    except (YAMLError, OSError) as error:
+        raise ConfigError(f"a config file can't be read: {' '.join(str(error).split())}") from error
     return composed
 
 
@@ -169,4 +181,8 @@ def _explain_hydra(error: HydraException) -> str:
         if key.startswith("env.kwargs."):
             return f"unknown key {key!r}: a new argument of the environment takes a plus, +{key}=VALUE"
         return explain(cause)
+    unknown = re.search(r"In '(?P<file>[^']+)'.*Key '(?P<key>[^']+)' not in", text)
+    if unknown is not None:
+        names = [name for knob, _ in knobs() for name in (knob, knob.rpartition(".")[2])]
+        return f"unknown key {unknown['key']!r} in {unknown['file']}.yaml{nearest(unknown['key'], names)}"
     return text

@@ -41,41 +41,52 @@ logger = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """Entry point of the console script."""
-    arguments = sys.argv[1:]
+    """Entry point of the console script: what is wrong ends in one line and a status."""
+    try:
+        _dispatch(sys.argv[1:])
+    except (ConfigError, EnvError) as error:
+        print(f"ppo-train: {error}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
+        sys.stderr.close()
+        sys.exit(141)
+    except (FloatingPointError, WorkerError, OSError) as error:
+        print(f"ppo-train: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("ppo-train: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def _dispatch(arguments: list[str]) -> None:
+    """Composes and checks every job, makes the folder, and hands over to Hydra."""
     parser = get_args_parser()
     parser.prog = "ppo-train"
     args = parser.parse_args(arguments)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come back here, whole, instead of ending the process
     register_schema()
     OmegaConf.register_new_resolver("job_dir", folder_name, replace=True)
-    try:
-        if args.shell_completion or args.hydra_help or args.info or args.experimental_rerun:
-            _job()
-            return
-        overrides = expand_preset(args.overrides)
-        jobs = compose_jobs(overrides, args.multirun, args.config_dir, args.config_name or "config")
-        if args.help:
-            print(help_text(jobs[0][1]))
-            return
-        configs = [check_environment(config)[0] for _, config in jobs]
-        flags = [argument for argument in arguments if argument not in args.overrides]
-        if args.multirun:
-            overrides += sweep_overrides([job for job, _ in jobs], datetime.now())
-        elif not (args.cfg or any(override.startswith("hydra.run.dir=") for override in overrides)):
-            folder = make_exclusive(run_dir(configs[0].env.id, args.overrides, datetime.now()))
-            overrides.append(f"hydra.run.dir='{folder}'")
-        sys.argv[1:] = [*flags, *overrides]
+    if args.shell_completion or args.hydra_help or args.info or args.experimental_rerun:
         _job()
-    except (ConfigError, EnvError) as error:
-        print(f"ppo-train: {error}", file=sys.stderr)
-        sys.exit(2)
-    except (FloatingPointError, WorkerError) as error:
-        print(f"ppo-train: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("ppo-train: interrupted", file=sys.stderr)
-        sys.exit(130)
+        return
+    if args.config_path:
+        raise ConfigError("--config-path: ppo-train has its own; add a folder of yours with --config-dir")
+    if args.cfg and args.multirun:
+        raise ConfigError("--cfg shows one job: leave out -m and give each key one value")
+    overrides = expand_preset(args.overrides)
+    jobs = compose_jobs(overrides, args.multirun, args.config_dir, args.config_name or "config")
+    if args.help:
+        print(help_text(jobs[0][1]))
+        return
+    configs = [check_environment(config)[0] for _, config in jobs]
+    flags = [argument for argument in arguments if argument not in args.overrides]
+    if args.multirun:
+        overrides += sweep_overrides([job for job, _ in jobs], datetime.now())
+    elif not (args.cfg or any(override.startswith("hydra.run.dir=") for override in overrides)):
+        folder = make_exclusive(run_dir(configs[0].env.id, args.overrides, datetime.now()))
+        overrides.append(f"hydra.run.dir='{folder}'")
+    sys.argv[1:] = [*flags, *overrides]
+    _job()
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
@@ -94,10 +105,12 @@ def run(config: Config, folder: Path) -> float:
     save_yaml(config, folder / "config.yaml")
     torch.set_num_threads(1 if config.threads == "auto" else int(config.threads))
     make = env_fn(config.env.id, config.env.kwargs)
+    random.seed(config.seed)  # for environments that draw from the global generators, here and in workers
+    np.random.seed(config.seed)
     envs, choice = make_vector(config.env.id, make, config.n_envs, config.vectorization)
     for line in filter(None, [notice, _batch_notice(config), choice]):
         logger.info(line)
-    random.seed(config.seed)  # for environments that draw from the global generators
+    random.seed(config.seed)  # again: choosing a backend may have drawn from them
     np.random.seed(config.seed)
     try:
         env = make()
@@ -114,9 +127,10 @@ def run(config: Config, folder: Path) -> float:
                 logger.info("trained %s steps · %s", f"{steps:,}", folder)
                 return float("nan")
             policy = Policy(agent.model, agent.distribution, collector.observation_normalizer)
-            evaluation = evaluate(
-                policy, make, config.eval.episodes, config.eval.seed, config.eval.deterministic
-            )
+            evaluation = evaluate(policy, make, **vars(config.eval))
+            cut = sum(length >= config.eval.max_steps for length in evaluation.lengths)
+            if cut:
+                logger.warning("%d episodes were cut at eval.max_steps=%d", cut, config.eval.max_steps)
             log.evaluation(steps, evaluation.mean, _flat_hyperparameters(config))
     finally:
         envs.close()

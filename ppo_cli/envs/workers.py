@@ -2,6 +2,8 @@
 
 import contextlib
 import multiprocessing as mp
+import os
+import random
 import signal
 import traceback
 from collections.abc import Sequence
@@ -16,7 +18,7 @@ import numpy as np
 from ppo_cli.envs.make import EnvFn
 from ppo_cli.envs.vector import Array, Buffers, StepResult, Vector, seed_list, step_each
 
-LIVENESS_SECONDS = 1.0  # between looks at whether a silent worker is still alive
+LIVENESS_SECONDS = 1.0  # between looks at whether the silent other side is still alive
 
 
 class WorkerError(RuntimeError):
@@ -114,15 +116,21 @@ def _work(
     env_fns: Sequence[EnvFn], actions: Array, out: Buffers, pipe: Connection, go: Semaphore, done: Semaphore
 ) -> None:
     """A worker's life: after each `go` it resets if the pipe says so, else steps; then it says `done`."""
+    parent = os.getppid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which closes the workers
     try:
         envs = [make() for make in env_fns]
         while True:
-            go.acquire()
+            while not go.acquire(timeout=LIVENESS_SECONDS):
+                if os.getppid() != parent:  # killed: nothing will ever come
+                    return
             if not pipe.poll():
                 step_each(envs, actions, out)
             elif (message := pipe.recv()) is not None:
                 seeds, options = message
+                if seeds[0] is not None:  # for environments that draw from the global generators
+                    random.seed(seeds[0])
+                    np.random.seed(seeds[0])
                 for i, (env, seed) in enumerate(zip(envs, seeds, strict=True)):
                     out.observations[i], _ = env.reset(seed=seed, options=options)
             else:
