@@ -93,7 +93,7 @@ def test_workers_end_with_their_parent():
         "envs = AsyncVector([env_fn('CartPole-v1')] * 2, 2)\n"
         "print(*[worker[0].pid for worker in envs._workers], flush=True)\nos.kill(os.getpid(), 9)\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     pids = [int(word) for word in done.stdout.split()]
     assert len(pids) == 2
     deadline = time.monotonic() + 20

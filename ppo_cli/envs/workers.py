@@ -61,7 +61,7 @@ class AsyncVector(Vector):
             ours, theirs = context.Pipe()
             go, done = context.Semaphore(0), context.Semaphore(0)
             buffers = Buffers(*(array[group] for array in self._out))
-            arguments = (env_fns[group], self._actions[group], buffers, theirs, go, done)
+            arguments = (env_fns[group], self._actions[group], buffers, theirs, go, done, os.getpid())
             process = context.Process(target=_work, args=arguments, daemon=True)
             process.start()
             theirs.close()
@@ -113,16 +113,21 @@ class AsyncVector(Vector):
 
 
 def _work(
-    env_fns: Sequence[EnvFn], actions: Array, out: Buffers, pipe: Connection, go: Semaphore, done: Semaphore
+    env_fns: Sequence[EnvFn],
+    actions: Array,
+    out: Buffers,
+    pipe: Connection,
+    go: Semaphore,
+    done: Semaphore,
+    parent: int,
 ) -> None:
     """A worker's life: after each `go` it resets if the pipe says so, else steps; then it says `done`."""
-    parent = os.getppid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which closes the workers
     try:
         envs = [make() for make in env_fns]
         while True:
             while not go.acquire(timeout=LIVENESS_SECONDS):
-                if os.getppid() != parent:  # killed: nothing will ever come
+                if os.getppid() != parent:  # it was killed: nothing will ever come
                     return
             if not pipe.poll():
                 step_each(envs, actions, out)
