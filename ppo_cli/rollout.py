@@ -43,7 +43,7 @@ class Rollout:
         self.terminated = torch.zeros((n_steps, n_envs), dtype=torch.bool)
         self.truncated = torch.zeros((n_steps, n_envs), dtype=torch.bool)
         self.valid = torch.ones((n_steps, n_envs), dtype=torch.bool)
-        # numpy views of the same memory: writing a row through them costs a tenth of a tensor assignment
+        # numpy views of the same memory: writing a row through them is cheaper than a tensor assignment
         self._views = [
             buffer.numpy()
             for buffer in (

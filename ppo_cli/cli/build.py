@@ -27,7 +27,7 @@ from ppo_cli.schedules import Schedule
 
 logger = logging.getLogger(__name__)
 
-COMPILE_REPAYS = 5_000  # minibatch steps from which compiling (a quarter of a minute, once) saves time in all
+COMPILE_REPAYS = 5_000  # minibatch steps from which compiling (about 25 s, once) saves time in all
 
 
 def check_environment(config: Config) -> tuple[Config, str | None]:
