@@ -1,10 +1,11 @@
-"""The policy's forward pass in NumPy, where calling PyTorch costs more than the arithmetic.
+"""Acting in NumPy, where calling PyTorch costs more than the arithmetic.
 
 Between two steps of an environment the caches are cold, and PyTorch's operators cost more than their
 arithmetic; docs/performance.md has the figures.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,29 +13,32 @@ import torch
 from torch import Tensor, nn
 
 from ppo_cli.actor_critic import ActorCritic, FlattenEncoder, GaussianHead
+from ppo_cli.distributions import Bernoulli, Categorical, DiagonalGaussian, Distribution, MultiCategorical
 
 Array = npt.NDArray[np.float32]
-LogitsFn = Callable[[Array], Array]
+Actor = Callable[[Array, Array], npt.NDArray[Any]]
+OutputsFn = Callable[[Array], Array]
 
 # Largest product (rows x fan-in x fan-out) of a layer: above it NumPy's BLAS would start threads of its own,
 # and the arithmetic outweighs the calls.
 LARGEST_PRODUCT = 2**18
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+ACTIVATIONS: dict[str, Callable[[Array, Array], Array]] = {
     "tanh": np.tanh,
-    "relu": lambda x: np.maximum(x, np.float32(0)),
+    "relu": lambda x, out: np.maximum(x, np.float32(0), out=out),
 }
 
 
-def numpy_policy(model: ActorCritic, n_rows: int) -> LogitsFn | None:
-    """`ActorCritic.policy` for ``n_rows`` observations as a NumPy function that reads the live weights.
+def numpy_actor(model: ActorCritic, distribution: Distribution, n_rows: int) -> Actor | None:
+    """Policy and sampling for ``n_rows`` observations as a NumPy function that reads the live weights.
 
     Args:
         model: the network; its parameters may change in place afterwards.
+        distribution: of the environment's action space.
         n_rows: number of environments N.
 
     Returns:
-        A function from float32 observations [N, F] to logits [N, P], or None where the network is not a
-        small perceptron over vectors on the CPU, whose head needs its features for nothing else.
+        A function from float32 observations [N, F] and the distribution's noise [N, ...] to actions
+        [N, *action_shape], or None where the network is not a small perceptron over vectors on the CPU.
     """
     head = model.policy_head
     linear = head.linear if isinstance(head, GaussianHead) else head
@@ -46,23 +50,51 @@ def numpy_policy(model: ActorCritic, n_rows: int) -> LogitsFn | None:
     activation = ACTIVATIONS.get(model.trunk.activation_name)
     if activation is None or max(n_rows * layer.weight.numel() for layer in layers) > LARGEST_PRODUCT:
         return None
-    *hidden, (head_weight, head_bias) = [(_view(layer.weight).T, _view(layer.bias)) for layer in layers]
-    log_std = _view(head.log_std) if isinstance(head, GaussianHead) else None
-
-    def logits(observations: Array) -> Array:
-        x = observations
-        for weight, bias in hidden:
-            x = activation(x @ weight + bias)
-        outputs: Array = x @ head_weight + head_bias
-        if log_std is None:
-            return outputs
-        return np.concatenate([outputs, np.broadcast_to(log_std, outputs.shape)], axis=-1)
-
+    outputs = _perceptron(layers, activation, n_rows)
     probe = torch.linspace(-1, 1, n_rows * model.encoder.size).view(n_rows, -1)
     with torch.no_grad():
-        expected = model.policy(probe).numpy()
-    # a network that has learnt something this function does not know acts through PyTorch
-    return logits if np.allclose(logits(probe.numpy()), expected, rtol=1e-3, atol=1e-5) else None
+        expected = model.policy(probe)[:, : linear.out_features].numpy()
+    if not np.allclose(outputs(probe.numpy()), expected, rtol=1e-3, atol=1e-5):
+        return None  # the network does something that this function does not know
+    sample = _sampler(distribution, _view(head.log_std) if isinstance(head, GaussianHead) else None)
+    return lambda observations, noise: sample(outputs(observations), noise)
+
+
+def _perceptron(
+    layers: list[nn.Linear], activation: Callable[[Array, Array], Array], n_rows: int
+) -> OutputsFn:
+    """Linear layers with an activation between them; the result is overwritten by the next call."""
+    *hidden, (head_weight, head_bias, head_out) = [
+        (_view(layer.weight).T, _view(layer.bias), np.empty((n_rows, layer.out_features), np.float32))
+        for layer in layers
+    ]
+
+    def outputs(observations: Array) -> Array:
+        x = observations
+        for weight, bias, out in hidden:
+            np.dot(x, weight, out=out)
+            np.add(out, bias, out=out)
+            x = activation(out, out)
+        np.dot(x, head_weight, out=head_out)
+        return np.add(head_out, head_bias, out=head_out)
+
+    return outputs
+
+
+def _sampler(distribution: Distribution, log_std: Array | None) -> Actor:
+    """The distribution's `sample` in NumPy, of the policy head's linear outputs and the noise."""
+    if isinstance(distribution, Categorical):
+        return lambda logits, noise: (logits + noise).argmax(-1)
+    if isinstance(distribution, MultiCategorical):
+        cuts = np.cumsum(distribution.nvec)[:-1]
+        return lambda logits, noise: np.stack(
+            [part.argmax(-1) for part in np.split(logits + noise, cuts, -1)], -1
+        )
+    if isinstance(distribution, Bernoulli):
+        return lambda logits, noise: (logits + noise > 0).astype(np.float32)
+    if isinstance(distribution, DiagonalGaussian) and log_std is not None:
+        return lambda means, noise: means + np.exp(log_std) * noise
+    raise TypeError(f"no sampler for {type(distribution).__name__}")
 
 
 def _view(parameter: Tensor) -> Array:

@@ -4,14 +4,16 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Generator, Tensor
 from torch.func import functional_call
 
 from ppo_cli import losses
-from ppo_cli.acting import numpy_policy
+from ppo_cli.acting import numpy_actor
 from ppo_cli.actor_critic import ActorCritic, StateDependentHead
 from ppo_cli.advantages import explained_variance, gae, normalize_advantages
 from ppo_cli.compiled import Library, compile_function
@@ -230,7 +232,7 @@ class PPOAgent:
         self._action_generator = action_generator
         self._minibatch_generator = minibatch_generator
         self._params = flatten_parameters(model)
-        self._numpy_policy = numpy_policy(model, n_envs)
+        self._numpy_actor = numpy_actor(model, distribution, n_envs)
         self.optimizer = adam_init(self._params)
         self.compiled = compile_cache is not None
         step = make_step(model, distribution, hyper)
@@ -248,16 +250,17 @@ class PPOAgent:
         """Anneals the entropy coefficient, from exploration to exploitation, for ``progress`` in [0, 1]."""
         self.ent_coef = self.schedules.ent_coef(progress)
 
-    def exploration_noise(self, n_steps: int, n_envs: int) -> Iterator[Tensor]:
+    def exploration_noise(self, n_steps: int, n_envs: int) -> Iterator[Any]:
         """The noise of each step of a rollout, drawn from the agent's own generator.
 
         Yields:
-            T tensors [N, ...] for `act`. With gSDE each is N exploration matrices [N, F, A], drawn anew every
-            ``sde_sample_freq`` steps, or once a rollout where that is -1.
+            T times what `act` takes as noise, [N, ...]. With gSDE that is N exploration matrices [N, F, A],
+            drawn anew every ``sde_sample_freq`` steps, or once a rollout where that is -1.
         """
         head = self.model.policy_head
         if not isinstance(head, StateDependentHead):
-            yield from self.distribution.noise((n_steps, n_envs), self._action_generator).to(self.device)
+            noise = self.distribution.noise((n_steps, n_envs), self._action_generator)
+            yield from noise.to(self.device) if self._numpy_actor is None else noise.numpy()
             return
         period = self.hyper.sde_sample_freq if self.hyper.sde_sample_freq > 0 else n_steps
         for t in range(n_steps):
@@ -266,13 +269,21 @@ class PPOAgent:
                 noise = noise.to(self.device)
             yield noise
 
+    def act(self, obs: npt.NDArray[Any], noise: Any) -> npt.NDArray[Any]:  # noqa: ANN401
+        """Actions sampled from the policy, [N, *action_shape].
+
+        Args:
+            obs: observations as the rollout stores them, [N, *shape].
+            noise: one step's item of `exploration_noise`.
+        """
+        if self._numpy_actor is not None and obs.dtype == np.float32:
+            return self._numpy_actor(obs, noise)
+        return self._act_in_torch(torch.from_numpy(obs), torch.as_tensor(noise, device=self.device))
+
     @torch.inference_mode()
-    def act(self, obs: Tensor, noise: Tensor) -> Tensor:
-        """Actions sampled from the policy, [N, *action_shape], for observations [N, *shape]."""
-        if self._numpy_policy is not None and obs.dtype == torch.float32:
-            return self.distribution.sample(torch.from_numpy(self._numpy_policy(obs.numpy())), noise)
+    def _act_in_torch(self, obs: Tensor, noise: Tensor) -> npt.NDArray[Any]:
         logits, noise = self.model.explore(obs.to(self.device), noise)
-        return self.distribution.sample(logits, noise).cpu()
+        return self.distribution.sample(logits, noise).cpu().numpy()
 
     @torch.inference_mode()
     def compute_gae(self, rollout: Rollout) -> Batch:

@@ -1,59 +1,163 @@
-"""The minibatch step compiled ahead of time into one library, kept in a cache across runs.
+"""The minibatch step as one library: compiled ahead of time and kept in a cache, or a CUDA graph.
 
 The step is traced to a graph of primitive operators, backward pass and Adam included, and Inductor makes one
 C++ library of it. Calling that has none of the checks that `torch.compile` makes at every call, which for
-small networks take as long as the arithmetic, and loading it takes hundredths of a second.
+small networks take as long as the arithmetic. A library that is found again is loaded without importing the
+compiler, in hundredths of a second.
 """
 
 import hashlib
 import os
 import platform
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import TorchDispatchMode
 
 Function = Callable[..., tuple[Tensor, ...]]
 Library = Callable[[list[Tensor]], Sequence[Tensor]]
+
+# Half of the time that Inductor takes by default goes to what one library does not repay: headers compiled
+# beforehand, debug lines, and trying out whether the compiler knows the processor's instructions.
+QUICK = {
+    "aot_inductor.precompile_headers": False,
+    "aot_inductor.enable_line_tables": False,
+    "cpp.vec_isa_ok": True,
+}
 
 
 def compile_function(function: Function, examples: Sequence[Tensor], cache: Path) -> Library:
     """A library that computes what ``function`` does for inputs of the examples' shapes.
 
+    On a GPU that is a CUDA graph, captured anew in each run, rather than compiled code.
+
     Args:
         function: takes tensors, returns a tuple of tensors; its control flow must not depend on their values.
         examples: inputs whose shapes, dtypes and device are those of every later call.
-        cache: folder of compiled libraries, found again by graph, shapes, versions and processor.
+        cache: folder of compiled libraries, found again by operations, shapes, versions and processor.
     """
-    graph = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*examples)
-    package = cache / f"{_fingerprint(graph, examples)}.pt2"
+    if examples[0].is_cuda:
+        return _capture(function, examples)
+    package = cache / f"{_fingerprint(function, examples)}.pt2"
     if not package.exists():
         cache.mkdir(parents=True, exist_ok=True)
         aside = package.with_name(f"{package.stem}-{os.getpid()}.pt2")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # PyTorch's about its own internals
-            exported = torch.export.export(graph, tuple(examples))
-            torch._inductor.aoti_compile_and_package(exported, package_path=str(aside))
+        _compile(function, examples, aside)
         aside.replace(package)  # whole or not at all: jobs of a sweep may compile the same step at once
-    library: Library = torch._inductor.aoti_load_package(str(package)).loader.run
+    # what torch._inductor.aoti_load_package calls, without importing the compiler, which takes seconds
+    loader = torch._C._aoti.AOTIModelPackageLoader(str(package), "model", True, 1, -1)
+    library: Library = loader.run
     return library
 
 
-def _fingerprint(graph: GraphModule, examples: Sequence[Tensor]) -> str:
+def _compile(function: Function, examples: Sequence[Tensor], package: Path) -> None:
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    graph = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*examples)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch's about its own internals
+        exported = torch.export.export(graph, tuple(examples))
+        build = partial(torch._inductor.aoti_compile_and_package, exported, package_path=str(package))
+        try:
+            build(inductor_configs=QUICK)
+        except Exception:  # an option of another PyTorch, or an older compiler than the processor
+            build()
+
+
+def _capture(function: Function, examples: Sequence[Tensor]) -> Library:
+    """The function as one CUDA graph: for small networks launching its kernels one by one is the cost.
+
+    A graph reads and writes fixed memory, so inputs are copied in (unless they are those of the last call,
+    as a rollout's columns are) and results are copied out.
+    """
+    fixed = [example.clone() for example in examples]
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):  # kernels are chosen and memory is allocated at the first calls
+            function(*fixed)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        results = function(*fixed)
+    last: list[Tensor] = [torch.empty(0)] * len(fixed)
+
+    def replay(inputs: list[Tensor]) -> Sequence[Tensor]:
+        for place, given, before in zip(fixed, inputs, last, strict=True):
+            if given is not before:
+                place.copy_(given)
+        last[:] = inputs
+        graph.replay()
+        return [result.clone() for result in results]
+
+    return replay
+
+
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Feeds a hash with every primitive operation that runs, the backward pass's included."""
+
+    def __init__(self, examples: Sequence[Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.sha = hashlib.sha256()
+        self._names = {id(example): name for name, example in enumerate(examples)}
+        self._alive: list[Tensor] = []  # an id is a name only while its tensor lives
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Not: skipping it imports it."""
+        return False
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401
+        """Runs an operation and records its name, its arguments and what it returns."""
+        self.feed([str(func), args, dict(kwargs or {})])
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, (tuple, list)) else [result]:
+            if isinstance(tensor, Tensor):
+                self._name(tensor)
+        return result
+
+    def _name(self, tensor: Tensor) -> None:
+        self._names[id(tensor)] = len(self._names)
+        self._alive.append(tensor)
+
+    def feed(self, value: Any) -> None:  # noqa: ANN401
+        """Hashes a tree of arguments, in which tensors stand for the operations that they come from."""
+        if isinstance(value, (list, tuple)):
+            for item in value:
+                self.feed(item)
+        elif isinstance(value, Mapping):
+            self.feed(list(value.items()))
+        elif not isinstance(value, Tensor):
+            self.sha.update(f"{value!r};".encode())
+        elif id(value) in self._names:
+            self.sha.update(f"%{self._names[id(value)]};".encode())
+        else:  # a constant that the function holds
+            self.sha.update(f"{value.dtype}{tuple(value.shape)}".encode())
+            self.sha.update(value.detach().cpu().numpy().tobytes())
+            self._name(value)
+
+
+def _fingerprint(function: Function, examples: Sequence[Tensor]) -> str:
     """What the compiled library depends on, as a file name."""
-    sha = hashlib.sha256(graph.code.encode())
-    constants = [*graph.named_buffers(), *graph.named_parameters()]
-    for _, constant in sorted(constants, key=lambda item: item[0]):
-        sha.update(constant.detach().cpu().numpy().tobytes())
+    with _Recorder(examples) as recorder:
+        results = function(*examples)
+    recorder.feed(results)
     facts: list[Any] = [(tuple(e.shape), e.stride(), e.dtype, e.device.type) for e in examples]
     facts += [torch.__version__, torch.get_num_threads(), platform.machine(), _processor()]
-    sha.update(repr(facts).encode())
-    return sha.hexdigest()[:32]
+    recorder.sha.update(repr(facts).encode())
+    name: str = recorder.sha.hexdigest()[:32]
+    return name
 
 
 def _processor() -> str:

@@ -12,12 +12,9 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional, Union, get_type_hints
 
-import torch
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
-
-from ppo_cli.actor_critic import ACTIVATIONS
 
 if TYPE_CHECKING:
     Integer = int
@@ -168,7 +165,7 @@ RANGES = {
 CHOICES = {
     "vectorization": ("auto", "sync", "async", "envpool"),
     **{f"anneal.{knob}.shape": ("linear", "cosine", "exponential") for knob in ANNEALED},
-    "network.activation": tuple(ACTIVATIONS),
+    "network.activation": ("tanh", "relu", "leaky_relu", "elu", "gelu", "silu"),
 }
 
 
@@ -300,6 +297,12 @@ def _integer(key: str, value: Any) -> Any:  # noqa: ANN401
     return int(value) if isinstance(value, float) else value
 
 
+def _cuda_devices() -> int:
+    import torch  # late: it takes longer to import than an error should to appear
+
+    return torch.cuda.device_count()
+
+
 def _check_across(config: Config) -> None:
     if not config.env.id:
         raise ConfigError("env.id is empty: type env=ID, or env.id=ID for an id without its preset")
@@ -312,10 +315,8 @@ def _check_across(config: Config) -> None:
     kind, _, index = config.device.partition(":")
     if kind not in ("auto", "cpu", "cuda") or (index and not (kind == "cuda" and index.isdigit())):
         raise ConfigError(f"device={config.device}: expected auto, cpu, cuda or cuda:N")
-    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
-        raise ConfigError(
-            f"device={config.device}: PyTorch sees {torch.cuda.device_count()} CUDA devices; use cpu or auto"
-        )
+    if kind == "cuda" and int(index or 0) >= (count := _cuda_devices()):
+        raise ConfigError(f"device={config.device}: PyTorch sees {count} CUDA devices; use cpu or auto")
     for name in ANNEALED:
         anneal: AnnealConfig = getattr(config.anneal, name)
         start = getattr(config, name)

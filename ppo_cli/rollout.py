@@ -1,7 +1,7 @@
 """What a rollout holds, [T, N, ...], and how it is cut into minibatches."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -43,18 +43,10 @@ class Rollout:
         self.terminated = torch.zeros((n_steps, n_envs), dtype=torch.bool)
         self.truncated = torch.zeros((n_steps, n_envs), dtype=torch.bool)
         self.valid = torch.ones((n_steps, n_envs), dtype=torch.bool)
-        # numpy views of the same memory: writing a row through them is cheaper than a tensor assignment
-        self._views = [
-            buffer.numpy()
-            for buffer in (
-                self.actions,
-                self.rewards,
-                self.terminated,
-                self.truncated,
-                self.valid,
-                self.observations,
-            )
-        ]
+        # numpy views of the same memory: a row of them is cheaper to read and write than one of a tensor
+        columns = (self.actions, self.rewards, self.terminated, self.truncated, self.valid)
+        self._columns = [column.numpy() for column in columns]
+        self._observations = self.observations.numpy()
         self._final_at: list[tuple[int, int]] = []
         self._final_obs: list[Tensor] = []
 
@@ -75,10 +67,14 @@ class Rollout:
         valid: npt.NDArray[np.bool_],
     ) -> None:
         """Writes step t of all environments, and the observations that step t + 1 acts on, [N, ...]."""
-        *columns, observations = self._views
-        for column, row in zip(columns, (actions, rewards, terminated, truncated, valid), strict=True):
+        self._observations[t + 1] = next_obs
+        for column, row in zip(self._columns, (actions, rewards, terminated, truncated, valid), strict=True):
             column[t] = row
-        observations[t + 1] = next_obs
+
+    def acting_on(self, t: int) -> npt.NDArray[Any]:
+        """The observations that step t acts on, a view [N, *shape]."""
+        observations: npt.NDArray[Any] = self._observations[t]
+        return observations
 
     def add_final(self, t: int, env: int, final_obs: npt.NDArray[np.generic]) -> None:
         """Keeps the observation [*shape] in which an environment's episode ended at step t."""

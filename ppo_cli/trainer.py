@@ -57,7 +57,7 @@ class Collector:
         rollout.begin()
         everywhere = np.ones(rollout.n_envs, np.bool_)
         for t, noise in enumerate(agent.exploration_noise(rollout.n_steps, rollout.n_envs)):
-            actions = agent.act(rollout.observations[t], noise).numpy()
+            actions = agent.act(rollout.acting_on(t), noise)
             next_obs, rewards, terminated, truncated, info = self.envs.step(self.to_env(actions))
             dones = terminated | truncated
             valid = new = everywhere

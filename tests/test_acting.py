@@ -1,4 +1,4 @@
-"""NumPy's forward pass of the policy: the same logits, live weights, and only where it applies."""
+"""Acting in NumPy: the same actions, live weights, and only where it applies."""
 
 import gymnasium as gym
 import numpy as np
@@ -7,8 +7,9 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from ppo_cli.acting import numpy_policy
+from ppo_cli.acting import numpy_actor
 from ppo_cli.actor_critic import make_actor_critic
+from ppo_cli.distributions import make_distribution
 
 VECTOR = spaces.Box(-1, 1, (5,), np.float32)
 ACTIONS = [
@@ -22,15 +23,20 @@ ACTIONS = [
 @pytest.mark.parametrize("actions", ACTIONS, ids=str)
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 @pytest.mark.parametrize("hidden", [(), (8,), (16, 7)])
-def test_the_logits_are_those_of_the_network(actions: gym.Space, activation: str, hidden: tuple) -> None:
+def test_the_actions_are_those_of_the_network(actions: gym.Space, activation: str, hidden: tuple) -> None:
     model = make_actor_critic(VECTOR, actions, hidden_sizes=hidden, activation=activation, ortho_init=False)
-    policy = numpy_policy(model, 6)
-    obs = torch.randn(6, 5)
-    np.testing.assert_allclose(policy(obs.numpy()), model.policy(obs).detach(), rtol=1e-4, atol=1e-6)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.1)
-    np.testing.assert_allclose(policy(obs.numpy()), model.policy(obs).detach(), rtol=1e-4, atol=1e-6)
+    distribution = make_distribution(actions)
+    actor = numpy_actor(model, distribution, 6)
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        obs, noise = torch.randn(6, 5, generator=generator), distribution.noise((6,), generator)
+        with torch.no_grad():
+            expected = distribution.sample(model.policy(obs), noise).numpy()
+            found = actor(obs.numpy(), noise.numpy())
+            for parameter in model.parameters():
+                parameter.add_(0.05)
+        assert found.dtype == expected.dtype
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +51,8 @@ def test_the_logits_are_those_of_the_network(actions: gym.Space, activation: str
     ids=["one-hot", "matrix", "gsde", "gelu", "wide"],
 )
 def test_everything_else_acts_through_torch(observations: gym.Space, actions: gym.Space, knobs: dict) -> None:
-    assert numpy_policy(make_actor_critic(observations, actions, **knobs), 6) is None
+    model = make_actor_critic(observations, actions, **knobs)
+    assert numpy_actor(model, make_distribution(actions), 6) is None
 
 
 def test_a_network_that_it_does_not_reproduce_acts_through_torch() -> None:
@@ -53,4 +60,4 @@ def test_a_network_that_it_does_not_reproduce_acts_through_torch() -> None:
     model.trunk.register_forward_hook(
         lambda _module, _inputs, output: nn.functional.layer_norm(output, (64,))
     )
-    assert numpy_policy(model, 6) is None
+    assert numpy_actor(model, make_distribution(spaces.Discrete(2)), 6) is None

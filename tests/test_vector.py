@@ -56,7 +56,7 @@ def test_seeds_as_gymnasium_takes_them():
 
 
 class Faulty(gym.Env):
-    """Raises, or ends its process, at the fifth step."""
+    """Raises, or ends its process, at the fifth step; or, where ``kill`` is None, does neither."""
 
     observation_space = gym.spaces.Box(-1, 1, (1,))
     action_space = gym.spaces.Discrete(2)
@@ -72,14 +72,14 @@ class Faulty(gym.Env):
         self.t += 1
         if self.t == 5 and self.kill:
             os._exit(9)
-        if self.t == 5:
+        if self.t == 5 and self.kill is False:
             raise ArithmeticError("the fifth step is cursed")
         return np.zeros(1, np.float32), 0.0, False, False, {}
 
 
 @pytest.mark.parametrize(("kill", "said"), [(False, "the fifth step is cursed"), (True, "died")])
 def test_a_fault_in_a_worker_reaches_the_caller(kill, said):
-    envs = AsyncVector([lambda: Faulty(kill)] * 2, 2)
+    envs = AsyncVector([lambda: Faulty(None), lambda: Faulty(kill)], 2)
     envs.reset(seed=0)
     with pytest.raises(WorkerError, match=said):
         for _ in range(5):
@@ -90,7 +90,7 @@ def test_a_fault_in_a_worker_reaches_the_caller(kill, said):
 def test_workers_end_with_their_parent():
     program = (
         "import os\nfrom ppo_cli.envs.make import env_fn\nfrom ppo_cli.envs.workers import AsyncVector\n"
-        "envs = AsyncVector([env_fn('CartPole-v1')] * 2, 2)\n"
+        "envs = AsyncVector([env_fn('CartPole-v1')] * 3, 3)\n"
         "print(*[worker[0].pid for worker in envs._workers], flush=True)\nos.kill(os.getpid(), 9)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)

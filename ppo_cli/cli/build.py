@@ -124,10 +124,8 @@ def decide_compile(config: Config) -> bool:
         wanted = iterations * config.n_epochs * minibatches >= COMPILE_REPAYS
     else:
         wanted = bool(config.compile)
-    if wanted and config.device.startswith("cuda"):
-        logger.warning("compile is for the CPU: on device=%s the update runs uncompiled", config.device)
-        return False
-    if wanted and not any(shutil.which(compiler) for compiler in ("g++", "clang++", "cl")):
+    on_cpu = not config.device.startswith("cuda")
+    if wanted and on_cpu and not any(shutil.which(compiler) for compiler in ("g++", "clang++", "cl")):
         logger.warning(
             "no C++ compiler found: the update runs uncompiled, with other rounding and more slowly"
         )

@@ -56,6 +56,17 @@ def allocate(space: gym.Space[Any], n: int) -> Buffers:
     )
 
 
+def reset_each(
+    envs: Sequence["gym.Env[Any, Any]"],
+    seeds: Sequence[int | None],
+    options: dict[str, Any] | None,
+    out: Buffers,
+) -> None:
+    """Starts a new episode in each environment with its seed."""
+    for i, (env, seed) in enumerate(zip(envs, seeds, strict=True)):
+        out.observations[i], _ = env.reset(seed=seed, options=options)
+
+
 def step_each(envs: Sequence["gym.Env[Any, Any]"], actions: Array, out: Buffers) -> None:
     """Steps environments one after the other; one whose episode ends starts its next at once."""
     observations, rewards, terminations, truncations, final_obs = out
@@ -108,8 +119,7 @@ class SyncVector(Vector):
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Array, dict[str, Any]]:
         """Starts a new episode in each environment, with a seed each."""
-        for i, (env, env_seed) in enumerate(zip(self.envs, seed_list(seed, self.num_envs), strict=True)):
-            self._out.observations[i], _ = env.reset(seed=env_seed, options=options)
+        reset_each(self.envs, seed_list(seed, self.num_envs), options, self._out)
         return self._out.observations, {}
 
     def step(self, actions: Array) -> StepResult:

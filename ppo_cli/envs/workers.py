@@ -16,7 +16,7 @@ import gymnasium as gym
 import numpy as np
 
 from ppo_cli.envs.make import EnvFn
-from ppo_cli.envs.vector import Array, Buffers, StepResult, Vector, seed_list, step_each
+from ppo_cli.envs.vector import Array, Buffers, StepResult, Vector, reset_each, seed_list, step_each
 
 LIVENESS_SECONDS = 1.0  # between looks at whether the silent other side is still alive
 
@@ -26,19 +26,20 @@ class WorkerError(RuntimeError):
 
 
 class AsyncVector(Vector):
-    """Steps groups of environments in parallel processes.
+    """Steps groups of environments in parallel processes, of which this one is the first.
 
     Each worker owns a contiguous group and reads actions from, and writes results to, memory shared with
-    this process; a semaphore each way says that they are there. Environments get the same seeds and the same
-    actions as in `SyncVector`, so the results are the same.
+    this process; a semaphore each way says that they are there. This process steps a group of its own
+    meanwhile, rather than sleeping through a switch in each direction. Environments get the same seeds and
+    the same actions as in `SyncVector`, so the results are the same.
     """
 
-    def __init__(self, env_fns: Sequence[EnvFn], n_workers: int) -> None:
+    def __init__(self, env_fns: Sequence[EnvFn], n_processes: int) -> None:
         """Starts the workers.
 
         Args:
             env_fns: one constructor an environment.
-            n_workers: number of processes, at most one an environment.
+            n_processes: number of processes, this one included; at most one an environment.
 
         Raises:
             ValueError: the system can't fork processes.
@@ -47,17 +48,18 @@ class AsyncVector(Vector):
             raise ValueError(
                 "vectorization=async needs a system that forks processes; use vectorization=sync"
             )
-        env = env_fns[0]()
-        super().__init__(len(env_fns), env.observation_space, env.action_space)
-        env.close()
-        n = self.num_envs
+        n = len(env_fns)
+        own, *groups = (slice(int(group[0]), int(group[-1]) + 1) for group in _split(n, n_processes))
+        self._envs = [make() for make in env_fns[own]]
+        super().__init__(n, self._envs[0].observation_space, self._envs[0].action_space)
         self._out = _shared_buffers(self.single_observation_space, n)
         sample = np.asarray(self.action_space.sample())
         self._actions = _shared(sample.shape, sample.dtype)
         context = mp.get_context("fork")  # what `RawArray` is shared through
+        self._own = own
+        self._own_buffers = Buffers(*(array[own] for array in self._out))
         self._workers = []
-        for indices in np.array_split(np.arange(n), n_workers):
-            group = slice(int(indices[0]), int(indices[-1]) + 1)
+        for group in groups:
             ours, theirs = context.Pipe()
             go, done = context.Semaphore(0), context.Semaphore(0)
             buffers = Buffers(*(array[group] for array in self._out))
@@ -72,9 +74,11 @@ class AsyncVector(Vector):
     ) -> tuple[Array, dict[str, Any]]:
         """Starts a new episode in each environment, with a seed each."""
         seeds = seed_list(seed, self.num_envs)
-        for _process, group, pipe, _go, _done in self._workers:
+        for _process, group, pipe, go, _done in self._workers:
             pipe.send((seeds[group], options))
-        self._run()
+            go.release()
+        reset_each(self._envs, seeds[self._own], options, self._own_buffers)
+        self._wait()
         return self._out.observations, {}
 
     def step(self, actions: Array) -> StepResult:
@@ -84,12 +88,13 @@ class AsyncVector(Vector):
             WorkerError: an environment raised, or a worker died; with what the worker printed.
         """
         self._actions[:] = actions
-        self._run()
-        return self._result(self._out)
-
-    def _run(self) -> None:
         for *_, go, _done in self._workers:
             go.release()
+        step_each(self._envs, actions[self._own], self._own_buffers)
+        self._wait()
+        return self._result(self._out)
+
+    def _wait(self) -> None:
         for process, group, pipe, _go, done in self._workers:
             while not done.acquire(timeout=LIVENESS_SECONDS):
                 if not process.is_alive():
@@ -101,7 +106,7 @@ class AsyncVector(Vector):
                 raise WorkerError(f"environments {group.start} to {group.stop - 1}: {pipe.recv()}")
 
     def close_extras(self, **_: object) -> None:
-        """Ends the workers."""
+        """Ends the workers and closes this process's own environments."""
         for process, _group, pipe, go, _done in self._workers:
             with contextlib.suppress(OSError):
                 pipe.send(None)
@@ -110,6 +115,8 @@ class AsyncVector(Vector):
             if process.is_alive():
                 process.terminate()
             pipe.close()
+        for env in self._envs:
+            env.close()
 
 
 def _work(
@@ -136,8 +143,7 @@ def _work(
                 if seeds[0] is not None:  # for environments that draw from the global generators
                     random.seed(seeds[0])
                     np.random.seed(seeds[0])
-                for i, (env, seed) in enumerate(zip(envs, seeds, strict=True)):
-                    out.observations[i], _ = env.reset(seed=seed, options=options)
+                reset_each(envs, seeds, options, out)
             else:
                 break
             done.release()
@@ -146,6 +152,10 @@ def _work(
     except Exception:  # whatever an environment raises is the parent's to report
         pipe.send(traceback.format_exc())
         done.release()
+
+
+def _split(n: int, n_processes: int) -> list[Array]:
+    return np.array_split(np.arange(n), n_processes)
 
 
 def _shared(shape: tuple[int, ...], dtype: Any) -> Array:  # noqa: ANN401 - NumPy's own freedom of dtypes
