@@ -1,7 +1,7 @@
 """PPOAgent: acts, estimates advantages and updates the network."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -351,6 +351,21 @@ class PPOAgent:
             "action_generator": self._action_generator.get_state(),
             "minibatch_generator": self._minibatch_generator.get_state(),
         }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Sets all that `state_dict` stores.
+
+        Raises:
+            RuntimeError: the weights are those of another network.
+        """
+        self.model.load_state_dict(state["model"])
+        self.optimizer = AdamState(**{name: t.to(self.device) for name, t in state["optimizer"].items()})
+        self._action_generator.set_state(state["action_generator"])
+        self._minibatch_generator.set_state(state["minibatch_generator"])
+
+    def is_finite(self) -> bool:
+        """Whether no weight is NaN or infinite."""
+        return bool(torch.isfinite(self._params).all())
 
 
 def flatten_parameters(model: ActorCritic) -> Tensor:

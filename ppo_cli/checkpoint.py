@@ -3,6 +3,7 @@
 import hashlib
 import os
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-FORMAT = 1
+FORMAT = 2
 
 
 class CheckpointError(ValueError):
@@ -40,6 +41,17 @@ def save_checkpoint(path: Path, payload: dict[str, Any]) -> None:
         aside.unlink(missing_ok=True)
 
 
+def link_checkpoint(path: Path, name: str) -> None:
+    """Makes ``name`` in its folder another name of a checkpoint, at once; a copy where links can't be."""
+    aside = path.with_name(f".{name}.tmp")
+    aside.unlink(missing_ok=True)
+    try:
+        os.link(path, aside)
+    except OSError:
+        shutil.copyfile(path, aside)
+    aside.replace(path.with_name(name))
+
+
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Reads a checkpoint onto the CPU. No code in the file is ever run.
 
@@ -58,12 +70,48 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(f"{path} is not a readable checkpoint: {reason}") from error
     version = payload.get("format") if isinstance(payload, dict) else None
+    if isinstance(version, int) and version > FORMAT:
+        raise CheckpointError(
+            f"{path} has format {version}, from a newer ppo-cli; this one reads up to {FORMAT}: upgrade it"
+        )
     if not isinstance(version, int) or version != FORMAT or "sha256" not in payload:
         raise CheckpointError(f"{path} is not a ppo-cli checkpoint of format {FORMAT}")
     expected = payload.pop("sha256")
     if _digest(payload) != expected:
         raise CheckpointError(f"{path} is damaged: its contents do not have the checksum written with them")
     return payload
+
+
+def keep_newest(folder: Path, keep: int) -> None:
+    """Deletes all numbered checkpoints of a folder but the ``keep`` newest."""
+    for path in numbered(folder)[keep:]:
+        path.unlink()
+
+
+def numbered(folder: Path) -> list[Path]:
+    """The checkpoints ``<steps>.pt`` of a folder, newest first."""
+    found = [path for path in folder.glob("*.pt") if path.stem.isdigit()]
+    return sorted(found, key=lambda path: int(path.stem), reverse=True)
+
+
+def load_newest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
+    """The newest intact checkpoint of a folder.
+
+    Returns:
+        It, or None where there is none at all; and a line on each newer one that is damaged.
+
+    Raises:
+        CheckpointError: there are checkpoints, and none is intact.
+    """
+    damage: list[str] = []
+    for path in numbered(folder):
+        try:
+            return load_checkpoint(path), damage
+        except CheckpointError as error:  # noqa: PERF203 - each file fails on its own
+            damage.append(str(error))
+    if damage:
+        raise CheckpointError(damage[0])
+    return None, damage
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - any tree of plain values
@@ -106,6 +154,7 @@ def _feed(sha: Any, value: Any) -> None:  # noqa: ANN401
         sha.update(b"end;")
     elif isinstance(value, Tensor):
         sha.update(f"tensor:{value.dtype}:{tuple(value.shape)};".encode())
-        sha.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        if value.numel():
+            sha.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     else:
         sha.update(f"{type(value).__name__}:{value!r};".encode())

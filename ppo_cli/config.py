@@ -51,6 +51,8 @@ class EnvConfig:
 
     id: str = MISSING
     kwargs: dict[str, Any] = MISSING
+    timeout: float = MISSING
+    on_error: str = MISSING
 
 
 @dataclass
@@ -102,6 +104,14 @@ class EvalConfig:
 
 
 @dataclass
+class CheckpointConfig:
+    """What is kept of a run while it goes on."""
+
+    every: Union[Integer, str] = MISSING  # noqa: UP007
+    keep: Integer = MISSING
+
+
+@dataclass
 class Config:
     """Every knob; `conf/config.yaml` says what each means."""
 
@@ -132,6 +142,7 @@ class Config:
     threads: Union[Integer, str] = MISSING  # noqa: UP007
     compile: Union[bool, str] = MISSING  # noqa: UP007
     eval: EvalConfig = field(default_factory=EvalConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 
 
 ANNEALED = ("learning_rate", "clip_ratio", "ent_coef", "vf_coef")
@@ -161,8 +172,12 @@ RANGES = {
     "eval.episodes": _NON_NEGATIVE,
     "eval.seed": _NON_NEGATIVE,
     "eval.max_steps": _AT_LEAST_ONE,
+    "env.timeout": Range(0, math.inf, open_low=True),
+    "checkpoint.every": _AT_LEAST_ONE,
+    "checkpoint.keep": _AT_LEAST_ONE,
 }
 CHOICES = {
+    "env.on_error": ("stop", "restart"),
     "vectorization": ("auto", "sync", "async", "envpool"),
     **{f"anneal.{knob}.shape": ("linear", "cosine", "exponential") for knob in ANNEALED},
     "network.activation": ("tanh", "relu", "leaky_relu", "elu", "gelu", "silu"),
@@ -308,10 +323,15 @@ def _check_across(config: Config) -> None:
         raise ConfigError("env.id is empty: type env=ID, or env.id=ID for an id without its preset")
     if config.sde_sample_freq == 0:
         raise ConfigError("sde_sample_freq=0: expected at least 1, or -1 for once a rollout")
-    for name, allowed in (("threads", "an integer"), ("compile", "true, false")):
-        value = getattr(config, name)
+    for name, value, allowed in (
+        ("threads", config.threads, "an integer"),
+        ("compile", config.compile, "true, false"),
+        ("checkpoint.every", config.checkpoint.every, "an integer"),
+    ):
         if isinstance(value, str) and value != "auto":
             raise ConfigError(f"{name}={value}: expected {allowed} or auto")
+    if config.env.on_error == "restart" and config.vectorization == "envpool":
+        raise ConfigError("env.on_error=restart: EnvPool's environments can't be restarted; use stop")
     kind, _, index = config.device.partition(":")
     if kind not in ("auto", "cpu", "cuda") or (index and not (kind == "cuda" and index.isdigit())):
         raise ConfigError(f"device={config.device}: expected auto, cpu, cuda or cuda:N")

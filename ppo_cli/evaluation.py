@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from ppo_cli.envs.make import EnvFn
@@ -39,7 +40,13 @@ class Evaluation:
 
 
 def evaluate(
-    policy: Policy, make: EnvFn, episodes: int, seed: int, deterministic: bool, max_steps: int = 27_000
+    policy: Policy,
+    make: EnvFn,
+    episodes: int,
+    seed: int,
+    deterministic: bool,
+    max_steps: int = 27_000,
+    pulse: npt.NDArray[np.int64] | None = None,
 ) -> Evaluation:
     """Runs ``episodes`` episodes, each with a seed of its own derived from ``seed``.
 
@@ -52,7 +59,9 @@ def evaluate(
         seed: the evaluation's own seed.
         deterministic: take the most probable action rather than a sample.
         max_steps: length at which an episode is cut, for environments without a time limit.
+        pulse: one integer that is odd while an environment steps, for a watchdog.
     """
+    pulse = np.zeros(1, np.int64) if pulse is None else pulse
     seeds = spawn_seeds(seed, "eval", episodes)
     generator = None if deterministic else torch.Generator().manual_seed(spawn_seeds(seed, "action", 1)[0])
     returns = [0.0] * episodes
@@ -68,7 +77,9 @@ def evaluate(
         observations = np.asarray([obs for _, obs in running.values()], dtype)
         actions = to_env(policy.act(observations, generator))
         for (slot, (episode, _)), action in zip(list(running.items()), actions, strict=True):
+            pulse[0] += 1
             obs, reward, terminated, truncated, _ = envs[slot].step(action)
+            pulse[0] += 1
             returns[episode] += float(reward)
             lengths[episode] += 1
             if terminated or truncated or lengths[episode] >= max_steps:

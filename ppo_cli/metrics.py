@@ -3,18 +3,22 @@
 import csv
 import logging
 import math
+import os
+import socket
 import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
-from torch.utils.tensorboard import SummaryWriter
+from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard.summary import hparams
 from typing_extensions import Self
 
@@ -36,6 +40,7 @@ TAGS = (
     "losses/clipfrac",
     "losses/explained_variance",
     "losses/grad_norm",
+    "charts/env_faults",
     "time/collect",
     "time/update",
 )
@@ -78,6 +83,51 @@ class EpisodeStatistics:
         self.ended_lengths.clear()
         return means
 
+    def forget(self) -> None:
+        """Drops the running episodes, which are cut without having ended."""
+        self._returns[:] = 0.0
+        self._lengths[:] = 0
+
+    def state_dict(self) -> dict[str, npt.NDArray[Any]]:
+        """Return and length of the running episodes so far, as a checkpoint stores them."""
+        return {"returns": self._returns, "lengths": self._lengths}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Sets the running episodes from `state_dict`."""
+        self._returns[:] = state["returns"]
+        self._lengths[:] = state["lengths"]
+
+
+class EventFile:
+    """A TensorBoard event file that is written at once, so that its length can be known and cut back to."""
+
+    def __init__(self, path: Path, length: int | None = None) -> None:
+        """Opens a new file, or goes on behind the first ``length`` bytes of an old one."""
+        self.path = path
+        self._file = path.open("xb" if length is None else "r+b")
+        self._records = RecordWriter(self._file)
+        if length is None:
+            self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
+        else:
+            self._file.truncate(length)
+            self._file.seek(length)
+
+    def add(self, summary: Summary, step: int | None = None) -> None:
+        """Writes one summary."""
+        self._write(Event(wall_time=time.time(), step=step, summary=summary))
+
+    def length(self) -> int:
+        """Bytes so far."""
+        return self._file.tell()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+    def _write(self, event: Event) -> None:
+        self._records.write(event.SerializeToString())
+        self._file.flush()
+
 
 class RunLog:
     """Writes one row of scalars an iteration to TensorBoard and metrics.csv, and shows the progress.
@@ -85,11 +135,28 @@ class RunLog:
     On a terminal there is one live line; elsewhere a plain log line for each twentieth of the run.
     """
 
-    def __init__(self, run_dir: Path, total_timesteps: int) -> None:
-        self._writer = SummaryWriter(str(run_dir))
-        self._csv_file = (run_dir / "metrics.csv").open("w", newline="")
+    def __init__(self, run_dir: Path, total_timesteps: int, lengths: Mapping[str, Any] | None = None) -> None:
+        """Opens the files.
+
+        Args:
+            run_dir: the run's folder.
+            total_timesteps: budget, for the progress line.
+            lengths: from `lengths` of the run that goes on here; what was written after is cut off.
+        """
+        rows = run_dir / "metrics.csv"
+        if lengths is None:
+            name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
+            self._events = EventFile(run_dir / name)
+            self._csv_file = rows.open("w", newline="")
+        else:
+            self._events = EventFile(run_dir / lengths["event_file"], lengths["events"])
+            self._csv_file = rows.open("r+", newline="")
+            self._csv_file.truncate(lengths["csv"])
+            self._csv_file.seek(lengths["csv"])
         self._csv = csv.writer(self._csv_file)
-        self._csv.writerow(["iteration", "step", *TAGS])
+        if lengths is None:
+            self._csv.writerow(["iteration", "step", *TAGS])
+            self._csv_file.flush()
         self._total = total_timesteps
         self._started = time.perf_counter()
         self._reported = 0
@@ -115,8 +182,16 @@ class RunLog:
     ) -> None:
         """Flushes and closes the files and the live line."""
         self.stop_progress()
-        self._writer.close()
+        self._events.close()
         self._csv_file.close()
+
+    def lengths(self) -> dict[str, int | str]:
+        """Name and length of the files in bytes, for a checkpoint."""
+        return {
+            "event_file": self._events.path.name,
+            "events": self._events.length(),
+            "csv": self._csv_file.tell(),
+        }
 
     def iteration(self, iteration: int, step: int, values: Mapping[str, float]) -> None:
         """Writes one row; a NaN (no episode ended, say) is an empty cell and no point in TensorBoard.
@@ -128,7 +203,7 @@ class RunLog:
         """
         known = {tag: value for tag, value in values.items() if not math.isnan(value)}
         summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in known.items()])
-        self._writer._get_file_writer().add_summary(summary, step)  # one event for all tags is cheaper
+        self._events.add(summary, step)  # one event for all tags is cheaper
         self._csv.writerow([iteration, step, *(known.get(tag, "") for tag in TAGS)])
         self._csv_file.flush()
         self._recent_return = known.get("charts/episodic_return", self._recent_return)
@@ -138,9 +213,9 @@ class RunLog:
         self, step: int, mean: float, hyperparameters: Mapping[str, bool | int | float | str]
     ) -> None:
         """Writes the final evaluation and, beside it, the run's row in TensorBoard's HPARAMS table."""
-        self._writer.add_scalar(EVAL_TAG, mean, step)
+        self._events.add(Summary(value=[Summary.Value(tag=EVAL_TAG, simple_value=mean)]), step)
         for summary in hparams(dict(hyperparameters), {EVAL_TAG: mean}):
-            self._writer._get_file_writer().add_summary(summary)
+            self._events.add(summary)
 
     def status(self, text: str) -> None:
         """Shows what takes long before the first iteration."""

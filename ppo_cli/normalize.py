@@ -84,6 +84,10 @@ class RewardNormalizer:
         self.gamma = gamma
         self.clip = clip
 
+    def forget(self) -> None:
+        """Drops the running episodes, which are cut without having ended."""
+        self.returns[:] = 0.0
+
     def __call__(
         self, rewards: FloatArray, dones: npt.NDArray[np.bool_], valid: npt.NDArray[np.bool_]
     ) -> FloatArray:

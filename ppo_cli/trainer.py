@@ -1,10 +1,10 @@
-"""The loop: collect → advantages → update → log."""
+"""The loop: collect → advantages → update → log → checkpoint."""
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +12,17 @@ import torch
 
 from ppo_cli.agent import PPOAgent, UpdateMetrics
 from ppo_cli.envs.spaces import action_adapter, stored_observation
-from ppo_cli.envs.vector import Vector
+from ppo_cli.envs.vector import StepResult, Vector
 from ppo_cli.metrics import EpisodeStatistics, RunLog
 from ppo_cli.normalize import ObservationNormalizer, RewardNormalizer
 from ppo_cli.rollout import Rollout
+
+
+class Position(NamedTuple):
+    """How far a run is: whole iterations and environment steps."""
+
+    iteration: int = 0
+    steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,7 @@ class Collector:
         to_env: from stored actions to those that the environments take.
         observation_normalizer: None leaves observations as they are.
         reward_normalizer: None leaves rewards as they are.
+        pulse: one integer, odd while the environments step; a watchdog looks at it.
     """
 
     envs: Vector
@@ -37,6 +45,7 @@ class Collector:
     to_env: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
     observation_normalizer: ObservationNormalizer | None
     reward_normalizer: RewardNormalizer | None
+    pulse: npt.NDArray[np.int64]
 
     def observe(self, observations: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Observations [..., *shape] as the agent sees them."""
@@ -45,7 +54,16 @@ class Collector:
 
     def reset(self, seeds: list[int]) -> None:
         """Starts the first episode of each environment with its seed."""
-        observations, _ = self.envs.reset(seed=seeds)
+        self._begin(self.envs.reset(seed=seeds)[0])
+
+    def restart(self, seeds: list[int]) -> None:
+        """Makes the environments anew; the running episodes are cut and stay out of the statistics."""
+        self.episodes.forget()
+        if self.reward_normalizer is not None:
+            self.reward_normalizer.forget()
+        self._begin(self.envs.rebuild(seeds))
+
+    def _begin(self, observations: npt.NDArray[Any]) -> None:
         if self.observation_normalizer is not None:
             self.observation_normalizer.update(observations)
         # the last row, because every rollout begins by taking over the last row of the one before
@@ -58,7 +76,7 @@ class Collector:
         everywhere = np.ones(rollout.n_envs, np.bool_)
         for t, noise in enumerate(agent.exploration_noise(rollout.n_steps, rollout.n_envs)):
             actions = agent.act(rollout.acting_on(t), noise)
-            next_obs, rewards, terminated, truncated, info = self.envs.step(self.to_env(actions))
+            next_obs, rewards, terminated, truncated, info = self._step(self.to_env(actions))
             dones = terminated | truncated
             valid = new = everywhere
             if "filler" in info:  # next-step autoreset: an end's next row is its final observation and filler
@@ -73,6 +91,48 @@ class Collector:
                     rollout.add_final(t, env, self.observe(info["final_obs"][env]))
             rollout.add(t, actions, rewards, terminated, truncated, self.observe(next_obs), valid)
 
+    def _step(self, actions: npt.NDArray[Any]) -> StepResult:
+        self.pulse[0] += 1
+        result = self.envs.step(actions)
+        self.pulse[0] += 1
+        return result
+
+    def state_dict(self) -> dict[str, Any]:
+        """Environments, running episodes, statistics and observations, as a checkpoint stores them."""
+        state: dict[str, Any] = {
+            "observations": self.rollout.observations[-1],
+            "episodes": self.episodes.state_dict(),
+            "environments": None if self.envs.kind == "restart" else self.envs.snapshot(),
+        }
+        if self.observation_normalizer is not None:
+            state["observation_statistics"] = self.observation_normalizer.statistics.state_dict()
+        if self.reward_normalizer is not None:
+            state["reward_statistics"] = self.reward_normalizer.statistics.state_dict()
+            state["discounted_returns"] = self.reward_normalizer.returns
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any], seeds: list[int]) -> None:
+        """Goes on where `state_dict` was taken.
+
+        Args:
+            state: from `state_dict`.
+            seeds: those of the `restart` that preceded it, for environments that can't be brought back.
+
+        Raises:
+            SnapshotError: an environment did not come back.
+        """
+        if state["environments"] is None:
+            self.envs.rebuild(seeds)
+        else:
+            self.envs.restore(state["environments"])
+        self.rollout.observations[-1] = state["observations"]
+        self.episodes.load_state_dict(state["episodes"])
+        if self.observation_normalizer is not None:
+            self.observation_normalizer.statistics.load_state_dict(state["observation_statistics"])
+        if self.reward_normalizer is not None:
+            self.reward_normalizer.statistics.load_state_dict(state["reward_statistics"])
+            self.reward_normalizer.returns = np.asarray(state["discounted_returns"]).copy()
+
 
 def make_collector(
     envs: Vector,
@@ -80,6 +140,7 @@ def make_collector(
     n_steps: int,
     observation_normalizer: ObservationNormalizer | None,
     reward_normalizer: RewardNormalizer | None,
+    pulse: npt.NDArray[np.int64] | None = None,
 ) -> Collector:
     """Allocates the buffers for rollouts of ``n_steps`` steps of ``envs``."""
     shape, dtype = stored_observation(envs.single_observation_space, observation_normalizer is not None)
@@ -94,26 +155,42 @@ def make_collector(
         action_adapter(envs.single_action_space),
         observation_normalizer,
         reward_normalizer,
+        np.zeros(1, np.int64) if pulse is None else pulse,
     )
 
 
-def train(agent: PPOAgent, collector: Collector, log: RunLog, total_timesteps: int) -> int:
+def train(
+    agent: PPOAgent,
+    collector: Collector,
+    log: RunLog,
+    total_timesteps: int,
+    position: Position,
+    after_iteration: Callable[[Position], None],
+) -> Position:
     """Trains for whole iterations until at least ``total_timesteps`` environment steps.
 
     Iteration i of I (from 0) has progress i / I for every schedule.
 
+    Args:
+        agent: is trained.
+        collector: has been reset, or brought back to where a run was.
+        log: is written once an iteration.
+        total_timesteps: budget, of the part before ``position`` too.
+        position: where the run is.
+        after_iteration: is called with the new position, after it was logged.
+
     Returns:
-        The number of environment steps taken.
+        Where the run ended.
 
     Raises:
-        FloatingPointError: the loss or the gradient is not finite.
+        FloatingPointError: the loss, the gradient or a weight is not finite.
     """
     rollout = collector.rollout
     iterations = math.ceil(total_timesteps / (rollout.n_steps * rollout.n_envs))
-    if agent.compiled:
+    if agent.compiled and position.steps < total_timesteps:
         log.status("compiling the update (kept for later runs)")
-    iteration = steps = 0
-    while steps < total_timesteps:
+    while position.steps < total_timesteps:
+        iteration, steps = position
         agent.anneal(min(iteration, iterations - 1) / iterations)  # filler rows can make it more than I
         started = time.perf_counter()
         collector.collect(agent)
@@ -123,26 +200,27 @@ def train(agent: PPOAgent, collector: Collector, log: RunLog, total_timesteps: i
             continue
         metrics = agent.update(agent.compute_gae(rollout), rows)
         updated = time.perf_counter()
-        iteration, steps = iteration + 1, steps + len(rows)
-        if not math.isfinite(metrics.total_loss + metrics.grad_norm):
+        position = Position(iteration + 1, steps + len(rows))
+        if not (math.isfinite(metrics.total_loss + metrics.grad_norm) and agent.is_finite()):
             raise FloatingPointError(
                 f"the loss is {metrics.total_loss} and its gradient's norm {metrics.grad_norm} "
-                f"at step {steps}; lower learning_rate, or normalise observations and rewards"
+                f"at step {position.steps}; lower learning_rate, or normalise observations and rewards"
             )
         seconds = (collected - started, updated - collected)
-        log.iteration(iteration, steps, _scalars(agent, metrics, collector.episodes, seconds, len(rows)))
-    return steps
+        log.iteration(*position, _scalars(agent, metrics, collector, seconds, len(rows)))
+        after_iteration(position)
+    return position
 
 
 def _scalars(
     agent: PPOAgent,
     metrics: UpdateMetrics,
-    episodes: EpisodeStatistics,
+    collector: Collector,
     seconds: tuple[float, float],
     steps: int,
 ) -> dict[str, float]:
     """The value of every tag that an iteration logs."""
-    episodic_return, episodic_length = episodes.collect()
+    episodic_return, episodic_length = collector.episodes.collect()
     collect, update = seconds
     return {
         "charts/episodic_return": episodic_return,
@@ -153,6 +231,7 @@ def _scalars(
         "charts/ent_coef": agent.ent_coef,
         "charts/vf_coef": agent.vf_coef,
         **{f"losses/{name}": value for name, value in vars(metrics).items()},
+        "charts/env_faults": float(collector.envs.faults),
         "time/collect": collect,
         "time/update": update,
     }

@@ -16,7 +16,8 @@ from ppo_cli.checkpoint import load_checkpoint
 from ppo_cli.envs.backends import make_vector
 from ppo_cli.envs.make import env_fn
 from ppo_cli.envs.vector import SyncVector
-from ppo_cli.envs.workers import AsyncVector, WorkerError
+from ppo_cli.envs.group import EnvFaultError
+from ppo_cli.envs.workers import AsyncVector
 
 IDS = ["CartPole-v1", "Pendulum-v1", "LunarLander-v3", "FrozenLake-v1", "Blackjack-v1"]
 SEEDS = [11, 5, 8]
@@ -81,7 +82,7 @@ class Faulty(gym.Env):
 def test_a_fault_in_a_worker_reaches_the_caller(kill, said):
     envs = AsyncVector([lambda: Faulty(None), lambda: Faulty(kill)], 2)
     envs.reset(seed=0)
-    with pytest.raises(WorkerError, match=said):
+    with pytest.raises(EnvFaultError, match=said):
         for _ in range(5):
             envs.step(np.zeros(2, np.int64))
     envs.close()

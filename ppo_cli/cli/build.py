@@ -27,6 +27,7 @@ from ppo_cli.schedules import Schedule
 
 logger = logging.getLogger(__name__)
 
+CHECKPOINT_STEPS = 50_000  # environment steps between checkpoints, about, for checkpoint.every=auto
 COMPILE_REPAYS = 5_000  # minibatch steps from which compiling (about 25 s, once) saves time in all
 
 
@@ -113,6 +114,13 @@ def _generator(seed: int, stream: Stream) -> torch.Generator:
 def _curve(config: Config, knob: str) -> tuple[Any, Any]:
     anneal = getattr(config.anneal, knob)
     return anneal.final, anneal.shape
+
+
+def checkpoint_interval(config: Config) -> int:
+    """Iterations between two checkpoints."""
+    if config.checkpoint.every != "auto":
+        return int(config.checkpoint.every)
+    return -(-CHECKPOINT_STEPS // (config.n_envs * config.n_steps))
 
 
 def decide_compile(config: Config) -> bool:

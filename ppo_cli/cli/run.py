@@ -3,74 +3,137 @@
 import json
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from ppo_cli import __version__
 from ppo_cli.agent import PPOAgent
-from ppo_cli.checkpoint import save_checkpoint
-from ppo_cli.cli.build import build_agent, build_normalizers, check_environment
+from ppo_cli.checkpoint import CheckpointError
+from ppo_cli.cli.build import build_agent, build_normalizers, check_environment, checkpoint_interval
+from ppo_cli.cli.endings import Interrupted, RunError, StopSignal
+from ppo_cli.cli.keeper import CheckpointKeeper
+from ppo_cli.cli.run_dir import lock_run
 from ppo_cli.config import Config, save_yaml, to_dict
 from ppo_cli.envs.backends import make_vector
-from ppo_cli.envs.make import env_fn
-from ppo_cli.envs.vector import spawn_seeds
+from ppo_cli.envs.group import EnvFaultError, OnError
+from ppo_cli.envs.make import EnvFn, env_fn
+from ppo_cli.envs.snapshot import Kind, SnapshotError, find_kind
 from ppo_cli.evaluation import Evaluation, evaluate
 from ppo_cli.metrics import RunLog
 from ppo_cli.policy import Policy
-from ppo_cli.trainer import Collector, make_collector, train
+from ppo_cli.trainer import Collector, Position, make_collector, train
+from ppo_cli.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 
 
-def run(config: Config, folder: Path) -> float:
+def run(config: Config, folder: Path, saved: Mapping[str, Any] | None = None) -> float:
     """Trains, saves and evaluates one config into an existing folder.
+
+    Args:
+        config: what to run.
+        folder: where to.
+        saved: a checkpoint of this run to go on from.
 
     Returns:
         The evaluation's mean return, or NaN where ``eval.episodes`` is 0.
+
+    Raises:
+        Interrupted: a signal ended it, after the running iteration and its checkpoint.
+        RunError: it can't go on.
     """
-    config, notice = check_environment(config)
-    save_yaml(config, folder / "config.yaml")
-    torch.set_num_threads(1 if config.threads == "auto" else int(config.threads))
-    make = env_fn(config.env.id, config.env.kwargs)
-    random.seed(config.seed)  # for environments that draw from the global generators, here and in workers
-    np.random.seed(config.seed)
-    envs, choice = make_vector(config.env.id, make, config.n_envs, config.vectorization)
-    for line in filter(None, [notice, _batch_notice(config), choice]):
-        logger.info(line)
-    random.seed(config.seed)  # again: choosing a backend may have drawn from them
-    np.random.seed(config.seed)
-    try:
-        env = make()
-        agent = build_agent(config, env)
-        normalizers = build_normalizers(config, env.observation_space)
-        env.close()
-        collector = make_collector(envs, agent, config.n_steps, *normalizers)
-        collector.reset(spawn_seeds(config.seed, "env", config.n_envs))
-        with RunLog(folder, config.total_timesteps) as log:
-            steps = train(agent, collector, log, config.total_timesteps)
-            _save(folder, config, agent, collector, steps)
-            log.stop_progress()
-            if not config.eval.episodes:
-                logger.info("trained %s steps · %s", f"{steps:,}", folder)
-                return float("nan")
-            policy = Policy(agent.model, agent.distribution, collector.observation_normalizer)
-            evaluation = evaluate(policy, make, **vars(config.eval))
-            cut = sum(length >= config.eval.max_steps for length in evaluation.lengths)
-            if cut:
-                logger.warning("%d episodes were cut at eval.max_steps=%d", cut, config.eval.max_steps)
-            log.evaluation(steps, evaluation.mean, _flat_hyperparameters(config))
-    finally:
-        envs.close()
-    _save_evaluation(folder / "eval.json", evaluation, config, steps)
-    kind = "deterministic" if config.eval.deterministic else "sampled"
-    logger.info(
-        "return %.1f ± %.1f over %d %s episodes after %s steps · %s",
-        evaluation.mean, evaluation.std, len(evaluation.returns), kind, f"{steps:,}", folder,
-    )  # fmt: skip
+    with lock_run(folder):
+        try:
+            return _run(config, folder, saved)
+        except (EnvFaultError, SnapshotError, CheckpointError, FloatingPointError, OSError) as error:
+            advice = f"; {_advice(folder)}" if (folder / "checkpoints" / "last.pt").exists() else ""
+            raise RunError(f"{error}{advice}") from error
+
+
+def _advice(folder: Path) -> str:
+    return f"`ppo-train resume='{folder}'` goes on from the last checkpoint"
+
+
+def _run(config: Config, folder: Path, saved: Mapping[str, Any] | None) -> float:
+    with Watchdog(config.env.timeout, _advice(folder)) as watchdog:
+        config, notice = check_environment(config)
+        save_yaml(config, folder / "config.yaml")
+        torch.set_num_threads(1 if config.threads == "auto" else int(config.threads))
+        make = env_fn(config.env.id, config.env.kwargs)
+        _seed_global_generators(config.seed)  # for environments that draw from them, here and in workers
+        kind, kind_notice = _snapshot_kind(config, make, saved)
+        envs, choice = make_vector(
+            config.env.id, make, config.n_envs, config.vectorization, kind, _on_error(config)
+        )
+        for line in filter(None, [notice, _batch_notice(config), choice, kind_notice]):
+            logger.info(line)
+        _seed_global_generators(config.seed)  # again: what went before may have drawn from them
+        try:
+            env = make()
+            agent = build_agent(config, env)
+            normalizers = build_normalizers(config, env.observation_space)
+            env.close()
+            collector = make_collector(envs, agent, config.n_steps, *normalizers, watchdog.pulse)
+            with RunLog(folder, config.total_timesteps, saved and saved["log"]) as log:
+                keeper = CheckpointKeeper(folder, config, agent, collector, log)
+                position = keeper.begin() if saved is None else keeper.restore(saved)
+                position = _train(config, agent, collector, log, keeper, position)
+                log.stop_progress()
+                if not config.eval.episodes:
+                    logger.info("trained %s steps · %s", f"{position.steps:,}", folder)
+                    return float("nan")
+                policy = Policy(agent.model, agent.distribution, collector.observation_normalizer)
+                evaluation = evaluate(policy, make, **vars(config.eval), pulse=watchdog.pulse)
+                log.evaluation(position.steps, evaluation.mean, _flat_hyperparameters(config))
+        finally:
+            envs.close()
+    _report(evaluation, config, position.steps, folder)
     return evaluation.mean
+
+
+def _train(
+    config: Config,
+    agent: PPOAgent,
+    collector: Collector,
+    log: RunLog,
+    keeper: CheckpointKeeper,
+    position: Position,
+) -> Position:
+    """Trains to the end of the budget, or of the iteration in which a signal comes."""
+    with StopSignal() as signal:
+
+        def after_iteration(position: Position) -> None:
+            keeper.save(position, position.steps >= config.total_timesteps or signal.number is not None)
+            if signal.number is not None and position.steps < config.total_timesteps:
+                raise Interrupted(signal.number, _advice(keeper.folder.parent))
+
+        return train(agent, collector, log, config.total_timesteps, position, after_iteration)
+
+
+def _snapshot_kind(config: Config, make: EnvFn, saved: Mapping[str, Any] | None) -> tuple[Kind, str | None]:
+    """How the environments are brought back, and a line on it; a run that goes on keeps what it had."""
+    if saved is not None:
+        return saved["snapshot_kind"], None
+    kind: Kind = "restart" if config.vectorization == "envpool" else find_kind(make)
+    if kind != "restart":
+        how = "its own clone of its state" if kind == "own" else "its generator"
+        return kind, f"snapshots: an episode's start by {how}, and the actions since"
+    return kind, (
+        f"snapshots: {config.env.id} (vectorization={config.vectorization}) can't be brought back in "
+        f"mid-episode: environments start anew at every checkpoint, each {checkpoint_interval(config)} iterations"
+    )
+
+
+def _on_error(config: Config) -> OnError:
+    return "restart" if config.env.on_error == "restart" else "stop"
+
+
+def _seed_global_generators(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)
 
 
 def _batch_notice(config: Config) -> str | None:
@@ -80,20 +143,16 @@ def _batch_notice(config: Config) -> str | None:
     return f"batch_size={config.batch_size} is above n_envs * n_steps = {rows}: each epoch is one full batch"
 
 
-def _save(folder: Path, config: Config, agent: PPOAgent, collector: Collector, steps: int) -> None:
-    """Writes the checkpoint of these steps, and the same as the last one."""
-    payload = {
-        **agent.state_dict(),
-        "steps": steps,
-        "config": to_dict(config),
-        "versions": {"ppo-cli": __version__, "torch": torch.__version__, "numpy": np.__version__},
-    }
-    if collector.observation_normalizer is not None:
-        payload["observation_statistics"] = collector.observation_normalizer.statistics.state_dict()
-    if collector.reward_normalizer is not None:
-        payload["reward_statistics"] = collector.reward_normalizer.statistics.state_dict()
-    for name in (f"{steps}.pt", "last.pt"):
-        save_checkpoint(folder / "checkpoints" / name, payload)
+def _report(evaluation: Evaluation, config: Config, steps: int, folder: Path) -> None:
+    cut = sum(length >= config.eval.max_steps for length in evaluation.lengths)
+    if cut:
+        logger.warning("%d episodes were cut at eval.max_steps=%d", cut, config.eval.max_steps)
+    _save_evaluation(folder / "eval.json", evaluation, config, steps)
+    kind = "deterministic" if config.eval.deterministic else "sampled"
+    logger.info(
+        "return %.1f ± %.1f over %d %s episodes after %s steps · %s",
+        evaluation.mean, evaluation.std, len(evaluation.returns), kind, f"{steps:,}", folder,
+    )  # fmt: skip
 
 
 def _save_evaluation(path: Path, evaluation: Evaluation, config: Config, steps: int) -> None:

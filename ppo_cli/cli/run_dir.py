@@ -2,7 +2,8 @@
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -51,3 +52,25 @@ def make_exclusive(path: Path) -> Path:
             continue
         return candidate
     raise FileExistsError(f"{path} and 9,998 numbered folders beside it exist already")
+
+
+@contextmanager
+def lock_run(folder: Path) -> Iterator[None]:
+    """Holds a run's folder against other processes.
+
+    The lock is the process's own: it ends with it, however it ends, and its workers do not share it.
+
+    Raises:
+        OSError: another process holds it.
+    """
+    try:
+        import fcntl
+    except ModuleNotFoundError:  # Windows
+        yield
+        return
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise OSError(f"{folder} is in use by another process; wait for it, or end it") from error
+        yield

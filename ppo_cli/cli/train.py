@@ -11,14 +11,16 @@ from pathlib import Path
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from ppo_cli.cli.compose import compose_jobs, expand_preset
+from ppo_cli.cli.endings import Ended, Interrupted, RunError
 from ppo_cli.cli.help import help_text
+from ppo_cli.cli.resume import resume
 from ppo_cli.cli.run_dir import folder_name, make_exclusive, run_dir, sweep_overrides
 from ppo_cli.config import ConfigError, conf_dir, parse, register_schema
 from ppo_cli.envs.make import EnvError, resolve_env_id
-from ppo_cli.envs.workers import WorkerError
 
 
 def main() -> None:
@@ -26,17 +28,21 @@ def main() -> None:
     try:
         _dispatch(sys.argv[1:])
     except (ConfigError, EnvError) as error:
-        print(f"ppo-train: {error}", file=sys.stderr)
-        sys.exit(2)
+        _end(error, 2)
+    except Interrupted as interrupted:
+        _end(interrupted, 128 + interrupted.number)
+    except KeyboardInterrupt:
+        _end("interrupted", 130)
     except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
         sys.stderr.close()
         sys.exit(141)
-    except (FloatingPointError, WorkerError, OSError) as error:
-        print(f"ppo-train: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("ppo-train: interrupted", file=sys.stderr)
-        sys.exit(130)
+    except (Ended, RunError, OSError) as error:
+        _end(error, 1)
+
+
+def _end(line: object, status: int) -> None:
+    print(f"ppo-train: {line}", file=sys.stderr)
+    sys.exit(status)
 
 
 def _dispatch(arguments: list[str]) -> None:
@@ -49,6 +55,13 @@ def _dispatch(arguments: list[str]) -> None:
     OmegaConf.register_new_resolver("job_dir", folder_name, replace=True)
     if args.shell_completion or args.hydra_help or args.info or args.experimental_rerun:
         _job()
+        return
+    targets = [override[7:] for override in args.overrides if override.startswith("resume=")]
+    if targets:
+        if args.multirun or len(targets) > 1:
+            raise ConfigError("resume= goes on with one run: leave out -m and name one folder")
+        rest = [override for override in args.overrides if not override.startswith("resume=")]
+        resume(Path(targets[0].strip("'\"")), rest)
         return
     if args.config_path:
         raise ConfigError("--config-path: ppo-train has its own; add a folder of yours with --config-dir")
@@ -79,4 +92,9 @@ def _job(composed: DictConfig) -> float:
     """One job: what Hydra calls with the composed config; its result is what a search maximises."""
     from ppo_cli.cli.run import run
 
-    return run(parse(composed), Path(os.path.relpath(HydraConfig.get().runtime.output_dir)))
+    try:
+        return run(parse(composed), Path(os.path.relpath(HydraConfig.get().runtime.output_dir)))
+    except RunError as error:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise
+        raise Ended(error) from error

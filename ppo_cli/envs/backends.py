@@ -3,8 +3,10 @@
 import os
 import time
 
+from ppo_cli.envs.group import OnError
 from ppo_cli.envs.make import EnvFn
 from ppo_cli.envs.pool import EnvPoolVector
+from ppo_cli.envs.snapshot import Kind
 from ppo_cli.envs.vector import SyncVector, Vector
 from ppo_cli.envs.workers import AsyncVector
 
@@ -18,15 +20,19 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def make_vector(env_id: str, make: EnvFn, n: int, vectorization: str) -> tuple[Vector, str | None]:
+def make_vector(
+    env_id: str, make: EnvFn, n: int, vectorization: str, kind: Kind = "restart", on_error: OnError = "stop"
+) -> tuple[Vector, str | None]:
     """A vector of ``n`` environments from the named backend.
 
     Args:
         env_id: the environment's id, for EnvPool.
         make: constructs one environment.
         n: number of environments.
-        vectorization: ``sync`` steps them in this process, ``async`` in groups in processes of their own;
+        vectorization: ``sync`` steps them in this process, ``async`` in groups in several processes;
             both give the same results. ``auto`` times both and takes the faster. ``envpool`` is EnvPool.
+        kind: of snapshot; EnvPool's is always ``restart``.
+        on_error: what a fault of an environment does.
 
     Returns:
         The vector, and a line that says what ``auto`` took and why.
@@ -34,23 +40,24 @@ def make_vector(env_id: str, make: EnvFn, n: int, vectorization: str) -> tuple[V
     Raises:
         EnvError: EnvPool is asked for and can't make this environment.
     """
-    workers = min(available_cores(), n)
+    processes = min(available_cores(), n)
     if vectorization == "sync":
-        return SyncVector([make] * n), None
+        return SyncVector([make] * n, kind, on_error), None
     if vectorization == "async":
-        return AsyncVector([make] * n, workers), None
+        return AsyncVector([make] * n, processes, kind, on_error), None
     if vectorization == "envpool":
         env = make()
         env.close()
-        return EnvPoolVector(env_id, n, env, workers), None
-    if workers == 1:
-        why = "one environment" if n == 1 else "one core"
-        return SyncVector([make] * n), f"vectorization=auto: sync ({why})"
-    rates = {name: _trial(make_vector(env_id, make, n, name)[0]) for name in ("sync", "async")}
-    chosen = "async" if rates["async"] > 1.1 * rates["sync"] else "sync"
-    figures = ", ".join(f"{name} {rate:,.0f}" for name, rate in rates.items())
-    line = f"vectorization=auto: {chosen} (steps/s with random actions: {figures}; {workers} workers)"
-    return make_vector(env_id, make, n, chosen)[0], line
+        return EnvPoolVector(env_id, n, env, processes), None
+    if processes == 1:
+        chosen, why = "sync", "one environment" if n == 1 else "one core"
+    else:
+        rates = {name: _trial(make_vector(env_id, make, n, name)[0]) for name in ("sync", "async")}
+        chosen = "async" if rates["async"] > 1.1 * rates["sync"] else "sync"
+        figures = ", ".join(f"{name} {rate:,.0f}" for name, rate in rates.items())
+        why = f"steps/s with random actions: {figures}; {processes} processes"
+    line = f"vectorization=auto: {chosen} ({why})"
+    return make_vector(env_id, make, n, chosen, kind, on_error)[0], line
 
 
 def _trial(envs: Vector) -> float:

@@ -49,7 +49,7 @@ class EnvPoolVector(Vector):
             env: the same environment in Gymnasium, whose spaces hold.
             n_threads: threads that step the environments.
         """
-        super().__init__(n, env.observation_space, env.action_space)
+        super().__init__(n, env.observation_space, env.action_space, "restart")
         self.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}
         self._make = import_envpool(env_id, {}).make_gymnasium
         self._arguments = {"task_id": env_id, "num_envs": n, "num_threads": n_threads}
@@ -65,6 +65,10 @@ class EnvPoolVector(Vector):
             observations, _ = self._pool.reset()
         self._ended = np.zeros(self.num_envs, np.bool_)
         return observations, {}
+
+    def rebuild(self, seeds: Sequence[int]) -> Array:
+        """Makes the environments anew and starts a first episode in each; its observations [N, *shape]."""
+        return self.reset(seed=list(seeds))[0]
 
     def step(self, actions: Array) -> StepResult:
         """Steps every environment with its action, [N, *shape]."""

@@ -5,8 +5,8 @@ All have Gymnasium's `VectorEnv` interface and reset an environment in the step 
 returns are overwritten by the next step. They leave out what PPO does not read: the rest of ``infos``.
 """
 
-from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
@@ -14,7 +14,9 @@ import numpy.typing as npt
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from ppo_cli.envs.group import Buffers, Group, OnError, allocate
 from ppo_cli.envs.make import EnvFn
+from ppo_cli.envs.snapshot import Kind
 
 Array = npt.NDArray[Any]
 StepResult = tuple[Array, Array, Array, Array, dict[str, Any]]
@@ -22,74 +24,37 @@ Stream = Literal["env", "eval", "model", "action", "minibatch"]
 _STREAMS: dict[Stream, int] = {"env": 0, "eval": 1, "model": 2, "action": 3, "minibatch": 4}
 
 
-def spawn_seeds(seed: int, stream: Stream, n: int) -> list[int]:
-    """``n`` seeds for one purpose, independent of those of any other purpose or run seed.
+def spawn_seeds(seed: int, stream: Stream, n: int, part: int = 0) -> list[int]:
+    """``n`` seeds for one purpose, independent of those of any other purpose, part or run seed.
 
     Runs with the seeds 0 and 1 thus share no environment, as they would with seed + i.
 
     Returns:
         Integers in [0, 2³¹).
     """
-    sequence = np.random.SeedSequence([seed, _STREAMS[stream]])
+    sequence = np.random.SeedSequence([seed, _STREAMS[stream], *([part] if part else [])])
     return [int(value) >> 1 for value in sequence.generate_state(n)]
 
 
-class Buffers(NamedTuple):
-    """What one step of N environments writes."""
-
-    observations: Array  # [N, *shape]
-    rewards: Array  # float64 [N]
-    terminated: Array  # bool [N]
-    truncated: Array  # bool [N]
-    final_obs: Array  # [N, *shape]; only rows whose episode ended are meaningful
-
-
-def allocate(space: gym.Space[Any], n: int) -> Buffers:
-    """Buffers in this process's own memory."""
-    shape = (n, *(space.shape or ()))
-    return Buffers(
-        observations=np.zeros(shape, space.dtype),
-        rewards=np.zeros(n),
-        terminated=np.zeros(n, np.bool_),
-        truncated=np.zeros(n, np.bool_),
-        final_obs=np.zeros(shape, space.dtype),
-    )
-
-
-def reset_each(
-    envs: Sequence["gym.Env[Any, Any]"],
-    seeds: Sequence[int | None],
-    options: dict[str, Any] | None,
-    out: Buffers,
-) -> None:
-    """Starts a new episode in each environment with its seed."""
-    for i, (env, seed) in enumerate(zip(envs, seeds, strict=True)):
-        out.observations[i], _ = env.reset(seed=seed, options=options)
-
-
-def step_each(envs: Sequence["gym.Env[Any, Any]"], actions: Array, out: Buffers) -> None:
-    """Steps environments one after the other; one whose episode ends starts its next at once."""
-    observations, rewards, terminations, truncations, final_obs = out
-    for i, (env, action) in enumerate(zip(envs, actions, strict=True)):
-        obs, reward, terminated, truncated, _ = env.step(action)
-        rewards[i] = reward
-        terminations[i] = terminated
-        truncations[i] = truncated
-        if terminated or truncated:
-            final_obs[i] = obs
-            obs, _ = env.reset()
-        observations[i] = obs
-
-
 class Vector(VectorEnv[Any, Any, Any]):
-    """What the backends share: spaces, and results from `Buffers`."""
+    """What the backends share: spaces, results from `Buffers`, and snapshots.
 
-    def __init__(self, n: int, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
+    Attributes:
+        kind: of snapshot; see `ppo_cli.envs.snapshot`.
+        faults: number of faults that environments recovered from, since the run began.
+    """
+
+    def __init__(
+        self, n: int, observation_space: gym.Space[Any], action_space: gym.Space[Any], kind: Kind
+    ) -> None:
         self.num_envs = n
         self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
         self.single_observation_space, self.single_action_space = observation_space, action_space
         self.observation_space = batch_space(observation_space, n)
         self.action_space = batch_space(action_space, n)
+        self.kind = kind
+        self.faults = 0
+        self._forget()
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -97,10 +62,75 @@ class Vector(VectorEnv[Any, Any, Any]):
         """Starts a new episode in each environment, with a seed each."""
         raise NotImplementedError
 
-    def _result(self, out: Buffers) -> StepResult:
+    def rebuild(self, seeds: Sequence[int]) -> Array:
+        """Makes the environments anew and starts a first episode in each; its observations [N, *shape]."""
+        raise NotImplementedError
+
+    def snapshot(self) -> dict[str, Any]:
+        """Where every environment is, as plain values, for `restore`; not for the kind ``restart``."""
+        raise NotImplementedError
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Brings fresh environments to a snapshot.
+
+        Raises:
+            SnapshotError: an environment did not come back there.
+        """
+        raise NotImplementedError
+
+    def _result(self, out: Buffers, actions: Array) -> StepResult:
         ended = out.terminated | out.truncated
-        infos = {"final_obs": out.final_obs, "_final_obs": ended} if ended.any() else {}
+        infos = {}
+        if self.kind != "restart":
+            self._taken.append(actions.copy())
+        if ended.any():
+            infos = {"final_obs": out.final_obs, "_final_obs": ended}
+            self._began[ended] = len(self._taken)
+            self.faults = int(out.faults.sum())
+        if len(self._taken) >= self._room:
+            self._drop_ended()
         return out.observations, out.rewards, out.terminated, out.truncated, infos
+
+    def _forget(self) -> None:
+        """Starts the record of actions anew: `_taken` holds one array [N, *shape] a step."""
+        self._taken: list[Array] = []
+        self._began = np.zeros(self.num_envs, np.int64)
+        self._room = 1024
+
+    def _drop_ended(self) -> None:
+        """Drops the actions of steps in which no running episode took part."""
+        first = int(self._began.min())
+        del self._taken[:first]
+        self._began -= first
+        self._room = 2 * len(self._taken) + 1024
+
+    def _snapshot(
+        self, out: Buffers, starts: Sequence[dict[str, Any]], seeds: Sequence[int | None]
+    ) -> dict[str, Any]:
+        self._drop_ended()
+        taken = np.array(self._taken, self.action_space.dtype).reshape(-1, *(self.action_space.shape or ()))
+        return {
+            "kind": self.kind,
+            "starts": list(starts),
+            "actions": [taken[began:, i].copy() for i, began in enumerate(self._began)],
+            "observations": out.observations.copy(),
+            "seeds": list(seeds),
+            "faults": out.faults.copy(),
+        }
+
+    def _recall(self, out: Buffers, snapshot: Mapping[str, Any]) -> list[Array]:
+        """Takes over a snapshot's record; returns the actions of each environment's running episode."""
+        actions = [np.asarray(taken) for taken in snapshot["actions"]]
+        longest = max(len(taken) for taken in actions)
+        self._forget()
+        self._began[:] = [longest - len(taken) for taken in actions]
+        for t in range(longest):  # rows from before an episode's start are never read
+            rows = [taken[max(t - began, 0)] if len(taken) else np.zeros_like(self.action_space.sample()[0])
+                    for taken, began in zip(actions, self._began, strict=True)]  # fmt: skip
+            self._taken.append(np.asarray(rows, self.action_space.dtype))
+        out.faults[:] = np.asarray(snapshot["faults"])
+        self.faults = int(out.faults.sum())
+        return actions
 
 
 class SyncVector(Vector):
@@ -110,27 +140,48 @@ class SyncVector(Vector):
     environment's own step.
     """
 
-    def __init__(self, env_fns: Sequence[EnvFn]) -> None:
-        self.envs = [make() for make in env_fns]
-        super().__init__(len(self.envs), self.envs[0].observation_space, self.envs[0].action_space)
+    def __init__(self, env_fns: Sequence[EnvFn], kind: Kind = "restart", on_error: OnError = "stop") -> None:
+        env = env_fns[0]()
+        super().__init__(len(env_fns), env.observation_space, env.action_space, kind)
+        env.close()
         self._out = allocate(self.single_observation_space, self.num_envs)
+        self._group = Group(env_fns, self._out, 0, kind, on_error)
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Array, dict[str, Any]]:
         """Starts a new episode in each environment, with a seed each."""
-        reset_each(self.envs, seed_list(seed, self.num_envs), options, self._out)
+        self._forget()
+        self._group.reset(seed_list(seed, self.num_envs), options)
         return self._out.observations, {}
 
     def step(self, actions: Array) -> StepResult:
-        """Steps every environment with its action, [N, *shape]."""
-        step_each(self.envs, actions, self._out)
-        return self._result(self._out)
+        """Steps every environment with its action, [N, *shape].
+
+        Raises:
+            EnvFaultError: an environment raised, or returned what is no step.
+        """
+        self._group.step(actions)
+        return self._result(self._out, actions)
+
+    def rebuild(self, seeds: Sequence[int]) -> Array:
+        """Makes the environments anew and starts a first episode in each; its observations [N, *shape]."""
+        self._group.rebuild(seeds)
+        return self._out.observations
+
+    def snapshot(self) -> dict[str, Any]:
+        """Where every environment is, as plain values, for `restore`."""
+        return self._snapshot(self._out, *self._group.state())
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Brings fresh environments to a snapshot."""
+        actions = self._recall(self._out, snapshot)
+        observations = np.asarray(snapshot["observations"])
+        self._group.restore(snapshot["starts"], actions, observations, snapshot["seeds"])
 
     def close_extras(self, **_: object) -> None:
         """Closes the environments."""
-        for env in self.envs:
-            env.close()
+        self._group.close()
 
 
 def seed_list(seed: int | Sequence[int | None] | None, n: int) -> list[int | None]:

@@ -5,8 +5,7 @@ import multiprocessing as mp
 import os
 import random
 import signal
-import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.sharedctypes import RawArray
 from multiprocessing.synchronize import Semaphore
@@ -15,14 +14,19 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from ppo_cli.envs.group import Buffers, EnvFaultError, Group, OnError
 from ppo_cli.envs.make import EnvFn
-from ppo_cli.envs.vector import Array, Buffers, StepResult, Vector, reset_each, seed_list, step_each
+from ppo_cli.envs.snapshot import Kind, SnapshotError
+from ppo_cli.envs.vector import Array, StepResult, Vector, seed_list
 
 LIVENESS_SECONDS = 1.0  # between looks at whether the silent other side is still alive
 
 
-class WorkerError(RuntimeError):
-    """An environment raised in its worker process, or the process died."""
+class WorkerError(EnvFaultError):
+    """A worker process died."""
+
+
+_Worker = tuple[mp.process.BaseProcess, slice, Connection, Semaphore, Semaphore]
 
 
 class AsyncVector(Vector):
@@ -34,12 +38,16 @@ class AsyncVector(Vector):
     the same actions as in `SyncVector`, so the results are the same.
     """
 
-    def __init__(self, env_fns: Sequence[EnvFn], n_processes: int) -> None:
+    def __init__(
+        self, env_fns: Sequence[EnvFn], n_processes: int, kind: Kind = "restart", on_error: OnError = "stop"
+    ) -> None:
         """Starts the workers.
 
         Args:
             env_fns: one constructor an environment.
             n_processes: number of processes, this one included; at most one an environment.
+            kind: of snapshot.
+            on_error: what a fault of an environment does.
 
         Raises:
             ValueError: the system can't fork processes.
@@ -49,113 +57,164 @@ class AsyncVector(Vector):
                 "vectorization=async needs a system that forks processes; use vectorization=sync"
             )
         n = len(env_fns)
-        own, *groups = (slice(int(group[0]), int(group[-1]) + 1) for group in _split(n, n_processes))
-        self._envs = [make() for make in env_fns[own]]
-        super().__init__(n, self._envs[0].observation_space, self._envs[0].action_space)
+        env = env_fns[0]()
+        super().__init__(n, env.observation_space, env.action_space, kind)
+        env.close()
         self._out = _shared_buffers(self.single_observation_space, n)
         sample = np.asarray(self.action_space.sample())
         self._actions = _shared(sample.shape, sample.dtype)
+        self._calling = _shared((1,), np.bool_)  # whether the next `go` means a call, not a step
         context = mp.get_context("fork")  # what `RawArray` is shared through
-        self._own = own
-        self._own_buffers = Buffers(*(array[own] for array in self._out))
-        self._workers = []
-        for group in groups:
+        self._workers: list[_Worker] = []
+        self._slices = [
+            slice(int(part[0]), int(part[-1]) + 1) for part in np.array_split(range(n), n_processes)
+        ]
+        for group in self._slices[1:]:
             ours, theirs = context.Pipe()
             go, done = context.Semaphore(0), context.Semaphore(0)
-            buffers = Buffers(*(array[group] for array in self._out))
-            arguments = (env_fns[group], self._actions[group], buffers, theirs, go, done, os.getpid())
-            process = context.Process(target=_work, args=arguments, daemon=True)
+            arguments = (env_fns[group], self._out.rows(group), group.start, kind, on_error)
+            process = context.Process(
+                target=_work,
+                args=(arguments, self._actions[group], self._calling, theirs, go, done, os.getpid()),
+                daemon=True,
+            )
             process.start()
             theirs.close()
             self._workers.append((process, group, ours, go, done))
+        own = self._slices[0]
+        self._group = Group(env_fns[own], self._out.rows(own), 0, kind, on_error)
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Array, dict[str, Any]]:
         """Starts a new episode in each environment, with a seed each."""
+        self._forget()
         seeds = seed_list(seed, self.num_envs)
-        for _process, group, pipe, go, _done in self._workers:
-            pipe.send((seeds[group], options))
-            go.release()
-        reset_each(self._envs, seeds[self._own], options, self._own_buffers)
-        self._wait()
+        self._call("reset", [(seeds[group], options) for group in self._slices])
         return self._out.observations, {}
 
     def step(self, actions: Array) -> StepResult:
         """Steps every environment with its action, [N, *shape].
 
         Raises:
-            WorkerError: an environment raised, or a worker died; with what the worker printed.
+            EnvFaultError: an environment raised, or returned what is no step.
+            WorkerError: a worker died.
         """
         self._actions[:] = actions
         for *_, go, _done in self._workers:
             go.release()
-        step_each(self._envs, actions[self._own], self._own_buffers)
-        self._wait()
-        return self._result(self._out)
+        self._group.step(actions[self._slices[0]])
+        for worker in self._workers:
+            self._wait(worker)
+            if worker[2].poll():
+                raise worker[2].recv()
+        return self._result(self._out, actions)
 
-    def _wait(self) -> None:
-        for process, group, pipe, _go, done in self._workers:
-            while not done.acquire(timeout=LIVENESS_SECONDS):
-                if not process.is_alive():
-                    raise WorkerError(
-                        f"the worker of environments {group.start} to {group.stop - 1} died "
-                        f"(exit code {process.exitcode}); vectorization=sync shows where"
-                    )
-            if pipe.poll():
-                raise WorkerError(f"environments {group.start} to {group.stop - 1}: {pipe.recv()}")
+    def rebuild(self, seeds: Sequence[int]) -> Array:
+        """Makes the environments anew and starts a first episode in each; its observations [N, *shape]."""
+        self._call("rebuild", [(seeds[group],) for group in self._slices])
+        return self._out.observations
+
+    def snapshot(self) -> dict[str, Any]:
+        """Where every environment is, as plain values, for `restore`."""
+        states = self._call("state", [() for _ in self._slices])
+        starts, seeds = ([item for state in states for item in state[k]] for k in range(2))
+        return self._snapshot(self._out, starts, seeds)
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Brings fresh environments to a snapshot."""
+        actions = self._recall(self._out, snapshot)
+        observations = np.asarray(snapshot["observations"])
+        columns = (snapshot["starts"], actions, observations, snapshot["seeds"])
+        self._call("restore", [tuple(column[group] for column in columns) for group in self._slices])
+
+    def _call(self, method: str, arguments: list[tuple[Any, ...]]) -> list[Any]:
+        """Calls a method of every `Group`, each with its own arguments; what they return, in order."""
+        own, *others = arguments
+        self._calling[0] = True
+        for (_process, _group, pipe, go, _done), theirs in zip(self._workers, others, strict=True):
+            go.release()
+            pipe.send((method, theirs))
+        results = [getattr(self._group, method)(*own)]
+        for worker in self._workers:
+            while not worker[2].poll(LIVENESS_SECONDS):
+                self._check_alive(worker)
+            results.append(worker[2].recv())
+            self._wait(worker)
+        self._calling[0] = False
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+        return results
+
+    def _wait(self, worker: _Worker) -> None:
+        while not worker[4].acquire(timeout=LIVENESS_SECONDS):
+            self._check_alive(worker)
+
+    def _check_alive(self, worker: _Worker) -> None:
+        process, group, *_ = worker
+        if not process.is_alive():
+            raise WorkerError(
+                f"the worker process of environments {group.start} to {group.stop - 1} died "
+                f"(exit code {process.exitcode}): an environment ended it, or the system did"
+            )
 
     def close_extras(self, **_: object) -> None:
         """Ends the workers and closes this process's own environments."""
+        self._calling[0] = True
         for process, _group, pipe, go, _done in self._workers:
+            go.release()
             with contextlib.suppress(OSError):
                 pipe.send(None)
-            go.release()
             process.join(timeout=5)
             if process.is_alive():
-                process.terminate()
+                process.kill()
             pipe.close()
-        for env in self._envs:
-            env.close()
+        self._group.close()
 
 
 def _work(
-    env_fns: Sequence[EnvFn],
+    arguments: tuple[Any, ...],
     actions: Array,
-    out: Buffers,
+    calling: Array,
     pipe: Connection,
     go: Semaphore,
     done: Semaphore,
     parent: int,
 ) -> None:
-    """A worker's life: after each `go` it resets if the pipe says so, else steps; then it says `done`."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which closes the workers
+    """A worker's life: after each `go` it steps, or calls what the pipe says; then it says `done`."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)  # they reach the parent, which closes the workers
     try:
-        envs = [make() for make in env_fns]
+        group = Group(*arguments)
         while True:
             while not go.acquire(timeout=LIVENESS_SECONDS):
                 if os.getppid() != parent:  # it was killed: nothing will ever come
                     return
-            if not pipe.poll():
-                step_each(envs, actions, out)
+            if not calling[0]:
+                group.step(actions)
             elif (message := pipe.recv()) is not None:
-                seeds, options = message
-                if seeds[0] is not None:  # for environments that draw from the global generators
-                    random.seed(seeds[0])
-                    np.random.seed(seeds[0])
-                reset_each(envs, seeds, options, out)
+                method, values = message
+                if method in ("reset", "rebuild"):
+                    _seed_global_generators(values[0][0])
+                pipe.send(getattr(group, method)(*values))
             else:
                 break
             done.release()
-        for env in envs:
-            env.close()
-    except Exception:  # whatever an environment raises is the parent's to report
-        pipe.send(traceback.format_exc())
+        group.close()
+    except (EnvFaultError, SnapshotError) as error:  # one line, for the parent to raise
+        pipe.send(error)
+        done.release()
+    except Exception as error:
+        pipe.send(EnvFaultError(f"{type(error).__name__}: {' '.join(str(error).split())}"))
         done.release()
 
 
-def _split(n: int, n_processes: int) -> list[Array]:
-    return np.array_split(np.arange(n), n_processes)
+def _seed_global_generators(seed: int | None) -> None:
+    """For environments that draw from them rather than from a generator of their own."""
+    if seed is not None:
+        random.seed(seed)
+        np.random.seed(seed)
 
 
 def _shared(shape: tuple[int, ...], dtype: Any) -> Array:  # noqa: ANN401 - NumPy's own freedom of dtypes
@@ -172,4 +231,5 @@ def _shared_buffers(space: gym.Space[Any], n: int) -> Buffers:
         terminated=_shared((n,), np.bool_),
         truncated=_shared((n,), np.bool_),
         final_obs=_shared(shape, space.dtype),
+        faults=_shared((n,), np.int64),
     )

@@ -1,0 +1,133 @@
+"""A run's checkpoints: when they are written, what they hold, and the way back."""
+
+import functools
+import platform
+import random
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+
+from ppo_cli import __version__
+from ppo_cli.agent import PPOAgent
+from ppo_cli.checkpoint import CheckpointError, keep_newest, link_checkpoint, save_checkpoint
+from ppo_cli.cli.build import checkpoint_interval
+from ppo_cli.config import Config, to_dict
+from ppo_cli.envs.vector import spawn_seeds
+from ppo_cli.metrics import RunLog
+from ppo_cli.trainer import Collector, Position
+
+
+class CheckpointKeeper:
+    """Writes a run's checkpoints and brings the run back to one.
+
+    Attributes:
+        folder: of the checkpoints.
+    """
+
+    def __init__(
+        self, folder: Path, config: Config, agent: PPOAgent, collector: Collector, log: RunLog
+    ) -> None:
+        """Of a run in ``folder``."""
+        self.folder = folder / "checkpoints"
+        self._config, self._agent, self._collector, self._log = config, agent, collector, log
+        self._every = checkpoint_interval(config)
+
+    def begin(self) -> Position:
+        """Starts the environments' first episodes and saves, so that a run can be resumed from its start."""
+        self._collector.reset(self._seeds(Position()))
+        self._write(Position())
+        return Position()
+
+    def save(self, position: Position, now: bool) -> None:
+        """Saves every ``checkpoint.every`` iterations, and ``now``.
+
+        Environments that can't be brought back are made anew at every scheduled checkpoint, in a run that is
+        never interrupted just the same. They have no other checkpoints, but for the last of a run.
+        """
+        scheduled = position.iteration % self._every == 0
+        over = position.steps >= self._config.total_timesteps
+        restarts = self._collector.envs.kind == "restart"
+        if not (scheduled or over or (now and not restarts)):
+            return
+        if restarts:
+            self._collector.restart(self._seeds(position))
+        self._write(position)
+
+    def restore(self, saved: Mapping[str, Any]) -> Position:
+        """Brings the run to a checkpoint.
+
+        Raises:
+            CheckpointError: the checkpoint is of another environment or network.
+        """
+        position = Position(saved["iteration"], saved["steps"])
+        try:
+            self._agent.load_state_dict(saved)
+            self._collector.load_state_dict(saved, self._seeds(position))
+        except (RuntimeError, KeyError) as error:
+            reason = " ".join(str(error).split())
+            raise CheckpointError(f"the checkpoint does not fit this run's config: {reason}") from error
+        _set_global_generators(saved["generators"])
+        return position
+
+    def _seeds(self, position: Position) -> list[int]:
+        return spawn_seeds(self._config.seed, "env", self._config.n_envs, position.iteration)
+
+    def _write(self, position: Position) -> None:
+        path = self.folder / f"{position.steps}.pt"
+        payload = {
+            **self._agent.state_dict(),
+            **self._collector.state_dict(),
+            **position._asdict(),
+            "snapshot_kind": self._collector.envs.kind,
+            "generators": _global_generators(),
+            "log": self._log.lengths(),
+            "config": to_dict(self._config),
+            "versions": _versions(),
+        }
+        save_checkpoint(path, payload)
+        link_checkpoint(path, "last.pt")
+        keep_newest(self.folder, self._config.checkpoint.keep)
+
+
+def _global_generators() -> dict[str, Any]:
+    """States of the generators that environments may share: Python's, NumPy's and PyTorch's."""
+    version, words, gauss = random.getstate()
+    name, keys, *rest = np.random.get_state(legacy=True)
+    return {
+        "python": [version, torch.tensor(words), gauss],
+        "numpy": [name, torch.from_numpy(np.asarray(keys, np.int64)), *rest],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def _set_global_generators(states: Mapping[str, Any]) -> None:
+    version, words, gauss = states["python"]
+    random.setstate((version, tuple(words.tolist()), gauss))
+    name, keys, *rest = states["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(states["torch"])
+    if torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(states["cuda"])
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    """Versions of what computes, and the commit of this package where it runs from a checkout."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    ) if shutil.which("git") else None  # fmt: skip
+    return {
+        "ppo-cli": __version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "gymnasium": gymnasium.__version__,
+        "python": platform.python_version(),
+        "commit": commit.stdout.strip() if commit is not None else "",
+    }

@@ -1,0 +1,131 @@
+"""`ppo-train resume=RUN_DIR`: a run goes on where its newest intact checkpoint left it."""
+
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+
+from ppo_cli.cli.endings import RunError
+from ppo_cli.config import Config, ConfigError, conf_dir, from_dict, knobs, nearest, to_dict
+
+logger = logging.getLogger(__name__)
+
+# What the checkpoint's tensors, environments and schedules are made for.
+FIXED = ("env.id", "env.kwargs", "seed", "n_envs", "n_steps", "use_sde", "network.", "normalize.")
+
+
+def resume(folder: Path, overrides: Sequence[str]) -> None:
+    """Goes on with the run in ``folder``, or says that it is finished.
+
+    Args:
+        folder: of a run.
+        overrides: knobs to change, as on any command line.
+
+    Raises:
+        ConfigError: the folder holds no run, or an override can't be taken.
+        RunError: there are checkpoints, and none is intact; or the run can't go on.
+    """
+    if not (folder / "config.yaml").is_file():
+        raise ConfigError(f"resume={folder}: no run there (no config.yaml); runs lie below outputs/")
+    from ppo_cli.checkpoint import CheckpointError, load_newest  # late: they bring PyTorch
+
+    try:
+        saved, damage = load_newest(folder / "checkpoints")
+    except CheckpointError as error:
+        raise RunError(f"{error}; no older checkpoint is intact") from error
+    before = _stored_config(saved["config"] if saved else OmegaConf.load(folder / "config.yaml"))
+    after = _override(before, overrides)
+    lines = [f"{line}; going on from the one before" for line in damage] + _differences(before, after, saved)
+    _log_to(folder / "train.log")
+    for line in lines:
+        logger.info(line)
+    if saved is None:
+        for leftover in folder.glob("events.out.tfevents.*"):  # of what was before the first checkpoint
+            leftover.unlink()
+    else:
+        done = saved["steps"] >= after.total_timesteps
+        if done and (not after.eval.episodes or (folder / "eval.json").exists()):
+            logger.info(
+                "%s is finished: %s of total_timesteps=%s; a larger total_timesteps= extends it",
+                folder, f"{saved['steps']:,}", f"{after.total_timesteps:,}",
+            )  # fmt: skip
+            return
+        logger.info("going on from step %s in %s", f"{saved['steps']:,}", folder)
+    from ppo_cli.cli.run import run
+
+    run(after, folder, saved)
+
+
+def _stored_config(stored: Any) -> Config:  # noqa: ANN401 - nested plain values
+    """The config of a run; knobs that are younger than it get their defaults."""
+    defaults = OmegaConf.load(conf_dir() / "config.yaml")
+    tops = {name.split(".")[0] for name, _ in knobs()}
+    own = {key: value for key, value in OmegaConf.to_container(defaults).items() if key in tops}  # type: ignore[union-attr]
+    plain = OmegaConf.to_container(OmegaConf.merge(own, stored))
+    if not isinstance(plain, dict):
+        raise ConfigError(f"the stored config is no mapping of knobs: {plain!r}")
+    return from_dict(plain)
+
+
+def _override(config: Config, overrides: Sequence[str]) -> Config:
+    changed = OmegaConf.create(to_dict(config))
+    kinds = dict(knobs())
+    for typed in overrides:
+        try:
+            override = OverridesParser.create().parse_override(typed)
+        except HydraException as error:
+            raise ConfigError(f"can't read {typed!r}: expected KEY=VALUE") from error
+        key = override.key_or_group
+        if override.is_sweep_override():
+            raise ConfigError(f"{typed}: resume= goes on with one run, which takes one value")
+        if key not in kinds and not key.startswith("env.kwargs."):
+            raise ConfigError(
+                f"unknown key {key!r} in {typed!r}{nearest(key, list(kinds))}; "
+                "resume= takes knobs, not groups"
+            )
+        OmegaConf.update(changed, key, override.value(), merge=False, force_add=True)
+    return from_dict(OmegaConf.to_container(changed))  # type: ignore[arg-type]
+
+
+def _differences(before: Config, after: Config, saved: Mapping[str, Any] | None) -> list[str]:
+    """A line on each knob that changes, and on what that means for annealed ones.
+
+    Raises:
+        ConfigError: a knob can't change any more.
+    """
+    old, new = _flat(to_dict(before)), _flat(to_dict(after))
+    changed = [key for key in new if new[key] != old.get(key)]
+    fixed = list(FIXED)
+    if saved is not None and saved["snapshot_kind"] == "restart":
+        fixed.append("checkpoint.every")  # its environments start anew at every checkpoint
+    for key in changed:
+        if any(key == name or (name.endswith(".") and key.startswith(name)) for name in fixed):
+            raise ConfigError(f"{key} can't change on resuming: {old.get(key)} it was, given {new[key]}")
+        if key == "vectorization" and "envpool" in (old[key], new[key]):
+            raise ConfigError("vectorization can't change between envpool and others on resuming")
+    lines = [f"{key}: {old.get(key)} -> {new[key]}" for key in changed]
+    annealed = [name for name in vars(after.anneal) if getattr(after.anneal, name).final is not None]
+    if "total_timesteps" in changed and annealed:
+        lines.append(f"the schedule of {', '.join(annealed)} follows total_timesteps: its value changes here")
+    return lines
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and prefix + key != "env.kwargs":
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _log_to(path: Path) -> None:
+    """What Hydra sets up for other runs: plain lines on the terminal and, appended, in train.log."""
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout), logging.FileHandler(path)]
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers, force=True)

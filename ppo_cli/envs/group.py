@@ -1,0 +1,210 @@
+"""The environments of one process: stepping them, their faults, and where their episodes began."""
+
+import contextlib
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from traceback import extract_tb
+from typing import Any, Literal, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+
+from ppo_cli.envs.make import EnvFn
+from ppo_cli.envs.snapshot import Kind, SnapshotError, replay, start_episode
+
+Array = npt.NDArray[Any]
+OnError = Literal["stop", "restart"]
+
+
+class EnvFaultError(RuntimeError):
+    """An environment raised, or returned what is no step; the message is one line."""
+
+
+class Buffers(NamedTuple):
+    """What one step of N environments writes."""
+
+    observations: Array  # [N, *shape]
+    rewards: Array  # float64 [N]
+    terminated: Array  # bool [N]
+    truncated: Array  # bool [N]
+    final_obs: Array  # [N, *shape]; only rows whose episode ended are meaningful
+    faults: Array  # int64 [N], since the run began
+
+    def rows(self, group: slice) -> "Buffers":
+        """Views of some environments' rows."""
+        return Buffers(*(array[group] for array in self))
+
+
+class Group:
+    """Environments that are stepped one after the other and write into `Buffers`.
+
+    An environment whose episode ends starts its next in the same step. One that fails ends the run with an
+    `EnvFaultError`, or, with ``on_error="restart"``, has its episode truncated at the last observation and is
+    made anew.
+    """
+
+    def __init__(
+        self, makes: Sequence[EnvFn], out: Buffers, first: int, kind: Kind, on_error: OnError
+    ) -> None:
+        """Makes the environments.
+
+        Args:
+            makes: a constructor for each.
+            out: their rows.
+            first: number of the first one among all environments, for messages.
+            kind: of snapshot.
+            on_error: what a fault does.
+        """
+        self.envs = [make() for make in makes]
+        self.starts: list[dict[str, Any]] = [{} for _ in makes]
+        self._makes, self._out, self._first, self._kind, self._on_error = makes, out, first, kind, on_error
+        self._seeds: list[int | None] = [None] * len(makes)
+        self._shape = out.observations.shape[1:]
+        self._dtypes = {out.observations.dtype}
+        self._floats = np.issubdtype(out.observations.dtype, np.floating)
+
+    def reset(self, seeds: Sequence[int | None], options: dict[str, Any] | None = None) -> None:
+        """Starts a new episode in each environment with its seed."""
+        for i, seed in enumerate(seeds):
+            self._seeds[i] = seed
+            try:
+                self._begin(i, seed, options)
+            except Exception as error:
+                raise self._explain(i, error) from error
+
+    def rebuild(self, seeds: Sequence[int]) -> None:
+        """Makes the environments anew and starts a new episode in each with its seed."""
+        self.close()
+        self.envs = [make() for make in self._makes]
+        self.reset(seeds)
+
+    def step(self, actions: Array) -> None:
+        """Steps each environment with its action, [N, *shape]."""
+        observations, rewards, terminations, truncations, final_obs, _ = self._out
+        for i, (env, action) in enumerate(zip(self.envs, actions, strict=True)):
+            try:
+                obs, reward, terminated, truncated, _ = env.step(action)
+                self._check(obs, reward)
+                if terminated or truncated:
+                    final_obs[i] = obs
+                    self._begin(i, None)
+                else:
+                    observations[i] = obs
+                rewards[i] = reward
+                terminations[i] = terminated
+                truncations[i] = truncated
+            except Exception as error:  # noqa: PERF203 - whatever an environment raises; it costs nothing
+                self._recover(i, error)
+        total = np.add.reduce(rewards)
+        if self._floats:
+            total += np.add.reduce(observations, axis=None)
+        if not math.isfinite(total):
+            self._find_infinite()
+
+    def restore(
+        self,
+        starts: Sequence[dict[str, Any]],
+        actions: Sequence[Array],
+        observations: Array,
+        seeds: list[int],
+    ) -> None:
+        """Brings fresh environments to where snapshots were taken.
+
+        Args:
+            starts: how each running episode began.
+            actions: the actions of each since, [K, *shape].
+            observations: what each returned last, [N, *shape].
+            seeds: the seed that each was last given.
+
+        Raises:
+            SnapshotError: an environment returned something else.
+        """
+        self.starts, self._seeds = list(starts), list(seeds)
+        for i, (env, start, taken) in enumerate(zip(self.envs, starts, actions, strict=True)):
+            found = replay(env, start, taken)
+            kept = observations[i]
+            if found is not None and np.asarray(found, kept.dtype).tobytes() != kept.tobytes():
+                raise SnapshotError(
+                    f"environment {self._first + i} did not come back to its saved observation, replaying "
+                    f"{len(taken)} actions; it changed since, or draws from elsewhere than its np_random"
+                )
+            self._out.observations[i] = kept
+
+    def state(self) -> tuple[list[dict[str, Any]], list[int | None]]:
+        """How the running episodes began, and the seeds that were last given."""
+        return self.starts, self._seeds
+
+    def close(self) -> None:
+        """Closes the environments."""
+        for env in self.envs:
+            env.close()
+
+    def _begin(self, i: int, seed: int | None, options: dict[str, Any] | None = None) -> None:
+        obs, self.starts[i] = start_episode(self.envs[i], seed, self._kind, options)
+        self._check(obs, 0.0)
+        self._out.observations[i] = obs
+
+    def _check(self, obs: Any, reward: Any) -> None:  # noqa: ANN401
+        """Raises ValueError where an observation is of another shape or kind than the space says."""
+        if np.shape(obs) != self._shape:
+            raise ValueError(f"an observation of shape {np.shape(obs)}, where its space says {self._shape}")
+        dtype = getattr(obs, "dtype", None)
+        if dtype is not None and dtype not in self._dtypes:
+            kept = self._out.observations.dtype
+            if not (np.can_cast(dtype, kept, "same_kind") or (dtype.kind in "iub" and kept.kind in "iub")):
+                raise ValueError(f"an observation of dtype {dtype}, where its space says {kept}")
+            self._dtypes.add(dtype)
+        if self._on_error == "restart" and not (math.isfinite(reward) and np.isfinite(obs).all()):
+            raise ValueError("a NaN or an infinity in its observation or reward")
+
+    def _find_infinite(self) -> None:
+        finite = np.isfinite(self._out.rewards)
+        if self._floats:
+            finite &= np.isfinite(self._out.observations).reshape(len(finite), -1).all(1)
+        for i in np.flatnonzero(~finite):  # none where only the sum overflowed
+            reward = self._out.rewards[i]
+            error = ValueError(f"a NaN or an infinity in its observation or reward ({reward:g})")
+            raise self._explain(int(i), error)
+
+    def _recover(self, i: int, error: Exception) -> None:
+        if self._on_error == "stop":
+            raise self._explain(i, error) from error
+        out = self._out
+        out.faults[i] += 1
+        out.rewards[i], out.terminated[i], out.truncated[i] = 0.0, False, True
+        out.final_obs[i] = out.observations[i]
+        with contextlib.suppress(Exception):
+            self.envs[i].close()
+        entropy = [self._seeds[i] or 0, int(out.faults[i])]
+        try:
+            self.envs[i] = self._makes[i]()
+            self._begin(i, int(np.random.SeedSequence(entropy).generate_state(1)[0]) >> 1)
+        except Exception as again:
+            raise self._explain(i, again) from again
+
+    def _explain(self, i: int, error: Exception) -> EnvFaultError:
+        text = " ".join(str(error).split())
+        where = ""
+        own = Path(__file__).parent
+        frames = [frame for frame in extract_tb(error.__traceback__) if Path(frame.filename).parent != own]
+        if frames:
+            where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})"
+        what = f"raised {type(error).__name__}: {text}" if frames else f"returned {text}"
+        return EnvFaultError(
+            f"environment {self._first + i} {what}{where}; env.on_error=restart goes on with a fresh episode"
+        )
+
+
+def allocate(space: gym.Space[Any], n: int) -> Buffers:
+    """Buffers in this process's own memory."""
+    shape = (n, *(space.shape or ()))
+    return Buffers(
+        observations=np.zeros(shape, space.dtype),
+        rewards=np.zeros(n),
+        terminated=np.zeros(n, np.bool_),
+        truncated=np.zeros(n, np.bool_),
+        final_obs=np.zeros(shape, space.dtype),
+        faults=np.zeros(n, np.int64),
+    )
