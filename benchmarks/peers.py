@@ -1,6 +1,9 @@
-"""One training run of a peer with our settings: `python benchmarks/peers.py sb3|sbx CONFIG.json`.
+"""One training run of a peer with our settings: `python benchmarks/peers.py PEER CONFIG.json`.
 
-Prints a line of JSON: environment steps, and steps a second after the first tenth of the run.
+PEER is sb3, sb3-rendering or sbx. Prints a line of JSON: environment steps, and steps a second after the
+first tenth of the run. `sb3-rendering` takes its environments from Stable-Baselines3's `make_vec_env`, which
+makes them with ``render_mode="rgb_array"``: LunarLander then simulates the engines' exhaust, for pictures
+that nobody takes.
 """
 
 import json
@@ -12,6 +15,7 @@ from typing import Any
 import gymnasium as gym
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
 ACTIVATIONS = {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU, "gelu": torch.nn.GELU}
@@ -30,10 +34,14 @@ class Clock(BaseCallback):
         return True
 
 
-def make_envs(config: dict[str, Any]) -> VecEnv:
-    """The peer's own vector environment, without rendering."""
-    make = lambda: gym.make(config["env"]["id"], render_mode=None, **config["env"]["kwargs"])  # noqa: E731
-    envs: VecEnv = DummyVecEnv([make] * config["n_envs"])
+def make_envs(config: dict[str, Any], rendering: bool) -> VecEnv:
+    """The peer's own vector environment, without rendering unless it is asked for."""
+    env_id, kwargs = config["env"]["id"], config["env"]["kwargs"]
+    envs: VecEnv
+    if rendering:
+        envs = make_vec_env(env_id, n_envs=config["n_envs"], env_kwargs=kwargs)
+    else:
+        envs = DummyVecEnv([lambda: gym.make(env_id, render_mode=None, **kwargs)] * config["n_envs"])
     normalize = config["normalize"]
     if normalize["observations"] or normalize["rewards"]:
         envs = VecNormalize(
@@ -73,7 +81,7 @@ def main() -> None:
         }
     model = PPO(
         "MlpPolicy",
-        make_envs(config),
+        make_envs(config, peer == "sb3-rendering"),
         learning_rate=annealed(config, "learning_rate"),
         clip_range=annealed(config, "clip_ratio"),
         policy_kwargs=policy_kwargs,

@@ -1,6 +1,11 @@
-"""Environments that can't be trained on, registered as ``broken_envs:Id``."""
+"""Environments that can't be trained on, or not for long, registered as ``broken_envs:Id``."""
+
+import os
+import signal
+import time
 
 import gymnasium as gym
+import numpy as np
 from gymnasium import spaces
 
 
@@ -24,5 +29,75 @@ class Lacking(gym.Env):
         import surely_not_installed  # noqa: F401
 
 
-for env in (DictObservation, TupleAction, Picky, Lacking):
+class Faulty(gym.Env):
+    """Fails in a chosen way at every ``at``-th step since it was made; episodes last 20 steps."""
+
+    observation_space = spaces.Box(-10, 10, (3,))
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, mode, at=300):
+        self.mode, self.at, self.steps = mode, at, 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        if self.mode == "reset" and self.steps >= self.at:
+            raise RuntimeError("no way back")
+        return self._observation(), {}
+
+    def _observation(self):
+        return self.np_random.uniform(-1, 1, 3).astype(np.float32)
+
+    def step(self, action):
+        self.t += 1
+        self.steps += 1
+        observation, reward = self._observation(), float(action)
+        if self.steps % self.at == 0:
+            if self.mode == "raise":
+                raise ArithmeticError("cursed")
+            elif self.mode == "not_a_number":
+                observation[1] = np.nan
+            elif self.mode == "infinite":
+                reward = float("inf")
+            elif self.mode == "shape":
+                observation = observation[:1]
+            elif self.mode == "dtype":
+                observation = observation.astype(complex)
+            elif self.mode == "hang":
+                time.sleep(1000)
+            elif self.mode == "die":
+                os.kill(os.getpid(), signal.SIGKILL)
+        return observation, reward, False, self.t == 20, {}
+
+
+class OwnGenerator(gym.Env):
+    """Draws from a generator that only a seed sets, as no replay can; episodes last 7 steps."""
+
+    observation_space = spaces.Box(-10, 10, (3,))
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        if seed is not None:
+            self.generator = np.random.default_rng(seed)
+        self.t = 0
+        return self.generator.uniform(-1, 1, 3).astype(np.float32), {}
+
+    def step(self, action):
+        self.t += 1
+        observation = self.generator.uniform(-1, 1, 3).astype(np.float32)
+        return observation, float(observation[0] * (action - 0.5)), self.t == 7, False, {}
+
+
+class Cloning(OwnGenerator):
+    """The same with a state of its own to clone."""
+
+    def clone_state(self, include_rng=False):
+        return {"t": self.t, "generator": self.generator.bit_generator.state}
+
+    def restore_state(self, state):
+        self.t = state["t"]
+        self.generator.bit_generator.state = state["generator"]
+
+
+for env in (DictObservation, TupleAction, Picky, Lacking, Faulty, OwnGenerator, Cloning):
     gym.register(env.__name__ + "-v0", env)

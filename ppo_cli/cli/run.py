@@ -64,10 +64,12 @@ def _run(config: Config, folder: Path, saved: Mapping[str, Any] | None) -> float
         torch.set_num_threads(1 if config.threads == "auto" else int(config.threads))
         make = env_fn(config.env.id, config.env.kwargs)
         _seed_global_generators(config.seed)  # for environments that draw from them, here and in workers
+        watchdog.pulse[0] += 1  # what follows steps environments to try them
         kind, kind_notice = _snapshot_kind(config, make, saved)
         envs, choice = make_vector(
             config.env.id, make, config.n_envs, config.vectorization, kind, _on_error(config)
         )
+        watchdog.pulse[0] += 1
         for line in filter(None, [notice, _batch_notice(config), choice, kind_notice]):
             logger.info(line)
         _seed_global_generators(config.seed)  # again: what went before may have drawn from them
@@ -122,8 +124,8 @@ def _snapshot_kind(config: Config, make: EnvFn, saved: Mapping[str, Any] | None)
         how = "its own clone of its state" if kind == "own" else "its generator"
         return kind, f"snapshots: an episode's start by {how}, and the actions since"
     return kind, (
-        f"snapshots: {config.env.id} (vectorization={config.vectorization}) can't be brought back in "
-        f"mid-episode: environments start anew at every checkpoint, each {checkpoint_interval(config)} iterations"
+        f"snapshots: none of {config.env.id} (vectorization={config.vectorization}), which starts anew at every "
+        f"checkpoint: each {checkpoint_interval(config)} iterations"
     )
 
 

@@ -1,10 +1,12 @@
 """Environments in worker processes: groups of them over shared memory, with a blocking wait."""
 
 import contextlib
+import ctypes
 import multiprocessing as mp
 import os
 import random
 import signal
+import sys
 from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.sharedctypes import RawArray
@@ -19,6 +21,7 @@ from ppo_cli.envs.make import EnvFn
 from ppo_cli.envs.snapshot import Kind, SnapshotError
 from ppo_cli.envs.vector import Array, StepResult, Vector, seed_list
 
+PR_SET_PDEATHSIG = 1  # prctl(2): the signal that a process gets when its parent dies
 LIVENESS_SECONDS = 1.0  # between looks at whether the silent other side is still alive
 
 
@@ -183,8 +186,7 @@ def _work(
     parent: int,
 ) -> None:
     """A worker's life: after each `go` it steps, or calls what the pipe says; then it says `done`."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)  # they reach the parent, which closes the workers
+    _tie_to_parent()
     try:
         group = Group(*arguments)
         while True:
@@ -208,6 +210,14 @@ def _work(
     except Exception as error:
         pipe.send(EnvFaultError(f"{type(error).__name__}: {' '.join(str(error).split())}"))
         done.release()
+
+
+def _tie_to_parent() -> None:
+    """Leaves signals to the parent, which closes the workers, and ends with it."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    if sys.platform == "linux":  # an environment that hangs never gets to see that the parent is gone
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _seed_global_generators(seed: int | None) -> None:

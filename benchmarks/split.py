@@ -1,0 +1,223 @@
+"""Where the time of a training run goes, and how close it comes to the bare environments' speed.
+
+    python benchmarks/split.py env=CartPole-v1
+    python benchmarks/split.py env=LunarLander-v3 total_timesteps=2e5 --json split.json
+
+Trains in this process with ``vectorization=sync``, timers around its parts, then replays the same actions
+with the same seeds through environments that nothing else stands around. The first iteration, which compiles
+or loads the update, is left out of every figure.
+"""
+
+import argparse
+import json
+import random
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from ppo_cli.agent import PPOAgent
+from ppo_cli.cli.build import check_environment
+from ppo_cli.cli.compose import compose_jobs, expand_preset
+from ppo_cli.cli.run import run
+from ppo_cli.config import Config
+from ppo_cli.envs.make import env_fn
+from ppo_cli.envs.vector import SyncVector
+from ppo_cli.metrics import RunLog
+from ppo_cli.trainer import Collector
+
+VectorFn = Callable[[list[Callable[[], "gym.Env[Any, Any]"]]], "gym.vector.VectorEnv[Any, Any, Any]"]
+
+BARE: dict[str, VectorFn] = {
+    "SyncVector": SyncVector,
+    "Gymnasium's SyncVectorEnv": partial(SyncVectorEnv, autoreset_mode=AutoresetMode.SAME_STEP),
+}
+OUTSIDE = ("advantages", "update", "logging")  # parts of an iteration that are not parts of a step
+
+
+@dataclass
+class Tape:
+    """What a training run sent to its environments, and its times in seconds after the first iteration."""
+
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    actions: list[npt.NDArray[Any]] = field(default_factory=list)
+    begins: dict[int, list[int]] = field(
+        default_factory=dict
+    )  # vector step before which they were made: seeds
+    rewards: float | npt.NDArray[np.float64] = 0.0  # sum of each environment
+    ends: list[float] = field(default_factory=list)  # when each iteration ended
+    skipped: int = 0  # vector steps of the first iteration
+
+
+def timed(tape: Tape, owner: type, method: str, part: str) -> Any:
+    """A patch under which ``owner.method`` adds what it takes to the seconds of a part."""
+    original = getattr(owner, method)
+
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        started = time.perf_counter()
+        result = original(*args, **kwargs)
+        tape.seconds[part] += time.perf_counter() - started
+        return result
+
+    return mock.patch.object(owner, method, wrapper)
+
+
+def recorded_begin(tape: Tape, method: str) -> Any:
+    """A patch under which new environments' seeds are noted: at the start, and at some runs' checkpoints."""
+    original = getattr(SyncVector, method)
+
+    def begin(envs: SyncVector, *args: Any, **kwargs: Any) -> Any:
+        (tape.begins[len(tape.actions)],) = (*args, *kwargs.values())
+        return original(envs, *args, **kwargs)
+
+    return mock.patch.object(SyncVector, method, begin)
+
+
+def recorded_step(tape: Tape) -> Any:
+    """A patch under which the vector environment is timed and keeps actions and rewards."""
+    original = SyncVector.step
+
+    def step(envs: SyncVector, actions: npt.NDArray[Any]) -> Any:
+        started = time.perf_counter()
+        result = original(envs, actions)
+        stepped = time.perf_counter()
+        tape.actions.append(actions.copy())
+        tape.rewards = tape.rewards + result[1]
+        tape.seconds["environment"] += stepped - started
+        tape.seconds["recording"] += time.perf_counter() - stepped  # ours, not the run's
+        return result
+
+    return mock.patch.object(SyncVector, "step", step)
+
+
+def recorded_iteration(tape: Tape) -> Any:
+    """A patch under which the end of each iteration is noted, and the first one's times are dropped."""
+    original = RunLog.iteration
+
+    def iteration(*args: Any) -> None:
+        started = time.perf_counter()
+        original(*args)
+        tape.ends.append(time.perf_counter())
+        tape.seconds["logging"] += tape.ends[-1] - started
+        if len(tape.ends) == 1:
+            tape.seconds.clear()
+            tape.skipped = len(tape.actions)
+
+    return mock.patch.object(RunLog, "iteration", iteration)
+
+
+def train(config: Config) -> Tape:
+    """A whole training run under timers."""
+    tape = Tape()
+    with ExitStack() as stack:
+        stack.enter_context(timed(tape, Collector, "collect", "collect"))
+        stack.enter_context(timed(tape, PPOAgent, "act", "acting"))
+        stack.enter_context(timed(tape, PPOAgent, "compute_gae", "advantages"))
+        stack.enter_context(timed(tape, PPOAgent, "update", "update"))
+        stack.enter_context(recorded_begin(tape, "reset"))
+        stack.enter_context(recorded_begin(tape, "rebuild"))
+        stack.enter_context(recorded_step(tape))
+        stack.enter_context(recorded_iteration(tape))
+        run(config, Path(stack.enter_context(tempfile.TemporaryDirectory())))
+    return tape
+
+
+def replay(make_vector: VectorFn, config: Config, tape: Tape) -> float:
+    """Environment steps a second of the recorded actions, with nothing but the environments.
+
+    Raises:
+        RuntimeError: the rewards are not those of the training run.
+    """
+    random.seed(config.seed)  # as `run` does, for environments that draw from the global generators
+    np.random.seed(config.seed)
+    makes = [env_fn(config.env.id, config.env.kwargs)] * config.n_envs
+    rewards, seconds = np.zeros(config.n_envs), 0.0
+    begins = sorted({*tape.begins, tape.skipped})
+    for first, last in pairwise([*begins, len(tape.actions)]):
+        if first in tape.begins:
+            envs = make_vector(makes)
+            envs.reset(seed=tape.begins[first])
+        started = time.perf_counter()
+        for actions in tape.actions[first:last]:
+            rewards += envs.step(actions)[1]
+        if first >= tape.skipped:
+            seconds += time.perf_counter() - started
+    if not np.array_equal(rewards, tape.rewards):
+        raise RuntimeError(
+            f"{config.env.id}: the replayed rewards add up to {rewards.sum()}, the run's to "
+            f"{np.sum(tape.rewards)}: the environment draws from more than its seed"
+        )
+    return (len(tape.actions) - tape.skipped) * config.n_envs / seconds
+
+
+def measure(config: Config) -> dict[str, Any]:
+    """Seconds of each part after the first iteration, and the speeds with and without training."""
+    tape = train(config)
+    if len(tape.ends) < 2:
+        raise SystemExit("the first iteration is left out: total_timesteps must allow for a second one")
+    recording, collect = tape.seconds["recording"], tape.seconds["collect"]
+    loop = tape.ends[-1] - tape.ends[0] - recording
+    seconds = {part: tape.seconds[part] for part in ("environment", "acting")}
+    # everything else in collecting: noise, statistics, normalisation, storing (and about 1 µs of timers)
+    seconds["buffers"] = collect - recording - sum(seconds.values())
+    seconds |= {part: tape.seconds[part] for part in OUTSIDE}
+    # schedules, what is gathered to be logged, checkpoints
+    seconds["rest"] = loop - sum(seconds.values())
+    vector_steps = len(tape.actions) - tape.skipped
+    return {
+        "env": config.env.id,
+        "n_envs": config.n_envs,
+        "iterations": len(tape.ends) - 1,
+        "vector_steps": vector_steps,
+        "seconds": seconds,
+        "steady": vector_steps * config.n_envs / loop,
+        "bare": {name: replay(make_vector, config, tape) for name, make_vector in BARE.items()},
+    }
+
+
+def report(figures: dict[str, Any]) -> None:
+    """Prints the parts, per step or per iteration, and the share of the bare environments' speed."""
+    seconds, steady = figures["seconds"], figures["steady"]
+    print(f"{figures['env']}: where our time goes (sync, without the first iteration)")
+    for part, taken in seconds.items():
+        if part in (*OUTSIDE, "rest"):
+            cost = f"{1e3 * taken / figures['iterations']:9.2f} ms an iteration"
+        else:
+            cost = f"{1e6 * taken / figures['vector_steps']:9.1f} µs a vector step"
+        print(f"  {part:11} {cost:26} {100 * taken / sum(seconds.values()):5.1f} %")
+    print(f"  training, {figures['n_envs']} environments: {steady:,.0f} steps/s")
+    for name, rate in figures["bare"].items():
+        print(f"  that is {steady / rate:.2f} of the same actions through a bare {name}: {rate:,.0f} steps/s")
+
+
+def main() -> None:
+    """Reads the command line, measures and reports."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("overrides", nargs="+", metavar="KEY=VALUE", help="as ppo-train takes them")
+    parser.add_argument("--json", type=Path, help="file to write the figures to")
+    args = parser.parse_args()
+    typed = expand_preset([*args.overrides, "vectorization=sync", "eval.episodes=0"])
+    ((_, config),) = compose_jobs(typed, False, None, "config")
+    config, _ = check_environment(config)  # with the id that runs
+    figures = measure(config)
+    report(figures)
+    if args.json:
+        args.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
