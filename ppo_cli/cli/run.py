@@ -124,8 +124,8 @@ def _snapshot_kind(config: Config, make: EnvFn, saved: Mapping[str, Any] | None)
         how = "its own clone of its state" if kind == "own" else "its generator"
         return kind, f"snapshots: an episode's start by {how}, and the actions since"
     return kind, (
-        f"snapshots: none of {config.env.id} (vectorization={config.vectorization}), which starts anew at every "
-        f"checkpoint: each {checkpoint_interval(config)} iterations"
+        f"snapshots: none of {config.env.id} (vectorization={config.vectorization}), which starts anew at "
+        f"every checkpoint: each {checkpoint_interval(config)} iterations"
     )
 
 
