@@ -266,8 +266,7 @@ class PPOAgent:
         for t in range(n_steps):
             if t % period == 0:
                 noise = torch.randn((n_envs, *head.log_std.shape), generator=self._action_generator)
-                noise = noise.to(self.device)
-            yield noise
+            yield noise.to(self.device) if self._numpy_actor is None else noise.numpy()
 
     def act(self, obs: npt.NDArray[Any], noise: Any) -> npt.NDArray[Any]:  # noqa: ANN401
         """Actions sampled from the policy, [N, *action_shape].

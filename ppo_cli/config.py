@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Optional, Union, get_type_hints
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
+from yaml import YAMLError
 
 if TYPE_CHECKING:
     Integer = int
@@ -95,8 +96,9 @@ class NormalizeConfig:
 
 @dataclass
 class EvalConfig:
-    """The final evaluation."""
+    """The final evaluation, and those on the way."""
 
+    every: Integer = MISSING
     episodes: Integer = MISSING
     deterministic: bool = MISSING
     max_steps: Integer = MISSING
@@ -169,6 +171,7 @@ RANGES = {
     "network.log_std_init": Range(-20, 20),
     "normalize.clip": _POSITIVE,
     "threads": _AT_LEAST_ONE,
+    "eval.every": _NON_NEGATIVE,
     "eval.episodes": _NON_NEGATIVE,
     "eval.seed": _NON_NEGATIVE,
     "eval.max_steps": _AT_LEAST_ONE,
@@ -259,14 +262,43 @@ def from_dict(plain: Mapping[Any, Any]) -> Config:
     return config
 
 
+def from_stored(plain: Mapping[Any, Any]) -> Config:
+    """A checked config that an older version may have stored: younger knobs get their defaults.
+
+    Raises:
+        ConfigError: as `parse`.
+    """
+    tops = {name.split(".")[0] for name, _ in knobs()}
+    defaults = {key: value for key, value in load_yaml(conf_dir() / "config.yaml").items() if key in tops}
+    merged = OmegaConf.to_container(OmegaConf.merge(defaults, dict(plain)))
+    return from_dict(merged if isinstance(merged, dict) else {})
+
+
 def to_dict(config: Config) -> dict[str, Any]:
     """Nested dicts of plain values."""
     return asdict(config)
 
 
 def save_yaml(config: Config, path: Path) -> None:
-    """Writes the config as YAML of literal values."""
-    path.write_text(OmegaConf.to_yaml(OmegaConf.create(to_dict(config))))
+    """Writes the config as YAML of literal values, whole or not at all."""
+    aside = path.with_name(f".{path.name}.tmp")
+    aside.write_text(OmegaConf.to_yaml(OmegaConf.create(to_dict(config))))
+    aside.replace(path)
+
+
+def load_yaml(path: Path) -> dict[Any, Any]:
+    """The mapping in a YAML file, interpolations left as they are.
+
+    Raises:
+        ConfigError: the file can't be read, or holds something else.
+    """
+    try:
+        loaded = OmegaConf.to_container(OmegaConf.load(path))
+    except (YAMLError, OSError) as error:
+        raise ConfigError(f"{path} can't be read: {' '.join(str(error).split())}") from error
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"{path}: expected a mapping of knobs")
+    return loaded
 
 
 def check_type(key: str, value: Any, typed: str) -> None:  # noqa: ANN401
@@ -318,6 +350,14 @@ def _cuda_devices() -> int:
     return torch.cuda.device_count()
 
 
+def _check_device(device: str) -> None:
+    kind, _, index = device.partition(":")
+    if kind not in ("auto", "cpu", "cuda") or (index and not (kind == "cuda" and index.isdigit())):
+        raise ConfigError(f"device={device}: expected auto, cpu, cuda or cuda:N")
+    if kind == "cuda" and int(index or 0) >= (count := _cuda_devices()):
+        raise ConfigError(f"device={device}: PyTorch sees {count} CUDA devices; use cpu or auto")
+
+
 def _check_across(config: Config) -> None:
     if not config.env.id:
         raise ConfigError("env.id is empty: type env=ID, or env.id=ID for an id without its preset")
@@ -332,11 +372,9 @@ def _check_across(config: Config) -> None:
             raise ConfigError(f"{name}={value}: expected {allowed} or auto")
     if config.env.on_error == "restart" and config.vectorization == "envpool":
         raise ConfigError("env.on_error=restart: EnvPool's environments can't be restarted; use stop")
-    kind, _, index = config.device.partition(":")
-    if kind not in ("auto", "cpu", "cuda") or (index and not (kind == "cuda" and index.isdigit())):
-        raise ConfigError(f"device={config.device}: expected auto, cpu, cuda or cuda:N")
-    if kind == "cuda" and int(index or 0) >= (count := _cuda_devices()):
-        raise ConfigError(f"device={config.device}: PyTorch sees {count} CUDA devices; use cpu or auto")
+    if config.eval.every and not config.eval.episodes:
+        raise ConfigError(f"eval.every={config.eval.every} needs eval.episodes of at least 1, given 0")
+    _check_device(config.device)
     for name in ANNEALED:
         anneal: AnnealConfig = getattr(config.anneal, name)
         start = getattr(config, name)

@@ -1,8 +1,11 @@
 """Evaluation: whole episodes of a frozen policy on environments of their own."""
 
+import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -11,6 +14,8 @@ from ppo_cli.envs.make import EnvFn
 from ppo_cli.envs.spaces import action_adapter
 from ppo_cli.envs.vector import spawn_seeds
 from ppo_cli.policy import Policy
+
+Env = gym.Env[Any, Any]
 
 MAX_SLOTS = 16  # environments stepped side by side, one batch of the network
 
@@ -47,10 +52,12 @@ def evaluate(
     deterministic: bool,
     max_steps: int = 27_000,
     pulse: npt.NDArray[np.int64] | None = None,
+    first_actions: list[Any] | None = None,
 ) -> Evaluation:
     """Runs ``episodes`` episodes, each with a seed of its own derived from ``seed``.
 
     The episodes are dealt to slots beforehand, so that short ones are not counted more often than long ones.
+    Python's and NumPy's global generators, from which some environments draw, are seeded too.
 
     Args:
         policy: acts on raw observations.
@@ -60,13 +67,33 @@ def evaluate(
         deterministic: take the most probable action rather than a sample.
         max_steps: length at which an episode is cut, for environments without a time limit.
         pulse: one integer that is odd while an environment steps, for a watchdog.
+        first_actions: a list that the first episode's actions are added to.
     """
     pulse = np.zeros(1, np.int64) if pulse is None else pulse
     seeds = spawn_seeds(seed, "eval", episodes)
     generator = None if deterministic else torch.Generator().manual_seed(spawn_seeds(seed, "action", 1)[0])
+    random.seed(seeds[0])
+    np.random.seed(seeds[0])
+    envs = [make() for _ in range(min(episodes, MAX_SLOTS))]
+    try:
+        return _play(policy, envs, seeds, generator, max_steps, pulse, first_actions)
+    finally:
+        for env in envs:
+            env.close()
+
+
+def _play(
+    policy: Policy,
+    envs: list[Env],
+    seeds: Sequence[int],
+    generator: torch.Generator | None,
+    max_steps: int,
+    pulse: npt.NDArray[np.int64],
+    first_actions: list[Any] | None,
+) -> Evaluation:
+    episodes = len(seeds)
     returns = [0.0] * episodes
     lengths = [0] * episodes
-    envs = [make() for _ in range(min(episodes, MAX_SLOTS))]
     to_env = action_adapter(envs[0].action_space)
     dtype = envs[0].observation_space.dtype  # as training sees it, whatever an environment returns
     # slot -> its running episode and observation; slot i runs the episodes i, i + S, i + 2S, ...
@@ -77,6 +104,8 @@ def evaluate(
         observations = np.asarray([obs for _, obs in running.values()], dtype)
         actions = to_env(policy.act(observations, generator))
         for (slot, (episode, _)), action in zip(list(running.items()), actions, strict=True):
+            if episode == 0 and first_actions is not None:
+                first_actions.append(action)
             pulse[0] += 1
             obs, reward, terminated, truncated, _ = envs[slot].step(action)
             pulse[0] += 1
@@ -89,6 +118,29 @@ def evaluate(
                     continue
                 obs = envs[slot].reset(seed=seeds[episode])[0]
             running[slot] = (episode, obs)
-    for env in envs:
-        env.close()
     return Evaluation(returns, lengths)
+
+
+def bootstrap_interval(returns: Sequence[float], seed: int) -> tuple[float, float] | None:
+    """A 95 % percentile bootstrap interval of the mean return; None for a single episode.
+
+    Args:
+        returns: of the episodes.
+        seed: of the resampling.
+
+    Raises:
+        ModuleNotFoundError: SciPy is not installed.
+    """
+    from scipy.stats import bootstrap  # late: an extra, and slow to import
+
+    if len(returns) < 2:
+        return None
+    # the percentile method, since BCa has no interval where all returns are equal
+    found = bootstrap(
+        (np.asarray(returns),),
+        np.mean,
+        batch=1000,  # resamples held in memory at once
+        method="percentile",
+        random_state=np.random.default_rng(seed),  # SciPy's older name of rng, which newer ones take too
+    ).confidence_interval
+    return float(found.low), float(found.high)

@@ -209,12 +209,13 @@ class RunLog:
         self._recent_return = known.get("charts/episodic_return", self._recent_return)
         self._show(step, values["charts/SPS"])
 
-    def evaluation(
-        self, step: int, mean: float, hyperparameters: Mapping[str, bool | int | float | str]
-    ) -> None:
-        """Writes the final evaluation and, beside it, the run's row in TensorBoard's HPARAMS table."""
+    def evaluation(self, step: int, mean: float) -> None:
+        """Writes the mean return of an evaluation."""
         self._events.add(Summary(value=[Summary.Value(tag=EVAL_TAG, simple_value=mean)]), step)
-        for summary in hparams(dict(hyperparameters), {EVAL_TAG: mean}):
+
+    def hyperparameters(self, values: Mapping[str, bool | int | float | str], mean: float) -> None:
+        """Writes the run's row in TensorBoard's HPARAMS table, with its final evaluation."""
+        for summary in hparams(dict(values), {EVAL_TAG: mean}):
             self._events.add(summary)
 
     def status(self, text: str) -> None:

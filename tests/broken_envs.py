@@ -77,6 +77,7 @@ class OwnGenerator(gym.Env):
     action_space = spaces.Discrete(2)
 
     def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
         if seed is not None:
             self.generator = np.random.default_rng(seed)
         self.t = 0

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 import ppo_cli
+from ppo_cli.actor_critic import ACTIVATIONS
 from ppo_cli.cli.help import knob_comments
-from ppo_cli.config import knobs
+from ppo_cli.config import CHOICES, knobs
 
 PACKAGE = Path(ppo_cli.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -57,3 +58,7 @@ def test_imports_point_one_way():
 def test_every_knob_has_its_comment():
     comments = knob_comments()
     assert [key for key, _ in knobs() if key not in comments] == []
+
+
+def test_the_config_knows_every_activation():
+    assert set(CHOICES["network.activation"]) == set(ACTIVATIONS)

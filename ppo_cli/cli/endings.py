@@ -40,10 +40,14 @@ class StopSignal:
 
     Attributes:
         number: of the signal that came, or None.
+        at_once: end by the first signal already. While the update compiles that is right: Ctrl-C reaches the
+            compiler too, so that there is nothing to go on with.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, advice: str, at_once: bool) -> None:
         self.number: int | None = None
+        self.at_once = at_once
+        self._advice = advice
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -63,6 +67,8 @@ class StopSignal:
         if self.number is not None:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
+        if self.at_once:
+            raise Interrupted(number, self._advice)
         self.number = number
         name = signal.Signals(number).name
         logger.info("%s: ending the iteration and saving; a second signal ends at once", name)

@@ -1,6 +1,7 @@
 """A run's checkpoints: when they are written, what they hold, and the way back."""
 
 import functools
+import math
 import platform
 import random
 import shutil
@@ -37,6 +38,7 @@ class CheckpointKeeper:
         self.folder = folder / "checkpoints"
         self._config, self._agent, self._collector, self._log = config, agent, collector, log
         self._every = checkpoint_interval(config)
+        self._best = -math.inf
 
     def begin(self) -> Position:
         """Starts the environments' first episodes and saves, so that a run can be resumed from its start."""
@@ -72,30 +74,40 @@ class CheckpointKeeper:
         except (RuntimeError, KeyError) as error:
             reason = " ".join(str(error).split())
             raise CheckpointError(f"the checkpoint does not fit this run's config: {reason}") from error
-        _set_global_generators(saved["generators"])
+        self._best = saved["best"]
+        set_global_generators(saved["generators"])
         return position
+
+    def consider(self, position: Position, mean: float) -> None:
+        """Keeps the checkpoint of this position as ``best.pt`` if no evaluation's mean return was higher."""
+        if mean > self._best:
+            self._best = mean
+            save_checkpoint(self.folder / "best.pt", self._payload(position))
 
     def _seeds(self, position: Position) -> list[int]:
         return spawn_seeds(self._config.seed, "env", self._config.n_envs, position.iteration)
 
     def _write(self, position: Position) -> None:
         path = self.folder / f"{position.steps}.pt"
-        payload = {
+        save_checkpoint(path, self._payload(position))
+        link_checkpoint(path, "last.pt")
+        keep_newest(self.folder, self._config.checkpoint.keep)
+
+    def _payload(self, position: Position) -> dict[str, Any]:
+        return {
             **self._agent.state_dict(),
             **self._collector.state_dict(),
             **position._asdict(),
+            "best": self._best,
             "snapshot_kind": self._collector.envs.kind,
-            "generators": _global_generators(),
+            "generators": global_generators(),
             "log": self._log.lengths(),
             "config": to_dict(self._config),
             "versions": _versions(),
         }
-        save_checkpoint(path, payload)
-        link_checkpoint(path, "last.pt")
-        keep_newest(self.folder, self._config.checkpoint.keep)
 
 
-def _global_generators() -> dict[str, Any]:
+def global_generators() -> dict[str, Any]:
     """States of the generators that environments may share: Python's, NumPy's and PyTorch's."""
     version, words, gauss = random.getstate()
     name, keys, *rest = np.random.get_state(legacy=True)
@@ -107,7 +119,8 @@ def _global_generators() -> dict[str, Any]:
     }
 
 
-def _set_global_generators(states: Mapping[str, Any]) -> None:
+def set_global_generators(states: Mapping[str, Any]) -> None:
+    """Sets what `global_generators` gave."""
     version, words, gauss = states["python"]
     random.setstate((version, tuple(words.tolist()), gauss))
     name, keys, *rest = states["numpy"]
@@ -120,14 +133,18 @@ def _set_global_generators(states: Mapping[str, Any]) -> None:
 @functools.cache
 def _versions() -> dict[str, str]:
     """Versions of what computes, and the commit of this package where it runs from a checkout."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-    ) if shutil.which("git") else None  # fmt: skip
+    checkout = Path(__file__).parents[2]
+    commit = ""
+    if (checkout / ".git").exists() and shutil.which("git"):
+        asked = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=checkout, capture_output=True, text=True, check=False
+        )
+        commit = asked.stdout.strip()
     return {
         "ppo-cli": __version__,
         "torch": torch.__version__,
         "numpy": np.__version__,
         "gymnasium": gymnasium.__version__,
         "python": platform.python_version(),
-        "commit": commit.stdout.strip() if commit is not None else "",
+        "commit": commit,
     }

@@ -11,7 +11,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from ppo_cli.cli.endings import RunError
-from ppo_cli.config import Config, ConfigError, conf_dir, from_dict, knobs, nearest, to_dict
+from ppo_cli.config import Config, ConfigError, from_dict, from_stored, knobs, load_yaml, nearest, to_dict
 
 logger = logging.getLogger(__name__)
 
@@ -38,13 +38,16 @@ def resume(folder: Path, overrides: Sequence[str]) -> None:
         saved, damage = load_newest(folder / "checkpoints")
     except CheckpointError as error:
         raise RunError(f"{error}; no older checkpoint is intact") from error
-    before = _stored_config(saved["config"] if saved else OmegaConf.load(folder / "config.yaml"))
+    before = from_stored(load_yaml(folder / "config.yaml"))
+    if saved is not None:
+        _check_same_run(folder, before, from_stored(saved["config"]))
     after = _override(before, overrides)
     lines = [f"{line}; going on from the one before" for line in damage] + _differences(before, after, saved)
     _log_to(folder / "train.log")
     for line in lines:
         logger.info(line)
     if saved is None:
+        logger.info("%s has no checkpoint yet: it starts from the beginning", folder)
         for leftover in folder.glob("events.out.tfevents.*"):  # of what was before the first checkpoint
             leftover.unlink()
     else:
@@ -61,15 +64,19 @@ def resume(folder: Path, overrides: Sequence[str]) -> None:
     run(after, folder, saved)
 
 
-def _stored_config(stored: Any) -> Config:  # noqa: ANN401 - nested plain values
-    """The config of a run; knobs that are younger than it get their defaults."""
-    defaults = OmegaConf.load(conf_dir() / "config.yaml")
-    tops = {name.split(".")[0] for name, _ in knobs()}
-    own = {key: value for key, value in OmegaConf.to_container(defaults).items() if key in tops}  # type: ignore[union-attr]
-    plain = OmegaConf.to_container(OmegaConf.merge(own, stored))
-    if not isinstance(plain, dict):
-        raise ConfigError(f"the stored config is no mapping of knobs: {plain!r}")
-    return from_dict(plain)
+def _check_same_run(folder: Path, run: Config, checkpoint: Config) -> None:
+    """Raises RunError where the checkpoint is of a run on something else than the folder's config."""
+    old, new = _flat(to_dict(checkpoint)), _flat(to_dict(run))
+    for key in new:
+        if _is_fixed(key, FIXED) and new[key] != old[key]:
+            raise RunError(
+                f"the newest checkpoint in {folder} is of another run: its {key} is {old[key]}, "
+                f"config.yaml says {new[key]}"
+            )
+
+
+def _is_fixed(key: str, fixed: Sequence[str]) -> bool:
+    return any(key == name or (name.endswith(".") and key.startswith(name)) for name in fixed)
 
 
 def _override(config: Config, overrides: Sequence[str]) -> Config:
@@ -104,8 +111,10 @@ def _differences(before: Config, after: Config, saved: Mapping[str, Any] | None)
     if saved is not None and saved["snapshot_kind"] == "restart":
         fixed.append("checkpoint.every")  # its environments start anew at every checkpoint
     for key in changed:
-        if any(key == name or (name.endswith(".") and key.startswith(name)) for name in fixed):
-            raise ConfigError(f"{key} can't change on resuming: {old.get(key)} it was, given {new[key]}")
+        if _is_fixed(key, fixed):
+            raise ConfigError(
+                f"{key} can't change on resuming: it was {old.get(key)}, given {new[key]}; start a new run"
+            )
         if key == "vectorization" and "envpool" in (old[key], new[key]):
             raise ConfigError("vectorization can't change between envpool and others on resuming")
     lines = [f"{key}: {old.get(key)} -> {new[key]}" for key in changed]

@@ -3,7 +3,7 @@
 import json
 import logging
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from ppo_cli.agent import PPOAgent
 from ppo_cli.checkpoint import CheckpointError
 from ppo_cli.cli.build import build_agent, build_normalizers, check_environment, checkpoint_interval
 from ppo_cli.cli.endings import Interrupted, RunError, StopSignal
-from ppo_cli.cli.keeper import CheckpointKeeper
+from ppo_cli.cli.keeper import CheckpointKeeper, global_generators, set_global_generators
 from ppo_cli.cli.run_dir import lock_run
 from ppo_cli.config import Config, save_yaml, to_dict
 from ppo_cli.envs.backends import make_vector
@@ -82,14 +82,24 @@ def _run(config: Config, folder: Path, saved: Mapping[str, Any] | None) -> float
             with RunLog(folder, config.total_timesteps, saved and saved["log"]) as log:
                 keeper = CheckpointKeeper(folder, config, agent, collector, log)
                 position = keeper.begin() if saved is None else keeper.restore(saved)
-                position = _train(config, agent, collector, log, keeper, position)
+                policy = Policy(agent.model, agent.distribution, collector.observation_normalizer)
+
+                def evaluation_at(position: Position) -> Evaluation:
+                    generators = global_generators()  # environments that share them do not disturb training
+                    settings = {key: value for key, value in vars(config.eval).items() if key != "every"}
+                    found = evaluate(policy, make, **settings, pulse=watchdog.pulse)
+                    set_global_generators(generators)
+                    log.evaluation(position.steps, found.mean)
+                    keeper.consider(position, found.mean)
+                    return found
+
+                position = _train(config, agent, collector, log, keeper, position, evaluation_at)
                 log.stop_progress()
                 if not config.eval.episodes:
                     logger.info("trained %s steps · %s", f"{position.steps:,}", folder)
                     return float("nan")
-                policy = Policy(agent.model, agent.distribution, collector.observation_normalizer)
-                evaluation = evaluate(policy, make, **vars(config.eval), pulse=watchdog.pulse)
-                log.evaluation(position.steps, evaluation.mean, _flat_hyperparameters(config))
+                evaluation = evaluation_at(position)
+                log.hyperparameters(_flat_hyperparameters(config), evaluation.mean)
         finally:
             envs.close()
     _report(evaluation, config, position.steps, folder)
@@ -103,14 +113,19 @@ def _train(
     log: RunLog,
     keeper: CheckpointKeeper,
     position: Position,
+    evaluation_at: Callable[[Position], Evaluation],
 ) -> Position:
     """Trains to the end of the budget, or of the iteration in which a signal comes."""
-    with StopSignal() as signal:
+    advice = _advice(keeper.folder.parent)
+    with StopSignal(advice, at_once=agent.compiled) as signal:
 
         def after_iteration(position: Position) -> None:
+            signal.at_once = False
+            if config.eval.every and position.iteration % config.eval.every == 0:
+                evaluation_at(position)
             keeper.save(position, position.steps >= config.total_timesteps or signal.number is not None)
-            if signal.number is not None and position.steps < config.total_timesteps:
-                raise Interrupted(signal.number, _advice(keeper.folder.parent))
+            if signal.number is not None:
+                raise Interrupted(signal.number, advice)
 
         return train(agent, collector, log, config.total_timesteps, position, after_iteration)
 
@@ -169,7 +184,9 @@ def _save_evaluation(path: Path, evaluation: Evaluation, config: Config, steps: 
         "deterministic": config.eval.deterministic,
         "seed": config.eval.seed,
     }
-    path.write_text(json.dumps(summary, indent=2) + "\n")
+    aside = path.with_name(f".{path.name}.tmp")
+    aside.write_text(json.dumps(summary, indent=2) + "\n")
+    aside.replace(path)  # whole or not at all: that it is there says that a run is finished
 
 
 def _flat_hyperparameters(config: Config) -> dict[str, bool | int | float | str]:

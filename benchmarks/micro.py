@@ -1,0 +1,140 @@
+"""One minibatch step and one action, in microseconds: compiled, eager, and as `torch.optim.Adam` does it.
+
+    python benchmarks/micro.py
+    python benchmarks/micro.py env=CartPole-v1 batch_size=256
+
+Shared and separate networks take turns; medians over rounds. Acting is timed between steps of the
+environments, where the caches are cold.
+"""
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import cycle
+
+import numpy as np
+import torch
+from torch.nn.utils import clip_grad_norm_
+
+from ppo_cli import losses
+from ppo_cli.advantages import normalize_advantages
+from ppo_cli.agent import Batch, Coefficients, LossParts, PPOAgent, TrainState
+from ppo_cli.cli.build import build_agent
+from ppo_cli.cli.compose import compose_jobs, expand_preset
+from ppo_cli.config import Config
+from ppo_cli.envs.make import env_fn
+from ppo_cli.envs.spaces import action_adapter
+from ppo_cli.envs.vector import SyncVector
+from ppo_cli.trainer import make_collector
+
+ROUNDS, CALLS = 7, 300
+
+
+def collected(config: Config) -> tuple[PPOAgent, Batch]:
+    """An agent and its first rollout, ready for the update."""
+    make = env_fn(config.env.id, config.env.kwargs)
+    env = make()
+    agent = build_agent(config, env)
+    collector = make_collector(SyncVector([make] * config.n_envs), agent, config.n_steps, None, None)
+    collector.reset(list(range(config.n_envs)))
+    collector.collect(agent)
+    return agent, agent.compute_gae(collector.rollout)
+
+
+def own_step(agent: PPOAgent, batch: Batch, size: int) -> Callable[[], None]:
+    """Our minibatch step, chained on its own state."""
+    one = torch.ones(())
+    state = TrainState(agent._params, agent.optimizer, one, torch.zeros(len(LossParts._fields) + 1), one * 0)
+    coefs = Coefficients(*torch.tensor([1e-4, 0.2, 0.0, 0.5]).unbind())
+    pieces = cycle(torch.randperm(len(batch.returns)).split(size)[:-1])
+    weights = torch.ones(size)
+
+    def step() -> None:
+        nonlocal state
+        state = agent._step(state, batch, next(pieces), weights, coefs)
+
+    return step
+
+
+def autograd_step(agent: PPOAgent, batch: Batch, size: int) -> Callable[[], None]:
+    """The same step as most write it: backward, `clip_grad_norm_`, `torch.optim.Adam`."""
+    model, distribution = agent.model, agent.distribution
+    optimizer = torch.optim.Adam(model.parameters(), 1e-4, eps=1e-5)
+    pieces = cycle(torch.randperm(len(batch.returns)).split(size)[:-1])
+    weights, clip = torch.ones(size), torch.tensor(0.2)
+
+    def step() -> None:
+        rows = next(pieces)
+        part = Batch(*(column[rows] for column in batch))
+        logits, values = model(part.observations)
+        ratio = losses.probability_ratio(distribution.log_prob(logits, part.actions), part.logprobs)
+        advantages = normalize_advantages(part.advantages, weights)
+        policy = losses.clipped_policy_loss(ratio, advantages, clip, weights)
+        total = policy + 0.5 * losses.value_loss(values, part.returns, weights)
+        optimizer.zero_grad()
+        total.backward()
+        clip_grad_norm_(model.parameters(), 0.5)
+        optimizer.step()
+
+    return step
+
+
+def microseconds(call: Callable[[], None]) -> float:
+    """Mean of a round of calls."""
+    started = time.perf_counter()
+    for _ in range(CALLS):
+        call()
+    return (time.perf_counter() - started) / CALLS * 1e6
+
+
+def acting(config: Config) -> float:
+    """Median of an action for all environments, each between two of their steps."""
+    make = env_fn(config.env.id, config.env.kwargs)
+    envs = SyncVector([make] * config.n_envs)
+    env = make()
+    agent = build_agent(config, env)
+    to_env = action_adapter(env.action_space)
+    observations, _ = envs.reset(seed=0)
+    times = []
+    for noise in agent.exploration_noise(1000, config.n_envs):
+        seen = observations.astype(np.float32)
+        started = time.perf_counter()
+        actions = agent.act(seen, noise)
+        times.append((time.perf_counter() - started) * 1e6)
+        observations = envs.step(to_env(actions))[0]
+    return statistics.median(times)
+
+
+def main() -> None:
+    """Prints a line a network, and all figures as JSON."""
+    torch.set_num_threads(1)
+    typed = expand_preset(["env=LunarLander-v3", *sys.argv[1:]])
+    figures = {}
+    for shared in (True, False):
+        ((_, config),) = compose_jobs([*typed, f"network.shared={shared}"], False, None, "config")
+        size = config.batch_size
+        variants = {}
+        for name, compiled in (("compiled", True), ("eager", False)):
+            agent, batch = collected(replace(config, compile=compiled))
+            variants[name] = own_step(agent, batch, size)
+        variants["torch.optim.Adam"] = autograd_step(agent, batch, size)
+        for call in variants.values():
+            call()
+        rounds = [{name: microseconds(call) for name, call in variants.items()} for _ in range(ROUNDS)]
+        medians = {name: statistics.median(row[name] for row in rounds) for name in variants}
+        medians["acting"] = acting(replace(config, compile=False))
+        kind = "shared" if shared else "separate"
+        figures[kind] = medians
+        ratio = medians["torch.optim.Adam"] / medians["compiled"]
+        shown = ", ".join(f"{name} {value:.0f}" for name, value in medians.items())
+        print(
+            f"{config.env.id}, {kind}, batch {size}, us: {shown}; compiled is {ratio:.1f} x torch.optim.Adam"
+        )
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""What can go wrong while a run goes on: one line, a status, and a checkpoint that loads."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from ppo_cli.checkpoint import load_checkpoint
+from ppo_cli.cli.run_dir import lock_run
+from ppo_cli.envs.make import env_fn
+from ppo_cli.envs.snapshot import find_kind
+
+RUN = ("n_envs=3", "n_steps=40", "total_timesteps=2000", "batch_size=60", "eval.episodes=0", "compile=false")
+PROGRAM = "from ppo_cli.cli.train import main; main()"
+
+
+def faulty(mode, at=301):
+    return ("env.id=broken_envs:Faulty-v0", f"+env.kwargs.mode={mode}", f"+env.kwargs.at={at}", *RUN)
+
+
+def start(folder, *arguments, **options):
+    """`ppo-train` as a process of its own."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, *arguments],
+        cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
+    )  # fmt: skip
+
+
+def end(process):
+    """Status, and what it wrote to stderr."""
+    _, err = process.communicate(timeout=60)
+    return process.returncode, err
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize(
+    ("mode", "said"),
+    [
+        ("raise", "environment 0 raised ArithmeticError: cursed (broken_envs.py, line"),
+        ("reset", "environment 0 raised RuntimeError: no way back"),
+        ("not_a_number", "environment 0 returned a NaN or an infinity"),
+        ("infinite", "environment 0 returned a NaN or an infinity"),
+        ("shape", "environment 0 returned an observation of shape (1,), where its space says (3,)"),
+        ("dtype", "environment 0 returned an observation of dtype complex128"),
+    ],
+)
+def test_an_environment_that_fails_ends_the_run_with_a_line(ppo_train, tmp_path, mode, said, vectorization):
+    ended = ppo_train(
+        *faulty(mode), "checkpoint.every=1", "hydra.run.dir=run", f"vectorization={vectorization}"
+    )
+    assert ended.status == 1
+    assert said in ended.err
+    assert ended.err.count("\n") == 1
+    assert "resume='run'" in ended.err
+    last = load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")
+    assert last["steps"] >= 120
+    assert all(torch.isfinite(weight).all() for weight in last["model"].values())
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize("mode", ["raise", "not_a_number", "infinite", "shape", "reset"])
+def test_it_may_go_on_with_a_fresh_episode(ppo_train, tmp_path, mode, vectorization):
+    arguments = (*faulty(mode, at=131), "env.on_error=restart", f"vectorization={vectorization}")
+    ended = ppo_train(*arguments, "hydra.run.dir=run")
+    assert ended.status == 0, ended.err
+    header, *lines = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
+    faults = float(lines[-1].split(",")[header.split(",").index("charts/env_faults")])
+    assert faults >= 3
+    last = load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")
+    assert all(torch.isfinite(weight).all() for weight in last["model"].values())
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize(
+    ("mode", "said"),
+    [("die", "the process of the run died"), ("hang", "took more than env.timeout=2 s")],
+)
+def test_a_watchdog_speaks_for_a_process_that_can_not(tmp_path, mode, said, vectorization):
+    process = start(
+        tmp_path, *faulty(mode), "hydra.run.dir=run", "env.timeout=2", "checkpoint.every=1",
+        f"vectorization={vectorization}",
+    )  # fmt: skip
+    status, err = end(process)
+    assert status != 0
+    assert said in err
+    assert "resume='run'" in err
+    assert load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")["steps"] >= 120
+
+
+def test_weights_that_are_no_numbers_are_never_saved(ppo_train, tmp_path):
+    ended = ppo_train("env=CartPole-v1", *RUN, "learning_rate=1e30", "max_grad_norm=inf", "hydra.run.dir=run")
+    assert ended.status == 1
+    assert "lower learning_rate" in ended.err
+    assert ended.err.count("\n") == 1
+    last = load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")
+    assert all(torch.isfinite(weight).all() for weight in last["model"].values())
+
+
+def test_a_full_disk_ends_with_a_line_and_the_last_checkpoint(tmp_path):
+    # a limit on the size of files fails as a full disk does, with an OSError in the middle of a write
+    program = (
+        "import resource\nfrom ppo_cli.metrics import RunLog\nlog = RunLog.iteration\n"
+        "def fill(self, iteration, *rest):\n"
+        "    if iteration == 3: resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
+        "    log(self, iteration, *rest)\n"
+        "RunLog.iteration = fill\n" + PROGRAM
+    )
+    arguments = ["env=CartPole-v1", *RUN, "hydra.run.dir=run", "checkpoint.every=1"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert "File too large" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")["iteration"] == 2
+    assert not list((tmp_path / "run" / "checkpoints").glob(".*"))
+
+
+def test_two_processes_do_not_share_a_folder(ppo_train, tmp_path):
+    assert ppo_train("env=CartPole-v1", *RUN, "hydra.run.dir=run").status == 0
+    holder = (
+        "from pathlib import Path; from ppo_cli.cli.run_dir import lock_run\n"
+        "with lock_run(Path('run')): print('held', flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", holder], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "held\n"
+        second = ppo_train("resume=run", "total_timesteps=3000")
+        assert second.status == 1
+        assert "run is in use by another process" in second.err
+        process.kill()
+    with lock_run(tmp_path / "run"):  # a killed holder leaves no lock behind
+        pass
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_from_outside_saves_and_the_second_ends_at_once(tmp_path, number):
+    arguments = ("env=CartPole-v1", "total_timesteps=1e7", "compile=false", "hydra.run.dir=run")
+    process = start(tmp_path, *arguments)
+    rows = tmp_path / "run" / "metrics.csv"
+    deadline = time.monotonic() + 60
+    while not (rows.exists() and rows.read_text().count("\n") > 3) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(number)
+    status, err = end(process)
+    assert status == 128 + number
+    assert err.strip().splitlines()[-1] == (
+        f"ppo-train: {number.name}: `ppo-train resume='run'` goes on from the last checkpoint"
+    )
+    steps = int(rows.read_text().splitlines()[-1].split(",")[1])
+    assert load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")["steps"] == steps
+
+
+@pytest.mark.parametrize(
+    ("env_id", "kind"),
+    [
+        ("CartPole-v1", "replay"),
+        ("LunarLander-v3", "replay"),
+        ("FrozenLake-v1", "replay"),
+        ("BipedalWalker-v3", "restart"),
+        ("broken_envs:OwnGenerator-v0", "restart"),
+        ("broken_envs:Cloning-v0", "own"),
+    ],
+)
+def test_the_kind_of_snapshot_is_found_by_trying(env_id, kind):
+    assert find_kind(env_fn(env_id)) == kind

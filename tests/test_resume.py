@@ -1,0 +1,270 @@
+"""Stopped anywhere and resumed, a run ends with the same bits as one that was never stopped."""
+
+import csv
+import shutil
+import signal
+
+import pytest
+import torch
+
+from ppo_cli.checkpoint import load_checkpoint, numbered
+from ppo_cli.metrics import RunLog
+
+SMALL = ("n_envs=2", "n_steps=128", "total_timesteps=1536", "n_epochs=2", "eval.episodes=2")  # 6 iterations
+EVERYTHING = (
+    *SMALL,
+    "anneal.learning_rate.final=0",
+    "anneal.clip_ratio.final=0.05",
+    "normalize.observations=true",
+    "normalize.rewards=true",
+)
+TASKS = {
+    "CartPole": ("env=CartPole-v1",),
+    "LunarLander": ("env=LunarLander-v3",),
+    "gSDE": ("env=Pendulum-v1", "sde_sample_freq=5"),
+    "own-kind": ("env.id=broken_envs:Cloning-v0",),
+    "restart-kind": ("env.id=broken_envs:OwnGenerator-v0", "checkpoint.every=2"),
+    "BipedalWalker": ("env=BipedalWalker-v3", "preset=none", "checkpoint.every=2"),
+    "MuJoCo": ("env=HalfCheetah-v5",),
+    "ALE-RAM": ("env=ALE/Pong-v5", "+env.kwargs.obs_type=ram"),
+}
+NEEDS = {"MuJoCo": "mujoco", "ALE-RAM": "ale_py"}
+
+
+@pytest.fixture
+def interrupt(monkeypatch):
+    """A function that makes runs get a signal when they have logged an iteration, or (None) no more."""
+    at = {"iteration": None, "signal": signal.SIGTERM}
+    log = RunLog.iteration
+
+    def log_and_raise(self, iteration, *rest):
+        log(self, iteration, *rest)
+        if iteration == at["iteration"]:
+            signal.raise_signal(at["signal"])
+
+    monkeypatch.setattr(RunLog, "iteration", log_and_raise)
+    return lambda iteration, number=signal.SIGTERM: at.update(iteration=iteration, signal=number)
+
+
+def differences(first, second, path=""):
+    """Where two checkpoints differ, but for the lengths of files that hold times."""
+    if isinstance(first, dict):
+        if path == "/log":
+            return []
+        assert first.keys() == second.keys()
+        return [d for key in first for d in differences(first[key], second[key], f"{path}/{key}")]
+    if isinstance(first, list):
+        assert len(first) == len(second), path
+        pairs = enumerate(zip(first, second, strict=True))
+        return [d for i, (one, other) in pairs for d in differences(one, other, f"{path}/{i}")]
+    if isinstance(first, torch.Tensor):
+        same = first.dtype == second.dtype and first.numpy().tobytes() == second.numpy().tobytes()
+        return [] if same else [path]
+    return [] if first == second else [path]
+
+
+def rows(folder):
+    """metrics.csv without what a clock says."""
+    with (folder / "metrics.csv").open() as file:
+        return [
+            {key: cell for key, cell in row.items() if key != "charts/SPS" and not key.startswith("time/")}
+            for row in csv.DictReader(file)
+        ]
+
+
+def logged_steps(folder):
+    """The steps of the losses in the event file."""
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+    (file,) = folder.glob("events.out.tfevents.*")
+    return [
+        event.step
+        for event in EventFileLoader(str(file)).Load()
+        if any(value.tag == "losses/entropy" for value in event.summary.value)
+    ]
+
+
+def assert_same_end(first, second):
+    a, b = (load_checkpoint(folder / "checkpoints" / "last.pt") for folder in (first, second))
+    assert differences(a, b) == []
+    assert rows(first) == rows(second)
+    assert logged_steps(second) == [int(row["step"]) for row in rows(first)]
+    assert (first / "eval.json").read_text() == (second / "eval.json").read_text()
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize("task", TASKS)
+def test_interrupted_and_resumed(ppo_train, tmp_path, interrupt, task, vectorization):
+    if task in NEEDS:
+        pytest.importorskip(NEEDS[task])
+    arguments = (*TASKS[task], *EVERYTHING, f"vectorization={vectorization}")
+    assert ppo_train(*arguments, "hydra.run.dir=whole").status == 0
+    interrupt(3)
+    stopped = ppo_train(*arguments, "hydra.run.dir=cut")
+    assert stopped.status == 128 + signal.SIGTERM
+    advice = "`ppo-train resume='cut'` goes on from the last checkpoint"
+    assert stopped.err.splitlines()[-1] == f"ppo-train: SIGTERM: {advice}"  # MuJoCo warns before it
+    interrupt(None)
+    assert ppo_train("resume=cut").status == 0
+    assert_same_end(tmp_path / "whole", tmp_path / "cut")
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [("compile=true",), ("vectorization=envpool", "checkpoint.every=2"), ("network.shared=false",)],
+    ids=["compiled", "envpool", "separate"],
+)
+def test_interrupted_twice_in_other_settings(ppo_train, tmp_path, interrupt, extra):
+    if "vectorization=envpool" in extra:
+        pytest.importorskip("envpool")
+    arguments = ("env=CartPole-v1", *EVERYTHING, *extra)
+    assert ppo_train(*arguments, "hydra.run.dir=whole").status == 0
+    interrupt(1)
+    assert ppo_train(*arguments, "hydra.run.dir=cut").status == 143
+    interrupt(4, signal.SIGINT)
+    assert ppo_train("resume=cut").status == 130
+    interrupt(None)
+    assert ppo_train("resume=cut").status == 0
+    assert_same_end(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_an_older_checkpoint_is_used_where_the_newest_is_damaged(ppo_train, tmp_path, interrupt):
+    arguments = ("env=CartPole-v1", *EVERYTHING, "checkpoint.every=1", "checkpoint.keep=3")
+    assert ppo_train(*arguments, "hydra.run.dir=whole").status == 0
+    interrupt(4)
+    assert ppo_train(*arguments, "hydra.run.dir=cut").status == 143
+    interrupt(None)
+    newest = numbered(tmp_path / "cut" / "checkpoints")[0]
+    assert [int(path.stem) for path in numbered(newest.parent)] == [1024, 768, 512]
+    newest.write_bytes(newest.read_bytes()[:-100])
+    resumed = ppo_train("resume=cut")
+    assert resumed.status == 0
+    assert f"{newest.name} is" in resumed.out
+    assert "going on from step 768" in resumed.out
+    assert_same_end(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_a_run_without_a_checkpoint_starts_from_its_beginning(ppo_train, tmp_path):
+    arguments = ("env=CartPole-v1", *EVERYTHING)
+    assert ppo_train(*arguments, "hydra.run.dir=whole").status == 0
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    shutil.rmtree(tmp_path / "cut" / "checkpoints")
+    (tmp_path / "cut" / "eval.json").unlink()
+    assert ppo_train("resume=cut").status == 0
+    assert_same_end(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_a_finished_run_says_so_and_is_extended_by_a_larger_budget(ppo_train, tmp_path):
+    assert ppo_train("env=CartPole-v1", *EVERYTHING, "hydra.run.dir=run").status == 0
+    events = next((tmp_path / "run").glob("events*")).read_bytes()
+    again = ppo_train("resume=run")
+    assert again.status == 0
+    assert "is finished: 1,536 of total_timesteps=1,536" in again.out
+    assert next((tmp_path / "run").glob("events*")).read_bytes() == events
+    longer = ppo_train("resume=run", "total_timesteps=2304", "clip_ratio=0.3")
+    assert longer.status == 0
+    assert "total_timesteps: 1536 -> 2304" in longer.out
+    assert "clip_ratio: 0.2 -> 0.3" in longer.out
+    assert "the schedule of learning_rate, clip_ratio follows total_timesteps" in longer.out
+    assert [int(row["step"]) for row in rows(tmp_path / "run")] == list(range(256, 2305, 256))
+    assert logged_steps(tmp_path / "run") == list(range(256, 2305, 256))
+
+
+def test_a_run_moves_freely(ppo_train, tmp_path, interrupt):
+    arguments = ("env=CartPole-v1", *EVERYTHING)
+    assert ppo_train(*arguments, "hydra.run.dir=whole").status == 0
+    interrupt(2)
+    assert ppo_train(*arguments, "hydra.run.dir=cut").status == 143
+    interrupt(None)
+    shutil.move(tmp_path / "cut", tmp_path / "else where")
+    assert ppo_train("resume='else where'").status == 0
+    assert_same_end(tmp_path / "whole", tmp_path / "else where")
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("network.hidden_sizes=[32]", "network.hidden_sizes can't change on resuming"),
+        ("n_envs=4", "n_envs can't change on resuming: it was 2, given 4"),
+        ("env.id=Acrobot-v1", "env.id can't change on resuming"),
+        ("env=Acrobot-v1", "resume= takes knobs, not groups"),
+        ("clip_rato=0.1", "did you mean 'clip_ratio'?"),
+        ("clip_ratio=0.1,0.2", "takes one value"),
+        ("clip_ratio=-1", "clip_ratio=-1.0: expected a value above 0"),
+        ("clip_ratio", "can't read 'clip_ratio'"),
+        ("vectorization=envpool", "vectorization can't change"),
+    ],
+)
+def test_what_can_not_change_is_refused(ppo_train, tmp_path, override, said):
+    assert ppo_train("env=CartPole-v1", *EVERYTHING, "hydra.run.dir=run").status == 0
+    before = sorted((path, path.read_bytes()) for path in (tmp_path / "run").rglob("*.pt"))
+    refused = ppo_train("resume=run", override)
+    assert refused.status == 2
+    assert said in refused.err
+    assert refused.err.count("\n") == 1
+    assert sorted((path, path.read_bytes()) for path in (tmp_path / "run").rglob("*.pt")) == before
+
+
+def test_resume_names_what_is_not_there(ppo_train, tmp_path):
+    missing = ppo_train("resume=outputs/nothing")
+    assert missing.status == 2
+    assert "resume=outputs/nothing: no run there" in missing.err
+    assert not (tmp_path / "outputs").exists()
+    assert ppo_train("-m", "resume=a").status == 2
+
+
+class Touch:
+    """A pickle that would create a file when it is loaded."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def test_damaged_and_foreign_checkpoints_end_with_a_line(ppo_train, tmp_path):
+    assert ppo_train("env=CartPole-v1", *SMALL, "hydra.run.dir=run").status == 0
+    other = ("env=Acrobot-v1", *SMALL)
+    assert ppo_train(*other, "hydra.run.dir=other").status == 0
+    folder = tmp_path / "run" / "checkpoints"
+    good = (folder / "1536.pt").read_bytes()
+    payload = torch.load(folder / "1536.pt", weights_only=True)
+    (tmp_path / "run" / "eval.json").unlink()
+
+    def flip(data):
+        middle = len(data) // 2
+        return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+
+    def saved(value):
+        torch.save(value, tmp_path / "crafted.pt")
+        return (tmp_path / "crafted.pt").read_bytes()
+
+    crafted = {
+        "truncated": good[: len(good) // 2],
+        "empty": b"",
+        "flipped": flip(good),
+        "malicious": saved({**payload, "model": Touch(tmp_path / "executed")}),
+        "newer": saved({**payload, "format": 99}),
+        "other spaces": (tmp_path / "other" / "checkpoints" / "1536.pt").read_bytes(),
+        "no dict": saved([1, 2, 3]),
+    }
+    for path in numbered(folder):
+        path.unlink()
+    for name, data in crafted.items():
+        (folder / "1536.pt").write_bytes(data)
+        refused = ppo_train("resume=run")
+        assert refused.status != 0, name
+        assert refused.err.count("\n") == 1, (name, refused.err)
+        assert refused.err.startswith("ppo-train: "), name
+        assert (folder / "1536.pt").read_bytes() == data, name
+    assert not (tmp_path / "executed").exists()
+    (folder / "1536.pt").write_bytes(good)
+    assert ppo_train("resume=run").status == 0
+
+
+def test_a_new_run_never_goes_into_the_folder_of_an_old_one(ppo_train):
+    assert ppo_train("env=CartPole-v1", *SMALL, "hydra.run.dir=run").status == 0
+    second = ppo_train("env=CartPole-v1", *SMALL, "hydra.run.dir=run")
+    assert second.status == 1
+    assert second.err == "ppo-train: run holds a run already; resume='run' goes on with it\n"
