@@ -4,10 +4,15 @@ import logging
 
 import pytest
 import torch
+from gymnasium import spaces
 
 from ppo_cli import agent
+from ppo_cli.actor_critic import make_actor_critic
 from ppo_cli.checkpoint import load_checkpoint
 from ppo_cli.compiled import compile_function
+from ppo_cli.distributions import make_distribution
+from ppo_cli.optim import adam_init
+from ppo_cli.rollout import minibatches
 
 SCALE = torch.tensor([2.0, 3.0])
 
@@ -53,3 +58,50 @@ def test_a_broken_toolchain_costs_speed_not_the_run(ppo_train, tmp_path, monkeyp
     assert all(torch.equal(first["model"][name], second["model"][name]) for name in first["model"])
     log = next(tmp_path.glob("outputs/*/*compile=true*/train.log")).read_text()
     assert "can't be compiled and runs uncompiled: g++: not today" in log
+
+
+OBSERVATIONS = spaces.Box(-1, 1, (5,))
+CONTINUOUS = spaces.Box(-1, 1, (2,))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("actions", "use_sde"),
+    [
+        (spaces.Discrete(4), False),
+        (spaces.MultiDiscrete([2, 3]), False),
+        (spaces.MultiBinary(3), False),
+        (CONTINUOUS, False),
+        (CONTINUOUS, True),
+    ],
+    ids=["discrete", "multi-discrete", "multi-binary", "box", "gsde"],
+)
+def test_compiled_and_eager_updates_agree_in_every_action_space(tmp_path, actions, use_sde):
+    rows, size = 200, 64  # the last minibatch of four is ragged
+    model = make_actor_critic(OBSERVATIONS, actions, use_sde=use_sde, shared=False)
+    distribution = make_distribution(actions)
+    params = agent.flatten_parameters(model).clone()
+    generator = torch.Generator().manual_seed(0)
+    observations = torch.randn(rows, 5, generator=generator)
+    with torch.no_grad():
+        logits = model.policy(observations)
+        taken = distribution.sample(logits, distribution.noise((rows,), generator))
+        logprobs = distribution.log_prob(logits, taken)
+    columns = (torch.randn(rows, generator=generator) for _ in range(3))
+    batch = agent.Batch(observations, taken, logprobs, *columns)
+    coefs = agent.Coefficients(*torch.tensor([3e-4, 0.2, 0.01, 0.5]).unbind())
+    eager = agent.make_step(model, distribution, agent.Hyperparameters(target_kl=0.05))
+    ends = []
+    for step in (eager, agent.compile_step(eager, tmp_path)):
+        sums = torch.zeros(len(agent.LossParts._fields) + 1)
+        state = agent.TrainState(params, adam_init(params), torch.ones(()), sums, torch.zeros(()))
+        shuffle = torch.Generator().manual_seed(1)
+        for _ in range(4):
+            for indices, weights in minibatches(torch.arange(rows), size, shuffle):
+                state = step(state, batch, indices, weights, coefs)
+        ends.append(state)
+    first, second = ends
+    assert list(tmp_path.glob("*.pt2"))
+    assert not torch.equal(first.params, params)
+    torch.testing.assert_close(second.params, first.params, rtol=0, atol=1e-5)
+    torch.testing.assert_close(second.sums, first.sums, rtol=1e-4, atol=1e-4)
