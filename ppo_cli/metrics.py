@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from multiprocessing import parent_process
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -162,7 +163,7 @@ class RunLog:
         self._reported = 0
         self._recent_return = math.nan
         self._progress: Progress | None = None
-        if sys.stdout.isatty():
+        if sys.stdout.isatty() and parent_process() is None:  # the workers of a sweep share a terminal
             columns = (
                 TextColumn("{task.fields[text]}"),
                 BarColumn(),

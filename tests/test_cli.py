@@ -45,7 +45,12 @@ def test_a_run_leaves_its_folder(ppo_train, tmp_path):
     assert str(folder.relative_to(tmp_path)) in last_line
     names = {path.name for path in folder.iterdir()}
     assert names >= {"config.yaml", ".hydra", "metrics.csv", "checkpoints", "eval.json", "train.log"}
-    assert {path.name for path in (folder / "checkpoints").iterdir()} == {"0.pt", "300.pt", "last.pt"}
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {
+        "0.pt",
+        "300.pt",
+        "last.pt",
+        "best.pt",
+    }
     assert "over 2 deterministic episodes" in (folder / "train.log").read_text()
     assert OmegaConf.load(folder / "config.yaml").env.id == "CartPole-v1"
     assert "${" not in (folder / "config.yaml").read_text()

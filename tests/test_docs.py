@@ -52,7 +52,7 @@ def compose(line):
     """The jobs of a shell line that starts with `ppo-train`; None where it only prints something else."""
     words, config_dir, multirun, overrides = iter(shlex.split(line, comments=True)[1:]), None, False, []
     for word in words:
-        if word in ("--help", "--hydra-help", "--shell-completion", "-sc"):
+        if word in ("--help", "--hydra-help", "--shell-completion", "-sc") or "resume=" in word:
             return None
         if word in ("--cfg", "--config-dir"):
             argument = next(words)

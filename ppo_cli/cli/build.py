@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,12 @@ from platformdirs import user_cache_path
 
 from ppo_cli.actor_critic import ActorCritic, make_actor_critic
 from ppo_cli.agent import Hyperparameters, PPOAgent, Schedules, flatten_parameters
-from ppo_cli.checkpoint import load_checkpoint
-from ppo_cli.config import Config, ConfigError, from_dict
+from ppo_cli.checkpoint import CheckpointError, load_checkpoint
+from ppo_cli.config import Config, ConfigError, from_stored
 from ppo_cli.distributions import make_distribution
 from ppo_cli.envs.make import EnvError, make_env, resolve_env_id
 from ppo_cli.envs.pool import import_envpool
+from ppo_cli.envs.spaces import stored_observation
 from ppo_cli.envs.vector import Stream, spawn_seeds
 from ppo_cli.normalize import ObservationNormalizer, RewardNormalizer
 from ppo_cli.policy import Policy
@@ -168,17 +170,61 @@ def load_policy(checkpoint: Path) -> tuple[Policy, Config]:
     """The policy that a checkpoint holds, and the config it was trained with.
 
     Raises:
-        CheckpointError: the file is not an intact checkpoint.
-        ConfigError: the config inside is not a valid one.
+        CheckpointError: the file is not an intact checkpoint of a run.
+        ConfigError: the config inside is not a valid one, or the network does not fit its environment.
+        EnvError: the environment can't be made.
     """
-    payload = load_checkpoint(checkpoint)
-    config = from_dict(payload["config"])
+    return restore_policy(load_checkpoint(checkpoint))
+
+
+def restore_policy(
+    payload: Mapping[str, Any], env_kwargs: Mapping[str, Any] | None = None
+) -> tuple[Policy, Config]:
+    """`load_policy` of what `load_checkpoint` gave, with ``env_kwargs`` over those in the config."""
+    try:
+        stored, weights = payload["config"], payload["model"]
+        device = _device_here(stored["device"])
+        config = from_stored({**stored, "device": str(device)})
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise CheckpointError(
+            f"the checkpoint is not one of a run ({type(error).__name__}: {error})"
+        ) from error
+    trained_on = config.env.kwargs
+    config = replace(config, env=replace(config.env, kwargs={**trained_on, **(env_kwargs or {})}))
     env = make_env(config.env.id, config.env.kwargs)
-    model = build_model(config, env)
-    model.load_state_dict(payload["model"])
-    flatten_parameters(model)  # the memory layout of training: the same kernels, the same bits
-    normalizer, _ = build_normalizers(config, env.observation_space)
-    if normalizer is not None:
-        normalizer.statistics.load_state_dict(payload["observation_statistics"])
-    env.close()
-    return Policy(model, make_distribution(env.action_space), normalizer), config
+    try:
+        if env_kwargs:
+            _check_kinds(make_env(config.env.id, trained_on), env)
+        model = build_model(config, env).to(device)
+        model.load_state_dict(weights)
+        flatten_parameters(model)  # the memory layout of training: the same kernels, the same bits
+        normalizer, _ = build_normalizers(config, env.observation_space)
+        if normalizer is not None:
+            normalizer.statistics.load_state_dict(payload["observation_statistics"])
+        return Policy(model, make_distribution(env.action_space), normalizer), config
+    except (KeyError, TypeError, RuntimeError, ValueError) as error:
+        has = f"observations {env.observation_space} and actions {env.action_space}"
+        line = (
+            f"the network does not fit {config.env.id} with env.kwargs={config.env.kwargs}, which has {has}"
+        )
+        raise ConfigError(" ".join(line.split())) from error
+    finally:
+        env.close()
+
+
+def _device_here(name: str) -> torch.device:
+    """The device of that name, or the CPU where this machine lacks it."""
+    device = torch.device("cpu" if name == "auto" else name)
+    lacking = device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()
+    return torch.device("cpu") if lacking else device
+
+
+def _check_kinds(trained_on: Env[Any, Any], env: Env[Any, Any]) -> None:
+    """Raises ValueError where spaces differ in kind or shape, which not every network would show."""
+    kinds = [
+        (make_distribution(each.action_space), stored_observation(each.observation_space, normalized=False))
+        for each in (trained_on, env)
+    ]
+    trained_on.close()
+    if kinds[0] != kinds[1]:
+        raise ValueError("other spaces than in training")

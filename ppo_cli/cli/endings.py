@@ -28,7 +28,11 @@ class Interrupted(KeyboardInterrupt):
 
     def __init__(self, number: int, advice: str) -> None:
         super().__init__(f"{signal.Signals(number).name}: {advice}")
-        self.number = number
+        self.number, self._advice = number, advice
+
+    def __reduce__(self) -> tuple[type["Interrupted"], tuple[int, str]]:
+        """How it comes back from the worker process of a sweep."""
+        return Interrupted, (self.number, self._advice)
 
 
 class Ended(BaseException):

@@ -48,8 +48,6 @@ def resume(folder: Path, overrides: Sequence[str]) -> None:
         logger.info(line)
     if saved is None:
         logger.info("%s has no checkpoint yet: it starts from the beginning", folder)
-        for leftover in folder.glob("events.out.tfevents.*"):  # of what was before the first checkpoint
-            leftover.unlink()
     else:
         done = saved["steps"] >= after.total_timesteps
         if done and (not after.eval.episodes or (folder / "eval.json").exists()):

@@ -59,6 +59,9 @@ def _advice(folder: Path) -> str:
 
 def _run(config: Config, folder: Path, saved: Mapping[str, Any] | None) -> float:
     with Watchdog(config.env.timeout, _advice(folder)) as watchdog:
+        if saved is None and (folder / "metrics.csv").exists():
+            for leftover in folder.glob("events.out.tfevents.*"):  # of this run, before its first checkpoint
+                leftover.unlink()
         config, notice = check_environment(config)
         save_yaml(config, folder / "config.yaml")
         torch.set_num_threads(1 if config.threads == "auto" else int(config.threads))

@@ -26,19 +26,26 @@ def run_dir(env_id: str, overrides: Sequence[str], now: datetime) -> Path:
     return Path("outputs") / folder_name(env_id) / folder_name(name)
 
 
-def sweep_overrides(jobs: Sequence[Sequence[str]], now: datetime) -> list[str]:
-    """Hydra's settings for a sweep: a new folder, and job names of the overrides in which jobs differ."""
-    shared = set(jobs[0]).intersection(*jobs[1:])
-    settings = []
-    if not any(override.startswith("hydra.sweep.dir=") for override in shared):
-        folder = make_exclusive(Path("outputs") / "sweeps" / now.strftime("%Y-%m-%d_%H-%M-%S"))
-        settings.append(f"hydra.sweep.dir='{folder}'")
-    if len(jobs) > 1:
-        keys = sorted(
-            override.partition("=")[0].lstrip("+~") for override in shared if not override.startswith("hydra")
-        )
-        settings.append(f"hydra.job.config.override_dirname.exclude_keys=[{','.join(keys)}]")
-    return settings
+def is_hydra(override: str) -> bool:
+    """Whether an override sets something of Hydra's own."""
+    return override.lstrip("+~").startswith(("hydra.", "hydra/"))
+
+
+def job_names(jobs: Sequence[Sequence[str]]) -> list[str]:
+    """A folder name for each job of a sweep: the overrides in which jobs differ; no two are the same."""
+    shared = set(jobs[0]).intersection(*jobs[1:]) if len(jobs) > 1 else set()
+    names: list[str] = []
+    taken: set[str] = set()
+    for job in jobs:
+        own = sorted(o for o in job if o not in shared and not is_hydra(o))
+        name = unique = folder_name(",".join(own)) or "job"
+        number = 1
+        while unique.casefold() in taken:  # some file systems do not tell case apart
+            number += 1
+            unique = f"{name}_{number}"
+        taken.add(unique.casefold())
+        names.append(unique)
+    return names
 
 
 def make_exclusive(path: Path) -> Path:

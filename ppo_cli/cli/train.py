@@ -5,6 +5,8 @@ PyTorch is imported late: it takes longer than a page of help or an error should
 
 import os
 import sys
+from argparse import Namespace
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -18,7 +20,8 @@ from ppo_cli.cli.compose import compose_jobs, expand_preset
 from ppo_cli.cli.endings import Ended, Interrupted, RunError
 from ppo_cli.cli.help import help_text
 from ppo_cli.cli.resume import resume
-from ppo_cli.cli.run_dir import folder_name, make_exclusive, run_dir, sweep_overrides
+from ppo_cli.cli.run_dir import folder_name, make_exclusive, run_dir
+from ppo_cli.cli.sweep import check_launcher, check_search, resume_sweep, run_job, start_sweep, sweep_folder
 from ppo_cli.config import ConfigError, conf_dir, parse, register_schema
 from ppo_cli.envs.make import EnvError, resolve_env_id
 
@@ -46,7 +49,7 @@ def _end(line: object, status: int) -> None:
 
 
 def _dispatch(arguments: list[str]) -> None:
-    """Composes and checks every job, makes the folder, and hands over to Hydra."""
+    """Goes on with a run or a sweep, or else composes and checks every job and has Hydra run it."""
     parser = get_args_parser()
     parser.prog = "ppo-train"
     args = parser.parse_args(arguments)
@@ -56,19 +59,26 @@ def _dispatch(arguments: list[str]) -> None:
     if args.shell_completion or args.hydra_help or args.info or args.experimental_rerun:
         _job()
         return
-    targets = [override[7:] for override in args.overrides if override.startswith("resume=")]
-    if targets:
-        if args.multirun or len(targets) > 1:
-            raise ConfigError("resume= goes on with one run: leave out -m and name one folder")
-        rest = [override for override in args.overrides if not override.startswith("resume=")]
-        resume(Path(targets[0].strip("'\"")), rest)
-        return
+    for key, go_on, what in (("resume=", resume, "run"), ("sweep.resume=", resume_sweep, "sweep")):
+        targets = [override.removeprefix(key) for override in args.overrides if override.startswith(key)]
+        if len(targets) > 1 or (targets and args.multirun and what == "run"):
+            raise ConfigError(f"{key} goes on with one {what}: leave out -m and name one folder")
+        if targets:
+            go_on(Path(targets[0].strip("'\"")), [o for o in args.overrides if not o.startswith(key)])
+            return
     if args.config_path:
         raise ConfigError("--config-path: ppo-train has its own; add a folder of yours with --config-dir")
     if args.cfg and args.multirun:
         raise ConfigError("--cfg shows one job: leave out -m and give each key one value")
+    _start(args, [argument for argument in arguments if argument not in args.overrides])
+
+
+def _start(args: Namespace, flags: Sequence[str]) -> None:
+    """Composes and checks every job, makes the folder, and has Hydra run them."""
+    check_launcher(args.overrides)
     overrides = expand_preset(args.overrides)
-    jobs = compose_jobs(overrides, args.multirun, args.config_dir, args.config_name or "config")
+    config_name = args.config_name or "config"
+    jobs = compose_jobs(overrides, args.multirun, args.config_dir, config_name)
     if args.help:
         print(help_text(jobs[0][1]))
         return
@@ -77,24 +87,32 @@ def _dispatch(arguments: list[str]) -> None:
     from ppo_cli.cli.build import check_environment
 
     configs = [check_environment(config)[0] for _, config in jobs]
-    flags = [argument for argument in arguments if argument not in args.overrides]
-    if args.multirun:
-        overrides += sweep_overrides([job for job, _ in jobs], datetime.now())
+    if args.multirun and not any(override.startswith("hydra/sweeper=") for override in overrides):
+        start_sweep(overrides, jobs, args.config_dir, config_name)
+        return
+    if args.multirun:  # a search, which chooses its jobs on the way
+        folder = sweep_folder(overrides)
+        overrides.append(f"hydra.sweep.dir='{folder}'")
     elif not (args.cfg or any(override.startswith("hydra.run.dir=") for override in overrides)):
         folder = make_exclusive(run_dir(configs[0].env.id, args.overrides, datetime.now()))
         overrides.append(f"hydra.run.dir='{folder}'")
     sys.argv[1:] = [*flags, *overrides]
     _job()
+    if args.multirun:
+        check_search(folder)
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
 def _job(composed: DictConfig) -> float:
     """One job: what Hydra calls with the composed config; its result is what a search maximises."""
+    if HydraConfig.get().mode == RunMode.MULTIRUN:  # of a sweeper that chooses the jobs itself
+        return run_job(composed)
     from ppo_cli.cli.run import run
 
+    folder = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
     try:
-        return run(parse(composed), Path(os.path.relpath(HydraConfig.get().runtime.output_dir)))
+        if (folder / "checkpoints").exists():
+            raise RunError(f"{folder} holds a run already; resume='{folder}' goes on with it")
+        return run(parse(composed), folder)
     except RunError as error:
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            raise
         raise Ended(error) from error

@@ -122,12 +122,12 @@ class Vector(VectorEnv[Any, Any, Any]):
         """Takes over a snapshot's record; returns the actions of each environment's running episode."""
         actions = [np.asarray(taken) for taken in snapshot["actions"]]
         longest = max(len(taken) for taken in actions)
+        record = np.zeros((longest, *(self.action_space.shape or ())), self.action_space.dtype)
         self._forget()
-        self._began[:] = [longest - len(taken) for taken in actions]
-        for t in range(longest):  # rows from before an episode's start are never read
-            rows = [taken[max(t - began, 0)] if len(taken) else np.zeros_like(self.action_space.sample()[0])
-                    for taken, began in zip(actions, self._began, strict=True)]  # fmt: skip
-            self._taken.append(np.asarray(rows, self.action_space.dtype))
+        for i, taken in enumerate(actions):
+            self._began[i] = longest - len(taken)
+            record[self._began[i] :, i] = taken
+        self._taken = list(record)
         out.faults[:] = np.asarray(snapshot["faults"])
         self.faults = int(out.faults.sum())
         return actions

@@ -1,0 +1,387 @@
+"""`ppo-eval`: evaluates trained policies, with numbers that are the same every time.
+
+PyTorch is imported late: it takes longer than a page of help or an error should.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from traceback import extract_tb
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import gymnasium as gym
+import numpy as np
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from yaml import YAMLError
+
+from ppo_cli.cli.endings import RunError
+from ppo_cli.cli.run_dir import folder_name
+from ppo_cli.config import ConfigError, EnvConfig
+from ppo_cli.envs.make import EnvError, env_fn, make_env
+
+if TYPE_CHECKING:
+    from ppo_cli.evaluation import Evaluation
+
+Summary = dict[str, Any]  # of one run: what `--json` writes
+
+DEFAULT_EPISODES = 20  # where the run itself asked for none
+WIDTH = 200  # of a table that no terminal bounds
+
+_DESCRIPTION = """\
+Evaluates the policies of runs: whole episodes with frozen weights and normalisation, each with a seed of its
+own. With the settings of a run's own evaluation the numbers are those of its eval.json, bit for bit.
+"""
+_EXAMPLES = """\
+  ppo-eval outputs/LunarLander-v3/2026-01-31_12-00-00 --episodes 100
+  ppo-eval outputs/CartPole-v1/* --checkpoint best --sampled --json results.json
+  ppo-eval outputs/LunarLander-v3/2026-01-31_12-00-00 --video videos --env-kwargs gravity=-5
+"""
+
+
+def main() -> None:
+    """Entry point of the console script: what is wrong ends in one line and a status."""
+    try:
+        status = _evaluate_all(_parse(sys.argv[1:]))
+    except ConfigError as error:
+        _say(error)
+        status = 2
+    except KeyboardInterrupt:
+        _say("interrupted")
+        status = 130
+    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
+        sys.stderr.close()
+        status = 141
+    except OSError as error:
+        _say(error)
+        status = 1
+    sys.exit(status)
+
+
+def _say(line: object) -> None:
+    print(f"ppo-eval: {line}", file=sys.stderr)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Ends as every error does: in one line."""
+        raise ConfigError(f"{message}; `ppo-eval --help` lists the options")
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options, checked as far as that goes without a run.
+
+    Raises:
+        ConfigError: they are not as they should be.
+    """
+    parser = _Parser(
+        prog="ppo-eval", description=_DESCRIPTION, epilog=f"examples:\n{_EXAMPLES}", allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    add = parser.add_argument
+    add("runs", metavar="RUN", nargs="+", help="a run's folder, or a checkpoint file")
+    add("--checkpoint", metavar="last|best|STEPS", help="of the run's checkpoints (default: last)")
+    add("--episodes", metavar="N", type=int, help="how many (default: the run's eval.episodes, or 20)")
+    add("--seed", metavar="S", type=int, help="of the evaluation (default: the run's eval.seed)")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument(
+        "--deterministic", action="store_true", default=None,
+        help="take the most probable action (default: as the run's eval.deterministic says)",
+    )  # fmt: skip
+    how.add_argument(
+        "--sampled", dest="deterministic", action="store_false", default=None, help="sample the actions"
+    )
+    add(
+        "--env-kwargs", metavar="KEY=VALUE", nargs="+", action="extend", default=[],
+        help="arguments of the environment over the run's own; YAML values",
+    )  # fmt: skip
+    add(
+        "--json", metavar="FILE.json", nargs="?", const="-",
+        help="write eval.json's keys, checkpoint and interval: instead of the table, or into a file",
+    )  # fmt: skip
+    add("--video", metavar="DIR", type=Path, help="film the first episode into an MP4 there")
+    options = parser.parse_intermixed_args(arguments)
+    options.env_kwargs = _env_kwargs(options.env_kwargs)
+    _check(options)
+    return options
+
+
+def _check(options: argparse.Namespace) -> None:
+    if options.episodes is not None and options.episodes < 1:
+        raise ConfigError(f"--episodes {options.episodes}: expected at least 1")
+    if options.seed is not None and options.seed < 0:
+        raise ConfigError(f"--seed {options.seed}: expected at least 0")
+    if options.json not in (None, "-"):  # such as a run, which must not be overwritten
+        if not options.json.endswith(".json"):
+            raise ConfigError(
+                f"--json {options.json}: expected a name that ends in .json; runs come before it"
+            )
+        if not Path(options.json).parent.is_dir():
+            raise ConfigError(f"--json {options.json}: no such folder")
+    if options.video is not None:
+        if importlib.util.find_spec("moviepy") is None:
+            raise ConfigError("--video needs moviepy: pip install 'ppo-cli[video]'")
+        if options.video.exists() and not options.video.is_dir():
+            raise ConfigError(f"--video {options.video}: expected a folder")
+        _go_headless()
+
+
+def _go_headless() -> None:
+    """Lets environments draw into memory without a display; libraries read this when they are imported."""
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    if sys.platform == "linux" and "DISPLAY" not in os.environ:
+        os.environ.setdefault("MUJOCO_GL", "egl")
+
+
+def _env_kwargs(typed: Sequence[str]) -> dict[str, Any]:
+    """Arguments of the environment, their values read as ppo-train reads them from YAML."""
+    kwargs: dict[str, Any] = {}
+    for item in typed:
+        key, equals, _ = item.partition("=")
+        if not (equals and key.isidentifier()):
+            raise ConfigError(f"--env-kwargs {item}: expected KEY=VALUE; runs come before it")
+        try:
+            read = OmegaConf.to_container(OmegaConf.from_dotlist([item]))
+        except (YAMLError, OmegaConfBaseException) as error:
+            raise ConfigError(f"--env-kwargs {item}: the value is no YAML") from error
+        kwargs[key] = read[key] if isinstance(read, dict) else None
+    return kwargs
+
+
+def _evaluate_all(options: argparse.Namespace) -> int:
+    """Evaluates every run, whether others fail or not, and prints what was found.
+
+    Returns:
+        The exit status.
+    """
+    found: list[tuple[str, Summary]] = []
+    status = 0
+    for run in options.runs:
+        try:
+            found.append((run, _evaluate_run(find_checkpoint(Path(run), options.checkpoint), options)))
+        except (ConfigError, EnvError, RunError, OSError) as error:  # noqa: PERF203 - each fails on its own
+            alone = len(options.runs) == 1
+            status = 2 if alone and isinstance(error, (ConfigError, EnvError)) else 1
+            line = " ".join(str(error).split())
+            _say(line if run in line else f"{run}: {line}")
+    if not _has_scipy() and found:
+        _say("no intervals without SciPy: pip install 'ppo-cli[report]'")
+    if found:
+        _show(found, options)
+    return status
+
+
+def find_checkpoint(run: Path, which: str | None) -> Path:
+    """The checkpoint file of a run, by its folder, or the file itself.
+
+    Args:
+        run: the folder or file.
+        which: ``last``, ``best`` or a number of steps; None is ``last``.
+
+    Raises:
+        ConfigError: there is none; with those that there are.
+    """
+    if run.is_file():
+        if which is not None:
+            raise ConfigError(f"--checkpoint {which} chooses among those of a run, and {run} is a file")
+        return run
+    if not run.exists():
+        hint = "; arguments of the environment follow --env-kwargs" if "=" in run.name else ""
+        raise ConfigError(f"{run}: no such folder or file{hint}")
+    if not (run / "config.yaml").is_file():
+        raise ConfigError(f"{run}: no run there (no config.yaml); runs lie below outputs/")
+    path = run / "checkpoints" / f"{which or 'last'}.pt"
+    if not path.is_file():
+        names = [file.stem for file in path.parent.glob("*.pt")]
+        names.sort(key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0, name))
+        why = " (best.pt needs an evaluation: eval.every, eval.episodes)" if which == "best" else ""
+        raise ConfigError(f"{run} has no checkpoint {path.stem}{why}; it has {', '.join(names) or 'none'}")
+    return path
+
+
+def _evaluate_run(checkpoint: Path, options: argparse.Namespace) -> Summary:
+    """Evaluates one checkpoint, and films it where that is asked for."""
+    import torch
+
+    from ppo_cli.checkpoint import CheckpointError, load_checkpoint
+    from ppo_cli.cli.build import restore_policy
+    from ppo_cli.evaluation import evaluate
+
+    try:
+        payload = load_checkpoint(checkpoint)
+        policy, config = restore_policy(payload, options.env_kwargs)
+        steps = payload["steps"]
+    except CheckpointError as error:
+        raise RunError(error if str(checkpoint) in str(error) else f"{checkpoint}: {error}") from error
+    except KeyError as error:
+        raise RunError(f"{checkpoint} is not the checkpoint of a run: it has no {error}") from error
+    torch.set_num_threads(1 if config.threads == "auto" else int(config.threads))  # other sums, other bits
+    own = config.eval
+    episodes = options.episodes or own.episodes or DEFAULT_EPISODES
+    seed = own.seed if options.seed is None else options.seed
+    deterministic = own.deterministic if options.deterministic is None else options.deterministic
+    if options.video is not None:
+        _check_pictures(config.env)
+    actions: list[Any] = []
+    make = env_fn(config.env.id, config.env.kwargs)
+    try:
+        evaluation = evaluate(
+            policy, make, episodes, seed, deterministic, own.max_steps, first_actions=actions
+        )
+    except Exception as error:  # an environment raises whatever it likes
+        raise RunError(f"{config.env.id} {_explain(error)}") from error
+    if not np.isfinite(evaluation.returns).all():
+        raise RunError(f"{config.env.id} returned a reward that is NaN or infinite")
+    cut = sum(length >= own.max_steps for length in evaluation.lengths)
+    if cut:
+        _say(f"{checkpoint}: {cut} episodes were cut at eval.max_steps={own.max_steps}")
+    if options.video is not None:
+        _film(config.env, seed, actions, evaluation.returns[0], options.video, checkpoint)
+    return _summary(evaluation, steps, deterministic, seed, checkpoint)
+
+
+def _explain(error: Exception) -> str:
+    """What was raised, and where, in a few words."""
+    text = " ".join(str(error).split())
+    frame = extract_tb(error.__traceback__)[-1]
+    return f"raised {type(error).__name__}: {text} ({Path(frame.filename).name}, line {frame.lineno})"
+
+
+def _summary(
+    evaluation: "Evaluation", steps: int, deterministic: bool, seed: int, checkpoint: Path
+) -> Summary:
+    from ppo_cli.evaluation import bootstrap_interval
+
+    return {
+        "mean": evaluation.mean,
+        "std": evaluation.std,
+        "iqm": evaluation.iqm,
+        "episodes": len(evaluation.returns),
+        "returns": evaluation.returns,
+        "lengths": evaluation.lengths,
+        "steps": steps,
+        "deterministic": deterministic,
+        "seed": seed,
+        "checkpoint": str(checkpoint),
+        "interval": bootstrap_interval(evaluation.returns, seed) if _has_scipy() else None,
+    }
+
+
+def _has_scipy() -> bool:
+    return importlib.util.find_spec("scipy") is not None
+
+
+def _check_pictures(config: EnvConfig) -> None:
+    """Raises EnvError where the environment can't be filmed; before it is evaluated, not after."""
+    plain = make_env(config.id, config.kwargs)
+    plain.close()
+    modes = [str(mode) for mode in plain.metadata.get("render_modes") or ()]
+    if "rgb_array" not in modes:
+        raise EnvError(
+            f"--video: {config.id} has no render_mode rgb_array, only {', '.join(modes) or 'none'}"
+        )
+    env = _with_pictures(config)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the error says enough
+            env.reset(seed=0)
+            env.render()
+    except Exception as error:  # a missing package, no OpenGL, ...
+        raise EnvError(f"--video: rendering {config.id} {_explain(error)}") from error
+    finally:
+        env.close()
+
+
+def _with_pictures(config: EnvConfig) -> "gym.Env[Any, Any]":
+    return make_env(config.id, {**config.kwargs, "render_mode": "rgb_array"})
+
+
+def _film(
+    config: EnvConfig, seed: int, actions: Sequence[Any], expected: float, folder: Path, checkpoint: Path
+) -> None:
+    """Films the first episode by playing its actions again.
+
+    The evaluation itself renders nothing, so that its numbers do not depend on a film: some environments
+    simulate more when they are drawn.
+    """
+    from gymnasium.wrappers import RecordVideo
+
+    from ppo_cli.envs.vector import spawn_seeds
+
+    name = folder_name(str(checkpoint.with_suffix(""))).strip("-.")
+    total = 0.0
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Gymnasium's, on a folder that is there already
+            env: gym.Env[Any, Any] = RecordVideo(
+                _with_pictures(config), str(folder), episode_trigger=lambda _: True, name_prefix=name
+            )
+            env.reset(seed=spawn_seeds(seed, "eval", 1)[0])
+            for action in actions:
+                total += float(env.step(action)[1])
+            env.close()
+    except Exception as error:  # of the environment, or of the encoder
+        raise RunError(f"--video: filming {config.id} {_explain(error)}") from error
+    if total != expected:
+        _say(f"{checkpoint}: the film shows another episode, with return {total:g} instead of {expected:g}")
+
+
+def _show(found: Sequence[tuple[str, Summary]], options: argparse.Namespace) -> None:
+    """Prints what was found, or writes it as JSON."""
+    if options.json is not None:
+        summaries = [summary for _, summary in found]
+        text = json.dumps(summaries if len(options.runs) > 1 else summaries[0], indent=2) + "\n"
+        if options.json == "-":
+            print(text, end="", flush=True)
+            return
+        Path(options.json).write_text(text)
+    if len(options.runs) > 1:
+        Console(width=None if sys.stdout.isatty() else WIDTH).print(_table(found))
+    else:
+        print(_lines(*found[0]))
+    sys.stdout.flush()
+
+
+def _lines(run: str, summary: Summary) -> str:
+    lengths = summary["lengths"]
+    kind = "deterministic" if summary["deterministic"] else "sampled"
+    lines = [
+        f"{run} · {Path(summary['checkpoint']).name}, {summary['steps']:,} steps · "
+        f"{summary['episodes']} {kind} episodes, seed {summary['seed']}",
+        f"return  {summary['mean']:.2f} ± {summary['std']:.2f}",
+        f"IQM     {summary['iqm']:.2f}",
+        f"95 %    {_interval(summary)} (bootstrap interval of the mean)",
+        f"length  {np.mean(lengths):.1f} ({min(lengths)} to {max(lengths)})",
+    ]
+    return "\n".join(lines)
+
+
+def _table(found: Sequence[tuple[str, Summary]]) -> Table:
+    """A row for each run, in the order in which they were given."""
+    table = Table()
+    table.add_column("run", overflow="fold")
+    for heading in ("steps", "episodes", "return", "IQM", "95 % of the mean", "length"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for run, summary in found:
+        table.add_row(
+            Text(run),
+            f"{summary['steps']:,}",
+            str(summary["episodes"]),
+            f"{summary['mean']:.2f} ± {summary['std']:.2f}",
+            f"{summary['iqm']:.2f}",
+            _interval(summary),
+            f"{np.mean(summary['lengths']):.1f}",
+        )
+    return table
+
+
+def _interval(summary: Summary) -> str:
+    return "–" if summary["interval"] is None else "{:.2f} to {:.2f}".format(*summary["interval"])

@@ -1,0 +1,162 @@
+"""`ppo-report`: compares runs, prints a table, and writes a report with figures."""
+
+import argparse
+import csv
+import importlib.util
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from ppo_cli.cli.run_dir import folder_name
+
+if TYPE_CHECKING:
+    from ppo_cli.report.comparison import Comparison
+    from ppo_cli.report.runs import Group, Run
+
+NEEDED = ("scipy", "matplotlib")  # the extra `report`
+
+
+class ReportError(ValueError):
+    """There is nothing to report, or not as asked; the message is one line."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Ends as every error does: in one line."""
+        raise ReportError(message)
+
+
+def main() -> None:
+    """Entry point of the console script: what is wrong ends in one line and status 2."""
+    try:
+        _report(_parser().parse_args())
+    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
+        sys.stderr.close()
+        sys.exit(141)
+    except (ReportError, OSError) as error:
+        print(f"ppo-report: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="ppo-report",
+        description="Compares runs: a table with intervals, learning curves, sensitivity, sample efficiency.",
+    )
+    parser.add_argument(
+        "dirs", metavar="DIR", nargs="+", type=Path, help="a run, or a folder with runs below it"
+    )
+    parser.add_argument(
+        "--baseline", metavar="NAME", help="group to hold the others against (default: the first)"
+    )
+    parser.add_argument(
+        "--threshold", metavar="RETURN", type=float,
+        help="return to reach, for sample efficiency (default: what Gymnasium calls solved, if anything)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--out", metavar="DIR", type=Path, help="where to write (default: report/ in the first DIR)"
+    )
+    return parser
+
+
+def _report(args: argparse.Namespace) -> None:
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ReportError(f"{' and '.join(missing)} not found: pip install 'ppo-cli[report]'")
+    from ppo_cli.report.comparison import compare  # late: SciPy takes longer to import than an error should
+    from ppo_cli.report.page import aligned, table
+
+    environments = _groups(args.dirs)
+    _check_baseline(args.baseline, [group.name for groups in environments.values() for group in groups])
+    comparisons = [
+        compare(
+            env_id,
+            groups,
+            _reward_threshold(env_id) if args.threshold is None else args.threshold,
+            args.baseline,
+        )
+        for env_id, groups in environments.items()
+    ]
+    out = args.out or args.dirs[0] / "report"
+    _write(comparisons, out)
+    for comparison in comparisons:
+        print(f"{comparison.env_id}\n\n{aligned(table(comparison))}\n")
+        for note in comparison.notes():
+            print(note)
+        print()
+    print(out / "report.html")
+
+
+def _groups(dirs: Sequence[Path]) -> "dict[str, list[Group]]":
+    """The groups of each environment; each run that is left out is named on stderr."""
+    from ppo_cli.report.runs import find_runs, group_runs
+
+    for folder in dirs:
+        if not folder.is_dir():
+            raise ReportError(f"{folder} is no folder")
+    runs = [run for run in map(_read, find_runs(dirs)) if run is not None]
+    if not runs:
+        raise ReportError(f"no run to report in {', '.join(map(str, dirs))}")
+    environments, repeated = group_runs(runs)
+    for line in repeated:
+        _leave_out(line)
+    return environments
+
+
+def _read(folder: Path) -> "Run | None":
+    from ppo_cli.report.runs import BrokenRunError, read_run
+
+    try:
+        return read_run(folder)
+    except BrokenRunError as error:
+        _leave_out(f"{folder}: {error}")
+        return None
+
+
+def _leave_out(line: str) -> None:
+    print(f"ppo-report: left out {line}", file=sys.stderr)
+
+
+def _check_baseline(name: str | None, names: Sequence[str]) -> None:
+    if name is not None and name not in names:
+        raise ReportError(f"--baseline {name}: no such group; there are {'; '.join(names)}")
+
+
+def _reward_threshold(env_id: str) -> float | None:
+    """What Gymnasium's registry calls solved; an environment of another package is not imported to ask."""
+    from gymnasium import registry
+
+    return registry[env_id].reward_threshold if env_id in registry else None
+
+
+def _write(comparisons: "Sequence[Comparison]", out: Path) -> None:
+    """Writes the figures, the tables and the pages."""
+    from ppo_cli.report.page import curve_rows, markdown, run_rows, table_rows, web_page
+    from ppo_cli.report.plots import draw, render
+
+    out.mkdir(parents=True, exist_ok=True)
+    names: dict[str, list[str]] = {}
+    images: dict[str, dict[str, bytes]] = {}
+    for comparison in comparisons:
+        names[comparison.env_id], images[comparison.env_id] = [], {}
+        for kind, figure in draw(comparison).items():
+            name = f"{folder_name(comparison.env_id)}_{kind}"
+            image = render(figure, "svg")
+            (out / f"{name}.svg").write_bytes(image)
+            (out / f"{name}.png").write_bytes(render(figure, "png"))
+            names[comparison.env_id].append(f"{name}.png")
+            images[comparison.env_id][name] = image
+    _write_csv(out / "table.csv", table_rows(comparisons))
+    _write_csv(out / "curves.csv", curve_rows(comparisons))
+    _write_csv(out / "runs.csv", run_rows(comparisons))
+    (out / "report.md").write_text(markdown(comparisons, names), encoding="utf-8")
+    (out / "report.html").write_text(web_page(comparisons, images), encoding="utf-8")
+
+
+def _write_csv(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
+    listed = list(rows)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, listed[0] if listed else [])
+        writer.writeheader()
+        writer.writerows(listed)

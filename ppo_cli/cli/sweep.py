@@ -1,0 +1,293 @@
+"""Sweeps: `ppo-train -m ...`, and `ppo-train sweep.resume=SWEEP_DIR`, which goes on with one.
+
+Before the first job starts, the sweep's folder has `jobs.json`: every job, with its folder and its config.
+What is left to do is read from the folders alone, so that a sweep goes on wherever it was stopped. Hydra's
+launchers run the jobs.
+"""
+
+import contextlib
+import importlib
+import json
+import logging
+import os
+import signal
+import traceback
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from hydra import initialize_config_dir
+from hydra._internal.callbacks import Callbacks
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.core.utils import configure_log
+from hydra.errors import HydraException
+from hydra.types import HydraContext, RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from ppo_cli.cli.endings import Interrupted, RunError, StopSignal
+from ppo_cli.cli.resume import resume
+from ppo_cli.cli.run_dir import is_hydra, job_names, lock_run, make_exclusive
+from ppo_cli.config import Config, ConfigError, conf_dir, parse, to_dict
+from ppo_cli.envs.make import EnvError
+
+logger = logging.getLogger(__name__)
+
+EXTRAS = {"joblib": "joblib", "submitit_local": "submitit", "submitit_slurm": "submitit"}  # of launchers
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job of a sweep: the name of its folder, its overrides, and the config that they make."""
+
+    folder: str
+    overrides: list[str]
+    config: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What `jobs.json` holds: Hydra's settings, the overrides as typed, and the jobs they stand for."""
+
+    config_name: str
+    overrides: list[str]
+    jobs: list[Job]
+
+
+def check_launcher(overrides: Sequence[str]) -> None:
+    """Raises ConfigError, which names the extra to install, where a launcher's plugin is missing."""
+    for override in overrides:
+        key, _, name = override.partition("=")
+        extra = EXTRAS.get(name) if key == "hydra/launcher" else None
+        if extra is not None:
+            try:
+                importlib.import_module(f"hydra_plugins.hydra_{extra}_launcher")
+            except ImportError as error:
+                raise ConfigError(f"{override} needs an extra: pip install 'ppo-cli[{extra}]'") from error
+
+
+def start_sweep(
+    overrides: Sequence[str],
+    jobs: Sequence[tuple[list[str], Config]],
+    config_dir: str | None,
+    config_name: str,
+) -> None:
+    """Makes the folder of a new sweep, whose jobs are composed and checked, and runs it.
+
+    Raises:
+        ConfigError: a setting of Hydra's does not go together with a sweep.
+        Interrupted: a signal ended it.
+        RunError: jobs failed.
+    """
+    typed = list(overrides)
+    if config_dir is not None:
+        typed.append(f"hydra.searchpath=['file://{Path(config_dir).resolve()}']")
+    if len({tuple(o for o in job if is_hydra(o)) for job, _ in jobs}) > 1:
+        raise ConfigError("settings of Hydra's can't be swept: give each one value")
+    if any(override.startswith("hydra.sweep.subdir=") for override in typed):
+        raise ConfigError("hydra.sweep.subdir: a sweep's jobs are named by what they differ in; leave it out")
+    if HydraConfig.get().sweeper.params:  # of the job that was composed last
+        raise ConfigError("hydra.sweeper.params: type what to sweep on the command line")
+    folder = sweep_folder(typed)
+    names = job_names([job for job, _ in jobs])
+    planned = [Job(name, job, to_dict(config)) for name, (job, config) in zip(names, jobs, strict=True)]
+    plan = Sweep(config_name, typed, planned)
+    _write(folder / "jobs.json", json.dumps(asdict(plan), indent=1) + "\n")
+    _run(folder, plan)
+
+
+def sweep_folder(overrides: Sequence[str]) -> Path:
+    """Makes a folder for a sweep whose jobs are composed: what ``hydra.sweep.dir=`` says, or by the time.
+
+    Raises:
+        ConfigError: there is something in it.
+    """
+    if not any(override.startswith("hydra.sweep.dir=") for override in overrides):
+        return make_exclusive(Path("outputs") / "sweeps" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
+    folder = Path(HydraConfig.get().sweep.dir)  # of the job that was composed last
+    if folder.exists() and any(folder.iterdir()):
+        raise ConfigError(
+            f"hydra.sweep.dir={folder} is not empty; sweep.resume='{folder}' goes on with a sweep"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def resume_sweep(folder: Path, overrides: Sequence[str]) -> None:
+    """Runs what is missing of a sweep, goes on with what is partial, and leaves alone what is finished.
+
+    Args:
+        folder: of the sweep.
+        overrides: settings of Hydra's to change, such as the launcher.
+
+    Raises:
+        ConfigError: the folder holds no sweep, or an override can't be taken.
+        Interrupted: a signal ended it.
+        RunError: jobs failed.
+    """
+    for override in overrides:
+        if not is_hydra(override):
+            raise ConfigError(
+                f"{override}: sweep.resume= takes settings of Hydra's only, such as hydra/launcher=joblib; "
+                "the jobs keep their configs"
+            )
+    try:
+        stored = json.loads((folder / "jobs.json").read_text())
+        plan = Sweep(**{**stored, "jobs": [Job(**job) for job in stored["jobs"]]})
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"sweep.resume={folder}: no sweep there (no jobs.json); sweeps lie below outputs/sweeps/"
+        ) from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"{folder / 'jobs.json'} is not a list of jobs: {_line(error)}") from error
+    before = plan.overrides
+    if any(override.startswith("hydra/launcher=") for override in overrides):
+        before = [o for o in before if not o.lstrip("+~").startswith(("hydra/launcher=", "hydra.launcher."))]
+    check_launcher([*before, *overrides])
+    for job in plan.jobs:
+        config = folder / job.folder / "config.yaml"
+        if not config.exists():  # the config is as it was then: presets may have changed
+            config.parent.mkdir(exist_ok=True)
+            _write(config, OmegaConf.to_yaml(OmegaConf.create(job.config)))
+    _run(folder, Sweep(plan.config_name, [*before, *overrides], plan.jobs))
+
+
+def _write(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    aside = path.with_name(f".{path.name}.tmp")
+    aside.write_text(text)
+    aside.replace(path)
+
+
+def _run(folder: Path, plan: Sweep) -> None:
+    """Runs the jobs that are not finished, and ends with what became of them."""
+    advice = f"`ppo-train sweep.resume='{folder}'` goes on with the sweep"
+    ended = ""
+    with lock_run(folder), StopSignal(advice, at_once=True):  # while a job trains, its own takes over
+        left = [job for job in plan.jobs if not _is_finished(folder / job.folder)]
+        if len(left) < len(plan.jobs):
+            print(f"finished already: {len(plan.jobs) - len(left)} of {len(plan.jobs)} jobs")
+        try:
+            _launch(folder, plan, left)
+        except ConfigError:
+            raise
+        except KeyboardInterrupt as error:
+            raise Interrupted(getattr(error, "number", signal.SIGINT), advice) from error
+        except Exception as error:  # of the launcher: jobs note their own
+            ended = f"the launcher ended: {_line(error)}; "
+        failed = [
+            (job.folder, _reason(folder / job.folder))
+            for job in plan.jobs
+            if not _is_finished(folder / job.folder)
+        ]
+    if failed or ended:
+        raise RunError(f"{ended}{len(failed)} of {len(plan.jobs)} jobs failed; {advice}{_table(failed)}")
+    print(f"finished: {len(plan.jobs)} of {len(plan.jobs)} jobs · {folder}")
+
+
+def _launch(folder: Path, plan: Sweep, jobs: Sequence[Job]) -> None:
+    """Hands jobs to Hydra's launcher, as Hydra's own sweeper does, which can't leave out any."""
+    if not jobs:
+        return
+    settings = [*plan.overrides, f"hydra.sweep.dir={_quoted(str(folder))}", "hydra.mode=MULTIRUN"]
+    with initialize_config_dir(config_dir=str(conf_dir()), job_name="train", version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        try:
+            config = loader.load_configuration(plan.config_name, settings, RunMode.MULTIRUN)
+        except HydraException as error:
+            raise ConfigError(_line(error)) from error
+        configure_log(config.hydra.hydra_logging, config.hydra.verbose)
+        callbacks = Callbacks(config)
+        callbacks.on_multirun_start(config=config, config_name=plan.config_name)
+        OmegaConf.save(config, folder / "multirun.yaml")
+        launcher = Plugins.instance().instantiate_launcher(HydraContext(loader, callbacks), run_job, config)
+        batch = config.hydra.sweeper.max_batch_size or len(jobs)
+        overrides = [_job_overrides(folder, job) for job in jobs]
+        for first in range(0, len(jobs), batch):
+            launcher.launch(overrides[first : first + batch], initial_job_idx=first)
+        callbacks.on_multirun_end(config=config, config_name=plan.config_name)
+
+
+def _job_overrides(folder: Path, job: Job) -> list[str]:
+    own = [override for override in job.overrides if not is_hydra(override)]
+    own.append(f"hydra.sweep.subdir={_quoted(job.folder)}")
+    if (folder / job.folder / ".hydra").exists():
+        own.append("hydra.output_subdir=null")  # what it holds is how the job began
+    return own
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def run_job(composed: DictConfig) -> float:
+    """One job, in whatever process the launcher has for it: begins it, or goes on where it stopped.
+
+    A failure is said, noted in the job's folder, and not raised, so that the other jobs go on.
+
+    Returns:
+        The evaluation's mean return, which a search maximises; NaN where there is none.
+    """
+    folder = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
+    note = folder / "failed.txt"
+    try:
+        note.unlink(missing_ok=True)
+        return _begin_or_go_on(composed, folder)
+    except Exception as error:
+        logger.error("%s failed: %s", folder, _line(error))
+        with contextlib.suppress(OSError):  # a full disk may be what failed
+            note.write_text(f"{_line(error)}\n\n{traceback.format_exc()}")
+        return float("nan")
+
+
+def _begin_or_go_on(composed: DictConfig, folder: Path) -> float:
+    if (folder / "config.yaml").exists():
+        resume(folder, [])
+    else:
+        from ppo_cli.cli.run import run  # late: it brings PyTorch
+
+        run(parse(composed), folder)
+    evaluation = folder / "eval.json"
+    return float(json.loads(evaluation.read_text())["mean"]) if evaluation.exists() else float("nan")
+
+
+def _is_finished(folder: Path) -> bool:
+    from ppo_cli.checkpoint import CheckpointError, load_newest  # late: they bring PyTorch
+
+    try:
+        saved, _ = load_newest(folder / "checkpoints")
+        config = OmegaConf.load(folder / "config.yaml")
+    except (CheckpointError, FileNotFoundError):  # the job itself says what is wrong
+        return False
+    evaluated = not config.eval.episodes or (folder / "eval.json").exists()
+    return saved is not None and saved["steps"] >= config.total_timesteps and evaluated
+
+
+def check_search(folder: Path) -> None:
+    """Raises RunError with a table where jobs failed in a sweep of another sweeper's."""
+    failed = [(note.parent.name, _reason(note.parent)) for note in sorted(folder.glob("*/failed.txt"))]
+    if failed:
+        raise RunError(f"{len(failed)} jobs of {folder} failed{_table(failed)}")
+
+
+def _table(failed: Sequence[tuple[str, str]]) -> str:
+    width = max((len(name) for name, _ in failed), default=0)
+    return "".join(f"\n  {name:{width}}  {reason}" for name, reason in failed)
+
+
+def _reason(folder: Path) -> str:
+    try:
+        return (folder / "failed.txt").read_text().splitlines()[0]
+    except (OSError, IndexError):
+        return f"it did not finish; {folder / 'train.log'} may say why"
+
+
+def _line(error: BaseException) -> str:
+    """An error in one line, with its type where the text is not made for a user."""
+    text = " ".join(str(error).split())
+    ours = isinstance(error, (RunError, ConfigError, EnvError, HydraException))
+    return text if ours else f"{type(error).__name__}: {text}"

@@ -1,0 +1,249 @@
+"""Finding runs below folders, reading them, and grouping them by what was trained."""
+
+import csv
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+
+Floats = npt.NDArray[np.float64]
+
+COLUMNS = ("step", "charts/episodic_return", "charts/SPS")
+LAST_SHARE = 0.1  # of the logged returns: what stands for the final return where there is no evaluation
+# Knobs, and sections of them, that say how a run is run and not what is learned.
+NOT_LEARNED = ("seed", "device", "threads", "compile", "checkpoint", "eval", "env.timeout")
+ABSENT = "unset"  # a knob that another run's config has and this one's lacks
+
+
+class BrokenRunError(ValueError):
+    """A folder can't be read as a run; the message is a few words that say why."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run as far as it has come.
+
+    Attributes:
+        folder: where it lies.
+        env_id: its environment.
+        seed: its seed.
+        knobs: what was trained: every other knob that matters, by dotted name, as it is typed.
+        budget: ``total_timesteps``.
+        last_step: environment steps so far.
+        steps: environment steps at each iteration in which an episode ended.
+        returns: mean return of the episodes that ended there.
+        speed: median of the iterations' steps per second.
+        evaluated: mean return of the final evaluation, or None.
+    """
+
+    folder: Path
+    env_id: str
+    seed: int
+    knobs: Mapping[str, str]
+    budget: int
+    last_step: int
+    steps: Floats
+    returns: Floats
+    speed: float
+    evaluated: float | None
+
+    @property
+    def final_return(self) -> float:
+        """The evaluation's mean, or else the mean of the last tenth of the logged returns."""
+        if self.evaluated is not None:
+            return self.evaluated
+        return float(np.mean(self.returns[-math.ceil(LAST_SHARE * len(self.returns)) :]))
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in their seed alone.
+
+    Attributes:
+        name: the knobs in which the groups of this environment differ, or the environment's id.
+        knobs: those knobs.
+        runs: in the order of their seeds, each seed once.
+    """
+
+    name: str
+    knobs: Mapping[str, str]
+    runs: tuple[Run, ...]
+
+
+def find_runs(roots: Iterable[Path]) -> Iterator[Path]:
+    """Folders at or below ``roots`` that are runs or look as if they had become one, each once."""
+    seen = set()
+    for root in roots:
+        for name, folders, files in os.walk(root):
+            folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
+            # A run that ended before its first row has no metrics.csv; a config alone is no run.
+            if "metrics.csv" in files or {"config.yaml", "train.log"} <= set(files):
+                folders.clear()
+                if (resolved := Path(name).resolve()) not in seen:
+                    seen.add(resolved)
+                    yield Path(name)
+
+
+def read_run(folder: Path) -> Run:
+    """Reads a run, finished or still going.
+
+    Raises:
+        BrokenRunError: it has no readable config, or nothing to report.
+    """
+    try:
+        knobs = dict(_flatten(_read_config(folder / "config.yaml")))
+        steps, returns, speeds = _read_metrics(folder / "metrics.csv")
+        evaluated = _read_evaluation(folder / "eval.json", steps[-1])
+    except FileNotFoundError as error:
+        raise BrokenRunError(f"it has no {Path(error.filename).name}") from error
+    except OSError as error:
+        raise BrokenRunError(f"{Path(error.filename or folder).name}: {error.strerror}") from error
+    ended = np.isfinite(returns)
+    if evaluated is None and not ended.any():
+        raise BrokenRunError("no episode has ended yet")
+    missing = [key for key in ("env.id", "seed", "total_timesteps") if key not in knobs]
+    if missing:
+        raise BrokenRunError(f"config.yaml has no {missing[0]}")
+    return Run(
+        folder=folder,
+        env_id=knobs["env.id"],
+        seed=int(knobs["seed"]),
+        knobs={name: value for name, value in knobs.items() if _is_learned(name)},
+        budget=int(float(knobs["total_timesteps"])),
+        last_step=int(steps[-1]),
+        steps=steps[ended],
+        returns=returns[ended],
+        speed=float(np.median(speeds)),
+        evaluated=evaluated,
+    )
+
+
+def group_runs(runs: Iterable[Run]) -> tuple[dict[str, list[Group]], list[str]]:
+    """Groups of each environment, in the order of their knobs' values, and a line on each run left out.
+
+    A second run of one config and seed is the same experiment again and would make intervals too narrow.
+    """
+    environments: dict[str, dict[tuple[tuple[str, str], ...], dict[int, Run]]] = {}
+    left_out = []
+    for run in runs:
+        groups = environments.setdefault(run.env_id, {})
+        seeds = groups.setdefault(tuple(sorted(run.knobs.items())), {})
+        other = seeds.get(run.seed)
+        if other is not None:
+            kept, rest = (run, other) if _extent(run) > _extent(other) else (other, run)
+            left_out.append(f"{rest.folder}: repeats seed {run.seed} of {kept.folder}")
+            run = kept
+        seeds[run.seed] = run
+    named = {
+        env_id: _named(env_id, [[seeds[seed] for seed in sorted(seeds)] for seeds in groups.values()])
+        for env_id, groups in sorted(environments.items())
+    }
+    return named, left_out
+
+
+def number(value: str) -> float | None:
+    """A knob's value as a finite number, or None."""
+    try:
+        parsed = float(value)
+    except ValueError:
+        return None
+    return parsed if math.isfinite(parsed) else None
+
+
+def _named(env_id: str, members: list[list[Run]]) -> list[Group]:
+    every = [runs[0].knobs for runs in members]
+    names = list(dict.fromkeys(name for knobs in every for name in knobs))
+    differing = [name for name in names if len({knobs.get(name, ABSENT) for knobs in every}) > 1]
+    groups = []
+    for runs in members:
+        knobs = {name: runs[0].knobs.get(name, ABSENT) for name in differing}
+        label = ",".join(f"{name}={value}" for name, value in knobs.items())
+        groups.append(Group(label or env_id, knobs, tuple(runs)))
+    return sorted(groups, key=lambda group: [_order(value) for value in group.knobs.values()])
+
+
+def _order(value: str) -> tuple[bool, float, str]:
+    parsed = number(value)
+    return parsed is None, 0.0 if parsed is None else parsed, value
+
+
+def _extent(run: Run) -> tuple[bool, int]:
+    return run.evaluated is not None, run.last_step
+
+
+def _is_learned(name: str) -> bool:
+    return name != "env.id" and name not in NOT_LEARNED and name.partition(".")[0] not in NOT_LEARNED
+
+
+def _read_config(path: Path) -> Mapping[str, Any]:
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C is ten times as fast
+    try:
+        config = yaml.load(path.read_bytes(), loader)
+    except yaml.YAMLError as error:
+        raise BrokenRunError("config.yaml is no YAML") from error
+    if not isinstance(config, dict) or not isinstance(config.get("env"), dict):
+        raise BrokenRunError("config.yaml is not that of a run")
+    # Sync and async step the same environments to the same bits; EnvPool's are others.
+    if config.get("vectorization") in ("sync", "async"):
+        config["vectorization"] = "auto"
+    return config
+
+
+def _flatten(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in section.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", _typed(value)
+
+
+def _typed(value: Any) -> str:  # noqa: ANN401
+    """A value as it is typed on the command line."""
+    if isinstance(value, list):
+        return f"[{','.join(_typed(item) for item in value)}]"
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    return str(value)
+
+
+def _read_metrics(path: Path) -> tuple[Floats, Floats, Floats]:
+    """Columns of a metrics.csv; an empty cell is NaN."""
+    text = path.read_text()
+    whole = text[: text.rfind("\n") + 1]  # what follows is a row that is being written
+    rows = csv.reader(whole.splitlines())
+    header = next(rows, [])
+    missing = [column for column in COLUMNS if column not in header]
+    if missing:
+        raise BrokenRunError(f"metrics.csv has no column {missing[0]}" if header else "metrics.csv is empty")
+    places = [header.index(column) for column in COLUMNS]
+    try:
+        values = [[float(row[place] or "nan") for place in places] for row in rows]
+    except (ValueError, IndexError, csv.Error) as error:
+        raise BrokenRunError(f"metrics.csv is damaged in line {rows.line_num}") from error
+    if not values:
+        raise BrokenRunError("no iteration has ended yet")
+    steps, returns, speeds = np.array(values).T
+    if not (np.diff(steps, prepend=0) > 0).all():
+        raise BrokenRunError("the steps of metrics.csv do not rise")
+    return steps, returns, speeds
+
+
+def _read_evaluation(path: Path, last_step: float) -> float | None:
+    """Mean return of the final evaluation; None where there is none, or the run has gone on since."""
+    if not path.exists():
+        return None
+    try:
+        summary = json.loads(path.read_text())
+        mean, steps = float(summary["mean"]), int(summary["steps"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise BrokenRunError("eval.json is damaged") from error
+    if not math.isfinite(mean):
+        raise BrokenRunError("the mean of eval.json is not finite")
+    return mean if steps >= last_step else None

@@ -1,0 +1,468 @@
+"""ppo-eval: the numbers of the training run itself, the same every time, and one line for what is wrong."""
+
+import hashlib
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from ppo_cli.checkpoint import load_checkpoint, save_checkpoint
+from ppo_cli.cli.evaluate import find_checkpoint, main
+from ppo_cli.config import ConfigError
+from ppo_cli.envs.make import env_fn
+from ppo_cli.evaluation import bootstrap_interval, evaluate
+
+TINY = (
+    "total_timesteps=200", "n_envs=2", "n_steps=50", "batch_size=50", "n_epochs=2", "eval.episodes=5",
+    "compile=false", "vectorization=sync", "preset=none", "checkpoint.every=1",
+)  # fmt: skip
+NORMALISED = ("normalize.observations=true", "normalize.rewards=true")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command line did."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self):
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def ppo_eval(ppo_train, monkeypatch, capfd):
+    """A function that runs `ppo-eval ARGUMENTS` in the folder of `ppo_train`."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["ppo-eval", *arguments])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capfd.readouterr()
+        return Outcome(ended.value.code, captured.out, captured.err)
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """Where the runs of `trained` are kept."""
+    return tmp_path_factory.mktemp("kept")
+
+
+@pytest.fixture
+def trained(ppo_train, kept):
+    """A function that puts a finished run into a folder; each command line is trained once."""
+
+    def call(*arguments, name="run"):
+        run = kept / hashlib.sha256(repr(arguments).encode()).hexdigest()[:8]
+        if not run.exists():
+            outcome = ppo_train(*TINY, *arguments, f"hydra.run.dir={run}")
+            assert outcome.status == 0, outcome.err
+        shutil.copytree(run, name)
+        return Path(name)
+
+    return call
+
+
+@pytest.fixture
+def cartpole(trained):
+    """A finished run on CartPole, with normalisation, in the folder `run`."""
+    return trained("env=CartPole-v1", *NORMALISED)
+
+
+def refused(outcome, status, *words):
+    """Whether it ended in one line with these words."""
+    assert outcome.status == status, outcome.err
+    assert outcome.out == ""
+    assert outcome.err.startswith("ppo-eval: ")
+    assert outcome.err.count("\n") == 1, outcome.err
+    for word in words:
+        assert word in outcome.err, outcome.err
+    return True
+
+
+def contents(folder):
+    """What lies in a folder, to the bit."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+class Globals(gym.Env):
+    """Rewards from the generators that everybody shares."""
+
+    observation_space = spaces.Box(-1, 1, (2,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        self.t = 0
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        self.t += 1
+        return np.zeros(2, np.float32), float(np.random.normal()), self.t == 5, False, {}
+
+
+class Shapes(gym.Env):
+    """Spaces as asked for; rewards too."""
+
+    def __init__(self, n=3, kind="discrete", reward=1.0, size=2):
+        self.observation_space = spaces.Box(-1, 1, (size,), np.float32)
+        self.action_space = spaces.Discrete(n) if kind == "discrete" else spaces.MultiBinary(n)
+        self.reward = reward
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        return self.observation_space.low, {}
+
+    def step(self, action):
+        self.t += 1
+        if self.reward == "raise":
+            raise ArithmeticError("cursed\nenvironment")
+        return self.observation_space.low, self.reward, self.t == 5, False, {}
+
+
+@pytest.fixture(autouse=True)
+def own_environments():
+    gym.register("Globals-v0", Globals)
+    gym.register("Shapes-v0", Shapes)
+    yield
+    del gym.registry["Globals-v0"]
+    gym.registry.pop("Shapes-v0", None)
+
+
+@pytest.fixture
+def shapes(trained):
+    """A run on `Shapes`."""
+    return trained("env.id=Shapes-v0")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("env=CartPole-v1", *NORMALISED),
+        ("env=CartPole-v1", *NORMALISED, "eval.deterministic=false", "eval.seed=5", "eval.episodes=20"),
+        ("env=Pendulum-v1", *NORMALISED, "use_sde=true"),
+        ("env=Pendulum-v1", "use_sde=true", "eval.deterministic=false", "+env.kwargs.g=3.5"),
+    ],
+    ids=["CartPole", "CartPole sampled", "gSDE", "gSDE sampled, arguments"],
+)
+def test_another_process_repeats_the_runs_own_evaluation_bit_for_bit(trained, arguments):
+    run = trained(*arguments)
+    program = "from ppo_cli.cli.evaluate import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(run), "--json"], capture_output=True, text=True, check=True
+    )
+    again = json.loads(done.stdout)
+    saved = json.loads((run / "eval.json").read_text())
+    assert {key: again[key] for key in saved} == saved
+    assert set(again) == {*saved, "checkpoint", "interval"}
+    assert again["checkpoint"] == "run/checkpoints/last.pt"
+
+
+def test_environments_that_share_generators_repeat_too(trained, ppo_eval):
+    run = trained("env.id=Globals-v0")
+    saved = json.loads((run / "eval.json").read_text())
+    np.random.seed(77)
+    assert ppo_eval("run", "--json").json["returns"] == saved["returns"]
+
+
+def test_what_is_printed(ppo_eval, cartpole):
+    saved = json.loads((cartpole / "eval.json").read_text())
+    outcome = ppo_eval("run")
+    assert outcome.status == 0
+    assert outcome.err == ""
+    assert "run · last.pt, 200 steps · 5 deterministic episodes, seed 1000" in outcome.out
+    assert f"{saved['mean']:.2f} ± {saved['std']:.2f}" in outcome.out
+    assert f"{saved['iqm']:.2f}" in outcome.out
+    assert f"{min(saved['lengths'])} to {max(saved['lengths'])}" in outcome.out
+
+
+def test_settings_override_the_runs(ppo_eval, cartpole):
+    saved = json.loads((cartpole / "eval.json").read_text())
+    more = ppo_eval("run", "--json", "--episodes", "40").json
+    assert more["episodes"] == len(more["returns"]) == len(more["lengths"]) == 40
+    assert more["lengths"][:5] == saved["lengths"]
+    assert ppo_eval("run", "--json", "--seed", "3").json["returns"] != saved["returns"]
+    sampled = ppo_eval("run", "--json", "--sampled", "--episodes", "40").json
+    assert not sampled["deterministic"]
+    assert sampled["returns"] != more["returns"]
+    assert sampled == ppo_eval("run", "--sampled", "--episodes", "40", "--json").json
+
+
+def test_checkpoints_by_name(ppo_eval, cartpole):
+    first = ppo_eval("run", "--checkpoint", "100", "--json").json
+    assert first["steps"] == 100
+    assert first["checkpoint"].endswith("100.pt")
+    assert ppo_eval("run", "--checkpoint", "200", "--json").json["steps"] == 200
+    best = ppo_eval("run", "--checkpoint", "best", "--json").json
+    assert best["returns"] == json.loads((cartpole / "eval.json").read_text())["returns"]
+    file = ppo_eval("run/checkpoints/100.pt", "--json").json
+    assert file == first
+
+
+def test_runs_without_evaluation_get_twenty_episodes(trained, ppo_eval):
+    trained("env=CartPole-v1", "eval.episodes=0")
+    assert ppo_eval("run", "--json").json["episodes"] == 20
+    assert refused(ppo_eval("run", "--checkpoint", "best"), 2, "no checkpoint best", "it has 100, 200, last")
+
+
+def test_older_runs_lack_younger_knobs(ppo_eval, cartpole):
+    payload = load_checkpoint(cartpole / "checkpoints" / "last.pt")
+    del payload["config"]["checkpoint"]
+    del payload["config"]["eval"]["every"]
+    save_checkpoint(Path("old.pt"), payload)
+    assert ppo_eval("old.pt", "--json").json["returns"] == ppo_eval("run", "--json").json["returns"]
+
+
+def test_a_run_from_a_machine_with_a_gpu_is_evaluated_without(ppo_eval, cartpole):
+    payload = load_checkpoint(cartpole / "checkpoints" / "last.pt")
+    payload["config"]["device"] = "cuda:99"
+    save_checkpoint(Path("gpu.pt"), payload)
+    assert ppo_eval("gpu.pt", "--json").json["returns"] == ppo_eval("run", "--json").json["returns"]
+
+
+def test_several_runs_make_a_table_in_their_order(trained, ppo_eval):
+    for name, seed in (("b[1]", 1), ("a", 2)):
+        trained("env=CartPole-v1", f"seed={seed}", name=name)
+    outcome = ppo_eval("b[1]", "a", "b[1]")
+    rows = [line.split("│")[1].strip() for line in outcome.out.splitlines() if line.startswith("│")]
+    assert rows == ["b[1]", "a", "b[1]"]
+    several = ppo_eval("b[1]", "a", "--json").json
+    assert [each["checkpoint"] for each in several] == ["b[1]/checkpoints/last.pt", "a/checkpoints/last.pt"]
+    assert several[1] == ppo_eval("a", "--json").json
+
+
+def test_one_of_several_fails_and_the_others_are_evaluated(ppo_eval, cartpole):
+    outcome = ppo_eval("run", "nowhere", "run/checkpoints/100.pt", "--json")
+    assert outcome.status == 1
+    assert [each["steps"] for each in outcome.json] == [200, 100]
+    assert outcome.err.count("\n") == 1
+    assert "ppo-eval: nowhere: no such folder" in outcome.err
+
+
+def test_nothing_is_written_but_where_asked(ppo_eval, cartpole, tmp_path):
+    before = contents(tmp_path)
+    ppo_eval("run", "--sampled")
+    ppo_eval("run", "run", "--json")
+    assert contents(tmp_path) == before
+    outcome = ppo_eval("run", "--json", "numbers.json")
+    assert "return" in outcome.out
+    assert json.loads(Path("numbers.json").read_text()) == ppo_eval("run", "--json").json
+    Path("numbers.json").unlink()
+    assert contents(tmp_path) == before
+
+
+def test_arguments_of_the_environment(trained, ppo_eval):
+    trained("env=Pendulum-v1", "+env.kwargs.g=3.5")
+    own = ppo_eval("run", "--json").json
+    assert ppo_eval("run", "--json", "--env-kwargs", "g=3.5").json == own
+    other = ppo_eval("run", "--json", "--env-kwargs", "g=1e1").json
+    assert other["returns"] != own["returns"]
+    shorter = ppo_eval("run", "--env-kwargs", "max_episode_steps=7", "g=10", "--json").json
+    assert shorter["lengths"] == [7] * 5
+
+
+def test_what_the_first_episodes_actions_were():
+    class Policy:
+        @staticmethod
+        def act(observations, generator):
+            return np.arange(len(observations))
+
+    actions = []
+    evaluate(Policy(), env_fn("CartPole-v1"), 2, 0, True, max_steps=3, first_actions=actions)
+    assert actions == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), ["required: RUN"]),
+        (("run", "--episode", "3"), ["--episode"]),
+        (("run", "--episodes", "0"), ["--episodes 0", "at least 1"]),
+        (("run", "--episodes", "many"), ["--episodes", "many"]),
+        (("run", "--seed", "-1"), ["--seed", "-1"]),
+        (("run", "--sampled", "--deterministic"), ["not allowed with"]),
+        (("run", "--json", "run/checkpoints/last.pt"), ["ends in .json", "runs come before"]),
+        (("run", "--json", "nowhere/a.json"), ["nowhere/a.json", "no such folder"]),
+        (("run", "--env-kwargs", "gravity"), ["gravity", "KEY=VALUE"]),
+        (("run", "--env-kwargs", "x=1", "a/b_seed=3"), ["a/b_seed=3", "KEY=VALUE"]),
+        (("run", "--env-kwargs", "x=[1"), ["x=[1", "YAML"]),
+        (("run", "--env-kwargs", "x=!!python/object/apply:os.getcwd []"), ["YAML"]),
+        (("nowhere",), ["nowhere: no such folder or file"]),
+        (("gravity=3",), ["gravity=3", "--env-kwargs"]),
+        (("empty",), ["empty: no run there"]),
+        (("begun",), ["begun has no checkpoint last", "it has none"]),
+        (("begun", "--checkpoint", "../config"), ["no checkpoint"]),
+        (("file.pt", "--checkpoint", "best"), ["file.pt is a file"]),
+    ],
+)
+def test_bad_input_ends_in_a_line(ppo_eval, tmp_path, arguments, words):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "config.yaml").touch()
+    (tmp_path / "file.pt").touch()
+    assert refused(ppo_eval(*arguments), 2, *words)
+
+
+def test_help_and_errors_need_no_pytorch(tmp_path):
+    program = (
+        "import sys; from ppo_cli.cli.evaluate import main\n"
+        "try: main()\n"
+        "finally: assert 'torch' not in sys.modules"
+    )
+    for arguments, status in ((["--help"], 0), ([str(tmp_path)], 2)):
+        done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True)
+        assert done.returncode == status, done.stderr
+        assert "Traceback" not in done.stderr
+    assert (
+        "--env-kwargs"
+        in subprocess.run([sys.executable, "-c", program, "--help"], capture_output=True, text=True).stdout
+    )
+
+
+class Malicious:
+    def __reduce__(self):
+        return os.mkdir, ("owned",)
+
+
+def test_damaged_and_malicious_checkpoints(ppo_eval, cartpole, tmp_path):
+    last = cartpole / "checkpoints" / "last.pt"
+    intact = last.read_bytes()
+    last.unlink()  # a name of its own, not the numbered checkpoint's
+    last.write_bytes(intact[:-100])
+    assert refused(ppo_eval("run"), 1, "run/checkpoints/last.pt")
+    last.write_bytes(intact)
+    payload = torch.load(last, weights_only=True)
+    torch.save({**payload, "steps": 10**9}, last)
+    assert refused(ppo_eval("run"), 1, "run/checkpoints/last.pt", "checksum")
+    torch.save({"format": 2, "sha256": "0", "evil": Malicious()}, last)
+    assert refused(ppo_eval("run"), 1, "run/checkpoints/last.pt")
+    last.write_bytes(pickle.dumps(Malicious()))
+    assert refused(ppo_eval("run"), 1, "run/checkpoints/last.pt")
+    assert not (tmp_path / "owned").exists()
+    assert ppo_eval("run", "--checkpoint", "200").status == 0
+
+
+@pytest.mark.parametrize("missing", ["config", "model", "steps"])
+def test_checkpoints_that_hold_no_run(ppo_eval, cartpole, missing):
+    payload = load_checkpoint(cartpole / "checkpoints" / "last.pt")
+    del payload[missing]
+    save_checkpoint(Path("other.pt"), payload)
+    assert refused(ppo_eval("other.pt"), 1, "other.pt", missing)
+    payload[missing] = 3
+    save_checkpoint(Path("other.pt"), payload)
+    if missing != "steps":
+        assert ppo_eval("other.pt").err.count("\n") == 1
+
+
+def test_a_network_that_does_not_fit(trained, ppo_eval):
+    trained("env=FrozenLake-v1")
+    outcome = ppo_eval("run", "--env-kwargs", "map_name=8x8")
+    assert refused(outcome, 2, "run: the network does not fit FrozenLake-v1", "8x8", "Discrete(64)")
+
+
+@pytest.mark.parametrize("kwargs", [["n=2"], ["kind=bits"], ["size=3"]])
+def test_spaces_of_another_kind_or_size_do_not_fit(ppo_eval, shapes, kwargs):
+    assert refused(ppo_eval("run", "--env-kwargs", *kwargs), 2, "does not fit Shapes-v0")
+
+
+def test_arguments_that_the_environment_does_not_know(ppo_eval, cartpole):
+    outcome = ppo_eval("run", "--env-kwargs", "gravty=3")
+    assert refused(outcome, 2, "CartPole-v1", "'gravty': 3", "TypeError")
+
+
+def test_an_environment_that_is_gone(ppo_eval, shapes):
+    del gym.registry["Shapes-v0"]
+    assert refused(ppo_eval("run"), 2, "Shapes")
+
+
+@pytest.mark.parametrize(("reward", "words"), [("raise", "ArithmeticError: cursed env"), (".nan", "NaN")])
+def test_an_environment_that_fails(ppo_eval, shapes, reward, words):
+    outcome = ppo_eval("run", "--env-kwargs", f"reward={reward}")
+    assert refused(outcome, 1, "run: Shapes-v0", words)
+
+
+def test_one_episode_has_no_interval(ppo_eval, cartpole):
+    assert ppo_eval("run", "--json", "--episodes", "1").json["interval"] is None
+    assert "–" in ppo_eval("run", "--episodes", "1").out
+
+
+def test_without_scipy_there_is_no_interval_and_a_line(ppo_eval, cartpole, monkeypatch):
+    monkeypatch.setattr("ppo_cli.cli.evaluate._has_scipy", lambda: False)
+    outcome = ppo_eval("run", "--json")
+    assert outcome.status == 0
+    assert outcome.json["interval"] is None
+    assert "ppo-cli[report]" in outcome.err
+
+
+def test_the_interval_covers_the_mean_as_often_as_it_says():
+    pytest.importorskip("scipy")
+    draws = np.random.default_rng(0).normal(3, 2, (200, 40))
+    intervals = [bootstrap_interval(list(row), seed) for seed, row in enumerate(draws)]
+    assert 0.88 < np.mean([low < 3 < high for low, high in intervals]) < 0.99
+    assert bootstrap_interval([500.0] * 10, 0) == (500.0, 500.0)
+    assert bootstrap_interval([1.0, 5.0, 2.0], 3) == bootstrap_interval([1.0, 5.0, 2.0], 3)
+
+
+def test_checkpoints_are_named_in_order(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "config.yaml").touch()
+    for name in ("900", "1000", "last", "0"):
+        (tmp_path / "checkpoints" / f"{name}.pt").touch()
+    with pytest.raises(ConfigError, match=r"it has 0, 900, 1000, last$"):
+        find_checkpoint(tmp_path, "5")
+    assert find_checkpoint(tmp_path, "900").name == "900.pt"
+
+
+def test_video_needs_moviepy(ppo_eval, monkeypatch):
+    monkeypatch.setattr("ppo_cli.cli.evaluate.importlib.util.find_spec", lambda name: None)
+    assert refused(ppo_eval("run", "--video", "films"), 2, "pip install 'ppo-cli[video]'")
+
+
+@pytest.mark.filterwarnings("ignore")  # MoviePy's own
+class TestVideo:
+    @pytest.fixture(autouse=True)
+    def moviepy(self):
+        pytest.importorskip("moviepy")
+
+    @pytest.mark.parametrize("env", ["LunarLander-v3", "CartPole-v1"])
+    def test_it_shows_the_first_episode_and_changes_no_number(self, trained, ppo_eval, env):
+        from moviepy import VideoFileClip
+
+        run = trained(f"env={env}")
+        before = contents(run)
+        plain = ppo_eval("run", "--json", "--sampled")
+        filmed = ppo_eval("run", "--json", "--sampled", "--video", "films")
+        assert (filmed.status, filmed.err) == (0, "")
+        assert filmed.json == plain.json
+        assert contents(run) == before
+        (film,) = Path("films").iterdir()
+        assert film.name == "run-checkpoints-last-episode-0.mp4"
+        with VideoFileClip(str(film)) as clip:
+            assert clip.n_frames == pytest.approx(plain.json["lengths"][0] + 1, abs=1)
+        assert (
+            ppo_eval("run", "--json", "--sampled", "--video", "films").status == 0
+        )  # a folder that is there
+
+    def test_an_environment_without_pictures(self, ppo_eval, shapes):
+        assert refused(ppo_eval("run", "--video", "films"), 2, "Shapes-v0 has no render_mode rgb_array")
+        assert not Path("films").exists()
+
+    def test_a_film_that_can_not_be_written(self, ppo_eval, cartpole):
+        Path("file").touch()
+        assert refused(ppo_eval("run", "--video", "file"), 2, "--video file: expected a folder")

@@ -1,0 +1,393 @@
+"""ppo-report: synthetic run folders, and statistics held against values found by hand."""
+
+import csv
+import functools
+import importlib.util
+import json
+import math
+import re
+import sys
+
+import numpy as np
+import pytest
+
+from ppo_cli.cli.compose import compose_jobs, expand_preset
+from ppo_cli.cli.report import main
+from ppo_cli.config import from_dict, save_yaml, to_dict
+from ppo_cli.metrics import TAGS
+from ppo_cli.report.comparison import compare
+from ppo_cli.report.runs import BrokenRunError, find_runs, group_runs, read_run
+from ppo_cli.report.statistics import (
+    estimate,
+    iqm,
+    mean,
+    mean_over_steps,
+    probability_of_improvement,
+    steps_to_threshold,
+)
+
+STEP = 1_000  # environment steps of an iteration
+HEADER = "step,charts/episodic_return,charts/SPS"
+
+
+@functools.cache
+def defaults(env_id):
+    ((_, config),) = compose_jobs(expand_preset([f"env={env_id}", "preset=none"]), False, None, "config")
+    return config
+
+
+def write_run(folder, returns, evaluated=None, env_id="CartPole-v1", **knobs):
+    """A run, one logged return an iteration (None: no episode ended); knobs' dots as two underscores."""
+    folder.mkdir(parents=True)
+    plain = to_dict(defaults(env_id)) | {"total_timesteps": len(returns) * STEP}
+    for name, value in knobs.items():
+        *sections, leaf = name.split("__")
+        functools.reduce(dict.__getitem__, sections, plain)[leaf] = value
+    save_yaml(from_dict(plain), folder / "config.yaml")
+    with (folder / "metrics.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["iteration", "step", *TAGS])
+        for i, value in enumerate(returns, start=1):
+            row = {"charts/episodic_return": "" if value is None else value, "charts/SPS": 500.0}
+            writer.writerow([i, i * STEP, *(row.get(tag, 0.0) for tag in TAGS)])
+    if evaluated is not None:
+        summary = {"mean": evaluated, "steps": len(returns) * STEP}
+        (folder / "eval.json").write_text(json.dumps(summary))
+    return folder
+
+
+def grouped(root):
+    """Groups of each environment below a folder."""
+    return group_runs(map(read_run, find_runs([root])))
+
+
+@pytest.fixture
+def ppo_report(monkeypatch, capsys):
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["ppo-report", *map(str, arguments)])
+        status = 0
+        try:
+            main()
+        except SystemExit as exit_:
+            status = exit_.code
+        return status, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """Three clip ratios with four seeds each: the larger, the better."""
+    root = tmp_path / "sweep"
+    for clip in (0.1, 0.2, 0.4):
+        for seed in range(4):
+            returns = [1_000 * clip * (1 - 0.8**i) + seed for i in range(20)]
+            write_run(
+                root / f"clip_ratio={clip},seed={seed}", returns, returns[-1], clip_ratio=clip, seed=seed
+            )
+    return root
+
+
+# --- finding, reading, grouping
+
+
+def test_groups_are_named_by_the_knobs_in_which_they_differ(tmp_path):
+    for seed in (0, 1):
+        for clip in (0.2, 0.1):
+            write_run(tmp_path / f"{clip}_{seed}", [1.0], clip_ratio=clip, ent_coef=0.01, seed=seed)
+    environments, left_out = grouped(tmp_path)
+    groups = environments["CartPole-v1"]
+    assert [group.name for group in groups] == ["clip_ratio=0.1", "clip_ratio=0.2"]
+    assert [[run.seed for run in group.runs] for group in groups] == [[0, 1], [0, 1]]
+    assert left_out == []
+
+
+def test_numbers_are_ordered_as_numbers(tmp_path):
+    for steps in (512, 64, 2048):
+        write_run(tmp_path / str(steps), [1.0], n_steps=steps)
+    assert [group.name for group in grouped(tmp_path)[0]["CartPole-v1"]] == [
+        "n_steps=64", "n_steps=512", "n_steps=2048",
+    ]  # fmt: skip
+
+
+def test_how_a_run_is_run_makes_no_group(tmp_path):
+    knobs = [
+        {"threads": 2}, {"compile": False}, {"vectorization": "async"}, {"checkpoint__keep": 7},
+        {"eval__episodes": 3}, {"env__timeout": 9.0}, {"device": "cpu"},
+    ]  # fmt: skip
+    for seed, changed in enumerate(knobs):
+        write_run(tmp_path / str(seed), [1.0], seed=seed, **changed)
+    (group,) = grouped(tmp_path)[0]["CartPole-v1"]
+    assert group.name == "CartPole-v1"
+    assert len(group.runs) == len(knobs)
+
+
+def test_envpools_environments_are_others(tmp_path):
+    for kind in ("sync", "async", "auto", "envpool"):
+        write_run(tmp_path / kind, [1.0], vectorization=kind, seed=len(kind))
+    groups = grouped(tmp_path)[0]["CartPole-v1"]
+    assert [group.name for group in groups] == ["vectorization=auto", "vectorization=envpool"]
+
+
+def test_environments_are_kept_apart(tmp_path):
+    write_run(tmp_path / "a", [1.0])
+    write_run(tmp_path / "b", [-90.0], env_id="Acrobot-v1")
+    environments, _ = grouped(tmp_path)
+    assert {env_id: [group.name for group in groups] for env_id, groups in environments.items()} == {
+        "Acrobot-v1": ["Acrobot-v1"],
+        "CartPole-v1": ["CartPole-v1"],
+    }
+
+
+def test_a_seed_counts_once(tmp_path):
+    finished = write_run(tmp_path / "finished", [1.0, 2.0], 5.0)
+    write_run(tmp_path / "again", [1.0, 2.0, 3.0], total_timesteps=2_000)
+    environments, (line,) = grouped(tmp_path)
+    assert [run.folder for run in environments["CartPole-v1"][0].runs] == [finished]
+    assert line == f"{tmp_path / 'again'}: repeats seed 0 of {finished}"
+
+
+def test_finds_a_run_a_sweep_and_all_outputs_each_run_once(tmp_path):
+    run = write_run(tmp_path / "outputs" / "CartPole-v1" / "one", [1.0])
+    write_run(tmp_path / "outputs" / "sweeps" / "now" / "seed=1", [1.0], seed=1)
+    (run / ".hydra").mkdir()
+    (run / ".hydra" / "config.yaml").write_text("seed: 0\n")
+    assert list(find_runs([run])) == [run]
+    assert len(list(find_runs([tmp_path, run, tmp_path / "outputs"]))) == 2
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda run: (run / "config.yaml").unlink(), "it has no config.yaml"),
+        (lambda run: (run / "config.yaml").write_text("env: [\n"), "config.yaml is no YAML"),
+        (lambda run: (run / "config.yaml").write_text("a: 1\n"), "config.yaml is not that of a run"),
+        (lambda run: (run / "config.yaml").write_text("env: {id: A-v0}\n"), "config.yaml has no seed"),
+        (lambda run: (run / "metrics.csv").write_text(""), "metrics.csv is empty"),
+        (lambda run: (run / "metrics.csv").write_text("a,b\n1,2\n"), "metrics.csv has no column step"),
+        (
+            lambda run: (run / "metrics.csv").write_text(f"{HEADER}\n1,x,2\n"),
+            "metrics.csv is damaged in line 2",
+        ),
+        (
+            lambda run: (run / "metrics.csv").write_text(f"{HEADER}\n"),
+            "no iteration has ended yet",
+        ),
+        (
+            lambda run: (run / "metrics.csv").write_text(f"{HEADER}\n9,,2\n"),
+            "no episode has ended yet",
+        ),
+        (
+            lambda run: (run / "metrics.csv").write_text(f"{HEADER}\n9,1,2\n9,1,2\n"),
+            "the steps of metrics.csv do not rise",
+        ),
+        (lambda run: (run / "eval.json").write_text('{"mean": '), "eval.json is damaged"),
+    ],
+)  # fmt: skip
+def test_a_broken_run_is_named_and_left_out(tmp_path, ppo_report, damage, reason):
+    write_run(tmp_path / "good", [1.0], 1.0)
+    damage(write_run(tmp_path / "broken", [1.0], seed=1))
+    status, out, err = ppo_report(tmp_path)
+    assert (status, err) == (0, f"ppo-report: left out {tmp_path / 'broken'}: {reason}\n")
+    assert "1 (0)" in out
+
+
+def test_a_run_that_ended_before_its_first_row_is_named(tmp_path):
+    run = write_run(tmp_path / "early", [1.0])
+    (run / "metrics.csv").unlink()
+    (run / "train.log").touch()
+    with pytest.raises(BrokenRunError, match=r"it has no metrics\.csv"):
+        read_run(next(find_runs([tmp_path])))
+
+
+def test_the_row_that_is_being_written_is_left_for_later(tmp_path):
+    run = write_run(tmp_path / "run", [1.0, 2.0])
+    with (run / "metrics.csv").open("a") as file:
+        file.write("3,3000,7")
+    assert read_run(run).last_step == 2_000
+
+
+def test_the_final_return_is_the_evaluations_or_that_of_the_last_tenth(tmp_path):
+    returns = [float(i) for i in range(1, 21)]
+    assert read_run(write_run(tmp_path / "a", returns, 321.0)).final_return == 321.0
+    assert read_run(write_run(tmp_path / "b", returns)).final_return == 19.5
+    assert read_run(write_run(tmp_path / "c", [*returns, None, None])).final_return == 19.5
+
+
+def test_an_evaluation_before_the_budget_grew_is_not_final(tmp_path):
+    run = write_run(tmp_path / "run", [1.0, 2.0, 3.0])
+    (run / "eval.json").write_text('{"mean": 9.0, "steps": 2000}')
+    assert read_run(run).final_return == 3.0
+
+
+# --- statistics
+
+
+def test_iqm_by_hand():
+    assert iqm(np.array([100.0, 0.0, 6.0, 1.0, 5.0, 2.0, 4.0, 3.0])) == 3.5  # of 2, 3, 4, 5
+    assert iqm(np.array([1.0, 2.0, 6.0])) == 3.0  # too few to cut any
+
+
+def test_probability_of_improvement_by_hand():
+    assert probability_of_improvement(np.array([1.0, 2.0, 3.0]), np.array([2.0, 2.0])) == 0.5
+    assert probability_of_improvement(np.array([1.0, 2.0, 3.0]), np.array([0.0, 2.5])) == 4 / 6
+    assert estimate(probability_of_improvement, np.array([3.0, 4.0]), np.array([1.0, 2.0])).low == 1.0
+
+
+def test_intervals_cover_and_shrink():
+    rng = np.random.default_rng(3)
+    samples = rng.normal(10.0, 2.0, (100, 20))
+    found = [estimate(mean, sample) for sample in samples]
+    assert 85 <= sum(one.low <= 10.0 <= one.high for one in found) <= 99
+    few, many = estimate(iqm, samples[0][:5]), estimate(iqm, samples.ravel()[:200])
+    assert many.high - many.low < 0.5 * (few.high - few.low)
+
+
+def test_one_seed_has_no_interval():
+    one = estimate(mean, np.array([3.0]))
+    assert (one.value, one.low, one.high) == (3.0, None, None)
+    assert estimate(probability_of_improvement, np.array([3.0]), np.array([1.0, 2.0])).low is None
+
+
+def test_area_under_the_curve_by_hand(tmp_path):
+    run = read_run(write_run(tmp_path / "run", [0.0, None, 10.0, 10.0]))  # 0 at 1,000, rising to 10 at 3,000
+    assert mean_over_steps(run, (1_000, 3_000)) == pytest.approx(5.0)
+    assert mean_over_steps(run, (1_000, 4_000)) == pytest.approx(20 / 3, rel=1e-3)
+
+
+def test_a_threshold_is_reached_by_five_returns_together(tmp_path):
+    run = read_run(write_run(tmp_path / "run", [0.0, 99.0, 0.0, 10.0, 10.0, 10.0, 10.0, 10.0]))
+    assert steps_to_threshold(run, 10.0) == 5_000  # 0, 99, 0, 10, 10
+    assert steps_to_threshold(run, 25.0) == 5_000 + STEP  # 99, 0, 10, 10, 10
+    assert steps_to_threshold(run, 30.0) == math.inf
+
+
+@pytest.mark.parametrize(("reached", "median"), [(1, math.inf), (2, math.inf), (3, 5_000)])
+def test_a_threshold_that_half_the_runs_miss_has_no_median(tmp_path, reached, median):
+    for seed in range(4):
+        write_run(tmp_path / str(seed), [10.0 if seed < reached else 0.0] * 6, seed=seed)
+    (summary,) = compare("CartPole-v1", grouped(tmp_path)[0]["CartPole-v1"], threshold=10.0).summaries
+    assert summary.median_steps == median
+
+
+def test_a_curve_ends_where_the_shortest_run_does(tmp_path):
+    write_run(tmp_path / "a", [0.0, 2.0, 4.0], seed=0, total_timesteps=5_000)
+    write_run(tmp_path / "b", [2.0, 4.0, 6.0, 8.0, 9.0], seed=1, total_timesteps=5_000)
+    comparison = compare("CartPole-v1", grouped(tmp_path)[0]["CartPole-v1"])
+    curve = comparison.summaries[0].curve
+    assert (curve.steps[0], curve.steps[-1]) == (1_000, 3_000)
+    assert (curve.returns.value[0], curve.returns.value[-1]) == (1.0, 5.0)
+    assert (curve.returns.low[-1], curve.returns.high[-1]) == (4.0, 6.0)
+    assert comparison.notes()[0] == (
+        "CartPole-v1: 1 of 2 runs (seed 0) still short of 5,000 steps; the shortest stands at 3,000."
+    )
+
+
+def test_runs_without_ended_episodes_have_their_evaluation_alone(tmp_path, ppo_report):
+    write_run(tmp_path / "run", [None, None], 7.0)
+    status, out, _ = ppo_report(tmp_path, "--threshold", "5")
+    assert status == 0
+    assert "7.00 [one seed]" in out
+    assert "not reached (0/1 runs)" in out
+
+
+# --- the command
+
+
+def test_a_sweep(sweep, ppo_report):
+    status, out, err = ppo_report(sweep, "--threshold", 300)
+    assert (status, err) == (0, "")
+    first, second, third = (line.split("|")[1:-1] for line in out.splitlines() if line.startswith("| clip"))
+    assert [cell.strip() for cell in first[:4]] == ["clip_ratio=0.1", "4 (0-3)", "20,000", "evaluation"]
+    assert [row[-1].strip() for row in (first, second, third)] == ["baseline", *["1.00 [1.00, 1.00]"] * 2]
+    assert first[-2].strip() == "not reached (0/4 runs)"
+    assert third[-2].strip().endswith("(4/4 runs)")
+    assert out.rstrip().endswith(str(sweep / "report" / "report.html"))
+    names = {path.name for path in (sweep / "report").iterdir()}
+    kinds = ("learning_curves", "sensitivity", "sample_efficiency")
+    figures = {f"CartPole-v1_{kind}.{suffix}" for kind in kinds for suffix in ("png", "svg")}
+    assert names == figures | {"report.md", "report.html", "table.csv", "curves.csv", "runs.csv"}
+
+
+def test_the_page_needs_nothing_else(sweep, ppo_report):
+    ppo_report(sweep)
+    page = (sweep / "report" / "report.html").read_text()
+    assert "://" not in page
+    assert len(re.findall(r'src="data:image/svg\+xml;base64,', page)) == page.count("<img") == 3
+    assert "clip_ratio=0.1" in page
+    for image in re.findall(r"!\[.*?\]\((.*?)\)", (sweep / "report" / "report.md").read_text()):
+        assert (sweep / "report" / image).is_file()
+
+
+def test_the_same_runs_give_the_same_report(sweep, ppo_report, tmp_path):
+    ppo_report(sweep)
+    ppo_report(sweep, "--out", tmp_path / "again")  # the first report lies among the runs
+    for path in (sweep / "report").iterdir():
+        assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes(), path.name
+
+
+def test_the_csv_files_hold_the_numbers(sweep, ppo_report):
+    ppo_report(sweep, "--baseline", "clip_ratio=0.4")
+    with (sweep / "report" / "table.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["p_better"] for row in rows] == ["0.0", "0.0", ""]
+    assert {row["baseline"] for row in rows} == {"clip_ratio=0.4"}
+    assert all(float(row["iqm_low"]) < float(row["iqm"]) < float(row["iqm_high"]) for row in rows)
+    with (sweep / "report" / "curves.csv").open() as file:
+        assert {row["group"] for row in csv.DictReader(file)} == {row["group"] for row in rows}
+    with (sweep / "report" / "runs.csv").open() as file:
+        assert sum(1 for _ in csv.DictReader(file)) == 12
+
+
+def test_unfinished_runs_are_used_and_said_to_be(sweep, ppo_report):
+    write_run(sweep / "going", [5.0] * 10, clip_ratio=0.1, seed=4, total_timesteps=20_000)
+    _, out, _ = ppo_report(sweep)
+    assert "5 (0-4)" in out
+    assert "10,000 to 20,000" in out
+    assert "4 evaluation, 1 training" in out
+    assert "1 of 5 runs (seed 4) still short of 20,000 steps" in out
+
+
+def test_many_groups_and_two_knobs_are_drawn(tmp_path, ppo_report):
+    for clip in (0.1, 0.2, 0.3):
+        for rate in (1e-4, 1e-3, 1e-2):
+            write_run(tmp_path / f"{clip}_{rate}", [clip, 2 * clip], clip_ratio=clip, learning_rate=rate)
+    status, _, err = ppo_report(tmp_path)
+    assert (status, err) == (0, "")
+    assert (tmp_path / "report" / "CartPole-v1_sensitivity.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ([], "the following arguments are required: DIR"),
+        (["nowhere"], "nowhere is no folder"),
+        (["."], "no run to report in ."),
+        ([".", "--threshold", "high"], "argument --threshold: invalid float value: 'high'"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(tmp_path, monkeypatch, ppo_report, arguments, line):
+    monkeypatch.chdir(tmp_path)
+    assert ppo_report(*arguments) == (2, "", f"ppo-report: {line}\n")
+
+
+def test_an_unknown_baseline_is_refused_with_the_names(sweep, ppo_report):
+    status, _, err = ppo_report(sweep, "--baseline", "clip_ratio=0.3")
+    assert status == 2
+    assert err == (
+        "ppo-report: --baseline clip_ratio=0.3: no such group; "
+        "there are clip_ratio=0.1; clip_ratio=0.2; clip_ratio=0.4\n"
+    )
+
+
+def test_a_folder_that_can_not_be_written_is_said(sweep, ppo_report, tmp_path):
+    (tmp_path / "file").touch()
+    status, _, err = ppo_report(sweep, "--out", tmp_path / "file")
+    assert (status, len(err.splitlines())) == (2, 1)
+
+
+def test_without_the_extra_it_says_how_to_install_it(tmp_path, monkeypatch, ppo_report):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert ppo_report(tmp_path) == (
+        2, "", "ppo-report: scipy and matplotlib not found: pip install 'ppo-cli[report]'\n",
+    )  # fmt: skip

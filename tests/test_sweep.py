@@ -1,0 +1,285 @@
+"""Sweeps: a failing job stops no other, and a sweep that is stopped anywhere goes on to the same bits."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_resume import assert_same_end
+
+from ppo_cli.cli.run_dir import job_names
+from ppo_cli.metrics import RunLog
+
+RUN = (  # 4 iterations
+    "n_envs=2", "n_steps=64", "total_timesteps=512", "n_epochs=1", "eval.episodes=1", "vectorization=sync"
+)  # fmt: skip
+SWEEP = ("-m", "env=CartPole-v1", *RUN, "checkpoint.every=1", "seed=range(3)")
+JOBS = ["seed=0", "seed=1", "seed=2"]
+FAULTY = (
+    "-m",
+    "env.id=broken_envs:Faulty-v0",
+    "+env.kwargs.mode=raise",
+    "+env.kwargs.at=9999,131,9998",
+    *RUN,
+)
+KILLED = (
+    "import os, sys\nfrom ppo_cli.metrics import RunLog\nlog, count = RunLog.iteration, 0\n"
+    "def kill(self, *row):\n"
+    "    global count\n    count += 1\n    log(self, *row)\n"
+    "    if count == 6: os.kill(os.getpid(), 9)\n"
+    "RunLog.iteration = kill\nfrom ppo_cli.cli.train import main; main()"
+)
+
+
+@pytest.fixture
+def interrupt(monkeypatch):
+    """A function that sends this process a signal when so many iterations have been logged, over all jobs."""
+    left = {"count": 0, "number": 0}
+    log = RunLog.iteration
+
+    def log_and_raise(self, *row):
+        log(self, *row)
+        left["count"] -= 1
+        if left["count"] == 0:
+            signal.raise_signal(left["number"])
+
+    monkeypatch.setattr(RunLog, "iteration", log_and_raise)
+    return lambda count, number=signal.SIGTERM: left.update(count=count, number=number)
+
+
+def contents(folder):
+    """Bytes and time of every file below a folder, but for the lock of whoever looks."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path != folder / ".lock"]
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+
+def assert_same_sweep(first, second, jobs=tuple(JOBS)):
+    assert sorted(path.parent.name for path in second.glob("*/config.yaml")) == sorted(jobs)
+    for job in jobs:
+        assert_same_end(first / job, second / job)
+
+
+def test_killed_in_the_middle_of_a_job_and_resumed(ppo_train, tmp_path):
+    assert ppo_train(*SWEEP, "hydra.sweep.dir=whole").status == 0
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, *SWEEP, "hydra.sweep.dir=cut"], cwd=tmp_path, capture_output=True
+    )
+    assert killed.returncode == -signal.SIGKILL
+    finished = contents(tmp_path / "cut" / JOBS[0])
+    assert not (tmp_path / "cut" / JOBS[1] / "eval.json").exists()
+    assert not (tmp_path / "cut" / JOBS[2]).exists()
+    resumed = ppo_train("sweep.resume=cut")
+    assert resumed.status == 0, resumed.err
+    assert "finished already: 1 of 3 jobs" in resumed.out
+    assert f"going on from step 128 in cut/{JOBS[1]}" in resumed.out
+    assert resumed.out.splitlines()[-1] == "finished: 3 of 3 jobs · cut"
+    assert contents(tmp_path / "cut" / JOBS[0]) == finished
+    assert_same_sweep(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_a_signal_ends_the_sweep_and_a_finished_one_is_left_alone(ppo_train, tmp_path, interrupt):
+    assert ppo_train(*SWEEP, "hydra.sweep.dir=whole").status == 0
+    interrupt(11, signal.SIGINT)
+    stopped = ppo_train(*SWEEP, "hydra.sweep.dir=cut")
+    assert stopped.status == 130
+    assert stopped.err == "ppo-train: SIGINT: `ppo-train sweep.resume='cut'` goes on with the sweep\n"
+    shutil.rmtree(tmp_path / "cut" / JOBS[0])  # a job's folder may be gone too
+    interrupt(2)
+    assert ppo_train("sweep.resume=cut").status == 143
+    shutil.move(tmp_path / "cut", tmp_path / "elsewhere")
+    assert ppo_train("sweep.resume=elsewhere").status == 0
+    assert_same_sweep(tmp_path / "whole", tmp_path / "elsewhere")
+    before = contents(tmp_path / "elsewhere")
+    again = ppo_train("sweep.resume=elsewhere/")
+    assert again.status == 0
+    assert again.out == "finished already: 3 of 3 jobs\nfinished: 3 of 3 jobs · elsewhere\n"
+    assert contents(tmp_path / "elsewhere") == before
+
+
+def test_a_failing_job_is_said_at_once_and_at_the_end_and_stops_no_other(ppo_train, tmp_path):
+    outcome = ppo_train(*FAULTY, "hydra.sweep.dir=sweep")
+    assert outcome.status == 1
+    failed = "+env.kwargs.at=131"
+    reason = "environment 0 raised ArithmeticError: cursed"
+    lines = outcome.out.splitlines()
+    said = [i for i, line in enumerate(lines) if line.startswith(f"sweep/{failed} failed: {reason}")]
+    assert len(said) == 1
+    assert any("deterministic episodes after 512 steps" in line for line in lines[said[0] :])
+    head, row = outcome.err.splitlines()
+    assert head == ("ppo-train: 1 of 3 jobs failed; `ppo-train sweep.resume='sweep'` goes on with the sweep")
+    assert row.startswith(f"  {failed}  {reason}")
+    assert "Traceback" not in outcome.out
+    assert len(list(tmp_path.glob("sweep/*/eval.json"))) == 2
+    finished = contents(tmp_path / "sweep" / "+env.kwargs.at=9999")
+    assert ppo_train("sweep.resume=sweep").status == 1  # it fails again, and alone
+    assert contents(tmp_path / "sweep" / "+env.kwargs.at=9999") == finished
+
+
+def test_another_sweeper_runs_and_its_failures_are_told(ppo_train, tmp_path):
+    outcome = ppo_train(*FAULTY, "hydra/sweeper=basic", "hydra.sweep.dir=sweep")
+    assert outcome.status == 1
+    assert outcome.err.startswith("ppo-train: 1 jobs of sweep failed\n  +env.kwargs.at=131")
+    assert len(list(tmp_path.glob("sweep/*/eval.json"))) == 2
+    assert ppo_train("sweep.resume=sweep").status == 2
+
+
+def test_any_exception_of_a_job_is_a_line(ppo_train, tmp_path, monkeypatch):
+    from ppo_cli.cli import run
+
+    whole = run.run
+
+    def fail(config, folder, saved=None):
+        if config.seed == 0:
+            raise KeyError("lost")
+        return whole(config, folder, saved)
+
+    monkeypatch.setattr(run, "run", fail)
+    outcome = ppo_train("-m", "env=CartPole-v1", *RUN, "seed=0,1", "hydra.sweep.dir=sweep")
+    assert outcome.status == 1
+    assert "sweep/seed=0 failed: KeyError: 'lost'" in outcome.out
+    assert "  seed=0  KeyError: 'lost'" in outcome.err
+    assert "Traceback" not in outcome.out + outcome.err
+    assert "Traceback" in (tmp_path / "sweep" / "seed=0" / "failed.txt").read_text()
+    monkeypatch.setattr(run, "run", whole)
+    assert ppo_train("sweep.resume=sweep").status == 0
+    assert not (tmp_path / "sweep" / "seed=0" / "failed.txt").exists()
+
+
+def test_jobs_keep_the_configs_that_they_began_with(ppo_train, tmp_path, interrupt):
+    preset = tmp_path / "mine" / "env" / "FrozenLake-v1.yaml"
+    preset.parent.mkdir(parents=True)
+    preset.write_text("# @package _global_\ngamma: 0.9\n")
+    sweep = ("-m", "--config-dir", "mine", "env=FrozenLake-v1", *RUN, "seed=0,1")
+    assert ppo_train(*sweep, "hydra.sweep.dir=whole").status == 0
+    interrupt(2)
+    assert ppo_train(*sweep, "hydra.sweep.dir=cut").status == 143
+    preset.write_text("# @package _global_\ngamma: 0.5\n")
+    assert ppo_train("sweep.resume=cut").status == 0
+    assert_same_sweep(tmp_path / "whole", tmp_path / "cut", ("seed=0", "seed=1"))
+
+
+def test_a_range_is_a_sweep(ppo_train, tmp_path, monkeypatch):
+    outcome = ppo_train(
+        "-m", "env=CartPole-v1", *RUN, "total_timesteps=1", "eval.episodes=0", "seed=range(3)"
+    )
+    assert outcome.status == 0, outcome.err
+    (sweep,) = tmp_path.glob("outputs/sweeps/*")
+    assert {path.name for path in sweep.iterdir() if path.is_dir()} == {"seed=0", "seed=1", "seed=2"}
+    assert [job["folder"] for job in json.loads((sweep / "jobs.json").read_text())["jobs"]] == [
+        "seed=0", "seed=1", "seed=2"
+    ]  # fmt: skip
+    assert ppo_train(f"sweep.resume={sweep}").out.splitlines()[0] == "finished already: 3 of 3 jobs"
+    monkeypatch.setitem(sys.modules, "hydra_plugins.hydra_joblib_launcher", None)
+    missing = ppo_train(f"sweep.resume={sweep}", "hydra/launcher=joblib")
+    assert missing.status == 2
+    assert missing.err.endswith("needs an extra: pip install 'ppo-cli[joblib]'\n")
+
+
+def test_names_of_jobs_say_what_differs_and_never_collide():
+    def names(*axis):
+        return job_names([["env=CartPole-v1", override, "hydra.verbose=true"] for override in axis])
+
+    assert names("seed=0", "seed=1") == ["seed=0", "seed=1"]
+    assert names("env.id=a/b", "env.id=a:b", "env.id=A-b") == ["env.id=a-b", "env.id=a-b_2", "env.id=A-b_3"]
+    assert names("env.id=a/b", "env.id=a:b", "env.id=a-b_2") == [
+        "env.id=a-b",
+        "env.id=a-b_2",
+        "env.id=a-b_2_2",
+    ]
+    assert job_names([["env=CartPole-v1", "seed=3"]]) == ["env=CartPole-v1,seed=3"]
+    assert job_names([[]]) == ["job"]
+    long = names(*(f"env.id={'x' * 200}{i}" for i in range(3)))
+    assert len(set(long)) == 3
+    assert max(map(len, long)) <= 120
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("sweep.resume=nothing",), "sweep.resume=nothing: no sweep there (no jobs.json)"),
+        (("sweep.resume=a", "sweep.resume=b"), "name one folder"),
+        (("sweep.resume=nothing", "seed=1"), "seed=1: sweep.resume= takes settings of Hydra's only"),
+        (("-m", "seed=0,1", "hydra.sweep.subdir=x"), "hydra.sweep.subdir"),
+        (("-m", "seed=0,1", "hydra.verbose=true,false"), "can't be swept"),
+    ],
+)
+def test_what_can_not_be_swept_is_a_line(ppo_train, tmp_path, arguments, said):
+    outcome = ppo_train(*arguments)
+    assert outcome.status == 2
+    assert said in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sweep_in_a_file_is_refused(ppo_train, tmp_path):
+    file = tmp_path / "mine" / "experiment" / "grid.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text("# @package _global_\nhydra: {sweeper: {params: {seed: '0,1'}}}\n")
+    outcome = ppo_train("-m", "--config-dir", "mine", "experiment=grid")
+    assert outcome.status == 2
+    assert outcome.err == "ppo-train: hydra.sweeper.params: type what to sweep on the command line\n"
+    assert {path.name for path in tmp_path.iterdir()} == {"mine"}
+
+
+def test_a_folder_that_is_in_use_is_refused(ppo_train, tmp_path):
+    assert ppo_train("-m", "env=CartPole-v1", *RUN, "seed=0,1", "hydra.sweep.dir=sweep").status == 0
+    second = ppo_train("-m", "env=CartPole-v1", *RUN, "seed=0,1", "hydra.sweep.dir=sweep")
+    assert second.status == 2
+    assert "hydra.sweep.dir=sweep is not empty" in second.err
+    (tmp_path / "sweep" / "jobs.json").write_text("[1]")
+    broken = ppo_train("sweep.resume=sweep")
+    assert broken.status == 2
+    assert "is not a list of jobs" in broken.err
+    assert broken.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("launcher", "extra"),
+    [("joblib", "joblib"), ("submitit_local", "submitit"), ("submitit_slurm", "submitit")],
+)
+def test_a_launcher_that_is_not_installed_names_its_extra(ppo_train, tmp_path, monkeypatch, launcher, extra):
+    monkeypatch.setitem(sys.modules, f"hydra_plugins.hydra_{extra}_launcher", None)
+    outcome = ppo_train("-m", "env=CartPole-v1", "seed=0,1", f"hydra/launcher={launcher}")
+    assert outcome.status == 2
+    assert outcome.err == (
+        f"ppo-train: hydra/launcher={launcher} needs an extra: pip install 'ppo-cli[{extra}]'\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def started(folder, *arguments):
+    """`ppo-train` as a process of its own, to its end; launchers start their processes from it."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    return subprocess.run(
+        [sys.executable, "-c", "from ppo_cli.cli.train import main; main()", *arguments],
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        pytest.param(("joblib", "hydra.launcher.n_jobs=2"), id="joblib"),
+        pytest.param(("submitit_local",), id="submitit", marks=pytest.mark.slow),
+    ],
+)
+def test_a_launcher_gives_the_same_bits_and_tells_failed_jobs_apart(ppo_train, tmp_path, launcher):
+    name, *settings = launcher
+    pytest.importorskip(f"hydra_plugins.hydra_{name.removesuffix('_local')}_launcher")
+    alone = ppo_train(*FAULTY, "hydra.sweep.dir=alone")
+    assert alone.status == 1
+    parallel = started(tmp_path, *FAULTY, "hydra.sweep.dir=beside", f"hydra/launcher={name}", *settings)
+    assert parallel.returncode == 1
+    assert parallel.stderr.replace("beside", "alone").splitlines()[-2:] == alone.err.splitlines()
+    assert "Traceback" not in parallel.stdout + parallel.stderr
+    for at in (9999, 9998):
+        job = f"+env.kwargs.at={at}"
+        assert_same_end(tmp_path / "alone" / job, tmp_path / "beside" / job)
+    shutil.rmtree(tmp_path / "beside" / job)
+    resumed = ppo_train("sweep.resume=beside", "hydra/launcher=basic")
+    assert resumed.status == 1
+    assert_same_end(tmp_path / "alone" / job, tmp_path / "beside" / job)
