@@ -9,7 +9,7 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from ppo_cli.report.comparison import Comparison, Curve, Summary
 from ppo_cli.report.runs import number
@@ -39,7 +39,11 @@ def draw(comparison: Comparison) -> dict[str, Figure]:
             "sensitivity": _sensitivity(comparison),
             "sample_efficiency": _sample_efficiency(comparison),
         }
-    return {kind: figure for kind, figure in figures.items() if figure is not None}
+        drawn = {kind: figure for kind, figure in figures.items() if figure is not None}
+        for figure in drawn.values():  # lays each out once, not for each file again
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")
+    return drawn
 
 
 def render(figure: Figure, kind: str) -> bytes:
@@ -83,6 +87,7 @@ def _small_curves(comparison: Comparison, drawn: list[tuple[Summary, Curve]]) ->
         _draw_threshold(axes, comparison)
         axes.set_title(textwrap.fill(_label(summary), 34), fontsize=8)
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.xaxis.set_major_locator(MaxNLocator(3))
     for position, axes in enumerate(grid.flat):
         axes.set_visible(position < len(drawn))
         axes.tick_params(labelbottom=position + columns >= len(drawn))  # the lowest that shows of its column
@@ -173,7 +178,7 @@ def _draw_sensitivity(axes: Axes, knob: str, lines: Mapping[str, list[tuple[floa
     if many:
         axes.set_title("a line for each setting of the other knobs", fontsize=8)
     elif len(lines) > 1:
-        axes.legend(fontsize=7, frameon=False)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=7, frameon=False)
 
 
 def _shifted(value: float, aside: float, low: float, high: float, logarithmic: bool) -> float:
@@ -206,7 +211,7 @@ def _sample_efficiency(comparison: Comparison) -> Figure | None:
         axes.text(1.01, row, text, transform=axes.get_yaxis_transform(), va="center", fontsize=8)
     axes.set_yticks(range(len(summaries)), [summary.group.name for summary in summaries])
     axes.set_ylim(len(summaries) - 0.5, -0.5)
-    axes.set_xlim(0, max(run.last_step for summary in summaries for run in summary.group.runs))
+    axes.set_xlim(0, 1.02 * max(run.last_step for summary in summaries for run in summary.group.runs))
     axes.set_xlabel(f"environment steps to a return of {comparison.threshold:g}; bar: median")
     axes.set_title(comparison.env_id, fontsize=10)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
