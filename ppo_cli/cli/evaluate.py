@@ -231,7 +231,7 @@ def _evaluate_run(checkpoint: Path, options: argparse.Namespace) -> Summary:
     if options.video is not None:
         _check_pictures(config.env)
     actions: list[Any] = []
-    make = env_fn(config.env.id, config.env.kwargs)
+    make = env_fn(config.env.id, config.env.kwargs, config.env.action_mask is True)
     try:
         evaluation = evaluate(
             policy, make, episodes, seed, deterministic, own.max_steps, first_actions=actions

@@ -65,7 +65,7 @@ def _run(config: Config, folder: Path, saved: Mapping[str, Any] | None) -> float
         config, notice = check_environment(config)
         save_yaml(config, folder / "config.yaml")
         torch.set_num_threads(1 if config.threads == "auto" else int(config.threads))
-        make = env_fn(config.env.id, config.env.kwargs)
+        make = env_fn(config.env.id, config.env.kwargs, config.env.action_mask is True)
         _seed_global_generators(config.seed)  # for environments that draw from them, here and in workers
         watchdog.pulse[0] += 1  # what follows steps environments to try them
         kind, kind_notice = _snapshot_kind(config, make, saved)

@@ -11,6 +11,8 @@ import gymnasium as gym
 from gymnasium import error
 from gymnasium.envs.registration import parse_env_id
 
+from ppo_cli.envs.packed import pack
+
 EnvFn = Callable[[], "gym.Env[Any, Any]"]
 
 # Packages that register well-known ids, and the install that brings each.
@@ -61,8 +63,12 @@ def resolve_env_id(env_id: str) -> str:
     return _join(module, spec.id)
 
 
-def make_env(env_id: str, kwargs: Mapping[str, Any] | None = None) -> "gym.Env[Any, Any]":
+def make_env(
+    env_id: str, kwargs: Mapping[str, Any] | None = None, action_mask: bool = False
+) -> "gym.Env[Any, Any]":
     """One environment as it is trained in: no rendering unless ``kwargs`` asks for it.
+
+    Nested spaces are packed; with ``action_mask`` the masks in ``info`` become part of the observation.
 
     Raises:
         EnvError: a package is missing, or the environment refuses its arguments.
@@ -72,7 +78,7 @@ def make_env(env_id: str, kwargs: Mapping[str, Any] | None = None) -> "gym.Env[A
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # an older version was asked for by name
-            return gym.make(name, disable_env_checker=True, **dict(kwargs or {}))
+            env = gym.make(name, disable_env_checker=True, **dict(kwargs or {}))
     except error.DependencyNotInstalled as missing:
         raise EnvError(
             f"env.id={env_id} needs a package that is not installed: {_one_line(missing)}"
@@ -84,11 +90,15 @@ def make_env(env_id: str, kwargs: Mapping[str, Any] | None = None) -> "gym.Env[A
         given = f" with env.kwargs={dict(kwargs)}" if kwargs else ""
         reason = f"{type(refused).__name__}: {_one_line(refused)}"
         raise EnvError(f"env.id={env_id} can't be made{given}: {reason}") from refused
+    try:
+        return pack(env, action_mask)
+    except ValueError as unsupported:
+        raise EnvError(f"env.id={env_id}: {_one_line(unsupported)}") from unsupported
 
 
-def env_fn(env_id: str, kwargs: Mapping[str, Any] | None = None) -> EnvFn:
+def env_fn(env_id: str, kwargs: Mapping[str, Any] | None = None, action_mask: bool = False) -> EnvFn:
     """`make_env` with its arguments bound."""
-    return partial(make_env, env_id, kwargs)
+    return partial(make_env, env_id, kwargs, action_mask)
 
 
 def _register(module: str, name: str) -> None:
