@@ -162,22 +162,6 @@ def test_every_network_composes(name):
     assert composed(f"network={name}").network.hidden_sizes
 
 
-def test_presets_hold_the_published_settings():
-    lander = composed("env=LunarLander-v3")
-    assert (lander.n_envs, lander.n_steps, lander.batch_size, lander.n_epochs) == (16, 1024, 64, 4)
-    assert (lander.gamma, lander.gae_lambda, lander.ent_coef, lander.total_timesteps) == (
-        0.999, 0.98, 0.01, 1_000_000
-    )  # fmt: skip
-    assert not lander.network.shared
-    mountain = composed("env=MountainCarContinuous-v0")
-    assert (mountain.n_steps, mountain.batch_size, mountain.vf_coef) == (8, 256, 0.19)
-    assert mountain.use_sde
-    assert mountain.network.log_std_init == -3.29
-    assert not mountain.network.ortho_init
-    cart = composed("env=CartPole-v1")
-    assert (cart.anneal.clip_ratio.final, cart.anneal.learning_rate.final) == (0.0, 0.0)
-
-
 def test_the_seed_documents_recipe():
     recipe = composed("experiment=seed_document")
     assert recipe.env.id == "LunarLander-v2"
