@@ -35,7 +35,7 @@ ROUNDS, CALLS = 7, 300
 
 def collected(config: Config) -> tuple[PPOAgent, Batch]:
     """An agent and its first rollout, ready for the update."""
-    make = env_fn(config.env.id, config.env.kwargs)
+    make = env_fn(config.env.id, config.env.kwargs, config.env.wrappers, training=True)
     env = make()
     agent = build_agent(config, env)
     collector = make_collector(SyncVector([make] * config.n_envs), agent, config.n_steps, None, None)
@@ -92,7 +92,7 @@ def microseconds(call: Callable[[], None]) -> float:
 
 def acting(config: Config) -> float:
     """Median of an action for all environments, each between two of their steps."""
-    make = env_fn(config.env.id, config.env.kwargs)
+    make = env_fn(config.env.id, config.env.kwargs, config.env.wrappers, training=True)
     envs = SyncVector([make] * config.n_envs)
     env = make()
     agent = build_agent(config, env)

@@ -142,7 +142,7 @@ def replay(make_vector: VectorFn, config: Config, tape: Tape) -> float:
     """
     random.seed(config.seed)  # as `run` does, for environments that draw from the global generators
     np.random.seed(config.seed)
-    makes = [env_fn(config.env.id, config.env.kwargs)] * config.n_envs
+    makes = [env_fn(config.env.id, config.env.kwargs, config.env.wrappers, training=True)] * config.n_envs
     rewards, seconds = np.zeros(config.n_envs), 0.0
     begins = sorted({*tape.begins, tape.skipped})
     for first, last in pairwise([*begins, len(tape.actions)]):

@@ -22,7 +22,8 @@ from ppo_cli.evaluation import evaluate
 from ppo_cli.metrics import EVAL_TAG, TAGS
 
 TINY = ("total_timesteps=300", "n_envs=2", "n_steps=50", "n_epochs=1", "eval.episodes=2")
-PRESETS = sorted(file.stem for file in (conf_dir() / "env").glob("*.yaml"))
+ENVS = sorted(file.stem for file in (conf_dir() / "env").glob("*.yaml"))
+PRESETS = [*(name for name in ENVS if "NoFrameskip" not in name), "ALE/Breakout-v5"]  # one Atari game for all
 
 
 def composed(*overrides, multirun=False):

@@ -26,6 +26,7 @@ Swimmer                  | 4      | 1e6 | 1024    | 256   | -      | .9999 | .98
 Reacher                  | 1      | 1e6 | 512     | 32    | 5      | .9    | 1.0  | 7.5e-8   | 1.04e-4    | .3      | yes
 InvertedPendulum         | 1      | 1e6 | 32      | 64    | 5      | .999  | .9   | 1.4e-7   | 2.22e-4    | .4      | yes
 InvertedDoublePendulum   | 1      | 1e6 | 128     | 512   | 10     | .98   | .8   | 1.05e-6  | 1.55e-4    | .4      | yes
+Atari                    | 8      | 1e7 | 128     | 256   | 4      | -     | -    | .01      | lin 2.5e-4 | lin .1  | no
 """  # noqa: E501 - a table
 
 COLUMNS = {  # the table's column: the knob, and Stable-Baselines3's default
@@ -55,11 +56,15 @@ OTHER = {  # max_grad_norm, vf_coef, network; where they are not .5, .5 and SEPA
     "InvertedDoublePendulum": (0.5, 0.695929, SEPARATE),
 }
 GSDE = {"Pendulum-v1": 4, "MountainCarContinuous-v0": -1}  # sde_sample_freq
+GAMES = ["Pong", "Breakout", "Qbert", "BeamRider", "Seaquest", "SpaceInvaders"]
+SAMPLED = ["Atari"]  # evaluated as published: the table's returns are of sampled actions
 RETIRED = ["LunarLander-v2", "LunarLanderContinuous-v2"]
 
 
 def ids(name: str) -> list[str]:
-    """The ids of a row: MuJoCo's stand for both versions."""
+    """The ids of a row: MuJoCo's stand for both versions, Atari's for all games."""
+    if name == "Atari":
+        return [name for game in GAMES for name in (f"ALE/{game}-v5", f"{game}NoFrameskip-v4")]
     return [name] if "-v" in name else [f"{name}-v5", f"{name}-v4"]
 
 
@@ -95,6 +100,7 @@ def test_a_presets_other_settings(name):
         assert network == (
             found.hidden_sizes, found.activation, found.shared, found.ortho_init, found.log_std_init
         )  # fmt: skip
+        assert config.eval.deterministic == (name not in SAMPLED)
         assert config.use_sde == (name in GSDE)
         assert config.sde_sample_freq == GSDE.get(name, -1)
         assert (config.vf_clip_ratio, config.target_kl, config.normalize_advantage) == (None, None, True)

@@ -231,7 +231,7 @@ def _evaluate_run(checkpoint: Path, options: argparse.Namespace) -> Summary:
     if options.video is not None:
         _check_pictures(config.env)
     actions: list[Any] = []
-    make = env_fn(config.env.id, config.env.kwargs)
+    make = env_fn(config.env.id, config.env.kwargs, config.env.wrappers)
     try:
         evaluation = evaluate(
             policy, make, episodes, seed, deterministic, own.max_steps, first_actions=actions
@@ -281,7 +281,7 @@ def _has_scipy() -> bool:
 
 def _check_pictures(config: EnvConfig) -> None:
     """Raises EnvError where the environment can't be filmed; before it is evaluated, not after."""
-    plain = make_env(config.id, config.kwargs)
+    plain = make_env(config.id, config.kwargs, config.wrappers)
     plain.close()
     modes = [str(mode) for mode in plain.metadata.get("render_modes") or ()]
     if "rgb_array" not in modes:
@@ -301,7 +301,7 @@ def _check_pictures(config: EnvConfig) -> None:
 
 
 def _with_pictures(config: EnvConfig) -> "gym.Env[Any, Any]":
-    return make_env(config.id, {**config.kwargs, "render_mode": "rgb_array"})
+    return make_env(config.id, {**config.kwargs, "render_mode": "rgb_array"}, config.wrappers)
 
 
 def _film(

@@ -65,7 +65,8 @@ def _run(config: Config, folder: Path, saved: Mapping[str, Any] | None) -> float
         config, notice = check_environment(config)
         save_yaml(config, folder / "config.yaml")
         torch.set_num_threads(1 if config.threads == "auto" else int(config.threads))
-        make = env_fn(config.env.id, config.env.kwargs)
+        what = (config.env.id, config.env.kwargs, config.env.wrappers)
+        make, make_evaluated = env_fn(*what, training=True), env_fn(*what)
         _seed_global_generators(config.seed)  # for environments that draw from them, here and in workers
         watchdog.pulse[0] += 1  # what follows steps environments to try them
         kind, kind_notice = _snapshot_kind(config, make, saved)
@@ -90,7 +91,7 @@ def _run(config: Config, folder: Path, saved: Mapping[str, Any] | None) -> float
                 def evaluation_at(position: Position) -> Evaluation:
                     generators = global_generators()  # environments that share them do not disturb training
                     settings = {key: value for key, value in vars(config.eval).items() if key != "every"}
-                    found = evaluate(policy, make, **settings, pulse=watchdog.pulse)
+                    found = evaluate(policy, make_evaluated, **settings, pulse=watchdog.pulse)
                     set_global_generators(generators)
                     log.evaluation(position.steps, found.mean)
                     keeper.consider(position, found.mean)
