@@ -163,9 +163,9 @@ class ActorCritic(nn.Module):
             hidden_sizes: widths of the hidden layers; may be empty.
             activation: a key of `ACTIVATIONS`.
             shared: whether the two heads share the hidden layers.
-            ortho_init: orthogonal weights with gain sqrt(2) in encoder and trunk, 1 in the memory, 0.01 in the
-                policy head and 1 in the value head, and zero biases (37 details, no. 2); else PyTorch's own
-                initialisation.
+            ortho_init: orthogonal weights with gain sqrt(2) in encoder and trunk, 1 in the memory, 0.01 in
+                the policy head and 1 in the value head, and zero biases (37 details, no. 2); else PyTorch's
+                own initialisation.
             layer_norm: normalise each hidden layer before its activation.
             make_memory: builds the recurrent cell for a number of inputs.
         """

@@ -52,6 +52,7 @@ class EnvConfig:
 
     id: str = MISSING
     kwargs: dict[str, Any] = MISSING
+    wrappers: list[dict[str, Any]] = MISSING
     action_mask: Union[bool, str] = MISSING  # noqa: UP007
     timeout: float = MISSING
     on_error: str = MISSING
@@ -230,6 +231,7 @@ def describe_type(kind: Any) -> str:  # noqa: ANN401
         str: "a word",
         Integer: "an integer",
         list[Integer]: "a list of integers",
+        list[dict[str, Any]]: "a list of mappings such as {name: FrameStackObservation, stack_size: 4}",
         Optional[float]: "a number or null",  # noqa: UP045
         Union[Integer, str]: "an integer or auto",  # noqa: UP007
         Union[bool, str]: "true, false or auto",  # noqa: UP007
@@ -372,9 +374,22 @@ def _check_device(device: str) -> None:
         raise ConfigError(f"device={device}: PyTorch sees {count} CUDA devices; use cpu or auto")
 
 
+def _check_wrappers(config: Config) -> None:
+    for entry in config.env.wrappers:
+        if not isinstance(entry.get("name"), str):
+            raise ConfigError(f"env.wrappers: expected {{name: WRAPPER, ...}}, given {entry} without a name")
+        if entry.get("when") not in (None, "train"):
+            raise ConfigError(
+                f"env.wrappers: {entry['name']} has when={entry['when']}: expected train, or no when"
+            )
+    if config.env.wrappers and config.vectorization == "envpool":
+        raise ConfigError("env.wrappers: EnvPool's environments take no wrappers; use vectorization=auto")
+
+
 def _check_across(config: Config) -> None:
     if not config.env.id:
         raise ConfigError("env.id is empty: type env=ID, or env.id=ID for an id without its preset")
+    _check_wrappers(config)
     if config.sde_sample_freq == 0:
         raise ConfigError("sde_sample_freq=0: expected at least 1, or -1 for once a rollout")
     for name, value, allowed in (

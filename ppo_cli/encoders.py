@@ -18,6 +18,7 @@ from torch.nn import functional
 from ppo_cli.imports import load_class
 from ppo_cli.packing import PackedObservations, image_layout, nested_value, unsupported
 
+DTYPES = {"float32": torch.float32, "int64": torch.int64, "uint8": torch.uint8}  # of a packed leaf
 NATURE_SMALLEST = 36  # pixels a side that its three convolutions need
 
 
@@ -146,7 +147,7 @@ class NatureCNN(nn.Module):
 
 
 class ImpalaCNN(nn.Module):
-    """Residual network of IMPALA (Espeholt et al. 2018, https://arxiv.org/abs/1802.01561, figure 3, large)."""
+    """Residual network of IMPALA (Espeholt et al. 2018, https://arxiv.org/abs/1802.01561, fig. 3)."""
 
     def __init__(
         self, space: spaces.Space[Any], channels: Sequence[int] = (16, 32, 32), features: int = 256
@@ -222,7 +223,7 @@ class PackedEncoder(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """[B, bytes] -> [B, size]."""
-        values = self.space.unpack(rows)
+        values = _unpack(self.space, rows)
         columns = [encoder(values[leaf]) for leaf, encoder in zip(self.leaves, self.encoders, strict=True)]
         return torch.cat(columns, dim=1)
 
@@ -230,8 +231,16 @@ class PackedEncoder(nn.Module):
         """Which of the policy's logits stand for legal actions, bool [B, P]; None where all do."""
         if not self.mask_leaves:
             return None
-        values = self.space.unpack(rows)
+        values = _unpack(self.space, rows)
         return torch.cat([values[leaf].flatten(1) for leaf in self.mask_leaves], dim=1) > 0
+
+
+def _unpack(space: PackedObservations, rows: Tensor) -> list[Tensor]:
+    """The leaves of rows [B, bytes] as tensors [B, *shape]."""
+    return [
+        rows[:, leaf.start : leaf.stop].view(DTYPES[leaf.dtype]).reshape(len(rows), *leaf.shape)
+        for leaf in space.leaves
+    ]
 
 
 Encoder = FlattenEncoder | OneHotEncoder | MlpEncoder | NatureCNN | ImpalaCNN | UserEncoder | PackedEncoder

@@ -11,15 +11,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from gymnasium import spaces
-from torch import Tensor
 
 Array = npt.NDArray[Any]
 
 MASK = "action_mask"  # the key of an observation that says which actions are legal
 _SIMPLE = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
-_TORCH = {"float32": torch.float32, "int64": torch.int64, "uint8": torch.uint8}
 
 
 @dataclass(frozen=True)
@@ -99,13 +96,6 @@ class PackedObservations(spaces.Box):
         """The leaves of rows [..., size] as arrays [..., *shape] on the same memory."""
         return [
             rows[..., leaf.start : leaf.stop].view(leaf.dtype).reshape((*rows.shape[:-1], *leaf.shape))
-            for leaf in self.leaves
-        ]
-
-    def unpack(self, rows: Tensor) -> list[Tensor]:
-        """The leaves of rows [B, size] as tensors [B, *shape]."""
-        return [
-            rows[:, leaf.start : leaf.stop].view(_TORCH[leaf.dtype]).reshape(len(rows), *leaf.shape)
             for leaf in self.leaves
         ]
 

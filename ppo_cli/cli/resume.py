@@ -16,7 +16,17 @@ from ppo_cli.config import Config, ConfigError, from_dict, from_stored, knobs, l
 logger = logging.getLogger(__name__)
 
 # What the checkpoint's tensors, environments and schedules are made for.
-FIXED = ("env.id", "env.kwargs", "seed", "n_envs", "n_steps", "use_sde", "network.", "normalize.")
+FIXED = (
+    "env.id",
+    "env.kwargs",
+    "env.wrappers",
+    "seed",
+    "n_envs",
+    "n_steps",
+    "use_sde",
+    "network.",
+    "normalize.",
+)
 
 
 def resume(folder: Path, overrides: Sequence[str]) -> None:

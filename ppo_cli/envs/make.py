@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -12,12 +12,15 @@ from gymnasium import error
 from gymnasium.envs.registration import parse_env_id
 
 from ppo_cli.envs.packed import pack
+from ppo_cli.envs.wrappers import wrap
 
 EnvFn = Callable[[], "gym.Env[Any, Any]"]
 
-# Packages that register well-known ids, and the install that brings each.
-_NAMESPACES = {"ALE": ("ale_py", 'pip install "gymnasium[atari]"')}
-_ATARI_NAME = re.compile(r"(NoFrameskip|Deterministic)-v[04]$")
+# Well-known ids (how their names look), the package that registers them, and the install that brings it.
+_PACKAGES = (
+    (re.compile(r"ALE/|.*(NoFrameskip|Deterministic)-v[04]$"), "ale_py", "pip install 'ppo-cli[atari]'"),
+    (re.compile(r"(MiniGrid|BabyAI)-"), "minigrid", "pip install 'ppo-cli[minigrid]'"),
+)
 
 
 class EnvError(ValueError):
@@ -64,21 +67,57 @@ def resolve_env_id(env_id: str) -> str:
 
 
 def make_env(
-    env_id: str, kwargs: Mapping[str, Any] | None = None, action_mask: bool = False
+    env_id: str,
+    kwargs: Mapping[str, Any] | None = None,
+    wrappers: Sequence[Mapping[str, Any]] = (),
+    action_mask: bool = False,
+    *,
+    training: bool = False,
 ) -> "gym.Env[Any, Any]":
-    """One environment as it is trained in: no rendering unless ``kwargs`` asks for it.
+    """One environment in its wrappers: no rendering unless ``kwargs`` asks for it; nested spaces are packed.
 
-    Nested spaces are packed; with ``action_mask`` the masks in ``info`` become part of the observation.
+    Args:
+        env_id: as `resolve_env_id` gives it.
+        kwargs: arguments of the environment.
+        wrappers: entries as `ppo_cli.envs.wrappers` describes them, the innermost first.
+        action_mask: whether the masks in ``info`` become part of the observation.
+        training: whether wrappers with ``when: train`` are among them.
 
     Raises:
-        EnvError: a package is missing, or the environment refuses its arguments.
+        EnvError: a package is missing, or the environment or a wrapper refuses its arguments.
     """
+    env = _make_bare(env_id, kwargs)
+    try:
+        env = wrap(env, wrappers, training)
+    except ValueError as refused:
+        env.close()
+        raise EnvError(f"env.wrappers: {refused}") from refused
+    try:
+        return pack(env, action_mask)
+    except ValueError as unsupported:
+        env.close()
+        raise EnvError(f"env.id={env_id}: {_one_line(unsupported)}") from unsupported
+
+
+def env_fn(
+    env_id: str,
+    kwargs: Mapping[str, Any] | None = None,
+    wrappers: Sequence[Mapping[str, Any]] = (),
+    action_mask: bool = False,
+    *,
+    training: bool = False,
+) -> EnvFn:
+    """`make_env` with its arguments bound."""
+    return partial(make_env, env_id, kwargs, wrappers, action_mask, training=training)
+
+
+def _make_bare(env_id: str, kwargs: Mapping[str, Any] | None) -> "gym.Env[Any, Any]":
     module, _, name = env_id.rpartition(":")
     _register(module, name)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # an older version was asked for by name
-            env = gym.make(name, disable_env_checker=True, **dict(kwargs or {}))
+            return gym.make(name, disable_env_checker=True, **dict(kwargs or {}))
     except error.DependencyNotInstalled as missing:
         raise EnvError(
             f"env.id={env_id} needs a package that is not installed: {_one_line(missing)}"
@@ -90,19 +129,10 @@ def make_env(
         given = f" with env.kwargs={dict(kwargs)}" if kwargs else ""
         reason = f"{type(refused).__name__}: {_one_line(refused)}"
         raise EnvError(f"env.id={env_id} can't be made{given}: {reason}") from refused
-    try:
-        return pack(env, action_mask)
-    except ValueError as unsupported:
-        raise EnvError(f"env.id={env_id}: {_one_line(unsupported)}") from unsupported
-
-
-def env_fn(env_id: str, kwargs: Mapping[str, Any] | None = None, action_mask: bool = False) -> EnvFn:
-    """`make_env` with its arguments bound."""
-    return partial(make_env, env_id, kwargs, action_mask)
 
 
 def _register(module: str, name: str) -> None:
-    """Imports what registers an id: the module before the colon, or a well-known namespace's package."""
+    """Imports what registers an id: the module before the colon, or a well-known id's package."""
     if module:
         try:
             import_module(module)
@@ -117,18 +147,12 @@ def _register(module: str, name: str) -> None:
                 f"{type(broken).__name__}: {_one_line(broken)}"
             ) from broken
         return
-    package = _package_of(name)
-    if package is not None:
-        try:
-            gym.register_envs(import_module(package[0]))
-        except ModuleNotFoundError as missing:
-            raise EnvError(f"env.id={name} needs a package that is not installed: {package[1]}") from missing
-
-
-def _package_of(name: str) -> tuple[str, str] | None:
-    if _ATARI_NAME.search(name):
-        return _NAMESPACES["ALE"]
-    return _NAMESPACES.get(name.partition("/")[0]) if "/" in name else None
+    for looks, package, install in _PACKAGES:
+        if looks.match(name):
+            try:
+                gym.register_envs(import_module(package))
+            except ModuleNotFoundError as missing:
+                raise EnvError(f"env.id={name} needs a package that is not installed: {install}") from missing
 
 
 def _newest_version(name: str) -> str | None:

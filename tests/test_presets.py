@@ -1,0 +1,118 @@
+"""The presets hold rl-zoo3's published settings, row by row of its table."""
+
+import pytest
+
+from ppo_cli.cli.compose import compose_jobs, expand_preset
+from ppo_cli.config import conf_dir
+
+# A dash is Stable-Baselines3's default, `lin` before a number decays it to 0 over the run.
+TABLE = """
+environment              | n_envs | T   | n_steps | batch | epochs | γ     | λ    | ent      | lr         | clip    | norm
+CartPole-v1              | 8      | 1e5 | 32      | 256   | 20     | .98   | .8   | 0        | lin .001   | lin .2  | no
+Acrobot-v1               | 16     | 1e6 | 256     | -     | 4      | .99   | .94  | 0        | -          | -       | yes
+MountainCar-v0           | 16     | 1e6 | 16      | -     | 4      | .99   | .98  | 0        | -          | -       | yes
+Pendulum-v1              | 4      | 1e5 | 1024    | -     | 10     | .9    | .95  | 0        | 1e-3       | .2      | no
+MountainCarContinuous-v0 | 1      | 2e4 | 8       | 256   | 10     | .9999 | .9   | .00429   | 7.77e-5    | .1      | yes
+LunarLander-v3           | 16     | 1e6 | 1024    | 64    | 4      | .999  | .98  | .01      | -          | -       | no
+LunarLanderContinuous-v3 | 16     | 1e6 | 1024    | 64    | 4      | .999  | .98  | .01      | -          | -       | no
+BipedalWalker-v3         | 32     | 5e6 | 2048    | 64    | 10     | .999  | .95  | 0        | 3e-4       | .18     | yes
+BipedalWalkerHardcore-v3 | 16     | 1e8 | 2048    | 64    | 10     | .99   | .95  | .001     | lin 2.5e-4 | lin .2  | yes
+HalfCheetah              | 1      | 1e6 | 512     | 64    | 20     | .98   | .92  | 4.02e-4  | 2.0633e-5  | .1      | yes
+Hopper                   | 1      | 1e6 | 512     | 32    | 5      | .999  | .99  | 2.295e-3 | 9.80828e-5 | .2      | yes
+Walker2d                 | 1      | 1e6 | 512     | 32    | 20     | .99   | .95  | 5.85e-4  | 5.05041e-5 | .1      | yes
+Ant                      | 1      | 1e6 | -       | -     | -      | -     | -    | -        | -          | -       | yes
+Humanoid                 | 1      | 1e7 | 512     | 256   | 5      | .95   | .9   | 2.383e-3 | 3.56987e-5 | .3      | yes
+Swimmer                  | 4      | 1e6 | 1024    | 256   | -      | .9999 | .98  | -        | 6e-4       | -       | yes
+Reacher                  | 1      | 1e6 | 512     | 32    | 5      | .9    | 1.0  | 7.5e-8   | 1.04e-4    | .3      | yes
+InvertedPendulum         | 1      | 1e6 | 32      | 64    | 5      | .999  | .9   | 1.4e-7   | 2.22e-4    | .4      | yes
+InvertedDoublePendulum   | 1      | 1e6 | 128     | 512   | 10     | .98   | .8   | 1.05e-6  | 1.55e-4    | .4      | yes
+Atari                    | 8      | 1e7 | 128     | 256   | 4      | -     | -    | .01      | lin 2.5e-4 | lin .1  | no
+"""  # noqa: E501 - a table
+
+COLUMNS = {  # the table's column: the knob, and Stable-Baselines3's default
+    "n_envs": ("n_envs", 1),
+    "T": ("total_timesteps", None),
+    "n_steps": ("n_steps", 2048),
+    "batch": ("batch_size", 64),
+    "epochs": ("n_epochs", 10),
+    "γ": ("gamma", 0.99),
+    "λ": ("gae_lambda", 0.95),
+    "ent": ("ent_coef", 0.0),
+    "lr": ("learning_rate", 3e-4),
+    "clip": ("clip_ratio", 0.2),
+}
+HEADINGS, *ROWS = [[cell.strip() for cell in line.split("|")] for line in TABLE.split("\n") if line]
+
+SEPARATE = ([64, 64], "tanh", False, True, 0.0)  # hidden_sizes, activation, shared, ortho_init, log_std_init
+MUJOCO = ([256, 256], "relu", False, False, -2.0)
+OTHER = {  # max_grad_norm, vf_coef, network; where they are not .5, .5 and SEPARATE
+    "MountainCarContinuous-v0": (5.0, 0.19, ([64, 64], "tanh", False, False, -3.29)),
+    "HalfCheetah": (0.8, 0.58096, MUJOCO),
+    "Hopper": (0.7, 0.835671, MUJOCO),
+    "Walker2d": (1.0, 0.871923, SEPARATE),
+    "Humanoid": (2.0, 0.431892, MUJOCO),
+    "Reacher": (0.9, 0.950368, SEPARATE),
+    "InvertedPendulum": (0.3, 0.19816, SEPARATE),
+    "InvertedDoublePendulum": (0.5, 0.695929, SEPARATE),
+}
+GSDE = {"Pendulum-v1": 4, "MountainCarContinuous-v0": -1}  # sde_sample_freq
+GAMES = ["Pong", "Breakout", "Qbert", "BeamRider", "Seaquest", "SpaceInvaders"]
+SAMPLED = ["Atari"]  # evaluated as published: the table's returns are of sampled actions
+RETIRED = ["LunarLander-v2", "LunarLanderContinuous-v2"]
+
+
+def ids(name: str) -> list[str]:
+    """The ids of a row: MuJoCo's stand for both versions, Atari's for all games."""
+    if name == "Atari":
+        return [name for game in GAMES for name in (f"ALE/{game}-v5", f"{game}NoFrameskip-v4")]
+    return [name] if "-v" in name else [f"{name}-v5", f"{name}-v4"]
+
+
+def composed(env_id: str):
+    return compose_jobs(expand_preset([f"env={env_id}"]), False, None, "config")[0][1]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
+def test_a_preset_is_its_row_of_the_table(row):
+    cells = dict(zip(HEADINGS, row, strict=True))
+    name = cells["environment"]
+    for env_id in ids(name):
+        config = composed(env_id)
+        assert config.env.id == env_id
+        for column, (knob, default) in COLUMNS.items():
+            cell = cells[column]
+            expected = default if cell == "-" else float(cell.split()[-1])
+            assert getattr(config, knob) == expected, (env_id, knob)
+            if hasattr(config.anneal, knob):
+                final = getattr(config.anneal, knob).final
+                assert final == (0.0 if cell.startswith("lin ") else None), (env_id, knob)
+        normalize = (config.normalize.observations, config.normalize.rewards, config.normalize.clip)
+        assert normalize == (cells["norm"] == "yes", cells["norm"] == "yes", 10.0)
+
+
+@pytest.mark.parametrize("name", [row[0] for row in ROWS])
+def test_a_presets_other_settings(name):
+    for env_id in ids(name):
+        config = composed(env_id)
+        max_grad_norm, vf_coef, network = OTHER.get(name, (0.5, 0.5, SEPARATE))
+        assert (config.max_grad_norm, config.vf_coef) == (max_grad_norm, vf_coef)
+        found = config.network
+        assert network == (
+            found.hidden_sizes, found.activation, found.shared, found.ortho_init, found.log_std_init
+        )  # fmt: skip
+        assert config.eval.deterministic == (name not in SAMPLED)
+        assert config.use_sde == (name in GSDE)
+        assert config.sde_sample_freq == GSDE.get(name, -1)
+        assert (config.vf_clip_ratio, config.target_kl, config.normalize_advantage) == (None, None, True)
+
+
+def test_no_preset_is_without_a_row():
+    files = {str(path.relative_to(conf_dir() / "env"))[:-5] for path in (conf_dir() / "env").rglob("*.yaml")}
+    assert files == {env_id for row in ROWS for env_id in ids(row[0])} | set(RETIRED)
+
+
+@pytest.mark.parametrize("env_id", RETIRED)
+def test_a_retired_id_has_its_successors_settings(env_id):
+    retired, successor = composed(env_id), composed(env_id.replace("v2", "v3"))
+    retired.env.id = successor.env.id
+    assert retired == successor
