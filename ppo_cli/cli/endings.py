@@ -75,4 +75,4 @@ class StopSignal:
             raise Interrupted(number, self._advice)
         self.number = number
         name = signal.Signals(number).name
-        logger.info("%s: ending the iteration and saving; a second signal ends at once", name)
+        logger.warning("%s: ending the iteration and saving; a second signal ends at once", name)
