@@ -379,3 +379,18 @@ def test_jobs_find_what_was_compiled_before_with_any_launcher(tmp_path, launcher
     assert beside.returncode == 0, beside.stderr
     assert contents(tmp_path / "cache") == before
     assert_same_sweep(tmp_path / "alone", tmp_path / "beside", ("seed=0", "seed=1"))
+
+
+@pytest.mark.slow
+def test_a_signal_ends_a_sweep_on_ray_and_it_goes_on_to_the_same_bits(ppo_train, tmp_path):
+    assert ppo_train(*LONGER, "hydra.sweep.dir=whole").status == 0
+    cut = tmp_path / "cut"
+    process = start(tmp_path, *LONGER, "hydra.sweep.dir=cut", "hydra/launcher=ray")
+    wait_for(lambda: rows(cut / JOBS[0]) > 12)
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert err == "ppo-train: SIGTERM: `ppo-train sweep.resume='cut'` goes on with the sweep\n"
+    resumed = ppo_train("sweep.resume=cut", "hydra/launcher=basic")
+    assert resumed.status == 0, resumed.err
+    assert_same_sweep(tmp_path / "whole", cut)

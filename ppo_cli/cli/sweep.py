@@ -173,7 +173,7 @@ def _run(folder: Path, plan: Sweep) -> None:
     """Runs the jobs that are not finished, and ends with what became of them."""
     advice = f"`ppo-train sweep.resume='{folder}'` goes on with the sweep"
     ended = ""
-    with lock_run(folder), StopSignal(advice, at_once=True):  # while a job trains, its own takes over
+    with lock_run(folder), StopSignal(advice, at_once=True) as stop:  # while a job trains, its own takes over
         left = [job for job in plan.jobs if not _is_finished(folder / job.folder)]
         if len(left) < len(plan.jobs):
             print(f"finished already: {len(plan.jobs) - len(left)} of {len(plan.jobs)} jobs")
@@ -182,7 +182,8 @@ def _run(folder: Path, plan: Sweep) -> None:
         except ConfigError:
             raise
         except KeyboardInterrupt as error:
-            raise Interrupted(getattr(error, "number", signal.SIGINT), advice) from error
+            number = getattr(error, "number", stop.number or signal.SIGINT)  # Ray raises its own in its place
+            raise Interrupted(number, advice) from error
         except Exception as error:  # of the launcher: jobs note their own
             ended = f"the launcher ended: {_line(error)}; "
         failed = [
