@@ -26,7 +26,7 @@ from typing_extensions import Self
 
 State = Literal["waiting", "running", "finished", "failed"]
 
-POLL_SECONDS = 0.5
+POLL_SECONDS = 1.0  # a table takes some milliseconds to draw
 TAIL_BYTES = 4096  # of metrics.csv: some rows, so that one has the return of an episode
 STYLES: dict[State, str] = {"running": "cyan", "failed": "bold red", "waiting": "dim", "finished": "green"}
 SHOWN_FIRST = list(STYLES)  # where the terminal has not a line for every job
