@@ -394,3 +394,14 @@ def test_a_signal_ends_a_sweep_on_ray_and_it_goes_on_to_the_same_bits(ppo_train,
     resumed = ppo_train("sweep.resume=cut", "hydra/launcher=basic")
     assert resumed.status == 0, resumed.err
     assert_same_sweep(tmp_path / "whole", cut)
+
+
+def test_what_is_to_be_known_of_all_jobs_is_said_once(ppo_train):
+    tiny = ("n_envs=1", "n_steps=8", "total_timesteps=8", "eval.episodes=0", "vectorization=sync")
+    outcome = ppo_train("-m", "env=LunarLander-v2", *tiny, "seed=0,1", "hydra.sweep.dir=sweep")
+    assert outcome.status == 0, outcome.err
+    lines = outcome.out.splitlines()
+    assert "LunarLander-v2" in lines[0]
+    assert "LunarLander-v3" in lines[0]
+    assert sorted(line.split(" finished: ")[0] for line in lines[1:3]) == ["sweep/seed=0", "sweep/seed=1"]
+    assert lines[3:] == ["finished: 2 of 2 jobs · sweep"]
