@@ -29,12 +29,13 @@ FIXED = (
 )
 
 
-def resume(folder: Path, overrides: Sequence[str]) -> None:
+def resume(folder: Path, overrides: Sequence[str], live: bool = True) -> None:
     """Goes on with the run in ``folder``, or says that it is finished.
 
     Args:
         folder: of a run.
         overrides: knobs to change, as on any command line.
+        live: whether it has the terminal to itself; a job of a sweep only warns there.
 
     Raises:
         ConfigError: the folder holds no run, or an override can't be taken.
@@ -53,7 +54,7 @@ def resume(folder: Path, overrides: Sequence[str]) -> None:
         _check_same_run(folder, before, from_stored(saved["config"]))
     after = _override(before, overrides)
     lines = [f"{line}; going on from the one before" for line in damage] + _differences(before, after, saved)
-    _log_to(folder / "train.log")
+    _log_to(folder / "train.log", logging.INFO if live else logging.WARNING)
     for line in lines:
         logger.info(line)
     if saved is None:
@@ -69,7 +70,7 @@ def resume(folder: Path, overrides: Sequence[str]) -> None:
         logger.info("going on from step %s in %s", f"{saved['steps']:,}", folder)
     from ppo_cli.cli.run import run
 
-    run(after, folder, saved)
+    run(after, folder, saved, live)
 
 
 def _check_same_run(folder: Path, run: Config, checkpoint: Config) -> None:
@@ -142,7 +143,8 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _log_to(path: Path) -> None:
+def _log_to(path: Path, console_level: int) -> None:
     """What Hydra sets up for other runs: plain lines on the terminal and, appended, in train.log."""
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout), logging.FileHandler(path)]
+    handlers[0].setLevel(console_level)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers, force=True)

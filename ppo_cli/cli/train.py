@@ -86,15 +86,17 @@ def _start(args: Namespace, flags: Sequence[str]) -> None:
         resolve_env_id(config.env.id)  # a misspelt id is said before PyTorch is there
     from ppo_cli.cli.build import check_environment
 
-    configs = [check_environment(config)[0] for _, config in jobs]
+    checked = [check_environment(config) for _, config in jobs]
     if args.multirun and not any(override.startswith("hydra/sweeper=") for override in overrides):
+        for notice in dict.fromkeys(notice for _, notice in checked if notice):
+            print(notice)
         start_sweep(overrides, jobs, args.config_dir, config_name)
         return
     if args.multirun:  # a search, which chooses its jobs on the way
         folder = sweep_folder(overrides)
         overrides.append(f"hydra.sweep.dir='{folder}'")
     elif not (args.cfg or any(override.startswith("hydra.run.dir=") for override in overrides)):
-        folder = make_exclusive(run_dir(configs[0].env.id, args.overrides, datetime.now()))
+        folder = make_exclusive(run_dir(checked[0][0].env.id, args.overrides, datetime.now()))
         overrides.append(f"hydra.run.dir='{folder}'")
     sys.argv[1:] = [*flags, *overrides]
     _job()
