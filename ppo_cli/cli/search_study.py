@@ -95,13 +95,19 @@ def make_pruner(settings: Settings) -> BasePruner:
     Raises:
         ConfigError: Optuna's class doesn't take an argument.
     """
-    arguments: dict[str, Any] = {}
-    if settings.pruner in ("median", "percentile"):  # the first evaluations say little
-        arguments["n_warmup_steps"] = settings.evaluations // 4
-    if settings.pruner == "percentile":
-        arguments["percentile"] = 25.0
+    arguments = {"percentile": 25.0} if settings.pruner == "percentile" else {}
+    if warm_up(settings):
+        arguments["n_warmup_steps"] = warm_up(settings)
     pruner: BasePruner = _call(PRUNERS[settings.pruner], arguments, "pruner_kwargs", settings.pruner_kwargs)
     return pruner
+
+
+def warm_up(settings: Settings) -> int:
+    """Points of comparison at the start of each run at which it is never pruned: they say little."""
+    if settings.pruner not in ("median", "percentile"):
+        return 0
+    given = settings.pruner_kwargs.get("n_warmup_steps", settings.evaluations // 4)
+    return given if isinstance(given, int) else 0
 
 
 def _call(make: Callable[..., Any], own: Mapping[str, Any], name: str, given: Mapping[str, Any]) -> Any:  # noqa: ANN401
@@ -134,7 +140,7 @@ def open_study(folder: Path, settings: Settings) -> optuna.Study:
     )
 
 
-def report(trial: optuna.Trial, step: int, value: float, after: int) -> bool:
+def report(trial: optuna.Trial, settings: Settings, step: int, value: float, after: int) -> bool:
     """Reports a value, once, and asks the pruner whether to end the trial, by what came after a step.
 
     Pruners of Optuna's hold the *best* value so far against others' values of now. A trial's seeds run one
@@ -143,6 +149,8 @@ def report(trial: optuna.Trial, step: int, value: float, after: int) -> bool:
     before = _frozen(trial)
     if step not in before.intermediate_values:  # or else the run was stopped since, and repeats its steps
         trial.report(value, step)
+    if step - after < warm_up(settings):
+        return False
     now = _frozen(trial)
     now.intermediate_values = {at: seen for at, seen in now.intermediate_values.items() if at > after}
     return trial.study.pruner.prune(trial.study, now)

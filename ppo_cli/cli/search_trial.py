@@ -142,7 +142,7 @@ def _report(settings: Settings, trial: optuna.Trial, curves: Sequence[Curve], st
         return
     offset = settings.evaluations * (len(curves) - 1)
     value = aggregate([score(curve, settings.objective, steps) for curve in curves], settings.aggregate)
-    if report(trial, offset + point, value, offset):
+    if report(trial, settings, offset + point, value, offset):
         raise Pruned(f"pruned at step {steps:,}: {value:.1f}")
 
 
