@@ -12,7 +12,7 @@ from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
-from sqlalchemy import URL
+from sqlalchemy.engine import URL
 
 from ppo_cli.cli.search_plan import PREFIX, Settings
 from ppo_cli.config import ConfigError
