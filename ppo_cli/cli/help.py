@@ -20,7 +20,7 @@ usage: ppo-train [KEY=VALUE ...]                 one run, into outputs/<env>/
   preset=none       the plain defaults although the environment has a preset
   network=NAME      {networks}
   experiment=NAME   {experiments}
-  --config-dir DIR  a folder of your own env/, network/ and experiment/ files
+  --config-dir DIR  a folder of your own env/, network/, experiment/ and search/ files
   --shell-completion install=bash   prints completion; eval "$(ppo-train -sc install=bash)"
   --hydra-help      the options that come from Hydra
 
