@@ -52,7 +52,7 @@ def resume(folder: Path, overrides: Sequence[str], live: bool = True) -> None:
     before = from_stored(load_yaml(folder / "config.yaml"))
     if saved is not None:
         _check_same_run(folder, before, from_stored(saved["config"]))
-    after = _override(before, overrides)
+    after = override_config(before, overrides)
     lines = [f"{line}; going on from the one before" for line in damage] + _differences(before, after, saved)
     _log_to(folder / "train.log", logging.INFO if live else logging.WARNING)
     for line in lines:
@@ -88,7 +88,12 @@ def _is_fixed(key: str, fixed: Sequence[str]) -> bool:
     return any(key == name or (name.endswith(".") and key.startswith(name)) for name in fixed)
 
 
-def _override(config: Config, overrides: Sequence[str]) -> Config:
+def override_config(config: Config, overrides: Sequence[str]) -> Config:
+    """The config with knobs changed, each by an override of one value.
+
+    Raises:
+        ConfigError: a key is no knob, or a value can't be taken.
+    """
     changed = OmegaConf.create(to_dict(config))
     kinds = dict(knobs())
     for typed in overrides:

@@ -36,7 +36,16 @@ from ppo_cli.watchdog import Watchdog
 logger = logging.getLogger(__name__)
 
 
-def run(config: Config, folder: Path, saved: Mapping[str, Any] | None = None, live: bool = True) -> float:
+Watch = Callable[[Position, Evaluation], None]
+
+
+def run(
+    config: Config,
+    folder: Path,
+    saved: Mapping[str, Any] | None = None,
+    live: bool = True,
+    watch: Watch | None = None,
+) -> float:
     """Trains, saves and evaluates one config into an existing folder.
 
     Args:
@@ -44,6 +53,7 @@ def run(config: Config, folder: Path, saved: Mapping[str, Any] | None = None, li
         folder: where to.
         saved: a checkpoint of this run to go on from.
         live: whether it has the terminal to itself, for a progress line.
+        watch: is called with every evaluation; what it raises ends the run.
 
     Returns:
         The evaluation's mean return, or NaN where ``eval.episodes`` is 0.
@@ -54,7 +64,7 @@ def run(config: Config, folder: Path, saved: Mapping[str, Any] | None = None, li
     """
     with lock_run(folder):
         try:
-            return _run(config, folder, saved, live)
+            return _run(config, folder, saved, live, watch)
         except (EnvFaultError, SnapshotError, CheckpointError, FloatingPointError, OSError) as error:
             advice = f"; {_advice(folder)}" if (folder / "checkpoints" / "last.pt").exists() else ""
             raise RunError(f"{error}{advice}") from error
@@ -64,7 +74,9 @@ def _advice(folder: Path) -> str:
     return f"`ppo-train resume='{folder}'` goes on from the last checkpoint"
 
 
-def _run(config: Config, folder: Path, saved: Mapping[str, Any] | None, live: bool) -> float:
+def _run(
+    config: Config, folder: Path, saved: Mapping[str, Any] | None, live: bool, watch: Watch | None
+) -> float:
     with Watchdog(config.env.timeout, _advice(folder)) as watchdog:
         if saved is None and (folder / "metrics.csv").exists():
             for leftover in folder.glob("events.out.tfevents.*"):  # of this run, before its first checkpoint
@@ -101,6 +113,8 @@ def _run(config: Config, folder: Path, saved: Mapping[str, Any] | None, live: bo
                     set_global_generators(generators)
                     log.evaluation(position.steps, found.mean)
                     keeper.consider(position, found.mean)
+                    if watch is not None:
+                        watch(position, found)
                     return found
 
                 position = _train(config, agent, collector, log, keeper, position, evaluation_at)
