@@ -22,10 +22,9 @@ from torch.nn.utils import clip_grad_norm_
 from ppo_cli import losses
 from ppo_cli.advantages import normalize_advantages
 from ppo_cli.agent import Batch, Coefficients, LossParts, PPOAgent, TrainState
-from ppo_cli.cli.build import build_agent
+from ppo_cli.cli.build import build_agent, env_maker
 from ppo_cli.cli.compose import compose_jobs, expand_preset
 from ppo_cli.config import Config
-from ppo_cli.envs.make import env_fn
 from ppo_cli.envs.spaces import action_adapter
 from ppo_cli.envs.vector import SyncVector
 from ppo_cli.trainer import make_collector
@@ -35,7 +34,7 @@ ROUNDS, CALLS = 7, 300
 
 def collected(config: Config) -> tuple[PPOAgent, Batch]:
     """An agent and its first rollout, ready for the update."""
-    make = env_fn(config.env.id, config.env.kwargs, config.env.wrappers, training=True)
+    make = env_maker(config.env, training=True)
     env = make()
     agent = build_agent(config, env)
     collector = make_collector(SyncVector([make] * config.n_envs), agent, config.n_steps, None, None)
@@ -92,7 +91,7 @@ def microseconds(call: Callable[[], None]) -> float:
 
 def acting(config: Config) -> float:
     """Median of an action for all environments, each between two of their steps."""
-    make = env_fn(config.env.id, config.env.kwargs, config.env.wrappers, training=True)
+    make = env_maker(config.env, training=True)
     envs = SyncVector([make] * config.n_envs)
     env = make()
     agent = build_agent(config, env)

@@ -29,11 +29,10 @@ import numpy.typing as npt
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from ppo_cli.agent import PPOAgent
-from ppo_cli.cli.build import check_environment
+from ppo_cli.cli.build import check_environment, env_maker
 from ppo_cli.cli.compose import compose_jobs, expand_preset
 from ppo_cli.cli.run import run
 from ppo_cli.config import Config
-from ppo_cli.envs.make import env_fn
 from ppo_cli.envs.vector import SyncVector
 from ppo_cli.metrics import RunLog
 from ppo_cli.trainer import Collector
@@ -142,7 +141,7 @@ def replay(make_vector: VectorFn, config: Config, tape: Tape) -> float:
     """
     random.seed(config.seed)  # as `run` does, for environments that draw from the global generators
     np.random.seed(config.seed)
-    makes = [env_fn(config.env.id, config.env.kwargs, config.env.wrappers, training=True)] * config.n_envs
+    makes = [env_maker(config.env, training=True)] * config.n_envs
     rewards, seconds = np.zeros(config.n_envs), 0.0
     begins = sorted({*tape.begins, tape.skipped})
     for first, last in pairwise([*begins, len(tape.actions)]):

@@ -12,8 +12,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ppo_cli.actor_critic import ActorCritic, FlattenEncoder, GaussianHead, PolicyHead, StateDependentHead
+from ppo_cli.actor_critic import ActorCritic, GaussianHead, PolicyHead, StateDependentHead
 from ppo_cli.distributions import Bernoulli, Categorical, Distribution, MultiCategorical
+from ppo_cli.encoders import FlattenEncoder
 
 Array = npt.NDArray[np.float32]
 Actor = Callable[[Array, Array], npt.NDArray[Any]]
@@ -62,6 +63,8 @@ def _small_layers(model: ActorCritic, n_rows: int) -> list[nn.Linear] | None:
     if not isinstance(linear, nn.Linear) or linear.weight.device.type != "cpu":
         return None
     if not (isinstance(model.encoder, FlattenEncoder) and model.encoder.is_vector):
+        return None
+    if model.memory is not None or model.trunk.norms is not None:
         return None
     layers = [*model.trunk.linears, linear]
     return layers if max(n_rows * layer.weight.numel() for layer in layers) <= LARGEST_PRODUCT else None

@@ -1,4 +1,4 @@
-"""ActorCritic: encoder, trunk, policy head and value head."""
+"""ActorCritic: encoder, memory, trunk, policy head and value head."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,7 +10,16 @@ from gymnasium import spaces
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ppo_cli.distributions import DiagonalGaussian, make_distribution
+from ppo_cli.distributions import (
+    Categorical,
+    DiagonalGaussian,
+    Distribution,
+    MultiCategorical,
+    Product,
+    make_distribution,
+)
+from ppo_cli.encoders import Encoder, EncoderChoice, PackedEncoder, UserEncoder, make_encoder
+from ppo_cli.memory import Memory
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
@@ -20,60 +29,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": functional.gelu,
     "silu": functional.silu,
 }
-
-
-class FlattenEncoder(nn.Module):
-    """Box and MultiBinary observations as float vectors; full-range bytes are scaled to [0, 1]."""
-
-    def __init__(self, space: spaces.Box | spaces.MultiBinary) -> None:
-        super().__init__()
-        self.size = math.prod(space.shape)
-        self.is_vector = len(space.shape) == 1
-        self.full_bytes = isinstance(space, spaces.Box) and bool((space.high == 255).all())
-
-    def forward(self, obs: Tensor) -> Tensor:
-        """[B, *shape] -> [B, size]."""
-        if self.is_vector and obs.dtype == torch.float32:
-            return obs
-        flat = obs.reshape(len(obs), self.size).to(torch.float32)
-        return flat / 255 if self.full_bytes and obs.dtype == torch.uint8 else flat
-
-
-class OneHotEncoder(nn.Module):
-    """Discrete and MultiDiscrete observations as one-hot vectors, side by side."""
-
-    starts: Tensor
-
-    def __init__(self, space: spaces.Discrete[Any] | spaces.MultiDiscrete[Any]) -> None:
-        super().__init__()
-        if isinstance(space, spaces.Discrete):
-            self.nvec, starts = [int(space.n)], [int(space.start)]
-        else:
-            self.nvec, starts = space.nvec.flatten().tolist(), space.start.flatten().tolist()
-        self.register_buffer("starts", torch.tensor(starts), persistent=False)
-        self.size = sum(self.nvec)
-
-    def forward(self, obs: Tensor) -> Tensor:
-        """[B, *shape] integers -> [B, size]."""
-        indices = obs.reshape(len(obs), len(self.nvec)).to(torch.int64) - self.starts
-        columns = zip(indices.unbind(1), self.nvec, strict=True)
-        return torch.cat([functional.one_hot(index, n) for index, n in columns], dim=1).to(torch.float32)
-
-
-def make_encoder(space: spaces.Space[Any]) -> FlattenEncoder | OneHotEncoder:
-    """The encoder of a single environment's observation space.
-
-    Raises:
-        ValueError: the space is not Box, Discrete, MultiDiscrete or MultiBinary.
-    """
-    if isinstance(space, (spaces.Box, spaces.MultiBinary)):
-        return FlattenEncoder(space)
-    if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
-        return OneHotEncoder(space)
-    shown = " ".join(str(space).split())
-    raise ValueError(
-        f"unsupported observation space {shown}: expected Box, Discrete, MultiDiscrete or MultiBinary"
-    )
+ILLEGAL = -1e8  # logit of an action that the mask forbids: probability 0 without an infinity
+LOG_STD_RANGE = (-20.0, 2.0)  # of deviations that depend on the state, which nothing else bounds
 
 
 class GaussianHead(nn.Module):
@@ -88,6 +45,32 @@ class GaussianHead(nn.Module):
         """[B, F] -> [B, 2A]: means, then log-deviations."""
         mean = self.linear(features)
         return torch.cat([mean, self.log_std.expand_as(mean)], dim=-1)
+
+
+class StateStdHead(nn.Module):
+    """Policy head of Box: mean and log-deviation both linear in the features (``network.log_std=state``)."""
+
+    def __init__(self, features: int, actions: int, log_std_init: float) -> None:
+        super().__init__()
+        self.linear = nn.Linear(features, 2 * actions)
+        self.log_std_init = log_std_init
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B, F] -> [B, 2A]: means, then log-deviations."""
+        mean, log_std = self.linear(features).chunk(2, dim=-1)
+        return torch.cat([mean, torch.clamp(log_std + self.log_std_init, *LOG_STD_RANGE)], dim=-1)
+
+
+class ProductHead(nn.Module):
+    """Policy heads of a Dict or Tuple action space, side by side."""
+
+    def __init__(self, heads: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(heads)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B, F] -> [B, P]."""
+        return torch.cat([head(features) for head in self.heads], dim=-1)
 
 
 class StateDependentHead(nn.Module):
@@ -123,18 +106,19 @@ class StateDependentHead(nn.Module):
         return perturbation * (-log_std).exp()
 
 
-PolicyHead = nn.Linear | GaussianHead | StateDependentHead
+PolicyHead = nn.Linear | GaussianHead | StateStdHead | StateDependentHead | ProductHead
 
 
 class MLP(nn.Module):
-    """Linear layers with an activation behind each.
+    """Linear layers, with layer norm if that is asked for and an activation behind each.
 
     `nn.Sequential` without a module's call for each layer, which acting for a few environments would feel.
     """
 
-    def __init__(self, sizes: Sequence[int], activation: str) -> None:
+    def __init__(self, sizes: Sequence[int], activation: str, layer_norm: bool = False) -> None:
         super().__init__()
         self.layers = nn.ModuleList(nn.Linear(fan_in, fan_out) for fan_in, fan_out in pairwise(sizes))
+        self.norms = nn.ModuleList(nn.LayerNorm(size) for size in sizes[1:]) if layer_norm else None
         self.activation_name = activation
         self.activation = ACTIVATIONS[activation]
 
@@ -145,26 +129,31 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, sizes[0]] -> [B, sizes[-1]]."""
-        for layer in cast("list[nn.Linear]", self.layers):
-            x = self.activation(functional.linear(x, layer.weight, layer.bias))
+        for i, layer in enumerate(cast("list[nn.Linear]", self.layers)):
+            x = functional.linear(x, layer.weight, layer.bias)
+            x = self.activation(x if self.norms is None else self.norms[i](x))
         return x
 
 
 class ActorCritic(nn.Module):
-    """Policy and value networks over one encoder.
+    """Policy and value networks over one encoder and, where there is one, one memory.
 
     With ``shared`` one trunk extracts the features of both heads (the document this project is built
     from); without it the value head has a trunk of its own (the published settings).
+
+    Methods take the memory's states as ``state``, [B, S]; without a memory it is None.
     """
 
     def __init__(
         self,
-        encoder: FlattenEncoder | OneHotEncoder,
+        encoder: Encoder,
         make_head: Callable[[int], PolicyHead],
         hidden_sizes: Sequence[int] = (64, 64),
         activation: str = "tanh",
         shared: bool = True,
         ortho_init: bool = True,
+        layer_norm: bool = False,
+        make_memory: Callable[[int], Memory] | None = None,
     ) -> None:
         """Builds and initialises the network with torch's global generator.
 
@@ -174,54 +163,107 @@ class ActorCritic(nn.Module):
             hidden_sizes: widths of the hidden layers; may be empty.
             activation: a key of `ACTIVATIONS`.
             shared: whether the two heads share the hidden layers.
-            ortho_init: orthogonal weights with gain sqrt(2) in the trunk, 0.01 in the policy head and 1 in
-                the value head, and zero biases (37 details, no. 2); else PyTorch's own initialisation.
+            ortho_init: orthogonal weights with gain sqrt(2) in encoder and trunk, 1 in the memory, 0.01 in
+                the policy head and 1 in the value head, and zero biases (37 details, no. 2); else PyTorch's
+                own initialisation.
+            layer_norm: normalise each hidden layer before its activation.
+            make_memory: builds the recurrent cell for a number of inputs.
         """
         super().__init__()
-        sizes = [encoder.size, *hidden_sizes]
         self.encoder = encoder
-        self.trunk = MLP(sizes, activation)
-        self.value_trunk = None if shared else MLP(sizes, activation)
+        self.memory = None if make_memory is None else make_memory(encoder.size)
+        sizes = [encoder.size if self.memory is None else self.memory.size, *hidden_sizes]
+        self.trunk = MLP(sizes, activation, layer_norm)
+        self.value_trunk = None if shared else MLP(sizes, activation, layer_norm)
         self.policy_head = make_head(sizes[-1])
         self.value_head = nn.Linear(sizes[-1], 1)
         if ortho_init:
-            gains = {self.trunk: math.sqrt(2), self.policy_head: 0.01, self.value_head: 1.0}
-            if self.value_trunk is not None:
-                gains[self.value_trunk] = math.sqrt(2)
+            gains: dict[nn.Module | None, float] = {
+                self.encoder: math.sqrt(2),
+                self.memory: 1.0,
+                self.trunk: math.sqrt(2),
+                self.value_trunk: math.sqrt(2),
+                self.policy_head: 0.01,
+                self.value_head: 1.0,
+            }
             for module, gain in gains.items():
-                _orthogonal_init(module, gain)
+                if module is not None:
+                    _orthogonal_init(module, gain)
 
-    def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """Observations [B, *shape] -> logits [B, P] and values [B]."""
+    @property
+    def state_size(self) -> int:
+        """Length S of a memory's state; 0 without one."""
+        return 0 if self.memory is None else self.memory.state_size
+
+    @property
+    def is_heavy(self) -> bool:
+        """Whether encoding costs so much that what acting computes is worth keeping."""
+        heavy = (nn.Conv2d, UserEncoder)
+        return self.memory is not None or any(isinstance(module, heavy) for module in self.modules())
+
+    def forward(
+        self, obs: Tensor, state: Tensor | None = None, starts: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Logits [B, P] and values [B] of observations [B, *shape].
+
+        Args:
+            obs: with a memory, K sequences of length L one after the other, B = K*L.
+            state: of each sequence before its first step, [K, S].
+            starts: whether a row is an episode's first, float [B].
+        """
         encoded = self.encoder(obs)
+        if self.memory is not None:
+            encoded = self.memory.sequence(encoded, cast("Tensor", state), cast("Tensor", starts))
+        return self.heads(encoded, obs)
+
+    def encode(self, obs: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """What trunk and heads work on, [B, E], and the memory's next state."""
+        encoded = self.encoder(obs)
+        return (encoded, None) if self.memory is None else self.memory(encoded, state)
+
+    def heads(self, encoded: Tensor, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [B, P] and values [B] from what `encode` gave; a shared trunk runs once."""
         features = self.trunk(encoded)
         value_features = features if self.value_trunk is None else self.value_trunk(encoded)
-        return self.policy_head(features), self.value_head(value_features).squeeze(-1)
+        return self._masked(self.policy_head(features), obs), self.value_head(value_features).squeeze(-1)
 
-    def policy(self, obs: Tensor) -> Tensor:
-        """Logits [B, P] alone."""
-        logits: Tensor = self.policy_head(self.trunk(self.encoder(obs)))
-        return logits
+    def logits(self, encoded: Tensor, obs: Tensor) -> Tensor:
+        """Logits [B, P] alone, from what `encode` gave."""
+        return self._masked(self.policy_head(self.trunk(encoded)), obs)
 
-    def explore(self, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    def values(self, encoded: Tensor) -> Tensor:
+        """Values [B] alone, from what `encode` gave."""
+        trunk = self.trunk if self.value_trunk is None else self.value_trunk
+        values: Tensor = self.value_head(trunk(encoded))
+        return values.squeeze(-1)  # [B, 1] -> [B]
+
+    def explore(self, encoded: Tensor, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [B, P], and the noise for the distribution's `sample` (gSDE's depends on the state)."""
-        features = self.trunk(self.encoder(obs))
+        features = self.trunk(encoded)
         if isinstance(self.policy_head, StateDependentHead):
             noise = self.policy_head.exploration(features, noise)
-        return self.policy_head(features), noise
+        return self._masked(self.policy_head(features), obs), noise
 
-    def value(self, obs: Tensor) -> Tensor:
-        """Values [B] alone."""
-        trunk = self.trunk if self.value_trunk is None else self.value_trunk
-        values: Tensor = self.value_head(trunk(self.encoder(obs)))
-        return values.squeeze(-1)  # [B, 1] -> [B]
+    def policy(self, obs: Tensor, state: Tensor | None = None) -> Tensor:
+        """Logits [B, P] of observations."""
+        return self.logits(self.encode(obs, state)[0], obs)
+
+    def value(self, obs: Tensor, state: Tensor | None = None) -> Tensor:
+        """Values [B] of observations."""
+        return self.values(self.encode(obs, state)[0])
+
+    def _masked(self, logits: Tensor, obs: Tensor) -> Tensor:
+        """The logits, those of illegal actions so low that they are never drawn."""
+        mask = self.encoder.mask(obs) if isinstance(self.encoder, PackedEncoder) else None
+        return logits if mask is None else torch.where(mask, logits, ILLEGAL)
 
 
 def _orthogonal_init(module: nn.Module, gain: float) -> None:
     for layer in module.modules():
-        if isinstance(layer, nn.Linear):
+        if isinstance(layer, (nn.Linear, nn.Conv2d)):
             nn.init.orthogonal_(layer.weight, gain)
-            nn.init.zeros_(layer.bias)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
 
 def make_actor_critic(
@@ -229,26 +271,45 @@ def make_actor_critic(
     action_space: spaces.Space[Any],
     *,
     use_sde: bool = False,
+    squash_actions: bool = False,
+    encoders: EncoderChoice | None = None,
     hidden_sizes: Sequence[int] = (64, 64),
     activation: str = "tanh",
+    layer_norm: bool = False,
     shared: bool = True,
     ortho_init: bool = True,
+    log_std: str = "free",
     log_std_init: float = 0.0,
+    memory: str = "none",
+    memory_size: int = 128,
 ) -> ActorCritic:
     """The network for a single environment's spaces.
 
     Raises:
-        ValueError: an unsupported space, or gSDE without a Box action space.
+        ValueError: an unsupported space, an encoder that does not fit, or gSDE without a Box action space.
     """
-    distribution = make_distribution(action_space)
-
-    def make_head(features: int) -> PolicyHead:
-        if not isinstance(distribution, DiagonalGaussian):
-            return nn.Linear(features, distribution.logits_size)
-        head = StateDependentHead if use_sde else GaussianHead
-        return head(features, distribution.n, log_std_init)
-
+    distribution = make_distribution(action_space, squash_actions)
     if use_sde and not isinstance(distribution, DiagonalGaussian):
         raise ValueError(f"use_sde=true needs a Box action space, given {action_space}; set use_sde=false")
-    encoder = make_encoder(observation_space)
-    return ActorCritic(encoder, make_head, hidden_sizes, activation, shared, ortho_init)
+
+    def make_head(features: int, part: Distribution = distribution) -> PolicyHead:
+        if isinstance(part, Product):
+            return ProductHead([make_head(features, inner) for inner in part.parts])
+        if not isinstance(part, DiagonalGaussian):
+            return nn.Linear(features, part.logits_size)
+        if use_sde:
+            return StateDependentHead(features, part.n, log_std_init)
+        return (StateStdHead if log_std == "state" else GaussianHead)(features, part.n, log_std_init)
+
+    maskable = isinstance(distribution, (Categorical, MultiCategorical))
+    mask_size = distribution.logits_size if maskable else None
+    return ActorCritic(
+        make_encoder(observation_space, encoders, mask_size),
+        make_head,
+        hidden_sizes,
+        activation,
+        shared,
+        ortho_init,
+        layer_norm,
+        None if memory == "none" else lambda inputs: Memory(memory, inputs, memory_size),
+    )

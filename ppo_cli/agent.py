@@ -19,7 +19,7 @@ from ppo_cli.advantages import explained_variance, gae, normalize_advantages
 from ppo_cli.compiled import Library, compile_function
 from ppo_cli.distributions import Distribution
 from ppo_cli.optim import AdamState, adam, adam_init, clip_by_norm
-from ppo_cli.rollout import Batch, Rollout, minibatches
+from ppo_cli.rollout import Batch, Noted, Rollout, minibatches, sequence_minibatches
 from ppo_cli.schedules import Schedule
 
 logger = logging.getLogger(__name__)
@@ -40,6 +40,7 @@ class Hyperparameters:
     max_grad_norm: float = 0.5
     target_kl: float | None = None
     sde_sample_freq: int = -1
+    sequence_length: int = 1
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,12 @@ def make_step(model: ActorCritic, distribution: Distribution, hyper: Hyperparame
     def loss(params: Tensor, batch: Batch, weights: Tensor, coefs: Coefficients) -> LossParts:
         pieces = zip(named, params.split(sizes), strict=True)
         tree = {name: piece.view(shape) for (name, shape, _), piece in pieces}
-        logits, values_pred = functional_call(model, tree, (batch.observations,))
+        inputs = [batch.observations]
+        if (
+            batch.states is not None and batch.starts is not None
+        ):  # a sequence begins where its state is known
+            inputs += [batch.states[:: hyper.sequence_length], batch.starts]
+        logits, values_pred = functional_call(model, tree, tuple(inputs))
         new_logprobs = distribution.log_prob(logits, batch.actions)
         ratio = losses.probability_ratio(new_logprobs, batch.logprobs)
         advantages = batch.advantages
@@ -133,7 +139,7 @@ def make_step(model: ActorCritic, distribution: Distribution, hyper: Hyperparame
     def step(
         state: TrainState, batch: Batch, indices: Tensor, weights: Tensor, coefs: Coefficients
     ) -> TrainState:
-        minibatch = Batch(*(rows[indices] for rows in batch))  # [T*N, ...] -> [B, ...]
+        minibatch = Batch(*(rows[indices] for rows in batch.columns))  # [T*N, ...] -> [B, ...]
         params = state.params.detach().requires_grad_()
         parts = loss(params, minibatch, weights, coefs)
         (grad,) = torch.autograd.grad(parts.total_loss, params)
@@ -167,8 +173,9 @@ def compile_step(step: Step, cache: Path) -> Step:
     def flat_step(*inputs: Tensor) -> tuple[Tensor, ...]:
         params, exp_avg, exp_avg_sq, count, active, sums, seen, *rest = inputs
         state = TrainState(params, AdamState(exp_avg, exp_avg_sq, count), active, sums, seen)
-        batch, (indices, weights, *coefs) = Batch(*rest[:6]), rest[6:]
-        new = step(state, batch, indices, weights, Coefficients(*coefs))
+        *columns, indices, weights, learning_rate, clip_ratio, ent_coef, vf_coef = rest
+        batch, coefs = Batch(*columns), Coefficients(learning_rate, clip_ratio, ent_coef, vf_coef)
+        new = step(state, batch, indices, weights, coefs)
         return new.params, *new.optimizer, new.active, new.sums, new.seen
 
     def compiled(
@@ -176,7 +183,7 @@ def compile_step(step: Step, cache: Path) -> Step:
     ) -> TrainState:
         nonlocal library
         scalars = (state.active, state.sums, state.seen)
-        inputs = [state.params, *state.optimizer, *scalars, *batch, indices, weights, *coefs]
+        inputs = [state.params, *state.optimizer, *scalars, *batch.columns, indices, weights, *coefs]
         if library is None:
             try:
                 library = compile_function(flat_step, [tensor.clone() for tensor in inputs], cache)
@@ -196,6 +203,7 @@ class PPOAgent:
     Attributes:
         model: the network; its parameters are views of one flat vector.
         optimizer: Adam's state over that vector.
+        notes: whether `act` notes values and log-probabilities, because computing them again would cost more.
         ent_coef: the entropy coefficient in use, set by `update_ent_coef`.
     """
 
@@ -232,7 +240,9 @@ class PPOAgent:
         self._action_generator = action_generator
         self._minibatch_generator = minibatch_generator
         self._params = flatten_parameters(model)
+        self._n_envs = n_envs
         self._numpy_actor = numpy_actor(model, distribution, n_envs)
+        self.notes = model.is_heavy
         self.optimizer = adam_init(self._params)
         self.compiled = compile_cache is not None
         step = make_step(model, distribution, hyper)
@@ -268,39 +278,63 @@ class PPOAgent:
                 noise = torch.randn((n_envs, *head.log_std.shape), generator=self._action_generator)
             yield noise.to(self.device) if self._numpy_actor is None else noise.numpy()
 
-    def act(self, obs: npt.NDArray[Any], noise: Any) -> npt.NDArray[Any]:  # noqa: ANN401
-        """Actions sampled from the policy, [N, *action_shape].
+    def act(
+        self,
+        obs: npt.NDArray[Any],
+        noise: Any,  # noqa: ANN401
+        states: Tensor | None = None,
+    ) -> tuple[npt.NDArray[Any], Noted | None]:
+        """Actions sampled from the policy, [N, *action_shape], and what is to be noted of them, if anything.
 
         Args:
             obs: observations as the rollout stores them, [N, *shape].
             noise: one step's item of `exploration_noise`.
+            states: of the memory, [N, S]; None without one.
         """
         if self._numpy_actor is not None and obs.dtype == np.float32:
-            return self._numpy_actor(obs, noise)
-        return self._act_in_torch(torch.from_numpy(obs), torch.as_tensor(noise, device=self.device))
+            return self._numpy_actor(obs, noise), None
+        return self._act_in_torch(torch.from_numpy(obs), torch.as_tensor(noise, device=self.device), states)
 
     @torch.inference_mode()
-    def _act_in_torch(self, obs: Tensor, noise: Tensor) -> npt.NDArray[Any]:
-        logits, noise = self.model.explore(obs.to(self.device), noise)
-        return self.distribution.sample(logits, noise).cpu().numpy()
+    def _act_in_torch(
+        self, obs: Tensor, noise: Tensor, states: Tensor | None
+    ) -> tuple[npt.NDArray[Any], Noted | None]:
+        obs = obs.to(self.device)
+        encoded, states = self.model.encode(obs, None if states is None else states.to(self.device))
+        logits, noise = self.model.explore(encoded, obs, noise)
+        actions = self.distribution.sample(logits, noise)
+        if not self.notes:
+            return actions.cpu().numpy(), None
+        logprobs = self.distribution.log_prob(logits, actions)
+        noted = Noted(logprobs, self.model.values(encoded), states)
+        return actions.cpu().numpy(), noted
 
     @torch.inference_mode()
     def compute_gae(self, rollout: Rollout) -> Batch:
         """Values, log-probabilities, advantages and value targets of a rollout, flattened for the update.
 
-        The networks run once over the whole rollout here rather than at each step.
+        What was not noted while acting is computed here, in one pass over the whole rollout rather than at
+        each step.
         """
         n_steps, n_envs = rollout.n_steps, rollout.n_envs
         observations = rollout.observations.flatten(0, 1).to(self.device)  # [T + 1, N] -> [(T + 1) * N]
         acted_on = observations[: n_steps * n_envs]
         actions = rollout.actions.flatten(0, 1).to(self.device)  # [T, N] -> [T * N]
-        chunks = zip(acted_on.split(EVALUATION_ROWS), actions.split(EVALUATION_ROWS), strict=True)
-        logprobs = torch.cat(
-            [self.distribution.log_prob(self.model.policy(obs), taken) for obs, taken in chunks]
-        )
-        values = self._values(observations).view(n_steps + 1, n_envs)
+        has_memory = self.model.memory is not None
+        if self.notes:
+            logprobs = rollout.logprobs.flatten().to(self.device)
+            last = rollout.states[-1] if has_memory else None
+            last_values = self._values(observations[n_steps * n_envs :], last)
+            values = torch.cat([rollout.values.to(self.device), last_values.unsqueeze(0)])
+        else:
+            chunks = zip(acted_on.split(EVALUATION_ROWS), actions.split(EVALUATION_ROWS), strict=True)
+            logprobs = torch.cat(
+                [self.distribution.log_prob(self.model.policy(obs), taken) for obs, taken in chunks]
+            )
+            values = self._values(observations).view(n_steps + 1, n_envs)
         next_values = values[1:].clone()
-        next_values[rollout.final_index] = self._values(rollout.final_obs.to(self.device))
+        final_states = rollout.final_states if has_memory else None
+        next_values[rollout.final_index] = self._values(rollout.final_obs.to(self.device), final_states)
         advantages, returns = gae(
             rollout.rewards.to(self.device),
             values[:-1],
@@ -310,12 +344,32 @@ class PPOAgent:
             self.hyper.gamma,
             self.hyper.gae_lambda,
         )
-        columns = (advantages, returns, values[:-1])
-        return Batch(acted_on, actions, logprobs, *(column.flatten() for column in columns))
+        columns = [advantages, returns, values[:-1]]
+        memory = [rollout.states[:-1].flatten(0, 1), rollout.starts.flatten()] if has_memory else []
+        return Batch(
+            acted_on,
+            actions,
+            logprobs,
+            *(column.flatten() for column in columns),
+            *(column.to(self.device) for column in memory),
+        )
 
-    def _values(self, observations: Tensor) -> Tensor:
-        """Values [R] of any number of rows [R, *shape]."""
+    def _values(self, observations: Tensor, states: Tensor | None = None) -> Tensor:
+        """Values [R] of any number of rows [R, *shape] and the memory's states there [R, S]."""
+        if states is not None:
+            return self.model.value(observations, states.to(self.device))
         return torch.cat([self.model.value(rows) for rows in observations.split(EVALUATION_ROWS)])
+
+    def _minibatches(self, rows: Tensor, total: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """One epoch's row indices and weights: single rows, or sequences for a memory."""
+        if self.model.memory is None:
+            return minibatches(rows, min(self.hyper.batch_size, total), self._minibatch_generator)
+        valid = torch.zeros(total, dtype=torch.bool)
+        valid[rows] = True
+        length, size = self.hyper.sequence_length, self.hyper.batch_size
+        return sequence_minibatches(
+            valid.view(-1, self._n_envs), length, min(size, total), self._minibatch_generator
+        )
 
     def update(self, batch: Batch, rows: Tensor) -> UpdateMetrics:
         """Epochs of minibatch steps over a batch; stops early where ``target_kl`` says so.
@@ -324,7 +378,6 @@ class PPOAgent:
             batch: from `compute_gae`.
             rows: indices of the rows that are transitions, int64 [M].
         """
-        size = min(self.hyper.batch_size, len(batch.returns))
         scalar = torch.tensor(
             [self.learning_rate, self.clip_ratio, self.ent_coef, self.vf_coef], device=self.device
         )
@@ -333,7 +386,7 @@ class PPOAgent:
         sums = torch.zeros(len(LossParts._fields) + 1, device=self.device)
         state = TrainState(self._params, self.optimizer, one, sums, torch.zeros_like(one))
         for _ in range(self.hyper.n_epochs):
-            for indices, weights in minibatches(rows, size, self._minibatch_generator):
+            for indices, weights in self._minibatches(rows, len(batch.returns)):
                 state = self._step(state, batch, indices.to(self.device), weights.to(self.device), coefs)
             if self.hyper.target_kl is not None and not state.active.item():
                 break

@@ -53,6 +53,7 @@ class EnvConfig:
     id: str = MISSING
     kwargs: dict[str, Any] = MISSING
     wrappers: list[dict[str, Any]] = MISSING
+    action_mask: Union[bool, str] = MISSING  # noqa: UP007
     timeout: float = MISSING
     on_error: str = MISSING
 
@@ -81,9 +82,16 @@ class NetworkConfig:
 
     hidden_sizes: list[Integer] = MISSING
     activation: str = MISSING
+    layer_norm: bool = MISSING
     shared: bool = MISSING
     ortho_init: bool = MISSING
+    log_std: str = MISSING
     log_std_init: float = MISSING
+    image_encoder: str = MISSING
+    encoders: dict[str, Any] = MISSING
+    memory: str = MISSING
+    memory_size: Integer = MISSING
+    sequence_length: Integer = MISSING
 
 
 @dataclass
@@ -138,6 +146,7 @@ class Config:
     target_kl: Optional[float] = MISSING  # noqa: UP045
     use_sde: bool = MISSING
     sde_sample_freq: Integer = MISSING
+    squash_actions: bool = MISSING
     anneal: AnnealsConfig = field(default_factory=AnnealsConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     normalize: NormalizeConfig = field(default_factory=NormalizeConfig)
@@ -170,6 +179,8 @@ RANGES = {
     **{f"anneal.{knob}.final": _NON_NEGATIVE for knob in ANNEALED},
     "network.hidden_sizes": _AT_LEAST_ONE,
     "network.log_std_init": Range(-20, 20),
+    "network.memory_size": _AT_LEAST_ONE,
+    "network.sequence_length": _AT_LEAST_ONE,
     "normalize.clip": _POSITIVE,
     "threads": _AT_LEAST_ONE,
     "eval.every": _NON_NEGATIVE,
@@ -184,6 +195,9 @@ CHOICES = {
     "env.on_error": ("stop", "restart"),
     "vectorization": ("auto", "sync", "async", "envpool"),
     **{f"anneal.{knob}.shape": ("linear", "cosine", "exponential") for knob in ANNEALED},
+    "network.log_std": ("free", "state"),
+    "network.image_encoder": ("auto", "nature_cnn", "impala_cnn", "flatten"),
+    "network.memory": ("none", "lstm", "gru"),
     "network.activation": ("tanh", "relu", "leaky_relu", "elu", "gelu", "silu"),
 }
 
@@ -381,6 +395,7 @@ def _check_across(config: Config) -> None:
     for name, value, allowed in (
         ("threads", config.threads, "an integer"),
         ("compile", config.compile, "true, false"),
+        ("env.action_mask", config.env.action_mask, "true, false"),
         ("checkpoint.every", config.checkpoint.every, "an integer"),
     ):
         if isinstance(value, str) and value != "auto":

@@ -8,10 +8,13 @@ import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Generator, Tensor
 from torch.nn.functional import log_softmax, softplus
+
+from ppo_cli.packing import PackedActions, unsupported
 
 
 class Distribution(Protocol):
@@ -20,6 +23,10 @@ class Distribution(Protocol):
     @property
     def logits_size(self) -> int:
         """Number of values P that the policy head gives: logits are [B, P]."""
+
+    @property
+    def noise_size(self) -> int:
+        """Number of values of the noise for one action."""
 
     @property
     def action_shape(self) -> tuple[int, ...]:
@@ -61,6 +68,11 @@ class Categorical:
     @property
     def logits_size(self) -> int:
         """One logit an action."""
+        return self.n
+
+    @property
+    def noise_size(self) -> int:
+        """One value a logit."""
         return self.n
 
     def noise(self, batch_shape: tuple[int, ...], generator: Generator) -> Tensor:
@@ -105,6 +117,11 @@ class MultiCategorical:
     def _parts(self) -> list[Categorical]:
         return [Categorical(n) for n in self.nvec]
 
+    @property
+    def noise_size(self) -> int:
+        """One value a logit."""
+        return self.logits_size
+
     def noise(self, batch_shape: tuple[int, ...], generator: Generator) -> Tensor:
         """Gumbel noise, [B, Σn]."""
         return _gumbel((*batch_shape, self.logits_size), generator)
@@ -145,6 +162,11 @@ class Bernoulli:
     @property
     def logits_size(self) -> int:
         """One logit a bit: the log-odds of 1."""
+        return self.n
+
+    @property
+    def noise_size(self) -> int:
+        """One value a bit."""
         return self.n
 
     def noise(self, batch_shape: tuple[int, ...], generator: Generator) -> Tensor:
@@ -191,6 +213,11 @@ class DiagonalGaussian:
         """A mean and a log-deviation a component."""
         return 2 * self.n
 
+    @property
+    def noise_size(self) -> int:
+        """One value a component."""
+        return self.n
+
     def noise(self, batch_shape: tuple[int, ...], generator: Generator) -> Tensor:
         """Standard normal noise, [B, n]."""
         return torch.randn((*batch_shape, self.n), generator=generator)
@@ -216,12 +243,119 @@ class DiagonalGaussian:
         return (log_std + 0.5 * (1 + math.log(2 * math.pi))).sum(-1)
 
 
-def make_distribution(space: spaces.Space[Any]) -> Distribution:
-    """The distribution over a single environment's action space.
+@dataclass(frozen=True)
+class SquashedGaussian(DiagonalGaussian):
+    """Box with finite bounds: tanh of a Gaussian, stretched to the bounds on the way to the environment.
+
+    What is stored is u, before the tanh. Probabilities and entropies are those of tanh(u) in [-1, 1]
+    (Haarnoja et al. 2018, https://arxiv.org/abs/1801.01290, appendix C).
+    """
+
+    def log_prob(self, logits: Tensor, actions: Tensor) -> Tensor:
+        """Log N(u; μ, σ) - Σ log(1 - tanh² u), [B]."""
+        return super().log_prob(logits, actions) - _log_slope(actions).sum(-1)
+
+    def entropy(self, logits: Tensor) -> Tensor:
+        """S[N] + Σ E[log(1 - tanh² u)], the expectation by Gauss-Hermite quadrature, [B]."""
+        mean, log_std = logits.chunk(2, dim=-1)
+        nodes, weights = (torch.tensor(each, device=logits.device) for each in _HERMITE)
+        u = mean.unsqueeze(-1) + log_std.exp().unsqueeze(-1) * nodes  # [B, n] -> [B, n, Q]
+        return super().entropy(logits) + (_log_slope(u) * weights).sum((-2, -1))
+
+
+def _log_slope(u: Tensor) -> Tensor:
+    """log(1 - tanh² u) = 2 (log 2 - u - softplus(-2u)), without overflow."""
+    return 2 * (math.log(2) - u - softplus(-2 * u))
+
+
+def _hermite(points: int) -> tuple[list[float], list[float]]:
+    """Nodes and weights of the expectation under a standard normal."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(points)
+    return nodes.astype(np.float32).tolist(), (weights / weights.sum()).astype(np.float32).tolist()
+
+
+_HERMITE = _hermite(16)
+
+
+@dataclass(frozen=True)
+class Product:
+    """Dict and Tuple: independent parts, their stored actions side by side as numbers, [B, Σd]."""
+
+    parts: tuple[Distribution, ...]
+    action_dtype: torch.dtype = torch.float32
+
+    @property
+    def action_shape(self) -> tuple[int, ...]:
+        """The numbers of all parts."""
+        return (sum(self.action_sizes),)
+
+    @property
+    def action_sizes(self) -> list[int]:
+        """How many numbers each part has."""
+        return [math.prod(part.action_shape) for part in self.parts]
+
+    @property
+    def logits_size(self) -> int:
+        """The logits of all parts, one after the other."""
+        return sum(part.logits_size for part in self.parts)
+
+    @property
+    def noise_size(self) -> int:
+        """The noise of all parts."""
+        return sum(part.noise_size for part in self.parts)
+
+    def noise(self, batch_shape: tuple[int, ...], generator: Generator) -> Tensor:
+        """The parts' noise side by side, [B, noise_size]."""
+        return torch.cat([part.noise(batch_shape, generator) for part in self.parts], dim=-1)
+
+    def sample(self, logits: Tensor, noise: Tensor) -> Tensor:
+        """The parts' actions side by side, [B, Σd]."""
+        noises = noise.split([part.noise_size for part in self.parts], dim=-1)
+        drawn = zip(self.parts, self._logits(logits), noises, strict=True)
+        return self._join([part.sample(own, noise) for part, own, noise in drawn])
+
+    def mode(self, logits: Tensor) -> Tensor:
+        """The parts' most probable actions side by side, [B, Σd]."""
+        pairs = zip(self.parts, self._logits(logits), strict=True)
+        return self._join([part.mode(own) for part, own in pairs])
+
+    def log_prob(self, logits: Tensor, actions: Tensor) -> Tensor:
+        """Sum of the parts' log-probabilities, [B]."""
+        columns = zip(self.parts, self._logits(logits), actions.split(self.action_sizes, -1), strict=True)
+        return torch.stack(
+            [
+                part.log_prob(own, taken.to(part.action_dtype).reshape(*taken.shape[:-1], *part.action_shape))
+                for part, own, taken in columns
+            ]
+        ).sum(0)
+
+    def entropy(self, logits: Tensor) -> Tensor:
+        """Sum of the parts' entropies, [B]."""
+        pairs = zip(self.parts, self._logits(logits), strict=True)
+        return torch.stack([part.entropy(own) for part, own in pairs]).sum(0)
+
+    def _logits(self, logits: Tensor) -> tuple[Tensor, ...]:
+        split: tuple[Tensor, ...] = logits.split([part.logits_size for part in self.parts], dim=-1)
+        return split
+
+    def _join(self, actions: list[Tensor]) -> Tensor:
+        columns = zip(self.parts, actions, strict=True)
+        flat = [taken if part.action_shape else taken.unsqueeze(-1) for part, taken in columns]
+        return torch.cat([taken.to(self.action_dtype) for taken in flat], dim=-1)
+
+
+def make_distribution(space: spaces.Space[Any], squash: bool = False) -> Distribution:
+    """The distribution over a single environment's action space, a packed one included.
+
+    Args:
+        space: of the actions.
+        squash: whether Box actions go through a tanh.
 
     Raises:
-        ValueError: the space is not Discrete, MultiDiscrete, MultiBinary or Box.
+        ValueError: the space is unsupported, or has no finite bounds to squash into.
     """
+    if isinstance(space, PackedActions):
+        return Product(tuple(make_distribution(part, squash) for part in space.parts))
     if isinstance(space, spaces.Discrete):
         return Categorical(int(space.n))
     if isinstance(space, spaces.MultiDiscrete):
@@ -229,8 +363,13 @@ def make_distribution(space: spaces.Space[Any]) -> Distribution:
     if isinstance(space, spaces.MultiBinary):
         return Bernoulli(math.prod(space.shape))
     if isinstance(space, spaces.Box):
-        return DiagonalGaussian(math.prod(space.shape))
-    shown = " ".join(str(space).split())
-    raise ValueError(
-        f"unsupported action space {shown}: expected Discrete, MultiDiscrete, MultiBinary or Box"
-    )
+        if squash and not space.is_bounded():
+            raise ValueError(f"squash_actions=true needs finite bounds, given {space}; set it to false")
+        return (SquashedGaussian if squash else DiagonalGaussian)(math.prod(space.shape))
+    raise unsupported(space, "action", ["Discrete", "MultiDiscrete", "MultiBinary", "Box", "Dict", "Tuple"])
+
+
+def is_squashed(distribution: Distribution) -> bool:
+    """Whether its Box actions go through a tanh."""
+    parts = distribution.parts if isinstance(distribution, Product) else (distribution,)
+    return any(isinstance(part, SquashedGaussian) for part in parts)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ppo_cli.distributions import is_squashed
 from ppo_cli.envs.make import EnvFn
 from ppo_cli.envs.spaces import action_adapter
 from ppo_cli.envs.vector import spawn_seeds
@@ -94,15 +95,21 @@ def _play(
     episodes = len(seeds)
     returns = [0.0] * episodes
     lengths = [0] * episodes
-    to_env = action_adapter(envs[0].action_space)
+    to_env = action_adapter(envs[0].action_space, is_squashed(policy.distribution))
     dtype = envs[0].observation_space.dtype  # as training sees it, whatever an environment returns
     # slot -> its running episode and observation; slot i runs the episodes i, i + S, i + 2S, ...
     running: dict[int, tuple[int, Any]] = {
         slot: (slot, env.reset(seed=seeds[slot])[0]) for slot, env in enumerate(envs)
     }
+    initial = policy.initial_state
+    states = None if initial is None else initial.repeat(len(envs), 1)  # of the memory, [S] -> [slots, S]
     while running:
         observations = np.asarray([obs for _, obs in running.values()], dtype)
-        actions = to_env(policy.act(observations, generator))
+        slots = list(running)
+        stored, after = policy.act(observations, generator, None if states is None else states[slots])
+        actions = to_env(stored)
+        if states is not None and after is not None:
+            states[slots] = after
         for (slot, (episode, _)), action in zip(list(running.items()), actions, strict=True):
             if episode == 0 and first_actions is not None:
                 first_actions.append(action)
@@ -117,6 +124,8 @@ def _play(
                     del running[slot]
                     continue
                 obs = envs[slot].reset(seed=seeds[episode])[0]
+                if states is not None and initial is not None:
+                    states[slot] = initial
             running[slot] = (episode, obs)
     return Evaluation(returns, lengths)
 

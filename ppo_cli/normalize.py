@@ -56,20 +56,40 @@ class RunningMeanStd:
 
 
 class ObservationNormalizer:
-    """(obs - mean) / sqrt(var + 1e-8), clipped to ±clip (37 details, continuous no. 6 and 7)."""
+    """(obs - mean) / sqrt(var + 1e-8), clipped to ±clip (37 details, continuous no. 6 and 7).
 
-    def __init__(self, shape: tuple[int, ...], clip: float) -> None:
+    Of a packed observation that is its floats, which stand first in a row of bytes; the rest stays as it is.
+    """
+
+    def __init__(self, shape: tuple[int, ...], clip: float, packed: bool = False) -> None:
+        """Starts without having seen anything.
+
+        Args:
+            shape: of one observation; of a packed one the number of its floats.
+            clip: the largest normalised value.
+            packed: whether observations are rows of bytes.
+        """
         self.statistics = RunningMeanStd(shape)
         self.clip = clip
+        self._bytes = 4 * shape[0] if packed else None
 
     def update(self, observations: npt.NDArray[np.generic]) -> None:
         """Takes in the observations of one step, [N, *shape]."""
-        self.statistics.update(observations.astype(np.float64))
+        self.statistics.update(self._floats(observations).astype(np.float64))
 
-    def __call__(self, observations: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
-        """Normalised observations, [..., *shape] float32; the statistics stay as they are."""
-        values = observations.astype(np.float64)
-        return self.statistics.scale(values, self.clip, self.statistics.mean).astype(np.float32)
+    def __call__(self, observations: npt.NDArray[np.generic]) -> npt.NDArray[Any]:
+        """Normalised observations, [..., *shape] float32 (or bytes); the statistics stay as they are."""
+        values = self._floats(observations).astype(np.float64)
+        scaled = self.statistics.scale(values, self.clip, self.statistics.mean).astype(np.float32)
+        if self._bytes is None:
+            return scaled
+        rows = observations.copy()
+        rows[..., : self._bytes] = scaled.view(np.uint8)
+        packed: npt.NDArray[np.uint8] = rows
+        return packed
+
+    def _floats(self, observations: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+        return observations if self._bytes is None else observations[..., : self._bytes].view(np.float32)
 
 
 class RewardNormalizer:

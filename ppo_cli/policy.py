@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 
 from ppo_cli.actor_critic import ActorCritic
 from ppo_cli.distributions import Distribution
@@ -21,21 +21,35 @@ class Policy:
     distribution: Distribution
     normalizer: ObservationNormalizer | None
 
+    @property
+    def initial_state(self) -> Tensor | None:
+        """The memory's state at an episode's start, [S]; None without a memory."""
+        size = self.model.state_size
+        return torch.zeros(size, device=next(self.model.parameters()).device) if size else None
+
     @torch.inference_mode()
-    def act(self, observations: npt.NDArray[Any], generator: Generator | None = None) -> npt.NDArray[Any]:
-        """Stored actions [N, *action_shape] for raw observations [N, *shape].
+    def act(
+        self,
+        observations: npt.NDArray[Any],
+        generator: Generator | None = None,
+        states: Tensor | None = None,
+    ) -> tuple[npt.NDArray[Any], Tensor | None]:
+        """Stored actions [N, *action_shape] for raw observations [N, *shape], and the memory's next states.
 
         Args:
             observations: as the environments give them.
             generator: draws the actions; None takes the most probable ones.
+            states: of the memory, [N, S]; None without one.
         """
         if self.normalizer is not None:
             observations = self.normalizer(observations)
         elif observations.dtype == np.float64:
             observations = observations.astype(np.float32)
         device = next(self.model.parameters()).device
-        logits = self.model.policy(torch.as_tensor(observations, device=device))
+        obs = torch.as_tensor(observations, device=device)
+        encoded, states = self.model.encode(obs, states)
+        logits = self.model.logits(encoded, obs)
         if generator is None:
-            return self.distribution.mode(logits).cpu().numpy()
+            return self.distribution.mode(logits).cpu().numpy(), states
         noise = self.distribution.noise((len(observations),), generator).to(device)
-        return self.distribution.sample(logits, noise).cpu().numpy()
+        return self.distribution.sample(logits, noise).cpu().numpy(), states

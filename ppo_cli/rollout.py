@@ -24,6 +24,9 @@ class Rollout:
         truncated: the episode was cut (a time limit), bool [T, N].
         valid: whether a row is a transition; a backend that resets in a step of its own leaves rows that are
             none, bool [T, N].
+        logprobs: log π(a_t | s_t) as it was acted on, [T, N]; meaningless unless the agent notes it.
+        values: V(s_t), the same.
+        states: of the agent's memory before step t, zero at an episode's start, [T + 1, N, S]; S may be 0.
     """
 
     def __init__(
@@ -34,6 +37,7 @@ class Rollout:
         obs_dtype: torch.dtype,
         action_shape: tuple[int, ...],
         action_dtype: torch.dtype,
+        state_size: int = 0,
     ) -> None:
         self.n_steps = n_steps
         self.n_envs = n_envs
@@ -43,18 +47,24 @@ class Rollout:
         self.terminated = torch.zeros((n_steps, n_envs), dtype=torch.bool)
         self.truncated = torch.zeros((n_steps, n_envs), dtype=torch.bool)
         self.valid = torch.ones((n_steps, n_envs), dtype=torch.bool)
+        self.logprobs = torch.zeros((n_steps, n_envs))
+        self.values = torch.zeros((n_steps, n_envs))
+        self.states = torch.zeros((n_steps + 1, n_envs, state_size))
         # numpy views of the same memory: a row of them is cheaper to read and write than one of a tensor
         columns = (self.actions, self.rewards, self.terminated, self.truncated, self.valid)
         self._columns = [column.numpy() for column in columns]
         self._observations = self.observations.numpy()
         self._final_at: list[tuple[int, int]] = []
         self._final_obs: list[Tensor] = []
+        self._final_states: list[Tensor] = []
 
     def begin(self) -> None:
         """Starts the next rollout where the last one stopped."""
         self.observations[0] = self.observations[-1]
+        self.states[0] = self.states[-1]
         self._final_at.clear()
         self._final_obs.clear()
+        self._final_states.clear()
 
     def add(
         self,
@@ -76,10 +86,28 @@ class Rollout:
         observations: npt.NDArray[Any] = self._observations[t]
         return observations
 
-    def add_final(self, t: int, env: int, final_obs: npt.NDArray[np.generic]) -> None:
-        """Keeps the observation [*shape] in which an environment's episode ended at step t."""
+    def note(self, t: int, noted: "Noted", restart: npt.NDArray[np.bool_]) -> None:
+        """Writes what the agent noted when it acted at step t.
+
+        Args:
+            t: the step.
+            noted: log-probabilities, values, and the memory's states after the step.
+            restart: environments whose memory begins anew at step t + 1, [N].
+        """
+        self.logprobs[t] = noted.logprobs
+        self.values[t] = noted.values
+        if noted.states is not None:
+            self.states[t + 1] = noted.states
+            self.states[t + 1, torch.from_numpy(restart)] = 0.0
+
+    def add_final(
+        self, t: int, env: int, final_obs: npt.NDArray[np.generic], noted: "Noted | None" = None
+    ) -> None:
+        """Keeps the observation [*shape] in which an episode ended at step t, and the memory's state."""
         self._final_at.append((t, env))
         self._final_obs.append(torch.as_tensor(final_obs).to(self.observations.dtype, copy=True))
+        if noted is not None and noted.states is not None:
+            self._final_states.append(noted.states[env].clone())
 
     @property
     def dones(self) -> Tensor:
@@ -103,6 +131,21 @@ class Rollout:
         return torch.stack(self._final_obs) if self._final_obs else self.observations[:0, 0]
 
     @property
+    def final_states(self) -> Tensor:
+        """The memory's states there, [K, S]."""
+        return torch.stack(self._final_states) if self._final_states else self.states[:0, 0]
+
+    @property
+    def starts(self) -> Tensor:
+        """1 where the memory begins anew at step t, behind an episode's end or a filler row, float [T, N].
+
+        At the first step, the state itself is zero then.
+        """
+        starts = torch.zeros((self.n_steps, self.n_envs))
+        starts[1:] = (self.dones | ~self.valid)[:-1].float()
+        return starts
+
+    @property
     def next_observations(self) -> Tensor:
         """s_{t+1}, the true final one where an episode ended, a copy [T, N, *shape]."""
         next_observations = self.observations[1:].clone()
@@ -110,8 +153,22 @@ class Rollout:
         return next_observations
 
 
+class Noted(NamedTuple):
+    """What an agent notes when it acts, where that is cheaper than computing it again.
+
+    Attributes:
+        logprobs: log π(a | s), [N].
+        values: V(s), [N].
+        states: of the memory after the step, [N, S]; None without one.
+    """
+
+    logprobs: Tensor
+    values: Tensor
+    states: Tensor | None
+
+
 class Batch(NamedTuple):
-    """A rollout flattened for the update, every axis [T*N, ...]."""
+    """A rollout flattened for the update, every axis [T*N, ...]; the last two only with a memory."""
 
     observations: Tensor
     actions: Tensor
@@ -119,6 +176,13 @@ class Batch(NamedTuple):
     advantages: Tensor
     returns: Tensor
     values: Tensor
+    states: Tensor | None = None
+    starts: Tensor | None = None
+
+    @property
+    def columns(self) -> list[Tensor]:
+        """Those that there are."""
+        return [column for column in self if column is not None]
 
 
 def minibatches(rows: Tensor, size: int, generator: Generator) -> Iterator[tuple[Tensor, Tensor]]:
@@ -141,3 +205,36 @@ def minibatches(rows: Tensor, size: int, generator: Generator) -> Iterator[tuple
     weights = torch.ones(len(rows) + padding)
     weights[len(rows) :] = 0.0
     yield from zip(indices, weights.view(-1, size), strict=True)
+
+
+def sequence_minibatches(
+    valid: Tensor, length: int, size: int, generator: Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """One epoch's minibatches of whole sequences, for a memory: each environment's steps cut into pieces.
+
+    Steps behind the rollout's end, and rows that are no transitions, have weight 0.
+
+    Args:
+        valid: whether a row is a transition, bool [T, N].
+        length: steps of a sequence L.
+        size: rows in a minibatch, about: there are max(1, size // L) sequences in one.
+        generator: draws the permutation.
+
+    Yields:
+        Row indices, int64 [K*L], sequence by sequence, and weights, float32 [K*L].
+    """
+    n_steps, n_envs = valid.shape
+    firsts = torch.arange(0, n_steps, length)
+    steps = firsts.view(-1, 1, 1) + torch.arange(length)  # [T / L, 1, L]
+    envs = torch.arange(n_envs).view(1, -1, 1)
+    inside = (steps < n_steps).expand(-1, n_envs, -1)
+    rows = (steps.clamp(max=n_steps - 1) * n_envs + envs).reshape(-1, length)  # [chunks, L]
+    weights = (inside.reshape(-1, length) & valid.flatten()[rows]).float()
+    used = weights.any(1).nonzero().squeeze(1)
+    order = used[torch.randperm(len(used), generator=generator)]
+    count = max(1, size // length)
+    padding = -len(order) % count
+    order = torch.cat([order, order.new_zeros(padding)])
+    rows, weights = rows[order], weights[order]
+    weights[len(weights) - padding :] = 0.0
+    yield from zip(rows.view(-1, count * length), weights.view(-1, count * length), strict=True)

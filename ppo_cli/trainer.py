@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from ppo_cli.agent import PPOAgent, UpdateMetrics
+from ppo_cli.distributions import is_squashed
 from ppo_cli.envs.spaces import action_adapter, stored_observation
 from ppo_cli.envs.vector import StepResult, Vector
 from ppo_cli.metrics import EpisodeStatistics, RunLog
@@ -68,6 +69,7 @@ class Collector:
             self.observation_normalizer.update(observations)
         # the last row, because every rollout begins by taking over the last row of the one before
         self.rollout.observations[-1] = torch.as_tensor(self.observe(observations))
+        self.rollout.states[-1] = 0.0
 
     def collect(self, agent: PPOAgent) -> None:
         """Fills the rollout with the next T steps of each environment."""
@@ -75,12 +77,14 @@ class Collector:
         rollout.begin()
         everywhere = np.ones(rollout.n_envs, np.bool_)
         for t, noise in enumerate(agent.exploration_noise(rollout.n_steps, rollout.n_envs)):
-            actions = agent.act(rollout.acting_on(t), noise)
+            states = rollout.states[t] if agent.model.memory is not None else None
+            actions, noted = agent.act(rollout.acting_on(t), noise, states)
             next_obs, rewards, terminated, truncated, info = self._step(self.to_env(actions))
             dones = terminated | truncated
             valid = new = everywhere
+            fresh = dones
             if "filler" in info:  # next-step autoreset: an end's next row is its final observation and filler
-                valid, new = ~info["filler"], ~dones
+                valid, new, fresh = ~info["filler"], ~dones, info["filler"]
             self.episodes.step(rewards, dones, valid, info)
             if self.reward_normalizer is not None:
                 rewards = self.reward_normalizer(rewards, dones, valid)
@@ -88,7 +92,9 @@ class Collector:
                 self.observation_normalizer.update(next_obs[new])
             if "final_obs" in info:
                 for env in np.flatnonzero(dones).tolist():
-                    rollout.add_final(t, env, self.observe(info["final_obs"][env]))
+                    rollout.add_final(t, env, self.observe(info["final_obs"][env]), noted)
+            if noted is not None:
+                rollout.note(t, noted, fresh)
             rollout.add(t, actions, rewards, terminated, truncated, self.observe(next_obs), valid)
 
     def _step(self, actions: npt.NDArray[Any]) -> StepResult:
@@ -101,6 +107,7 @@ class Collector:
         """Environments, running episodes, statistics and observations, as a checkpoint stores them."""
         state: dict[str, Any] = {
             "observations": self.rollout.observations[-1],
+            "memory": self.rollout.states[-1],
             "episodes": self.episodes.state_dict(),
             "environments": None if self.envs.kind == "restart" else self.envs.snapshot(),
         }
@@ -126,6 +133,7 @@ class Collector:
         else:
             self.envs.restore(state["environments"])
         self.rollout.observations[-1] = state["observations"]
+        self.rollout.states[-1] = state["memory"]
         self.episodes.load_state_dict(state["episodes"])
         if self.observation_normalizer is not None:
             self.observation_normalizer.statistics.load_state_dict(state["observation_statistics"])
@@ -146,13 +154,19 @@ def make_collector(
     shape, dtype = stored_observation(envs.single_observation_space, observation_normalizer is not None)
     distribution = agent.distribution
     rollout = Rollout(
-        n_steps, envs.num_envs, shape, dtype, distribution.action_shape, distribution.action_dtype
+        n_steps,
+        envs.num_envs,
+        shape,
+        dtype,
+        distribution.action_shape,
+        distribution.action_dtype,
+        agent.model.state_size,
     )
     return Collector(
         envs,
         rollout,
         EpisodeStatistics(envs.num_envs),
-        action_adapter(envs.single_action_space),
+        action_adapter(envs.single_action_space, is_squashed(distribution)),
         observation_normalizer,
         reward_normalizer,
         np.zeros(1, np.int64) if pulse is None else pulse,

@@ -19,11 +19,14 @@ from ppo_cli.agent import Hyperparameters, PPOAgent, Schedules, flatten_paramete
 from ppo_cli.checkpoint import CheckpointError, load_checkpoint
 from ppo_cli.config import Config, ConfigError, EnvConfig, from_stored
 from ppo_cli.distributions import make_distribution
-from ppo_cli.envs.make import EnvError, make_env, resolve_env_id
+from ppo_cli.encoders import EncoderChoice
+from ppo_cli.envs.make import EnvError, EnvFn, env_fn, resolve_env_id
+from ppo_cli.envs.packed import has_info_mask
 from ppo_cli.envs.pool import import_envpool
 from ppo_cli.envs.spaces import stored_observation
 from ppo_cli.envs.vector import Stream, spawn_seeds
 from ppo_cli.normalize import ObservationNormalizer, RewardNormalizer
+from ppo_cli.packing import PackedObservations, image_layout
 from ppo_cli.policy import Policy
 from ppo_cli.schedules import Schedule
 
@@ -46,6 +49,9 @@ def check_environment(config: Config) -> tuple[Config, str | None]:
     try:
         env_id = resolve_env_id(typed)
         env = _try_environment(env_id, config.env)
+        masked = has_info_mask(env) if config.env.action_mask == "auto" else bool(config.env.action_mask)
+        if masked:
+            env = _try_environment(env_id, replace(config.env, action_mask=True))
         if config.vectorization == "envpool":
             import_envpool(env_id, config.env.kwargs)
     except EnvError as error:
@@ -56,12 +62,20 @@ def check_environment(config: Config) -> tuple[Config, str | None]:
         raise ConfigError(f"env={env_id}: {' '.join(str(error).split())}") from error
     finally:
         env.close()
-    config = replace(config, env=replace(config.env, id=env_id))
+    config = replace(config, env=replace(config.env, id=env_id, action_mask=masked))
     if env_id == typed:
         return config, None
     if not re.search(r"-v\d+$", typed):
         return config, f"{typed} names no version; running the newest, {env_id}, without its preset"
     return config, f"{typed} is retired in Gymnasium; running its successor {env_id}"
+
+
+def env_maker(config: EnvConfig, training: bool = False) -> EnvFn:
+    """The constructor of the environment, in training or in evaluation."""
+    masked = (
+        config.action_mask is True
+    )  # auto has become true or false, but in runs from before there were masks
+    return env_fn(config.id, config.kwargs, config.wrappers, masked, training=training)
 
 
 def _try_environment(env_id: str, config: EnvConfig) -> Env[Any, Any]:
@@ -70,10 +84,11 @@ def _try_environment(env_id: str, config: EnvConfig) -> Env[Any, Any]:
     Raises:
         EnvError: it can't be made, or its wrappers do not go together.
     """
-    env = make_env(env_id, config.kwargs, config.wrappers, training=True)
+    config = replace(config, id=env_id)
+    env = env_maker(config, training=True)()
     if not config.wrappers:
         return env
-    evaluated = make_env(env_id, config.kwargs, config.wrappers)
+    evaluated = env_maker(config)()
     try:
         observation = env.reset(seed=0)[0]
         inside = env.observation_space.contains(observation)
@@ -96,11 +111,17 @@ def build_model(config: Config, env: Env[Any, Any]) -> ActorCritic:
         env.observation_space,
         env.action_space,
         use_sde=config.use_sde,
+        squash_actions=config.squash_actions,
+        encoders=EncoderChoice(config.network.image_encoder, config.network.encoders),
         hidden_sizes=config.network.hidden_sizes,
         activation=config.network.activation,
+        layer_norm=config.network.layer_norm,
         shared=config.network.shared,
         ortho_init=config.network.ortho_init,
+        log_std=config.network.log_std,
         log_std_init=config.network.log_std_init,
+        memory=config.network.memory,
+        memory_size=config.network.memory_size,
     )
 
 
@@ -109,7 +130,7 @@ def build_agent(config: Config, env: Env[Any, Any]) -> PPOAgent:
     torch.manual_seed(spawn_seeds(config.seed, "model", 1)[0])
     return PPOAgent(
         build_model(config, env),
-        make_distribution(env.action_space),
+        make_distribution(env.action_space, config.squash_actions),
         Hyperparameters(
             gamma=config.gamma,
             gae_lambda=config.gae_lambda,
@@ -120,6 +141,7 @@ def build_agent(config: Config, env: Env[Any, Any]) -> PPOAgent:
             max_grad_norm=config.max_grad_norm,
             target_kl=config.target_kl,
             sde_sample_freq=config.sde_sample_freq,
+            sequence_length=min(config.network.sequence_length, config.n_steps),
         ),
         Schedules(
             learning_rate=Schedule(config.learning_rate, *_curve(config, "learning_rate")),
@@ -183,13 +205,21 @@ def compile_cache() -> Path:
 def build_normalizers(
     config: Config, observation_space: spaces.Space[Any]
 ) -> tuple[ObservationNormalizer | None, RewardNormalizer | None]:
-    """The normalisers that the config asks for; observations that are no Box have none."""
+    """The normalisers that the config asks for; images and observations without numbers have none."""
     observations = rewards = None
-    if config.normalize.observations and isinstance(observation_space, spaces.Box):
-        observations = ObservationNormalizer(observation_space.shape, config.normalize.clip)
+    if config.normalize.observations:
+        observations = _observation_normalizer(observation_space, config.normalize.clip)
     if config.normalize.rewards:
         rewards = RewardNormalizer(config.n_envs, config.gamma, config.normalize.clip)
     return observations, rewards
+
+
+def _observation_normalizer(space: spaces.Space[Any], clip: float) -> ObservationNormalizer | None:
+    if isinstance(space, PackedObservations):
+        return ObservationNormalizer((space.floats,), clip, packed=True) if space.floats else None
+    if isinstance(space, spaces.Box) and image_layout(space) is None:
+        return ObservationNormalizer(space.shape, clip)
+    return None
 
 
 def load_policy(checkpoint: Path) -> tuple[Policy, Config]:
@@ -217,17 +247,17 @@ def restore_policy(
         ) from error
     trained_on = config.env.kwargs
     config = replace(config, env=replace(config.env, kwargs={**trained_on, **(env_kwargs or {})}))
-    env = make_env(config.env.id, config.env.kwargs, config.env.wrappers)
+    env = env_maker(config.env)()
     try:
         if env_kwargs:
-            _check_kinds(make_env(config.env.id, trained_on, config.env.wrappers), env)
+            _check_kinds(env_maker(replace(config.env, kwargs=trained_on))(), env)
         model = build_model(config, env).to(device)
         model.load_state_dict(weights)
         flatten_parameters(model)  # the memory layout of training: the same kernels, the same bits
         normalizer, _ = build_normalizers(config, env.observation_space)
         if normalizer is not None:
             normalizer.statistics.load_state_dict(payload["observation_statistics"])
-        return Policy(model, make_distribution(env.action_space), normalizer), config
+        return Policy(model, make_distribution(env.action_space, config.squash_actions), normalizer), config
     except (KeyError, TypeError, RuntimeError, ValueError) as error:
         has = f"observations {env.observation_space} and actions {env.action_space}"
         line = (

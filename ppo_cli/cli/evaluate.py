@@ -10,6 +10,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from traceback import extract_tb
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -26,7 +27,7 @@ from yaml import YAMLError
 from ppo_cli.cli.endings import RunError
 from ppo_cli.cli.run_dir import folder_name
 from ppo_cli.config import ConfigError, EnvConfig
-from ppo_cli.envs.make import EnvError, env_fn, make_env
+from ppo_cli.envs.make import EnvError
 
 if TYPE_CHECKING:
     from ppo_cli.evaluation import Evaluation
@@ -212,7 +213,7 @@ def _evaluate_run(checkpoint: Path, options: argparse.Namespace) -> Summary:
     import torch
 
     from ppo_cli.checkpoint import CheckpointError, load_checkpoint
-    from ppo_cli.cli.build import restore_policy
+    from ppo_cli.cli.build import env_maker, restore_policy
     from ppo_cli.evaluation import evaluate
 
     try:
@@ -231,7 +232,7 @@ def _evaluate_run(checkpoint: Path, options: argparse.Namespace) -> Summary:
     if options.video is not None:
         _check_pictures(config.env)
     actions: list[Any] = []
-    make = env_fn(config.env.id, config.env.kwargs, config.env.wrappers)
+    make = env_maker(config.env)
     try:
         evaluation = evaluate(
             policy, make, episodes, seed, deterministic, own.max_steps, first_actions=actions
@@ -281,7 +282,9 @@ def _has_scipy() -> bool:
 
 def _check_pictures(config: EnvConfig) -> None:
     """Raises EnvError where the environment can't be filmed; before it is evaluated, not after."""
-    plain = make_env(config.id, config.kwargs, config.wrappers)
+    from ppo_cli.cli.build import env_maker  # late: it brings PyTorch
+
+    plain = env_maker(config)()
     plain.close()
     modes = [str(mode) for mode in plain.metadata.get("render_modes") or ()]
     if "rgb_array" not in modes:
@@ -301,7 +304,9 @@ def _check_pictures(config: EnvConfig) -> None:
 
 
 def _with_pictures(config: EnvConfig) -> "gym.Env[Any, Any]":
-    return make_env(config.id, {**config.kwargs, "render_mode": "rgb_array"}, config.wrappers)
+    from ppo_cli.cli.build import env_maker  # late: it brings PyTorch
+
+    return env_maker(replace(config, kwargs={**config.kwargs, "render_mode": "rgb_array"}))()
 
 
 def _film(

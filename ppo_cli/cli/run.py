@@ -12,14 +12,20 @@ import torch
 
 from ppo_cli.agent import PPOAgent
 from ppo_cli.checkpoint import CheckpointError
-from ppo_cli.cli.build import build_agent, build_normalizers, check_environment, checkpoint_interval
+from ppo_cli.cli.build import (
+    build_agent,
+    build_normalizers,
+    check_environment,
+    checkpoint_interval,
+    env_maker,
+)
 from ppo_cli.cli.endings import Interrupted, RunError, StopSignal
 from ppo_cli.cli.keeper import CheckpointKeeper, global_generators, set_global_generators
 from ppo_cli.cli.run_dir import lock_run
 from ppo_cli.config import Config, save_yaml, to_dict
 from ppo_cli.envs.backends import make_vector
 from ppo_cli.envs.group import EnvFaultError, OnError
-from ppo_cli.envs.make import EnvFn, env_fn
+from ppo_cli.envs.make import EnvFn
 from ppo_cli.envs.snapshot import Kind, SnapshotError, find_kind
 from ppo_cli.evaluation import Evaluation, evaluate
 from ppo_cli.metrics import RunLog
@@ -65,8 +71,7 @@ def _run(config: Config, folder: Path, saved: Mapping[str, Any] | None) -> float
         config, notice = check_environment(config)
         save_yaml(config, folder / "config.yaml")
         torch.set_num_threads(1 if config.threads == "auto" else int(config.threads))
-        what = (config.env.id, config.env.kwargs, config.env.wrappers)
-        make, make_evaluated = env_fn(*what, training=True), env_fn(*what)
+        make, make_evaluated = env_maker(config.env, training=True), env_maker(config.env)
         _seed_global_generators(config.seed)  # for environments that draw from them, here and in workers
         watchdog.pulse[0] += 1  # what follows steps environments to try them
         kind, kind_notice = _snapshot_kind(config, make, saved)

@@ -3,12 +3,15 @@
 import os
 import time
 
+import numpy as np
+
 from ppo_cli.envs.group import OnError
 from ppo_cli.envs.make import EnvFn
 from ppo_cli.envs.pool import EnvPoolVector
 from ppo_cli.envs.snapshot import Kind
-from ppo_cli.envs.vector import SyncVector, Vector
+from ppo_cli.envs.vector import Array, SyncVector, Vector
 from ppo_cli.envs.workers import AsyncVector
+from ppo_cli.packing import random_action
 
 TRIAL_SECONDS = 0.2  # of stepping each backend before `auto` chooses
 
@@ -62,13 +65,20 @@ def make_vector(
 
 def _trial(envs: Vector) -> float:
     """Environment steps a second with random actions."""
-    envs.reset(seed=0)
-    envs.action_space.seed(0)
-    actions = [envs.action_space.sample() for _ in range(16)]
-    envs.step(actions[0])
-    steps, started = 0, time.perf_counter()
-    while (elapsed := time.perf_counter() - started) < TRIAL_SECONDS:
-        envs.step(actions[steps % len(actions)])
+    obs, _ = envs.reset(seed=0)
+    envs.single_action_space.seed(0)
+
+    def draw() -> Array:
+        spaces = (envs.single_action_space, envs.single_observation_space)
+        return np.stack([random_action(*spaces, row) for row in obs])
+
+    obs = envs.step(draw())[0]
+    stepping, steps = 0.0, 0
+    while stepping < TRIAL_SECONDS:
+        actions = draw()
+        started = time.perf_counter()
+        obs = envs.step(actions)[0]
+        stepping += time.perf_counter() - started
         steps += 1
     envs.close()
-    return steps * envs.num_envs / elapsed
+    return steps * envs.num_envs / stepping

@@ -11,6 +11,7 @@ import gymnasium as gym
 from gymnasium import error
 from gymnasium.envs.registration import parse_env_id
 
+from ppo_cli.envs.packed import pack
 from ppo_cli.envs.wrappers import wrap
 
 EnvFn = Callable[[], "gym.Env[Any, Any]"]
@@ -69,15 +70,17 @@ def make_env(
     env_id: str,
     kwargs: Mapping[str, Any] | None = None,
     wrappers: Sequence[Mapping[str, Any]] = (),
+    action_mask: bool = False,
     *,
     training: bool = False,
 ) -> "gym.Env[Any, Any]":
-    """One environment in its wrappers: no rendering unless ``kwargs`` asks for it.
+    """One environment in its wrappers: no rendering unless ``kwargs`` asks for it; nested spaces are packed.
 
     Args:
         env_id: as `resolve_env_id` gives it.
         kwargs: arguments of the environment.
         wrappers: entries as `ppo_cli.envs.wrappers` describes them, the innermost first.
+        action_mask: whether the masks in ``info`` become part of the observation.
         training: whether wrappers with ``when: train`` are among them.
 
     Raises:
@@ -85,21 +88,27 @@ def make_env(
     """
     env = _make_bare(env_id, kwargs)
     try:
-        return wrap(env, wrappers, training)
+        env = wrap(env, wrappers, training)
     except ValueError as refused:
         env.close()
         raise EnvError(f"env.wrappers: {refused}") from refused
+    try:
+        return pack(env, action_mask)
+    except ValueError as unsupported:
+        env.close()
+        raise EnvError(f"env.id={env_id}: {_one_line(unsupported)}") from unsupported
 
 
 def env_fn(
     env_id: str,
     kwargs: Mapping[str, Any] | None = None,
     wrappers: Sequence[Mapping[str, Any]] = (),
+    action_mask: bool = False,
     *,
     training: bool = False,
 ) -> EnvFn:
     """`make_env` with its arguments bound."""
-    return partial(make_env, env_id, kwargs, wrappers, training=training)
+    return partial(make_env, env_id, kwargs, wrappers, action_mask, training=training)
 
 
 def _make_bare(env_id: str, kwargs: Mapping[str, Any] | None) -> "gym.Env[Any, Any]":

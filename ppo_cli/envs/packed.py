@@ -1,0 +1,126 @@
+"""Wrappers that stand last: action masks become observations, nested spaces become flat rows."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+from ppo_cli.packing import MASK, PackedActions, PackedObservations, is_nested
+
+Env = gym.Env[Any, Any]
+
+
+class MaskFromInfo(gym.Wrapper[Any, Any, Any, Any]):
+    """Puts ``info["action_mask"]`` into the observation, beside what was there."""
+
+    def __init__(self, env: Env) -> None:
+        """Extends the observation space.
+
+        Raises:
+            ValueError: the action space is neither Discrete nor MultiDiscrete.
+        """
+        super().__init__(env)
+        space = env.action_space
+        if isinstance(space, spaces.Discrete):
+            n = int(space.n)
+        elif isinstance(space, spaces.MultiDiscrete):
+            n = int(space.nvec.sum())
+        else:
+            raise ValueError(f"env.action_mask=true needs Discrete or MultiDiscrete actions, given {space}")
+        inner = env.observation_space
+        self._joins = isinstance(inner, spaces.Dict)
+        self._n = n
+        parts = dict(inner.items()) if isinstance(inner, spaces.Dict) else {"observation": inner}
+        self.observation_space = spaces.Dict({**parts, MASK: spaces.MultiBinary(n)})
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Resets, with the mask of the first action in the observation."""
+        obs, info = self.env.reset(seed=seed, options=options)
+        return self._with_mask(obs, info), info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:  # noqa: ANN401
+        """Steps, with the mask of the next action in the observation."""
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        ended = bool(terminated or truncated)
+        return self._with_mask(obs, info, ended), reward, terminated, truncated, info
+
+    def _with_mask(self, obs: Any, info: dict[str, Any], ended: bool = False) -> dict[str, Any]:  # noqa: ANN401
+        mask = info.get(MASK)
+        if mask is None and ended:  # no action follows
+            mask = np.ones(self._n, np.int8)
+        elif mask is None:
+            raise ValueError("info without an 'action_mask'; set env.action_mask=false to ignore masks")
+        if isinstance(mask, tuple):  # one mask a component, as MultiDiscrete.sample takes it
+            mask = np.concatenate([np.ravel(part) for part in mask])
+        parts = obs if self._joins else {"observation": obs}
+        return {**parts, MASK: mask}
+
+
+class Packed(gym.Wrapper[Any, Any, Any, Any]):
+    """Packs nested observations into rows of bytes, and unpacks nested actions."""
+
+    def __init__(self, env: Env) -> None:
+        """Replaces the spaces.
+
+        Raises:
+            ValueError: a space has a leaf of an unsupported kind.
+        """
+        super().__init__(env)
+        self._observations: PackedObservations | None = None
+        self._actions: PackedActions | None = None
+        if isinstance(env.observation_space, (spaces.Dict, spaces.Tuple)):
+            self.observation_space = self._observations = PackedObservations(env.observation_space)
+            self._row = np.zeros(self._observations.shape, np.uint8)
+            self._views = list(
+                zip(self._observations.leaves, self._observations.views(self._row), strict=True)
+            )
+        if isinstance(env.action_space, (spaces.Dict, spaces.Tuple)):
+            self.action_space = self._actions = PackedActions(env.action_space)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Resets; the observation packed."""
+        obs, info = self.env.reset(seed=seed, options=options)
+        return self._pack(obs), info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:  # noqa: ANN401
+        """Steps with the action unpacked; the observation packed."""
+        if self._actions is not None:
+            action = self._actions.nested(action)
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        return self._pack(obs), reward, terminated, truncated, info
+
+    def _pack(self, obs: Any) -> Any:  # noqa: ANN401
+        if self._observations is None:
+            return obs
+        for leaf, view in self._views:
+            value = leaf.of(obs)
+            if np.shape(value) != view.shape:
+                raise ValueError(
+                    f"an observation {leaf.key!r} of shape {np.shape(value)}, "
+                    f"where its space says {view.shape}"
+                )
+            view[...] = value
+        if not np.isfinite(self._row[: 4 * self._observations.floats].view(np.float32)).all():
+            raise ValueError("a NaN or an infinity in its observation")
+        return self._row.copy()
+
+
+def pack(env: Env, mask_from_info: bool) -> Env:
+    """The environment with flat spaces and, where that is asked for, its masks in the observation."""
+    if mask_from_info:
+        env = MaskFromInfo(env)
+    if is_nested(env.observation_space) or is_nested(env.action_space):
+        env = Packed(env)
+    return env
+
+
+def has_info_mask(env: Env) -> bool:
+    """Whether ``reset`` gives a mask for a discrete action space in its info."""
+    if not isinstance(env.action_space, (spaces.Discrete, spaces.MultiDiscrete)):
+        return False
+    return MASK in env.reset(seed=0)[1]

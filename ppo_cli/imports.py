@@ -1,0 +1,35 @@
+"""Classes that a user's YAML names by their import path."""
+
+import difflib
+from collections.abc import Sequence
+from importlib import import_module
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def load_class(path: str, base: type[T], names: Sequence[str], what: str) -> type[T]:
+    """The class at ``package.module.Class`` or ``package.module:Class``.
+
+    Args:
+        path: where it is.
+        base: what it must be a subclass of; nothing else is ever called.
+        names: short names that would have been taken too, for the message.
+        what: what is looked for, for the message.
+
+    Raises:
+        ValueError: there is none; one line that says why.
+    """
+    module_name, _, class_name = path.replace(":", ".").rpartition(".")
+    if not module_name:
+        close = difflib.get_close_matches(path, names, n=1, cutoff=0.6)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"no {what} {path!r}: expected {', '.join(names)} or package.module.Class{hint}")
+    try:
+        found = getattr(import_module(module_name), class_name, None)
+    except Exception as error:  # whatever a module of the user's raises
+        line = " ".join(str(error).split())
+        raise ValueError(f"importing {module_name} raised {type(error).__name__}: {line}") from error
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise ValueError(f"{path} is no subclass of {base.__module__}.{base.__name__}")
+    return found

@@ -1,0 +1,247 @@
+"""Nested spaces as one flat array: what crosses processes, lies in a rollout and enters the network.
+
+A Dict or Tuple observation is packed into a row of bytes, each leaf at an aligned place, so that every part
+between the environment and the network handles one array whatever the space is. A Dict or Tuple action is a
+row of numbers.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from gymnasium import spaces
+
+Array = npt.NDArray[Any]
+
+MASK = "action_mask"  # the key of an observation that says which actions are legal
+_SIMPLE = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A simple space inside a nested one.
+
+    Attributes:
+        path: keys and indices that lead to it.
+        space: Box, Discrete, MultiDiscrete or MultiBinary.
+        dtype: as it is packed: float32, int64 or uint8.
+        start: first byte of its place in a row.
+    """
+
+    path: tuple[str | int, ...]
+    space: spaces.Space[Any]
+    dtype: str
+    start: int = 0
+
+    @property
+    def key(self) -> str:
+        """The path with dots."""
+        return ".".join(map(str, self.path))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one value."""
+        return tuple(self.space.shape or ())
+
+    @property
+    def stop(self) -> int:
+        """The byte behind its place."""
+        return self.start + int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
+
+    @property
+    def is_mask(self) -> bool:
+        """Whether it says which actions are legal."""
+        return self.path[0] == MASK
+
+    def of(self, nested: Any) -> Any:  # noqa: ANN401
+        """Its value in a nested observation."""
+        for step in self.path:
+            nested = nested[step]
+        return nested
+
+
+class PackedObservations(spaces.Box):
+    """Rows of bytes, uint8 [size]: the leaves of a Dict or Tuple space, floats first.
+
+    Attributes:
+        original: the nested space.
+        leaves: in the order in which they are packed.
+        floats: number of float32 values at the beginning, those that normalisation scales.
+    """
+
+    def __init__(self, original: "spaces.Dict | spaces.Tuple[Any]") -> None:
+        """Lays out the leaves.
+
+        Raises:
+            ValueError: there is a leaf of a kind that can't be an observation.
+        """
+        self.original = original
+        order = ("float32", "int64", "uint8")
+        found = sorted(
+            (_leaf(path, space) for path, space in walk(original)), key=lambda leaf: order.index(leaf.dtype)
+        )
+        placed: list[Leaf] = []
+        for leaf in found:
+            end = placed[-1].stop if placed else 0
+            start = end if leaf.dtype == "float32" else -(-end // 8) * 8
+            placed.append(Leaf(leaf.path, leaf.space, leaf.dtype, start))
+        self.leaves = tuple(placed)
+        self.floats = sum(leaf.stop - leaf.start for leaf in placed if leaf.dtype == "float32") // 4
+        size = -(-placed[-1].stop // 8) * 8 if placed else 0
+        super().__init__(0, 255, (size,), np.uint8)
+
+    def views(self, rows: Array) -> list[Array]:
+        """The leaves of rows [..., size] as arrays [..., *shape] on the same memory."""
+        return [
+            rows[..., leaf.start : leaf.stop].view(leaf.dtype).reshape((*rows.shape[:-1], *leaf.shape))
+            for leaf in self.leaves
+        ]
+
+
+class PackedActions(spaces.Box):
+    """Rows of numbers, float64 [size]: the leaves of a Dict or Tuple action space side by side.
+
+    Attributes:
+        original: the nested space.
+        parts: its leaves.
+    """
+
+    def __init__(self, original: "spaces.Dict | spaces.Tuple[Any]") -> None:
+        """Lays out the leaves.
+
+        Raises:
+            ValueError: there is a leaf of a kind that can't be an action.
+        """
+        self.original = original
+        self.parts = tuple(space for _, space in walk(original))
+        for part in self.parts:
+            _check(part, "action")
+        self.sizes = [int(np.prod(part.shape or ())) for part in self.parts]
+        super().__init__(-np.inf, np.inf, (sum(self.sizes),), np.float64)
+
+    def nested(self, row: Array) -> Any:  # noqa: ANN401
+        """One row [size] as the action that the original space holds."""
+        values: Iterator[Array] = iter(np.split(row, np.cumsum(self.sizes)[:-1]))
+
+        def build(space: spaces.Space[Any]) -> Any:  # noqa: ANN401
+            if isinstance(space, spaces.Dict):
+                return {key: build(part) for key, part in space.items()}
+            if isinstance(space, spaces.Tuple):
+                return tuple(build(part) for part in space)
+            value = next(values)
+            if isinstance(space, spaces.Discrete):
+                return np.int64(value[0])
+            return value.reshape(space.shape or ()).astype(space.dtype)
+
+        return build(self.original)
+
+    def sample(self, mask: Any = None, probability: Any = None) -> Array:  # noqa: ANN401
+        """A random action, as a row."""
+        drawn = [np.ravel(part.sample()).astype(np.float64) for part in self.parts]
+        return np.concatenate(drawn)
+
+    def seed(self, seed: Any = None) -> Any:  # noqa: ANN401
+        """Seeds the original space, from whose parts `sample` draws."""
+        return self.original.seed(seed)
+
+
+def walk(
+    space: spaces.Space[Any], path: tuple[str | int, ...] = ()
+) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    """Path and space of every leaf of a nested space, in its own order."""
+    if isinstance(space, spaces.Dict):
+        for key, part in space.items():
+            yield from walk(part, (*path, key))
+    elif isinstance(space, spaces.Tuple):
+        for index, part in enumerate(space):
+            yield from walk(part, (*path, index))
+    else:
+        yield path, space
+
+
+def is_nested(space: spaces.Space[Any]) -> bool:
+    """Whether a space has to be packed."""
+    return isinstance(space, (spaces.Dict, spaces.Tuple))
+
+
+def image_layout(space: spaces.Space[Any]) -> tuple[int, ...] | None:
+    """The order of axes that makes an image of ``space`` [..., H, W]; None where it is no image.
+
+    Images are Box spaces of bytes from 0 to 255 with three axes (one of them channels, first or last), two,
+    or four (a stack of images with channels), or of floats with three axes of which two are 8 or longer.
+    """
+    if not isinstance(space, spaces.Box):
+        return None
+    shape = space.shape
+    is_bytes = space.dtype == np.uint8 and bool((space.high == 255).all() and (space.low == 0).all())
+    if len(shape) == 2 and is_bytes and min(shape) >= 36:
+        return (0, 1)
+    if len(shape) == 3 and (is_bytes or (np.issubdtype(space.dtype, np.floating) and sorted(shape)[1] >= 8)):
+        return (2, 0, 1) if shape[2] < shape[0] else (0, 1, 2)
+    if len(shape) == 4 and is_bytes:  # a stack of images: stack and channels become one axis
+        return (0, 3, 1, 2) if shape[3] < shape[1] else (0, 1, 2, 3)
+    return None
+
+
+def unsupported(space: spaces.Space[Any], role: str, allowed: Sequence[str], key: str = "") -> ValueError:
+    """The error for a space that can't be an observation or an action."""
+    shown = " ".join(str(space).split())
+    where = f" at {key!r}" if key else ""
+    *most, last = allowed
+    advice = "; a wrapper in env.wrappers can drop or change it" if role == "observation" else ""
+    return ValueError(
+        f"unsupported {role} space {shown}{where}: expected {', '.join(most)} or {last}{advice}"
+    )
+
+
+def _check(space: spaces.Space[Any], role: str, key: str = "") -> None:
+    if not isinstance(space, _SIMPLE):
+        raise unsupported(space, role, ["Box", "Discrete", "MultiDiscrete", "MultiBinary"], key)
+
+
+def _leaf(path: tuple[str | int, ...], space: spaces.Space[Any]) -> Leaf:
+    _check(space, "observation", ".".join(map(str, path)))
+    if path[0] == MASK or isinstance(space, spaces.MultiBinary):
+        return Leaf(path, space, "uint8")
+    if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
+        return Leaf(path, space, "int64")
+    return Leaf(path, space, "uint8" if space.dtype == np.uint8 else "float32")
+
+
+def random_action(space: spaces.Space[Any], observations: spaces.Space[Any], obs: Any) -> Any:  # noqa: ANN401
+    """A random action of a single environment, a legal one where its observation has a mask.
+
+    Args:
+        space: of the actions.
+        observations: the space of ``obs``.
+        obs: what the action answers to.
+    """
+    masks = (
+        [
+            values
+            for leaf, values in zip(observations.leaves, observations.views(obs), strict=True)
+            if leaf.is_mask
+        ]
+        if isinstance(observations, PackedObservations)
+        else []
+    )
+    mask = np.concatenate([np.ravel(part) for part in masks]).astype(np.int8) if masks else None
+    if mask is None or not mask.any():
+        return space.sample()
+    if isinstance(space, spaces.Discrete):
+        return space.sample(mask)
+    if isinstance(space, spaces.MultiDiscrete):
+        return space.sample(tuple(np.split(mask, np.cumsum(space.nvec)[:-1])))
+    return space.sample()
+
+
+def nested_value(tree: Mapping[str, Any], path: Sequence[str | int]) -> Any:  # noqa: ANN401
+    """What a tree of mappings holds at a path, or None."""
+    node: Any = tree
+    for step in path:
+        if not isinstance(node, Mapping) or str(step) not in node:
+            return None
+        node = node[str(step)]
+    return node
