@@ -23,6 +23,7 @@ TASKS = {
     "LunarLander": ("env=LunarLander-v3",),
     "gSDE": ("env=Pendulum-v1", "sde_sample_freq=5"),
     "seed-kind": ("env.id=broken_envs:OwnGenerator-v0",),
+    "MiniGrid": ("env=MiniGrid-DoorKey-5x5-v0",),
     "restart-kind": ("env.id=broken_envs:Drifting-v0", "checkpoint.every=2"),
     "BipedalWalker": ("env=BipedalWalker-v3", "preset=none", "checkpoint.every=2"),
     "MuJoCo": ("env=HalfCheetah-v5",),
