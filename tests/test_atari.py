@@ -142,6 +142,14 @@ def test_the_log_shows_whole_games_with_their_own_scores():
     assert episodes.ended_lengths == [2, 1, 4]  # the learner's steps, over lives
 
 
+def test_a_preset_that_does_not_fit_is_refused_in_a_line(ppo_train, tmp_path):
+    refused = ppo_train("env=ALE/Breakout-v5", "env.kwargs.obs_type=ram")
+    assert refused.status == 2
+    assert "ppo-train: env.wrappers: the wrapped environment can't be reset: RuntimeError" in refused.err
+    assert refused.err.count("\n") == 1  # and no banner of ALE's
+    assert not (tmp_path / "outputs").exists()
+
+
 @pytest.mark.parametrize("ram_only", [True, False])
 def test_ale_comes_back_by_seeds(ram_only):
     plain = ("ALE/Pong-v5", {"obs_type": "ram"}, [])  # with sticky actions, which draw from ALE's generator

@@ -28,7 +28,7 @@ TASKS = {
     "BipedalWalker": ("env=BipedalWalker-v3", "preset=none", "checkpoint.every=2"),
     "MuJoCo": ("env=HalfCheetah-v5",),
     "ALE-RAM": ("env.id=ALE/Pong-v5", "+env.kwargs.obs_type=ram"),
-    "ALE": ("env=ALE/Breakout-v5", "network.hidden_sizes=[8]", "normalize.observations=false"),
+    "ALE": ("env=ALE/Breakout-v5", "network.image_encoder=flatten", "normalize.observations=false"),
 }
 NEEDS = {"MuJoCo": "mujoco", "ALE-RAM": "ale_py", "ALE": "ale_py", "MiniGrid": "minigrid"}
 
