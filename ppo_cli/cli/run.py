@@ -157,11 +157,16 @@ def _train(
 def _snapshot_kind(config: Config, make: EnvFn, saved: Mapping[str, Any] | None) -> tuple[Kind, str | None]:
     """How the environments are brought back, and a line on it; a run that goes on keeps what it had."""
     if saved is not None:
+        if saved["snapshot_kind"] == "own":
+            raise CheckpointError(
+                "an older ppo-cli saved the environments as clones, which this one can't bring back; "
+                "ppo-eval still takes the checkpoint, training has to start anew"
+            )
         return saved["snapshot_kind"], None
     kind: Kind = "restart" if config.vectorization == "envpool" else find_kind(make)
     if kind != "restart":
-        how = "its own clone of its state" if kind == "own" else "its generator"
-        return kind, f"snapshots: an episode's start by {how}, and the actions since"
+        start = "an episode's start by its generator" if kind == "replay" else "a seeded start"
+        return kind, f"snapshots: {start}, and the actions since"
     return kind, (
         f"snapshots: none of {config.env.id} (vectorization={config.vectorization}), which starts anew at "
         f"every checkpoint: each {checkpoint_interval(config)} iterations"
