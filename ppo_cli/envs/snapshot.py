@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ppo_cli.envs.make import EnvFn
+from ppo_cli.envs.packed import sample_action
 
 Array = npt.NDArray[Any]
 Env = gym.Env[Any, Any]
@@ -128,9 +129,8 @@ def _comes_back(first: Env, make: EnvFn, kind: Kind, seed: int) -> bool:
     start, actions = _wander(first, kind, start, actions, LEAD_STEPS)
     second = make()
     try:
-        space = first.action_space
-        replay(second, start, np.asarray(actions, space.dtype))
-        return all(_same_step(first, second, space.sample()) for _ in range(COMPARED_STEPS))
+        replay(second, start, np.asarray(actions, first.action_space.dtype))
+        return all(_same_step(first, second, sample_action(first)) for _ in range(COMPARED_STEPS))
     finally:
         second.close()
 
@@ -140,7 +140,7 @@ def _wander(
 ) -> tuple[dict[str, Any], list[Any]]:
     """Steps at random; the last start and the actions since."""
     for _ in range(steps):
-        actions.append(env.action_space.sample())
+        actions.append(sample_action(env))
         if any(env.step(actions[-1])[2:4]):
             fresh = next_start(kind, env, start, len(actions)) if is_over(env) else None
             if fresh is not None:
