@@ -15,8 +15,8 @@ from typing import Any
 import gymnasium as gym
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
+from stable_baselines3.common.env_util import make_atari_env, make_vec_env
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack, VecNormalize
 
 ACTIVATIONS = {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU, "gelu": torch.nn.GELU}
 
@@ -38,6 +38,8 @@ def make_envs(config: dict[str, Any], rendering: bool) -> VecEnv:
     """The peer's own vector environment, without rendering unless it is asked for."""
     env_id, kwargs = config["env"]["id"], config["env"]["kwargs"]
     envs: VecEnv
+    if is_atari(config):
+        return VecFrameStack(make_atari_env(env_id, config["n_envs"], env_kwargs=kwargs), 4)
     if rendering:
         envs = make_vec_env(env_id, n_envs=config["n_envs"], env_kwargs=kwargs)
     else:
@@ -48,6 +50,11 @@ def make_envs(config: dict[str, Any], rendering: bool) -> VecEnv:
             envs, norm_obs=normalize["observations"], norm_reward=normalize["rewards"], gamma=config["gamma"]
         )
     return envs
+
+
+def is_atari(config: dict[str, Any]) -> bool:
+    """Whether the config has the published wrappers of Atari, which the peer has of its own."""
+    return any(entry["name"] == "AtariPreprocessing" for entry in config["env"]["wrappers"])
 
 
 def annealed(config: dict[str, Any], knob: str) -> Any:
@@ -63,6 +70,11 @@ def main() -> None:
     torch.set_num_threads(1)
     network = config["network"]
     policy_kwargs: dict[str, Any] = {"net_arch": network["hidden_sizes"]}
+    if is_atari(config):
+        import ale_py
+
+        gym.register_envs(ale_py)
+        config["env"]["kwargs"].pop("obs_type", None)  # its wrappers make the grey themselves
     settings: dict[str, Any] = {
         knob: config[knob]
         for knob in ("n_steps", "batch_size", "n_epochs", "gamma", "gae_lambda", "ent_coef", "vf_coef",
@@ -80,7 +92,7 @@ def main() -> None:
             "log_std_init": network["log_std_init"],
         }
     model = PPO(
-        "MlpPolicy",
+        "CnnPolicy" if is_atari(config) else "MlpPolicy",
         make_envs(config, peer == "sb3-rendering"),
         learning_rate=annealed(config, "learning_rate"),
         clip_range=annealed(config, "clip_ratio"),

@@ -201,6 +201,13 @@ def report(figures: dict[str, Any]) -> None:
         print(f"  that is {steady / rate:.2f} of the same actions through a bare {name}: {rate:,.0f} steps/s")
 
 
+def checked_config(overrides: list[str]) -> Config:
+    """The config that a command line stands for, in one process, with the id that runs."""
+    typed = expand_preset([*overrides, "vectorization=sync", "eval.episodes=0"])
+    ((_, config),) = compose_jobs(typed, False, None, "config")
+    return check_environment(config)[0]
+
+
 def main() -> None:
     """Reads the command line, measures and reports."""
     parser = argparse.ArgumentParser(
@@ -209,10 +216,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="+", metavar="KEY=VALUE", help="as ppo-train takes them")
     parser.add_argument("--json", type=Path, help="file to write the figures to")
     args = parser.parse_args()
-    typed = expand_preset([*args.overrides, "vectorization=sync", "eval.episodes=0"])
-    ((_, config),) = compose_jobs(typed, False, None, "config")
-    config, _ = check_environment(config)  # with the id that runs
-    figures = measure(config)
+    figures = measure(checked_config(args.overrides))
     report(figures)
     if args.json:
         args.json.write_text(json.dumps(figures, indent=2) + "\n")

@@ -179,12 +179,12 @@ class ActorCritic(nn.Module):
         self.value_head = nn.Linear(sizes[-1], 1)
         if ortho_init:
             gains: dict[nn.Module | None, float] = {
-                self.encoder: math.sqrt(2),
-                self.memory: 1.0,
                 self.trunk: math.sqrt(2),
-                self.value_trunk: math.sqrt(2),
                 self.policy_head: 0.01,
                 self.value_head: 1.0,
+                self.value_trunk: math.sqrt(2),
+                self.encoder: math.sqrt(2),
+                self.memory: 1.0,
             }
             for module, gain in gains.items():
                 if module is not None:

@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from multiprocessing import parent_process
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -136,13 +135,20 @@ class RunLog:
     On a terminal there is one live line; elsewhere a plain log line for each twentieth of the run.
     """
 
-    def __init__(self, run_dir: Path, total_timesteps: int, lengths: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        total_timesteps: int,
+        lengths: Mapping[str, Any] | None = None,
+        live: bool = True,
+    ) -> None:
         """Opens the files.
 
         Args:
             run_dir: the run's folder.
             total_timesteps: budget, for the progress line.
             lengths: from `lengths` of the run that goes on here; what was written after is cut off.
+            live: whether this run has the terminal to itself.
         """
         rows = run_dir / "metrics.csv"
         if lengths is None:
@@ -163,7 +169,7 @@ class RunLog:
         self._reported = 0
         self._recent_return = math.nan
         self._progress: Progress | None = None
-        if sys.stdout.isatty() and parent_process() is None:  # the workers of a sweep share a terminal
+        if live and sys.stdout.isatty():
             columns = (
                 TextColumn("{task.fields[text]}"),
                 BarColumn(),

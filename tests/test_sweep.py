@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -75,7 +76,8 @@ def test_killed_in_the_middle_of_a_job_and_resumed(ppo_train, tmp_path):
     resumed = ppo_train("sweep.resume=cut")
     assert resumed.status == 0, resumed.err
     assert "finished already: 1 of 3 jobs" in resumed.out
-    assert f"going on from step 128 in cut/{JOBS[1]}" in resumed.out
+    log = (tmp_path / "cut" / JOBS[1] / "train.log").read_text()
+    assert f"going on from step 128 in cut/{JOBS[1]}" in log
     assert resumed.out.splitlines()[-1] == "finished: 3 of 3 jobs · cut"
     assert contents(tmp_path / "cut" / JOBS[0]) == finished
     assert_same_sweep(tmp_path / "whole", tmp_path / "cut")
@@ -108,7 +110,7 @@ def test_a_failing_job_is_said_at_once_and_at_the_end_and_stops_no_other(ppo_tra
     lines = outcome.out.splitlines()
     said = [i for i, line in enumerate(lines) if line.startswith(f"sweep/{failed} failed: {reason}")]
     assert len(said) == 1
-    assert any("deterministic episodes after 512 steps" in line for line in lines[said[0] :])
+    assert any(line.startswith("sweep/+env.kwargs.at=9998 finished: return ") for line in lines[said[0] :])
     head, row = outcome.err.splitlines()
     assert head == ("ppo-train: 1 of 3 jobs failed; `ppo-train sweep.resume='sweep'` goes on with the sweep")
     assert row.startswith(f"  {failed}  {reason}")
@@ -132,10 +134,10 @@ def test_any_exception_of_a_job_is_a_line(ppo_train, tmp_path, monkeypatch):
 
     whole = run.run
 
-    def fail(config, folder, saved=None):
+    def fail(config, folder, saved=None, live=True):
         if config.seed == 0:
             raise KeyError("lost")
-        return whole(config, folder, saved)
+        return whole(config, folder, saved, live)
 
     monkeypatch.setattr(run, "run", fail)
     outcome = ppo_train("-m", "env=CartPole-v1", *RUN, "seed=0,1", "hydra.sweep.dir=sweep")
@@ -238,11 +240,18 @@ def test_a_folder_that_is_in_use_is_refused(ppo_train, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("launcher", "extra"),
-    [("joblib", "joblib"), ("submitit_local", "submitit"), ("submitit_slurm", "submitit")],
+    ("launcher", "extra", "module"),
+    [
+        ("joblib", "joblib", "hydra_plugins.hydra_joblib_launcher"),
+        ("submitit_local", "submitit", "hydra_plugins.hydra_submitit_launcher"),
+        ("submitit_slurm", "submitit", "hydra_plugins.hydra_submitit_launcher"),
+        ("ray", "ray", "ray"),
+    ],
 )
-def test_a_launcher_that_is_not_installed_names_its_extra(ppo_train, tmp_path, monkeypatch, launcher, extra):
-    monkeypatch.setitem(sys.modules, f"hydra_plugins.hydra_{extra}_launcher", None)
+def test_a_launcher_that_is_not_installed_names_its_extra(
+    ppo_train, tmp_path, monkeypatch, launcher, extra, module
+):
+    monkeypatch.setitem(sys.modules, module, None)
     outcome = ppo_train("-m", "env=CartPole-v1", "seed=0,1", f"hydra/launcher={launcher}")
     assert outcome.status == 2
     assert outcome.err == (
@@ -251,13 +260,48 @@ def test_a_launcher_that_is_not_installed_names_its_extra(ppo_train, tmp_path, m
     assert list(tmp_path.iterdir()) == []
 
 
-def started(folder, *arguments):
-    """`ppo-train` as a process of its own, to its end; launchers start their processes from it."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
-    return subprocess.run(
-        [sys.executable, "-c", "from ppo_cli.cli.train import main; main()", *arguments],
-        cwd=folder, env=environment, capture_output=True, text=True, timeout=300,
+def start(folder, *arguments, **environment):
+    """`ppo-train` as a process of its own, from which launchers start theirs.
+
+    As with the installed command, modules are not looked for in the current folder; but for ``PYTHONPATH=.``.
+    """
+    tests = Path(__file__).parent
+    script = folder / "bin" / "ppo-train"
+    script.parent.mkdir(exist_ok=True)
+    script.write_text("from ppo_cli.cli.train import main; main()")
+    shutil.copy(tests / "broken_envs.py", folder)
+    path = [".", *(entry for entry in sys.path if Path(entry) != tests)]
+    return subprocess.Popen(
+        [sys.executable, str(script), *arguments],
+        cwd=folder, env={**os.environ, "PYTHONPATH": os.pathsep.join(path), **environment},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
+
+
+def started(folder, *arguments, **environment):
+    """`start` to its end."""
+    process = start(folder, *arguments, **environment)
+    out, err = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+
+def process_of(folder):
+    """Id of the process of the job in a folder, which is in the name of its event file."""
+    (file,) = folder.glob("events.out.tfevents.*")
+    return int(file.name.rpartition(".")[2])
+
+
+def wait_for(condition, seconds=60.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def rows(folder):
+    """Number of iterations that a job has logged."""
+    path = folder / "metrics.csv"
+    return path.read_text().count("\n") - 1 if path.exists() else 0
 
 
 @pytest.mark.parametrize(
@@ -265,11 +309,11 @@ def started(folder, *arguments):
     [
         pytest.param(("joblib", "hydra.launcher.n_jobs=2"), id="joblib"),
         pytest.param(("submitit_local",), id="submitit", marks=pytest.mark.slow),
+        pytest.param(("ray", "hydra.launcher.ray.init.num_cpus=2"), id="ray"),
     ],
 )
 def test_a_launcher_gives_the_same_bits_and_tells_failed_jobs_apart(ppo_train, tmp_path, launcher):
     name, *settings = launcher
-    pytest.importorskip(f"hydra_plugins.hydra_{name.removesuffix('_local')}_launcher")
     alone = ppo_train(*FAULTY, "hydra.sweep.dir=alone")
     assert alone.status == 1
     parallel = started(tmp_path, *FAULTY, "hydra.sweep.dir=beside", f"hydra/launcher={name}", *settings)
@@ -283,3 +327,81 @@ def test_a_launcher_gives_the_same_bits_and_tells_failed_jobs_apart(ppo_train, t
     resumed = ppo_train("sweep.resume=beside", "hydra/launcher=basic")
     assert resumed.status == 1
     assert_same_end(tmp_path / "alone" / job, tmp_path / "beside" / job)
+
+
+LONGER = ("-m", "env=CartPole-v1", *RUN, "total_timesteps=16e3", "checkpoint.every=8", "seed=range(3)")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
+def test_killed_with_joblib_its_workers_end_too_and_the_sweep_goes_on_to_the_same_bits(ppo_train, tmp_path):
+    assert ppo_train(*LONGER, "hydra.sweep.dir=whole").status == 0
+    cut = tmp_path / "cut"
+    process = start(
+        tmp_path, *LONGER, "hydra.sweep.dir=cut", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"
+    )
+    wait_for(lambda: rows(cut / JOBS[0]) > 12 and rows(cut / JOBS[1]) > 12)
+    workers = [process_of(cut / job) for job in JOBS[:2]]
+    process.kill()
+    process.communicate()
+    wait_for(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers), 5)
+    began = sorted(path.parent.name for path in cut.glob("*/metrics.csv"))
+    assert not all((cut / job / "eval.json").exists() for job in began)
+    resumed = ppo_train("sweep.resume=cut", "hydra/launcher=basic")
+    assert resumed.status == 0, resumed.err
+    assert_same_sweep(tmp_path / "whole", cut)
+
+
+@pytest.mark.slow
+def test_ray_starts_a_job_again_whose_process_was_killed(ppo_train, tmp_path):
+    assert ppo_train(*LONGER, "hydra.sweep.dir=whole").status == 0
+    cut = tmp_path / "cut"
+    process = start(
+        tmp_path, *LONGER, "hydra.sweep.dir=cut", "hydra/launcher=ray", "hydra.launcher.ray.init.num_cpus=1"
+    )
+    wait_for(lambda: rows(cut / JOBS[0]) > 12)
+    os.kill(process_of(cut / JOBS[0]), signal.SIGKILL)
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    assert out.splitlines()[-1] == "finished: 3 of 3 jobs · cut"
+    assert "going on from step" in (cut / JOBS[0] / "train.log").read_text()
+    assert_same_sweep(tmp_path / "whole", cut)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "ray"])
+def test_jobs_find_what_was_compiled_before_with_any_launcher(tmp_path, launcher):
+    compiled = ("-m", "env=CartPole-v1", *RUN, "compile=true", "seed=0,1")
+    cache = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    assert started(tmp_path, *compiled, "hydra.sweep.dir=alone", **cache).returncode == 0
+    before = contents(tmp_path / "cache")
+    assert before
+    beside = started(tmp_path, *compiled, "hydra.sweep.dir=beside", f"hydra/launcher={launcher}", **cache)
+    assert beside.returncode == 0, beside.stderr
+    assert contents(tmp_path / "cache") == before
+    assert_same_sweep(tmp_path / "alone", tmp_path / "beside", ("seed=0", "seed=1"))
+
+
+@pytest.mark.slow
+def test_a_signal_ends_a_sweep_on_ray_and_it_goes_on_to_the_same_bits(ppo_train, tmp_path):
+    assert ppo_train(*LONGER, "hydra.sweep.dir=whole").status == 0
+    cut = tmp_path / "cut"
+    process = start(tmp_path, *LONGER, "hydra.sweep.dir=cut", "hydra/launcher=ray")
+    wait_for(lambda: rows(cut / JOBS[0]) > 12)
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert err == "ppo-train: SIGTERM: `ppo-train sweep.resume='cut'` goes on with the sweep\n"
+    resumed = ppo_train("sweep.resume=cut", "hydra/launcher=basic")
+    assert resumed.status == 0, resumed.err
+    assert_same_sweep(tmp_path / "whole", cut)
+
+
+def test_what_is_to_be_known_of_all_jobs_is_said_once(ppo_train):
+    tiny = ("n_envs=1", "n_steps=8", "total_timesteps=8", "eval.episodes=0", "vectorization=sync")
+    outcome = ppo_train("-m", "env=LunarLander-v2", *tiny, "seed=0,1", "hydra.sweep.dir=sweep")
+    assert outcome.status == 0, outcome.err
+    lines = outcome.out.splitlines()
+    assert "LunarLander-v2" in lines[0]
+    assert "LunarLander-v3" in lines[0]
+    assert sorted(line.split(" finished: ")[0] for line in lines[1:3]) == ["sweep/seed=0", "sweep/seed=1"]
+    assert lines[3:] == ["finished: 2 of 2 jobs · sweep"]

@@ -71,8 +71,8 @@ class StopSignal:
         if self.number is not None:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
+        self.number = number
         if self.at_once:
             raise Interrupted(number, self._advice)
-        self.number = number
         name = signal.Signals(number).name
-        logger.info("%s: ending the iteration and saving; a second signal ends at once", name)
+        logger.warning("%s: ending the iteration and saving; a second signal ends at once", name)

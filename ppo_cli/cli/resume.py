@@ -29,12 +29,13 @@ FIXED = (
 )
 
 
-def resume(folder: Path, overrides: Sequence[str]) -> None:
+def resume(folder: Path, overrides: Sequence[str], live: bool = True) -> None:
     """Goes on with the run in ``folder``, or says that it is finished.
 
     Args:
         folder: of a run.
         overrides: knobs to change, as on any command line.
+        live: whether it has the terminal to itself; a job of a sweep only warns there.
 
     Raises:
         ConfigError: the folder holds no run, or an override can't be taken.
@@ -51,9 +52,9 @@ def resume(folder: Path, overrides: Sequence[str]) -> None:
     before = from_stored(load_yaml(folder / "config.yaml"))
     if saved is not None:
         _check_same_run(folder, before, from_stored(saved["config"]))
-    after = _override(before, overrides)
+    after = override_config(before, overrides)
     lines = [f"{line}; going on from the one before" for line in damage] + _differences(before, after, saved)
-    _log_to(folder / "train.log")
+    _log_to(folder / "train.log", logging.INFO if live else logging.WARNING)
     for line in lines:
         logger.info(line)
     if saved is None:
@@ -69,7 +70,7 @@ def resume(folder: Path, overrides: Sequence[str]) -> None:
         logger.info("going on from step %s in %s", f"{saved['steps']:,}", folder)
     from ppo_cli.cli.run import run
 
-    run(after, folder, saved)
+    run(after, folder, saved, live)
 
 
 def _check_same_run(folder: Path, run: Config, checkpoint: Config) -> None:
@@ -87,7 +88,12 @@ def _is_fixed(key: str, fixed: Sequence[str]) -> bool:
     return any(key == name or (name.endswith(".") and key.startswith(name)) for name in fixed)
 
 
-def _override(config: Config, overrides: Sequence[str]) -> Config:
+def override_config(config: Config, overrides: Sequence[str]) -> Config:
+    """The config with knobs changed, each by an override of one value.
+
+    Raises:
+        ConfigError: a key is no knob, or a value can't be taken.
+    """
     changed = OmegaConf.create(to_dict(config))
     kinds = dict(knobs())
     for typed in overrides:
@@ -142,7 +148,8 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _log_to(path: Path) -> None:
+def _log_to(path: Path, console_level: int) -> None:
     """What Hydra sets up for other runs: plain lines on the terminal and, appended, in train.log."""
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout), logging.FileHandler(path)]
+    handlers[0].setLevel(console_level)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers, force=True)

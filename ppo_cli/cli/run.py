@@ -36,13 +36,24 @@ from ppo_cli.watchdog import Watchdog
 logger = logging.getLogger(__name__)
 
 
-def run(config: Config, folder: Path, saved: Mapping[str, Any] | None = None) -> float:
+Watch = Callable[[Position, Evaluation], None]
+
+
+def run(
+    config: Config,
+    folder: Path,
+    saved: Mapping[str, Any] | None = None,
+    live: bool = True,
+    watch: Watch | None = None,
+) -> float:
     """Trains, saves and evaluates one config into an existing folder.
 
     Args:
         config: what to run.
         folder: where to.
         saved: a checkpoint of this run to go on from.
+        live: whether it has the terminal to itself, for a progress line.
+        watch: is called with every evaluation; what it raises ends the run.
 
     Returns:
         The evaluation's mean return, or NaN where ``eval.episodes`` is 0.
@@ -53,7 +64,7 @@ def run(config: Config, folder: Path, saved: Mapping[str, Any] | None = None) ->
     """
     with lock_run(folder):
         try:
-            return _run(config, folder, saved)
+            return _run(config, folder, saved, live, watch)
         except (EnvFaultError, SnapshotError, CheckpointError, FloatingPointError, OSError) as error:
             advice = f"; {_advice(folder)}" if (folder / "checkpoints" / "last.pt").exists() else ""
             raise RunError(f"{error}{advice}") from error
@@ -63,7 +74,9 @@ def _advice(folder: Path) -> str:
     return f"`ppo-train resume='{folder}'` goes on from the last checkpoint"
 
 
-def _run(config: Config, folder: Path, saved: Mapping[str, Any] | None) -> float:
+def _run(
+    config: Config, folder: Path, saved: Mapping[str, Any] | None, live: bool, watch: Watch | None
+) -> float:
     with Watchdog(config.env.timeout, _advice(folder)) as watchdog:
         if saved is None and (folder / "metrics.csv").exists():
             for leftover in folder.glob("events.out.tfevents.*"):  # of this run, before its first checkpoint
@@ -88,7 +101,7 @@ def _run(config: Config, folder: Path, saved: Mapping[str, Any] | None) -> float
             normalizers = build_normalizers(config, env.observation_space)
             env.close()
             collector = make_collector(envs, agent, config.n_steps, *normalizers, watchdog.pulse)
-            with RunLog(folder, config.total_timesteps, saved and saved["log"]) as log:
+            with RunLog(folder, config.total_timesteps, saved and saved["log"], live) as log:
                 keeper = CheckpointKeeper(folder, config, agent, collector, log)
                 position = keeper.begin() if saved is None else keeper.restore(saved)
                 policy = Policy(agent.model, agent.distribution, collector.observation_normalizer)
@@ -100,6 +113,8 @@ def _run(config: Config, folder: Path, saved: Mapping[str, Any] | None) -> float
                     set_global_generators(generators)
                     log.evaluation(position.steps, found.mean)
                     keeper.consider(position, found.mean)
+                    if watch is not None:
+                        watch(position, found)
                     return found
 
                 position = _train(config, agent, collector, log, keeper, position, evaluation_at)

@@ -6,7 +6,7 @@ launchers run the jobs.
 """
 
 import contextlib
-import importlib
+import importlib.util
 import json
 import logging
 import os
@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +29,23 @@ from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from ppo_cli.cli import board
+from ppo_cli.cli.board import Board, reason
 from ppo_cli.cli.endings import Interrupted, RunError, StopSignal
 from ppo_cli.cli.resume import resume
 from ppo_cli.cli.run_dir import is_hydra, job_names, lock_run, make_exclusive
 from ppo_cli.config import Config, ConfigError, conf_dir, parse, to_dict
 from ppo_cli.envs.make import EnvError
+from ppo_cli.envs.workers import end_with_parent
 
 logger = logging.getLogger(__name__)
 
-EXTRAS = {"joblib": "joblib", "submitit_local": "submitit", "submitit_slurm": "submitit"}  # of launchers
+EXTRAS = {  # of launchers: what each needs, and the extra that brings it
+    "joblib": ("hydra_plugins.hydra_joblib_launcher", "joblib"),
+    "submitit_local": ("hydra_plugins.hydra_submitit_launcher", "submitit"),
+    "submitit_slurm": ("hydra_plugins.hydra_submitit_launcher", "submitit"),
+    "ray": ("ray", "ray"),
+}
 
 
 @dataclass(frozen=True)
@@ -61,12 +70,10 @@ def check_launcher(overrides: Sequence[str]) -> None:
     """Raises ConfigError, which names the extra to install, where a launcher's plugin is missing."""
     for override in overrides:
         key, _, name = override.partition("=")
-        extra = EXTRAS.get(name) if key == "hydra/launcher" else None
-        if extra is not None:
-            try:
-                importlib.import_module(f"hydra_plugins.hydra_{extra}_launcher")
-            except ImportError as error:
-                raise ConfigError(f"{override} needs an extra: pip install 'ppo-cli[{extra}]'") from error
+        if key == "hydra/launcher" and name in EXTRAS:
+            module, extra = EXTRAS[name]
+            if importlib.util.find_spec(module) is None:  # not imported: Ray reads its settings when it is
+                raise ConfigError(f"{override} needs an extra: pip install 'ppo-cli[{extra}]'")
 
 
 def start_sweep(
@@ -95,7 +102,7 @@ def start_sweep(
     names = job_names([job for job, _ in jobs])
     planned = [Job(name, job, to_dict(config)) for name, (job, config) in zip(names, jobs, strict=True)]
     plan = Sweep(config_name, typed, planned)
-    _write(folder / "jobs.json", json.dumps(asdict(plan), indent=1) + "\n")
+    write_whole(folder / "jobs.json", json.dumps(asdict(plan), indent=1) + "\n")
     _run(folder, plan)
 
 
@@ -142,7 +149,7 @@ def resume_sweep(folder: Path, overrides: Sequence[str]) -> None:
             f"sweep.resume={folder}: no sweep there (no jobs.json); sweeps lie below outputs/sweeps/"
         ) from error
     except (ValueError, TypeError, KeyError) as error:
-        raise ConfigError(f"{folder / 'jobs.json'} is not a list of jobs: {_line(error)}") from error
+        raise ConfigError(f"{folder / 'jobs.json'} is not a list of jobs: {one_line(error)}") from error
     before = plan.overrides
     if any(override.startswith("hydra/launcher=") for override in overrides):
         before = [o for o in before if not o.lstrip("+~").startswith(("hydra/launcher=", "hydra.launcher."))]
@@ -151,11 +158,11 @@ def resume_sweep(folder: Path, overrides: Sequence[str]) -> None:
         config = folder / job.folder / "config.yaml"
         if not config.exists():  # the config is as it was then: presets may have changed
             config.parent.mkdir(exist_ok=True)
-            _write(config, OmegaConf.to_yaml(OmegaConf.create(job.config)))
+            write_whole(config, OmegaConf.to_yaml(OmegaConf.create(job.config)))
     _run(folder, Sweep(plan.config_name, [*before, *overrides], plan.jobs))
 
 
-def _write(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
     """Writes a file whole or not at all."""
     aside = path.with_name(f".{path.name}.tmp")
     aside.write_text(text)
@@ -166,8 +173,8 @@ def _run(folder: Path, plan: Sweep) -> None:
     """Runs the jobs that are not finished, and ends with what became of them."""
     advice = f"`ppo-train sweep.resume='{folder}'` goes on with the sweep"
     ended = ""
-    with lock_run(folder), StopSignal(advice, at_once=True):  # while a job trains, its own takes over
-        left = [job for job in plan.jobs if not _is_finished(folder / job.folder)]
+    with lock_run(folder), StopSignal(advice, at_once=True) as stop:  # while a job trains, its own takes over
+        left = [job for job in plan.jobs if not is_finished(folder / job.folder)]
         if len(left) < len(plan.jobs):
             print(f"finished already: {len(plan.jobs) - len(left)} of {len(plan.jobs)} jobs")
         try:
@@ -175,16 +182,17 @@ def _run(folder: Path, plan: Sweep) -> None:
         except ConfigError:
             raise
         except KeyboardInterrupt as error:
-            raise Interrupted(getattr(error, "number", signal.SIGINT), advice) from error
+            number = getattr(error, "number", stop.number or signal.SIGINT)  # Ray raises its own in its place
+            raise Interrupted(number, advice) from error
         except Exception as error:  # of the launcher: jobs note their own
-            ended = f"the launcher ended: {_line(error)}; "
+            ended = f"the launcher ended: {one_line(error)}; "
         failed = [
-            (job.folder, _reason(folder / job.folder))
+            (job.folder, reason(folder / job.folder))
             for job in plan.jobs
-            if not _is_finished(folder / job.folder)
+            if not is_finished(folder / job.folder)
         ]
     if failed or ended:
-        raise RunError(f"{ended}{len(failed)} of {len(plan.jobs)} jobs failed; {advice}{_table(failed)}")
+        raise RunError(f"{ended}{len(failed)} of {len(plan.jobs)} jobs failed; {advice}{table(failed)}")
     print(f"finished: {len(plan.jobs)} of {len(plan.jobs)} jobs · {folder}")
 
 
@@ -198,16 +206,24 @@ def _launch(folder: Path, plan: Sweep, jobs: Sequence[Job]) -> None:
         try:
             config = loader.load_configuration(plan.config_name, settings, RunMode.MULTIRUN)
         except HydraException as error:
-            raise ConfigError(_line(error)) from error
+            raise ConfigError(one_line(error)) from error
         configure_log(config.hydra.hydra_logging, config.hydra.verbose)
         callbacks = Callbacks(config)
         callbacks.on_multirun_start(config=config, config_name=plan.config_name)
         OmegaConf.save(config, folder / "multirun.yaml")
-        launcher = Plugins.instance().instantiate_launcher(HydraContext(loader, callbacks), run_job, config)
+        for name in ("hydra", "hydra_plugins"):  # the launchers' own lines: the board says more
+            logging.getLogger(name).setLevel(logging.WARNING)
+        task = partial(_run_watched, os.getpid())
+        launcher = Plugins.instance().instantiate_launcher(HydraContext(loader, callbacks), task, config)
         batch = config.hydra.sweeper.max_batch_size or len(jobs)
         overrides = [_job_overrides(folder, job) for job in jobs]
-        for first in range(0, len(jobs), batch):
-            launcher.launch(overrides[first : first + batch], initial_job_idx=first)
+        on_board = [
+            board.Job(job.folder, int(job.config["total_timesteps"]), bool(job.config["eval"]["episodes"]))
+            for job in jobs
+        ]
+        with Board(folder, on_board):
+            for first in range(0, len(jobs), batch):
+                launcher.launch(overrides[first : first + batch], initial_job_idx=first)
         callbacks.on_multirun_end(config=config, config_name=plan.config_name)
 
 
@@ -224,10 +240,24 @@ def _quoted(text: str) -> str:
     return f"'{escaped}'"
 
 
-def run_job(composed: DictConfig) -> float:
+def _run_watched(parent: int, composed: DictConfig) -> float:
+    """A job that the board shows: it writes into its train.log, and only warns on the terminal."""
+    if os.getppid() == parent:  # a worker of joblib's, which would go on alone after a `kill -9` of the sweep
+        end_with_parent()
+    for handler in logging.getLogger().handlers:
+        if type(handler) is logging.StreamHandler:
+            handler.setLevel(logging.WARNING)
+    return run_job(composed, live=False)
+
+
+def run_job(composed: DictConfig, live: bool = True) -> float:
     """One job, in whatever process the launcher has for it: begins it, or goes on where it stopped.
 
     A failure is said, noted in the job's folder, and not raised, so that the other jobs go on.
+
+    Args:
+        composed: the job's config.
+        live: whether the job has the terminal to itself.
 
     Returns:
         The evaluation's mean return, which a search maximises; NaN where there is none.
@@ -236,26 +266,27 @@ def run_job(composed: DictConfig) -> float:
     note = folder / "failed.txt"
     try:
         note.unlink(missing_ok=True)
-        return _begin_or_go_on(composed, folder)
+        return _begin_or_go_on(composed, folder, live)
     except Exception as error:
-        logger.error("%s failed: %s", folder, _line(error))
+        logger.log(logging.ERROR if live else logging.INFO, "%s failed: %s", folder, one_line(error))
         with contextlib.suppress(OSError):  # a full disk may be what failed
-            note.write_text(f"{_line(error)}\n\n{traceback.format_exc()}")
+            note.write_text(f"{one_line(error)}\n\n{traceback.format_exc()}")
         return float("nan")
 
 
-def _begin_or_go_on(composed: DictConfig, folder: Path) -> float:
+def _begin_or_go_on(composed: DictConfig, folder: Path, live: bool) -> float:
     if (folder / "config.yaml").exists():
-        resume(folder, [])
+        resume(folder, [], live)
     else:
         from ppo_cli.cli.run import run  # late: it brings PyTorch
 
-        run(parse(composed), folder)
+        run(parse(composed), folder, live=live)
     evaluation = folder / "eval.json"
     return float(json.loads(evaluation.read_text())["mean"]) if evaluation.exists() else float("nan")
 
 
-def _is_finished(folder: Path) -> bool:
+def is_finished(folder: Path) -> bool:
+    """Whether a run has trained to its budget and is evaluated."""
     from ppo_cli.checkpoint import CheckpointError, load_newest  # late: they bring PyTorch
 
     try:
@@ -269,24 +300,18 @@ def _is_finished(folder: Path) -> bool:
 
 def check_search(folder: Path) -> None:
     """Raises RunError with a table where jobs failed in a sweep of another sweeper's."""
-    failed = [(note.parent.name, _reason(note.parent)) for note in sorted(folder.glob("*/failed.txt"))]
+    failed = [(note.parent.name, reason(note.parent)) for note in sorted(folder.glob("*/failed.txt"))]
     if failed:
-        raise RunError(f"{len(failed)} jobs of {folder} failed{_table(failed)}")
+        raise RunError(f"{len(failed)} jobs of {folder} failed{table(failed)}")
 
 
-def _table(failed: Sequence[tuple[str, str]]) -> str:
+def table(failed: Sequence[tuple[str, str]]) -> str:
+    """What failed and why, a line each, to stand below a message."""
     width = max((len(name) for name, _ in failed), default=0)
     return "".join(f"\n  {name:{width}}  {reason}" for name, reason in failed)
 
 
-def _reason(folder: Path) -> str:
-    try:
-        return (folder / "failed.txt").read_text().splitlines()[0]
-    except (OSError, IndexError):
-        return f"it did not finish; {folder / 'train.log'} may say why"
-
-
-def _line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     """An error in one line, with its type where the text is not made for a user."""
     text = " ".join(str(error).split())
     ours = isinstance(error, (RunError, ConfigError, EnvError, HydraException))

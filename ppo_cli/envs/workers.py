@@ -216,7 +216,12 @@ def _tie_to_parent() -> None:
     """Leaves signals to the parent, which closes the workers, and ends with it."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
-    if sys.platform == "linux":  # an environment that hangs never gets to see that the parent is gone
+    end_with_parent()  # an environment that hangs never gets to see that it is gone
+
+
+def end_with_parent() -> None:
+    """Has the system end this process when its parent ends, also by `kill -9`; on Linux."""
+    if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 

@@ -1,0 +1,200 @@
+"""What a sweep shows while it runs, read from its jobs' folders alone."""
+
+import contextlib
+import io
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from rich.file_proxy import FileProxy
+
+from ppo_cli.cli import board
+from ppo_cli.cli.board import Board, Job, Progress, last_rows, look, marks
+from ppo_cli.metrics import TAGS, RunLog
+
+JOB = Job("seed=0", 512, evaluated=True)
+CONTROL = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
+
+
+def write_rows(folder, steps, returns, total=512):
+    """A job's metrics.csv as a run leaves it, a row for each number of steps."""
+    folder.mkdir(exist_ok=True)
+    for events in folder.glob("events.*"):
+        events.unlink()
+    with RunLog(folder, total, live=False) as log:
+        for i, (step, mean) in enumerate(zip(steps, returns, strict=True)):
+            values = {**dict.fromkeys(TAGS, 0.5), "charts/episodic_return": mean, "charts/SPS": 1000.0 + i}
+            log.iteration(i + 1, step, values)
+
+
+def evaluate(folder, mean=20.0):
+    (folder / "eval.json").write_text(json.dumps({"mean": mean, "std": 1.5}))
+
+
+def test_a_job_waits_runs_and_finishes(tmp_path):
+    folder = tmp_path / JOB.name
+    before = marks(folder)
+    assert look(folder, JOB, before) == Progress()
+    folder.mkdir()
+    (folder / "train.log").touch()
+    assert look(folder, JOB, before) == Progress("running")
+    write_rows(folder, [128, 256], [9.0, float("nan")])  # no episode ended in the second iteration
+    assert look(folder, JOB, before) == Progress("running", 256, 9.0, 1001.0)
+    write_rows(folder, [128, 512], [9.0, 11.0])
+    assert look(folder, JOB, before).state == "running"  # it is still to be evaluated
+    assert look(folder, Job(JOB.name, 512, evaluated=False), before).state == "finished"
+    evaluate(folder)
+    assert look(folder, JOB, before) == Progress("finished", 512, 11.0, 1001.0)
+
+
+def test_what_was_there_before_a_sweep_goes_on_says_nothing(tmp_path):
+    folder = tmp_path / JOB.name
+    write_rows(folder, [128], [9.0])
+    (folder / "failed.txt").write_text("RuntimeError: last time\n")
+    (folder / "train.log").write_text("began\n")
+    before = marks(folder)
+    assert look(folder, JOB, before) == Progress()
+    (folder / "train.log").write_text("began\ngoing on\n")
+    assert look(folder, JOB, before).state == "running"
+    (folder / "failed.txt").write_text("RuntimeError: this time too\n")
+    assert look(folder, JOB, before).state == "failed"
+
+
+def test_only_whole_rows_count_however_long_the_file_is(tmp_path):
+    write_rows(tmp_path, range(1, 1001), [1.0] * 1000, total=1000)
+    path = tmp_path / "metrics.csv"
+    rows = last_rows(path)
+    assert 1 < len(rows) < 100
+    assert [int(row["step"]) for row in rows] == list(range(1001 - len(rows), 1001))
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"1001,10")  # a row that is being written
+    assert last_rows(path)[-1]["step"] == "1000"
+    path.write_bytes(whole[:20])
+    assert last_rows(path) == []
+    assert last_rows(tmp_path / "none.csv") == []
+
+
+def test_without_a_terminal_there_is_a_line_for_each_job_that_ends(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(board, "POLL_SECONDS", 0.02)
+    out = io.StringIO()
+    jobs = [Job(name, 512, evaluated=True) for name in ("a", "b", "c")]
+    with Board(Path("sweep"), jobs, Console(file=out, width=40)):
+        write_rows_of = {"b": 256, "a": 512}
+        for name, steps in write_rows_of.items():
+            (tmp_path / "sweep" / name).mkdir(parents=True)
+            write_rows(tmp_path / "sweep" / name, [steps], [9.0])
+        (tmp_path / "sweep" / "b" / "failed.txt").write_text("OSError: disk full\n\nTraceback ...\n")
+        deadline = time.monotonic() + 5
+        while "failed" not in out.getvalue():
+            assert time.monotonic() < deadline, "a failure is not said while the sweep runs"
+            time.sleep(0.02)
+        evaluate(tmp_path / "sweep" / "a")
+    lines = out.getvalue().splitlines()  # longer than the console is wide, and whole
+    assert lines == ["sweep/b failed: OSError: disk full", lines[1]]
+    assert re.fullmatch(r"sweep/a finished: return 20\.0 ± 1\.5 after 512 steps, 0:0\d", lines[1])
+
+
+def test_where_the_terminal_is_too_low_the_jobs_that_matter_are_shown(tmp_path):
+    console = Console(file=io.StringIO(), force_terminal=True, width=90, height=10)
+    jobs = [Job(f"job{i}", 512, evaluated=True) for i in range(20)]
+    shown = Board(tmp_path, jobs, console)
+    write_rows(tmp_path / "job17", [1], [1.0])
+    write_rows(tmp_path / "job18", [1], [1.0])
+    (tmp_path / "job18" / "failed.txt").write_text("broken\n")
+    for name in ("job2", "job3"):
+        write_rows(tmp_path / name, [512], [1.0])
+        evaluate(tmp_path / name)
+    shown._update()
+    with console.capture() as capture:
+        console.print(shown.table())
+    text = CONTROL.sub("", capture.get())
+    assert "2 finished · 1 failed · 1 running · 16 waiting" in text
+    assert re.findall(r"job\d+", text) == ["job0", "job17", "job18"]
+    assert "17 more jobs" in text
+    assert len(text.rstrip("\n").splitlines()) <= console.height - 1
+
+
+def test_a_long_name_is_cut_where_jobs_do_not_differ(tmp_path):
+    console = Console(file=io.StringIO(), force_terminal=True, width=80)
+    with console.capture() as capture:
+        console.print(Board(tmp_path, [Job(f"{'x' * 100},seed=7", 100_000_000, True)], console).table())
+    text = CONTROL.sub("", capture.get())
+    assert "x,seed=7" in text
+    assert "0/100,000,000" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_no_process_is_forked_while_the_table_is_drawn_and_a_child_prints_plainly(monkeypatch):
+    forked = threading.Event()
+
+    def fork():
+        if (child := os.fork()) == 0:
+            os._exit(0 if not isinstance(sys.stdout, FileProxy) else 1)
+        status.append(os.waitpid(child, 0)[1])
+        forked.set()
+
+    status = []
+    monkeypatch.setattr(sys, "stdout", FileProxy(Console(file=io.StringIO()), io.StringIO()))
+    thread = threading.Thread(target=fork)
+    with board._drawing:
+        thread.start()
+        assert not forked.wait(0.2)
+    assert forked.wait(5)
+    thread.join()
+    assert status == [0]
+
+
+def test_on_a_terminal_there_is_one_table_and_no_progress_line_of_a_job(tmp_path):
+    ours, theirs = pty.openpty()
+    arguments = [
+        "-m", "env.id=broken_envs:Faulty-v0", "+env.kwargs.mode=raise", "+env.kwargs.at=99999,131,99998",
+        "n_envs=2", "n_steps=64", "total_timesteps=1024", "n_epochs=1", "eval.episodes=1",
+        "vectorization=async", "hydra.sweep.dir=sweep",
+    ]  # fmt: skip
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from ppo_cli.cli.train import main; main()", *arguments],
+        cwd=tmp_path, stdout=theirs, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": path, "TERM": "xterm", "COLUMNS": "100", "LINES": "30"},
+    )  # fmt: skip
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # the other end is closed
+        while True:
+            shown += os.read(ours, 65536)
+    os.close(ours)
+    assert process.wait(60) == 1
+    assert process.stderr.read().startswith("ppo-train: 1 of 3 jobs failed")
+    process.stderr.close()
+    text = CONTROL.sub("", shown.decode())
+    assert "━" not in text  # the bar of a run
+    assert text.count("sweep/+env.kwargs.at=131 failed: environment 0 raised ArithmeticError: cursed") == 1
+    last = text[text.rindex("2 finished · 1 failed · 0 running · 0 waiting") :]
+    states = re.findall(r"\+env\.kwargs\.at=(\d+) +(\w+) +([\d,]+/1,024)", last)
+    assert [(at, state) for at, state, _ in states] == [
+        ("99999", "finished"),
+        ("131", "failed"),
+        ("99998", "finished"),
+    ]
+    assert states[0][2] == "1,024/1,024"
+
+
+@pytest.mark.parametrize("count", [200])
+def test_looking_at_many_jobs_costs_next_to_nothing(tmp_path, count):
+    jobs = [Job(f"seed={i}", 100_000, evaluated=True) for i in range(count)]
+    shown = Board(tmp_path, jobs, Console(file=io.StringIO(), force_terminal=True, height=40, width=100))
+    for job in jobs[:8]:
+        write_rows(tmp_path / job.name, range(1, 200), [1.0] * 199, total=100_000)
+    start = time.process_time()
+    for _ in range(5):
+        shown._update()
+    assert (time.process_time() - start) / 5 < 0.1
