@@ -218,8 +218,8 @@ def sequence_minibatches(
     Args:
         valid: whether a row is a transition, bool [T, N].
         length: steps of a sequence L.
-        size: rows in a minibatch, about: there are max(1, size // L) sequences in one, or all where ``size`` is
-            at least T*N.
+        size: rows in a minibatch, about: there are max(1, size // L) sequences in one, or all of them where
+            ``size`` is at least T*N.
         generator: draws the permutation.
 
     Yields:

@@ -11,7 +11,10 @@ from gymnasium import spaces
 
 from ppo_cli.actor_critic import make_actor_critic
 from ppo_cli.distributions import make_distribution
+from ppo_cli.envs.make import env_fn
 from ppo_cli.envs.packed import pack
+from ppo_cli.envs.snapshot import find_kind
+from ppo_cli.envs.vector import SyncVector
 from ppo_cli.packing import random_action
 
 VECTOR = spaces.Box(-1, 1, (2,), np.float32)
@@ -43,7 +46,7 @@ class Masked(gym.Env):
 
 
 def rows_and_masks(kind, n, seed=0):
-    """A packed space, packed observations [n, size], and their masks [n, P] with a legal action a component."""
+    """A packed space, packed observations [n, size], and their masks [n, P] with one legal or more a component."""
     actions, sizes = ACTIONS[kind]
     env = Masked(actions, spaces.MultiBinary(sum(sizes)))
     packed, generator = pack(env, False), np.random.default_rng(seed)
@@ -139,7 +142,7 @@ def test_illegal_logits_get_no_gradient():
 
 @pytest.mark.parametrize("as_tuple", [False, True])
 def test_masks_in_info_become_part_of_the_observation(as_tuple):
-    actions, sizes = ACTIONS["multi"]
+    actions, _ = ACTIONS["multi"]
     env = Masked(actions, None, info=True)
     parts = [np.array([1, 0, 1], np.int8), np.array([0, 1], np.int8), np.array([1, 1, 0, 1], np.int8)]
     env.mask = tuple(parts) if as_tuple else np.concatenate(parts)
@@ -168,7 +171,7 @@ def test_random_actions_are_legal(kind):
     for row, mask in zip(rows.numpy(), masks, strict=True):
         drawn = random_action(packed.action_space, packed.observation_space, row)
         assert actions.contains(drawn)
-        indices = np.ravel(drawn) - getattr(actions, "start", 0) * (kind == "start")
+        indices = np.ravel(drawn - actions.start)
         cuts = np.cumsum((0, *sizes[:-1]))
         assert all(mask[cut + int(index)] for cut, index in zip(cuts, indices, strict=True))
 
@@ -209,12 +212,25 @@ def refused(outcome, *words):
             ("env.id=zoo_envs:Zoo-v0", "+env.kwargs.action=product", "use_sde=true"),
             ("use_sde=true needs a Box",),
         ),
-        (("env.id=zoo_envs:Raising-v0",), ("reset", "no luck")),
     ],
-    ids=["no-mask-given", "box", "key-and-info", "sde", "sde-product", "raises"],
+    ids=["no-mask-given", "box", "key-and-info", "sde", "sde-product"],
 )
 def test_what_does_not_go_together_is_said_in_one_line(ppo_train, arguments, words):
     refused(ppo_train(*arguments, "total_timesteps=64"), *words)
+
+
+def test_an_environment_that_raises_at_its_first_reset_is_said_in_one_line(ppo_train):
+    outcome = ppo_train("env.id=zoo_envs:Raising-v0", "total_timesteps=64")
+    assert outcome.status == 1
+    assert "environment 0 raised RuntimeError: no luck" in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
+@pytest.mark.xfail(reason="find_kind draws its actions without the mask", strict=False)
+@pytest.mark.parametrize("where", ["info", "key"])
+def test_trying_out_snapshots_sends_legal_actions_too(where):
+    make = env_fn("zoo_envs:Zoo-v0", {"mask": where}, action_mask=where == "info")
+    assert find_kind(make) == "replay"  # restart, where the environment raises
 
 
 TAXI = (
@@ -225,14 +241,14 @@ TAXI = (
 
 def test_taxis_masks_are_obeyed_and_can_be_ignored(ppo_train, tmp_path, monkeypatch):
     illegal = []
-    step = gym.wrappers.OrderEnforcing.step
+    step = SyncVector.step
 
-    def checked(self, action):
-        env = self.unwrapped
-        illegal.append(not env.action_mask(env.s)[action])
-        return step(self, action)
+    def checked(self, actions):
+        states = [env.unwrapped for env in self.envs]
+        illegal.extend(not env.action_mask(env.s)[int(a)] for env, a in zip(states, actions, strict=True))
+        return step(self, actions)
 
-    monkeypatch.setattr(gym.wrappers.OrderEnforcing, "step", checked)
+    monkeypatch.setattr(SyncVector, "step", checked)
     counts = {}
     for setting in ("auto", "false"):
         illegal.clear()

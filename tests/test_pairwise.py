@@ -14,7 +14,8 @@ MASKABLE = ("discrete", "start", "multi_discrete")
 FACTORS = {
     "observation": ("dict", "vector", "hwc", "tuple", "float64", "discrete", "multi_binary", "chw"),
     "action": (
-        "discrete", "start", "multi_discrete", "multi_binary", "box", "squashed", "sde", "state_std", "product",
+        "discrete", "start", "multi_discrete", "multi_binary", "box", "squashed", "sde", "state_std",
+        "product",
     ),
     "network": ("mlp", "norm_separate", "nature_cnn", "impala_cnn", "own"),
     "memory": ("none", "lstm", "gru"),

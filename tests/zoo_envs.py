@@ -1,4 +1,4 @@
-"""Environments of every kind of space, registered as ``zoo_envs:Zoo-v0``; they refuse what no agent may send."""
+"""Environments of every kind of space, registered as ``zoo_envs:Id``; they refuse what no agent may send."""
 
 import gymnasium as gym
 import numpy as np
@@ -73,7 +73,7 @@ class Zoo(gym.Env):
         # no NumPy array scalars in Box.contains, which warns of them
         assert self.action_space.contains(action), f"{action!r} is no member of {self.action_space}"
         start = self.action_space.start if isinstance(self.action_space, spaces.Discrete) else 0
-        for component, mask in zip(np.ravel(action) - start, self.masks, strict=False):
+        for component, mask in zip(np.ravel(action) - start if self.masks else (), self.masks, strict=True):
             assert mask[int(component)], f"{action!r} is illegal: {self.masks}"
         self.left -= 1
         leaves = [action]
@@ -136,6 +136,16 @@ class Recall(gym.Env):
         return np.zeros(2, np.float32), float(action == self.cue), True, False, {}
 
 
+class Raising(gym.Env):
+    """Never begins."""
+
+    observation_space = spaces.Box(-1, 1, (2,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        raise RuntimeError("no luck")
+
+
 class OwnEncoder(torch.nn.Module):
     """An encoder as a user would write it, for any simple space."""
 
@@ -147,5 +157,5 @@ class OwnEncoder(torch.nn.Module):
         return torch.relu(self.linear(obs.reshape(obs.shape[0], -1).float() / 10))
 
 
-for env in (Zoo, Recall):
+for env in (Zoo, Recall, Raising):
     gym.register(f"{env.__name__}-v0", env)
