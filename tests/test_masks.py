@@ -46,7 +46,7 @@ class Masked(gym.Env):
 
 
 def rows_and_masks(kind, n, seed=0):
-    """A packed space, packed observations [n, size], and their masks [n, P] with one legal or more a component."""
+    """A packed space, packed observations [n, size], and their masks [n, P] one legal or more a component."""
     actions, sizes = ACTIONS[kind]
     env = Masked(actions, spaces.MultiBinary(sum(sizes)))
     packed, generator = pack(env, False), np.random.default_rng(seed)
@@ -271,8 +271,8 @@ def test_masked_taxi_learns_faster_than_punished_taxi(ppo_train, tmp_path):
     for setting in ("true", "false"):
         outcome = ppo_train(
             *TAXI, "total_timesteps=6e4", "n_steps=128", "learning_rate=2e-3", "ent_coef=0.01", "gamma=0.98",
-            "n_envs=8", "n_epochs=4", "batch_size=256", "eval.deterministic=false", f"env.action_mask={setting}",
-            f"hydra.run.dir={setting}",
+            "n_envs=8", "n_epochs=4", "batch_size=256", "eval.deterministic=false",
+            f"env.action_mask={setting}", f"hydra.run.dir={setting}",
         )  # fmt: skip
         assert outcome.status == 0, outcome.err
         means[setting] = json.loads((tmp_path / setting / "eval.json").read_text())["mean"]

@@ -1,4 +1,4 @@
-"""Memory: the cells are PyTorch's, sequences are steps, states begin, carry over and end where they should."""
+"""Memory: the cells are PyTorch's, sequences are steps, states begin, go on and end where they should."""
 
 import json
 
