@@ -184,22 +184,23 @@ class UserEncoder(nn.Module):
     def __init__(self, module: nn.Module, space: spaces.Space[Any], name: str) -> None:
         super().__init__()
         self.module = module
-        kind = torch.uint8 if space.dtype == "uint8" else torch.float32
+        self.dtype = torch.uint8 if space.dtype == "uint8" else torch.float32
         if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
-            kind = torch.int64
+            self.dtype = torch.int64
         with torch.no_grad():
             try:
-                out = module(torch.zeros((2, *(space.shape or ())), dtype=kind))
+                out = module(torch.zeros((2, *(space.shape or ())), dtype=self.dtype))
             except Exception as error:
-                raise ValueError(f"{name} can't encode a batch of {space}: {error}") from error
+                raised = f"{type(error).__name__}: {error}"
+                raise ValueError(f"{name} can't encode a batch of {space}: {raised}") from error
         if not isinstance(out, Tensor) or out.dim() != 2 or len(out) != 2:
             shown = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
             raise ValueError(f"{name} must return features [B, F], given {shown} for B = 2")
         self.size = out.shape[1]
 
     def forward(self, obs: Tensor) -> Tensor:
-        """[B, *shape] -> [B, size]."""
-        features: Tensor = self.module(obs)
+        """[B, *shape] -> [B, size]; normalised bytes are floats, all else has the dtype that was tried."""
+        features: Tensor = self.module(obs if obs.dtype == torch.float32 else obs.to(self.dtype))
         return features
 
 
@@ -293,8 +294,10 @@ def make_encoder(
     encoders = [
         (i, _leaf_encoder(leaf.space, nested_value(choice.by_key, leaf.path), choice.images, leaf.key))
         for i, leaf in enumerate(space.leaves)
-        if i not in masks
+        if i not in masks or len(masks) == len(space.leaves)  # a mask alone is seen, too
     ]
+    if not encoders:
+        raise ValueError(f"the observation space {space.original} holds no values")
     return PackedEncoder(space, encoders, masks)
 
 
@@ -312,10 +315,14 @@ def _leaf_encoder(space: spaces.Space[Any], asked: Any, images: str, key: str) -
     try:
         if name in ENCODERS:
             return ENCODERS[name](space, **options)
-        made = load_class(name, nn.Module, list(ENCODERS), "encoder")(space, **options)
+        user_class = load_class(name, nn.Module, list(ENCODERS), "encoder")
     except (ValueError, TypeError) as error:
         raise ValueError(f"network.encoders.{key}={name}: {error}") from error
-    return UserEncoder(made, space, name)
+    try:
+        return UserEncoder(user_class(space, **options), space, name)
+    except Exception as error:  # whatever a class of the user's raises
+        raised = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise ValueError(f"network.encoders.{key}={name}: {raised}") from error
 
 
 def _key_tree(space: PackedObservations) -> dict[str, Any]:

@@ -9,14 +9,16 @@ import numpy as np
 from gymnasium import spaces
 
 
-class DictObservation(gym.Env):
-    observation_space = spaces.Dict({"position": spaces.Box(-1, 1, (2,))})
+class TextObservation(gym.Env):
+    observation_space = spaces.Dict(
+        {"position": spaces.Box(-1, 1, (2,)), "words": spaces.Tuple([spaces.Text(3)])}
+    )
     action_space = spaces.Discrete(2)
 
 
-class TupleAction(gym.Env):
+class SequenceAction(gym.Env):
     observation_space = spaces.Box(-1, 1, (2,))
-    action_space = spaces.Tuple([spaces.Discrete(2), spaces.Discrete(3)])
+    action_space = spaces.Tuple([spaces.Discrete(2), spaces.Sequence(spaces.Discrete(3))])
 
 
 class Picky(gym.Env):
@@ -96,5 +98,5 @@ class Drifting(OwnGenerator):
         return super().reset(seed=None if hasattr(self, "generator") else seed)
 
 
-for env in (DictObservation, TupleAction, Picky, Lacking, Faulty, OwnGenerator, Drifting):
+for env in (TextObservation, SequenceAction, Picky, Lacking, Faulty, OwnGenerator, Drifting):
     gym.register(env.__name__ + "-v0", env)

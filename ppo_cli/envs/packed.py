@@ -129,8 +129,11 @@ def pack(env: Env, mask_from_info: bool) -> Env:
     return env
 
 
-def has_info_mask(env: Env) -> bool:
-    """Whether ``reset`` gives a mask for a discrete action space in its info."""
+def has_info_mask(env: Env) -> bool | None:
+    """Whether ``reset`` gives a mask for a discrete action space in its info; None where it raises."""
     if not isinstance(env.action_space, (spaces.Discrete, spaces.MultiDiscrete)):
         return False
-    return MASK in env.reset(seed=0)[1]
+    try:
+        return MASK in env.reset(seed=0)[1]
+    except Exception:  # of the environment's own; training says so, or goes on, as env.on_error wants it
+        return None
