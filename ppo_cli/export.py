@@ -175,6 +175,8 @@ class Graph(nn.Module):
         self.write = nn.ModuleList(
             _Write(space, part) for space, part in zip(parts, inner or (policy.distribution,), strict=True)
         )
+        leaves = [leaf for _, leaf in walk(packed.original)] if packed else [observations]
+        self._starts = [np.asarray(getattr(leaf, "start", 0), leaf.dtype) for leaf in leaves]
         self.requires_grad_(False)
         self.eval()
 
@@ -202,11 +204,11 @@ class Graph(nn.Module):
         return dict(zip((port.name for port in self.ports.action), actions, strict=True)) | outputs
 
     def example(self) -> dict[str, Tensor]:
-        """Inputs of the right kinds, all zeros."""
-        return {
-            port.name: torch.from_numpy(np.zeros((EXAMPLE_ROWS, *port.shape), port.dtype))
-            for port in self.ports.inputs
-        }
+        """Inputs of the right kinds: zeros, or the first index."""
+        values = {port.name: np.zeros((EXAMPLE_ROWS, *port.shape), port.dtype) for port in self.ports.inputs}
+        for port, start in zip(self.ports.observation, self._starts, strict=True):
+            values[port.name] += start
+        return {name: torch.from_numpy(value) for name, value in values.items()}
 
 
 def _own(model: ActorCritic) -> ActorCritic:
@@ -385,15 +387,17 @@ def _quiet() -> Iterator[None]:
     It warns that torch.jit is deprecated, of its own use of deprecated functions, and that torchvision is not
     installed; nothing of that is the user's business. What a trace may get wrong, the parity check finds.
     """
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def load(path: Path, kind: str) -> Run:

@@ -96,12 +96,11 @@ CASES = {
     ),
     "one-hot": lambda: build(spaces.Discrete(6, start=3), spaces.Discrete(3)),
     "image": lambda: build(
-        spaces.Box(0, 255, (36, 36, 2), np.uint8), spaces.Discrete(3),
+        spaces.Box(0, 255, (36, 36, 2), np.uint8), spaces.Box(-1, 1, (2,)),
         encoders=EncoderChoice(by_key={"observation": {"name": "nature_cnn", "features": 16}}),
     ),
     "Dict, mask": lambda: build(
-        NESTED, spaces.Discrete(5), normalized=True,
-        encoders=EncoderChoice("flatten", {"camera": "impala_cnn"}),
+        NESTED, spaces.Discrete(5), normalized=True, encoders=EncoderChoice("flatten", {"at": {"1": "mlp"}})
     ),
     "masks of components": lambda: build(NESTED, spaces.MultiDiscrete([2, 3]), memory="gru", memory_size=8),
     "Dict of actions": lambda: build(
@@ -115,12 +114,17 @@ CASES = {
     "LSTM": lambda: build(VECTOR, spaces.Discrete(4), normalized=True, memory="lstm", memory_size=8),
 }  # fmt: skip
 SAMPLED = ("MultiDiscrete", "MultiBinary", "gSDE", "Dict, mask", "Dict of actions", "LSTM")
-ONE_OF_EACH = [(name, False) for name in CASES] + [(name, True) for name in SAMPLED]
+FILES = [
+    *((name, "torchscript", False) for name in CASES),
+    *((name, "onnx", False) for name in CASES if name != "masks of components"),  # which has a test below
+    *((name, "torchscript", True) for name in SAMPLED),
+    # ONNX takes seconds a file: one with all kinds of noise, and the two that differ most from it
+    *((name, "onnx", True) for name in ("Dict of actions", "gSDE", "LSTM")),
+]
 
 
-@pytest.mark.parametrize("kind", WRITERS)
-@pytest.mark.parametrize(("name", "sample"), ONE_OF_EACH, ids=str)
-def test_files_act_as_the_policy_does(tmp_path, name, sample, kind):
+@pytest.mark.parametrize(("name", "kind", "sample"), FILES)
+def test_files_act_as_the_policy_does(tmp_path, name, kind, sample):
     exported = CASES[name]()
     run, ports = exported.write(tmp_path / "file", kind, sample)
     parity = check_parity(run, ports, *exported)
@@ -155,6 +159,7 @@ def some_inputs(exported, ports, size):
 def test_masks_and_states_and_noise_matter(tmp_path, kind):
     exported = CASES["masks of components"]()
     run, ports = exported.write(tmp_path / "file", kind, sample=True)
+    assert check_parity(run, ports, *exported).difference <= TOLERANCE
     inputs = some_inputs(exported, ports, 400)
     actions = run(inputs)["action"]
     mask = inputs["action_mask"]
@@ -195,13 +200,13 @@ def noise_by_hand(actions):
 class TestCheck:
     """The comparison, on files that are wrong in some way."""
 
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def policy(self):
         return build(VECTOR, spaces.Dict({"a": UNEVEN, "b": spaces.Discrete(3)}), memory="gru", memory_size=8)
 
-    @pytest.fixture(scope="class")
-    def file(self, policy, tmp_path_factory):
-        return policy.write(tmp_path_factory.mktemp("file") / "policy.pt", "torchscript")
+    @pytest.fixture
+    def file(self, policy, tmp_path):
+        return policy.write(tmp_path / "policy.pt", "torchscript")
 
     @pytest.mark.parametrize(
         ("name", "wrong"),
@@ -309,20 +314,20 @@ def test_files_hold_no_more_than_acting_needs(tmp_path):
     assert all(map(torch.equal, before, policy.policy.model.parameters()))
 
 
-class Averaging(torch.nn.Module):
-    """An encoder that looks at the whole batch, which no graph should."""
+class Branching(torch.nn.Module):
+    """An encoder that does one thing or another, which a graph can't."""
 
     def __init__(self, space):
         super().__init__()
 
     def forward(self, obs):
-        return obs - float(obs.mean()) + len(obs)
+        return obs if obs.mean() > 0 else obs**2 + 3
 
 
 @pytest.mark.parametrize("kind", WRITERS)
 def test_encoders_that_can_not_be_exported_are_refused(tmp_path, monkeypatch, kind):
-    monkeypatch.setattr("ppo_cli.encoders.load_class", lambda *_: Averaging)
-    asked = EncoderChoice(by_key={"observation": "averaging"})
+    monkeypatch.setattr("ppo_cli.encoders.load_class", lambda *_: Branching)
+    asked = EncoderChoice(by_key={"observation": "branching"})
     exported = build(VECTOR, spaces.Box(-9, 9, (2,)), encoders=asked)
     with pytest.raises(ExportError) as error:
         run, ports = exported.write(tmp_path / "file", kind)
@@ -350,6 +355,7 @@ def cartpole(ppo_train):
     outcome = ppo_train(
         "env=CartPole-v1", "total_timesteps=300", "n_envs=2", "n_steps=50", "batch_size=50", "n_epochs=1",
         "eval.episodes=2", "compile=false", "vectorization=sync", "preset=none", "checkpoint.every=1",
+        "checkpoint.keep=9",
         "normalize.observations=true", "network.memory=lstm", "network.memory_size=8", "hydra.run.dir=run",
     )  # fmt: skip
     assert outcome.status == 0, outcome.err
