@@ -306,7 +306,7 @@ def make_actor_critic(
 
     maskable = isinstance(distribution, (Categorical, MultiCategorical))
     mask_size = distribution.logits_size if maskable else None
-    return ActorCritic(
+    model = ActorCritic(
         make_encoder(observation_space, encoders, mask_size),
         make_head,
         hidden_sizes,
@@ -316,3 +316,4 @@ def make_actor_critic(
         layer_norm,
         None if memory == "none" else lambda inputs: Memory(memory, inputs, memory_size),
     )
+    return model.eval()  # dropout in a user's encoder would make two policies of one, and their ratio noise
