@@ -184,7 +184,7 @@ def _seed_global_generators(seed: int) -> None:
 
 
 def _advise_threads(config: Config, agent: PPOAgent) -> None:
-    """Says that images and memories may want more threads, which `auto`, the same on all machines, leaves idle."""
+    """Says that images and memories may want more threads than `auto`, which is the same on all machines."""
     cores = available_cores()
     if agent.notes and config.threads == "auto" and agent.device.type == "cpu" and cores > 1:
         logger.info(
