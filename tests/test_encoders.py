@@ -105,14 +105,19 @@ def test_published_sizes():
 
 
 CAMERA = spaces.Dict(
-    {"camera": image(36, 36, 3), "near": spaces.Dict({"speed": spaces.Box(-1, 1, (2,)), "gear": spaces.Discrete(3)})}
+    {
+        "camera": image(36, 36, 3),
+        "near": spaces.Dict({"speed": spaces.Box(-1, 1, (2,)), "gear": spaces.Discrete(3)}),
+    }
 )
 
 
 def test_each_leaf_may_have_its_own():
     tree = {"camera": {"name": "impala_cnn", "channels": [4, 4], "features": 7}, "near": {"speed": "mlp"}}
-    encoder = make_encoder(PackedObservations(CAMERA), EncoderChoice(by_key=tree))
-    kinds = {leaf.key: part for leaf, part in zip(encoder.leaves, encoder.encoders, strict=True)}
+    packed = PackedObservations(CAMERA)
+    encoder = make_encoder(packed, EncoderChoice(by_key=tree))
+    leaves = [packed.leaves[i].key for i in encoder.leaves]
+    kinds = dict(zip(leaves, encoder.encoders, strict=True))
     assert isinstance(kinds["camera"], ImpalaCNN)
     assert isinstance(kinds["near.speed"], MlpEncoder)
     assert isinstance(kinds["near.gear"], OneHotEncoder)
@@ -159,12 +164,18 @@ class Doubles(Bare):
         ({"near": {"sped": "mlp"}}, ("network.encoders.near.sped: no such observation", "gear, speed")),
         ({"camera": "nature_cn"}, ("network.encoders.camera=nature_cn", "did you mean 'nature_cnn'?")),
         ({"camera": {"features": 7}}, ("network.encoders.camera", "expected flatten, mlp, nature_cnn")),
-        ({"camera": {"name": "nature_cnn", "feature": 7}}, ("network.encoders.camera=nature_cnn", "'feature'")),
+        (
+            {"camera": {"name": "nature_cnn", "feature": 7}},
+            ("network.encoders.camera=nature_cnn", "'feature'"),
+        ),
         ({"camera": "nowhere.Class"}, ("importing nowhere raised ModuleNotFoundError",)),
         ({"camera": "test_encoders.Absent"}, ("test_encoders.Absent is no subclass of torch.nn",)),
         ({"camera": "test_encoders.NoModule"}, ("NoModule is no subclass of torch.nn",)),
         ({"camera": "test_encoders.Bare"}, ("must return features [B, F], given () for B = 2",)),
-        ({"camera": "test_encoders.Breaks"}, ("network.encoders.camera=test_encoders.Breaks", "KeyError", "what")),
+        (
+            {"camera": "test_encoders.Breaks"},
+            ("network.encoders.camera=test_encoders.Breaks", "KeyError", "what"),
+        ),
         ({"camera": "test_encoders.BreaksLater"}, ("can't encode a batch of Box", "IndexError: no")),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
@@ -177,7 +188,9 @@ def test_what_does_not_fit_is_a_value_error_that_says_so(tree, words):
 
 
 def test_an_image_that_is_too_small():
-    with pytest.raises(ValueError, match="at least 36 pixels a side, given 20 x 30; use impala_cnn or flatten"):
+    with pytest.raises(
+        ValueError, match="at least 36 pixels a side, given 20 x 30; use impala_cnn or flatten"
+    ):
         make_encoder(image(20, 30, 3), EncoderChoice("nature_cnn"))
 
 
@@ -204,7 +217,10 @@ DICT = ("env.id=zoo_envs:Zoo-v0", "+env.kwargs.observation=dict", "total_timeste
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("+network.encoders.lidar=mlp",), "network.encoders.lidar: no such observation; there are camera, gear"),
+        (
+            ("+network.encoders.lidar=mlp",),
+            "network.encoders.lidar: no such observation; there are camera, gear",
+        ),
         (("+network.encoders.camera=impala",), "did you mean 'impala_cnn'?"),
         (("network.encoders.camera=impala_cnn",), "takes a plus, +network.encoders.camera=VALUE"),
         (("+network.encoders.camera=test_encoders.BreaksLater",), "IndexError: no way"),
