@@ -272,9 +272,9 @@ def test_masked_taxi_learns_faster_than_punished_taxi(ppo_train, tmp_path):
         outcome = ppo_train(
             *TAXI, "total_timesteps=6e4", "n_steps=128", "learning_rate=2e-3", "ent_coef=0.01", "gamma=0.98",
             "n_envs=8", "n_epochs=4", "batch_size=256", "eval.deterministic=false",
-            f"env.action_mask={setting}", f"hydra.run.dir={setting}",
+            f"env.action_mask={setting}", f"hydra.run.dir=masked-{setting}",
         )  # fmt: skip
         assert outcome.status == 0, outcome.err
-        means[setting] = json.loads((tmp_path / setting / "eval.json").read_text())["mean"]
+        means[setting] = json.loads((tmp_path / f"masked-{setting}" / "eval.json").read_text())["mean"]
     assert means["true"] > means["false"] + 50
     assert not math.isnan(means["true"])
