@@ -239,7 +239,7 @@ def test_a_command_line_is_refused_in_one_line(ppo_train, tmp_path, arguments, w
 def test_a_users_encoder_sees_no_empty_batch(ppo_train):
     """No episode ends in this rollout, so that there are no final observations to value."""
     outcome = ppo_train(
-        "env=CartPole-v1", "preset=none", "n_steps=4", "total_timesteps=4", "eval.episodes=0", "compile=false",
+        "env=CartPole-v1", "preset=none", "n_steps=4", "total_timesteps=4", "eval.episodes=0",
         "+network.encoders.observation=test_encoders.Doubles",
     )  # fmt: skip
     assert outcome.status == 0, outcome.err
