@@ -73,7 +73,7 @@ class Faulty(gym.Env):
 
 
 class OwnGenerator(gym.Env):
-    """Draws from a generator that only a seed sets, as no replay can; episodes last 7 steps."""
+    """Draws from a generator that only a seed sets; episodes last 7 steps."""
 
     observation_space = spaces.Box(-10, 10, (3,))
     action_space = spaces.Discrete(2)
@@ -91,16 +91,12 @@ class OwnGenerator(gym.Env):
         return observation, float(observation[0] * (action - 0.5)), self.t == 7, False, {}
 
 
-class Cloning(OwnGenerator):
-    """The same with a state of its own to clone."""
+class Drifting(OwnGenerator):
+    """The same, but a seed reaches the generator only once: nothing brings it back."""
 
-    def clone_state(self, include_rng=False):
-        return {"t": self.t, "generator": self.generator.bit_generator.state}
-
-    def restore_state(self, state):
-        self.t = state["t"]
-        self.generator.bit_generator.state = state["generator"]
+    def reset(self, *, seed=None, options=None):
+        return super().reset(seed=None if hasattr(self, "generator") else seed)
 
 
-for env in (TextObservation, SequenceAction, Picky, Lacking, Faulty, OwnGenerator, Cloning):
+for env in (TextObservation, SequenceAction, Picky, Lacking, Faulty, OwnGenerator, Drifting):
     gym.register(env.__name__ + "-v0", env)

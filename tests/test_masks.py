@@ -247,7 +247,6 @@ def test_an_environment_that_raises_at_its_first_reset_is_said_in_one_line(ppo_t
     assert outcome.err.count("\n") == 1
 
 
-@pytest.mark.xfail(reason="find_kind draws its actions without the mask", strict=False)
 @pytest.mark.parametrize("where", ["info", "key"])
 def test_trying_out_snapshots_sends_legal_actions_too(where):
     make = env_fn("zoo_envs:Zoo-v0", {"mask": where}, action_mask=where == "info")

@@ -6,7 +6,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from ppo_cli.packing import MASK, PackedActions, PackedObservations, is_nested
+from ppo_cli.packing import MASK, PackedActions, PackedObservations, is_nested, random_action
 
 Env = gym.Env[Any, Any]
 
@@ -70,6 +70,7 @@ class Packed(gym.Wrapper[Any, Any, Any, Any]):
         """
         super().__init__(env)
         self._observations: PackedObservations | None = None
+        self._row = np.zeros(0, np.uint8)
         self._actions: PackedActions | None = None
         if isinstance(env.observation_space, (spaces.Dict, spaces.Tuple)):
             self.observation_space = self._observations = PackedObservations(env.observation_space)
@@ -94,6 +95,10 @@ class Packed(gym.Wrapper[Any, Any, Any, Any]):
         obs, reward, terminated, truncated, info = self.env.step(action)
         return self._pack(obs), reward, terminated, truncated, info
 
+    def legal_action(self) -> Any:  # noqa: ANN401
+        """A random action that the last observation's mask, if it has one, allows."""
+        return random_action(self.action_space, self.observation_space, self._row)
+
     def _pack(self, obs: Any) -> Any:  # noqa: ANN401
         if self._observations is None:
             return obs
@@ -108,6 +113,11 @@ class Packed(gym.Wrapper[Any, Any, Any, Any]):
         if not np.isfinite(self._row[: self._observations.real_bytes].view(np.float32)).all():
             raise ValueError("a NaN or an infinity in its observation")
         return self._row.copy()
+
+
+def sample_action(env: Env) -> Any:  # noqa: ANN401
+    """A random action for an environment that has been reset: a legal one where it says which are."""
+    return env.legal_action() if isinstance(env, Packed) else env.action_space.sample()
 
 
 def pack(env: Env, mask_from_info: bool) -> Env:
