@@ -3,7 +3,7 @@
     python benchmarks/images.py env=ALE/Pong-v5 total_timesteps=2e4
 
 The limit is the time of the bare environments (this run's actions replayed, as in split.py) and of the
-bare network: one forward pass for each vector step, a forward and a backward pass for each minibatch, in plain
+bare network: a forward pass for each vector step, a forward and a backward pass for each minibatch, in plain
 PyTorch without a loss, an optimiser or a copy. Stable-Baselines3 trains with the same settings afterwards.
 """
 

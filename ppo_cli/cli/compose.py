@@ -16,6 +16,7 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 from yaml import YAMLError
 
 from ppo_cli.config import (
+    OPEN,
     Config,
     ConfigError,
     check_type,
@@ -27,7 +28,7 @@ from ppo_cli.config import (
     register_schema,
 )
 
-GROUPS = ("env", "network", "experiment")
+GROUPS = ("env", "network", "experiment", "search")
 
 
 def expand_preset(overrides: Sequence[str]) -> list[str]:
@@ -64,22 +65,9 @@ def compose_jobs(
     Raises:
         ConfigError: one line on the first thing that is wrong.
     """
-    register_schema()
-    if config_dir is not None:
-        directory = Path(config_dir).resolve()
-        if not directory.is_dir():
-            raise ConfigError(f"--config-dir {config_dir}: no such folder")
-        for file in directory.rglob("*.yaml"):
-            if (conf_dir() / file.relative_to(directory)).exists():
-                raise ConfigError(
-                    f"{file}: ppo-train has a file of that name, which would be taken; give it another one"
-                )
-        overrides = [*overrides, f"hydra.searchpath=['file://{directory}']"]
+    overrides = _with_folder(overrides, config_dir)
     with initialize_config_dir(config_dir=str(conf_dir()), job_name="train", version_base="1.3"):
-        parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-        parsed = [_parse_override(parser, override) for override in overrides]
-        for override in parsed:
-            _check_override(override)
+        parsed = _parse_all(overrides)
         if not multirun:
             _refuse_sweeps(parsed)
         jobs = list(_expand(parsed)) if multirun else [list(overrides)]
@@ -87,6 +75,41 @@ def compose_jobs(
             if jobs.count(job) > 1:
                 raise ConfigError(f"the sweep has the job {' '.join(job)} twice; a value is listed twice")
         return [(job, parse(_compose(job, config_name))) for job in jobs]
+
+
+def parse_overrides(overrides: Sequence[str], config_dir: str | None) -> list[Override]:
+    """Overrides as Hydra reads them, their keys checked; those of a search may be intervals.
+
+    Raises:
+        ConfigError: one line on the first thing that is wrong.
+    """
+    _with_folder(overrides, config_dir)
+    with initialize_config_dir(config_dir=str(conf_dir()), job_name="train", version_base="1.3"):
+        return _parse_all(overrides)
+
+
+def _with_folder(overrides: Sequence[str], config_dir: str | None) -> list[str]:
+    """Overrides, and the one that makes Hydra look into a user's folder too."""
+    register_schema()
+    if config_dir is None:
+        return list(overrides)
+    directory = Path(config_dir).resolve()
+    if not directory.is_dir():
+        raise ConfigError(f"--config-dir {config_dir}: no such folder")
+    for file in directory.rglob("*.yaml"):
+        if (conf_dir() / file.relative_to(directory)).exists():
+            raise ConfigError(
+                f"{file}: ppo-train has a file of that name, which would be taken; give it another one"
+            )
+    return [*overrides, f"hydra.searchpath=['file://{directory}']"]
+
+
+def _parse_all(overrides: Sequence[str]) -> list[Override]:
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    parsed = [_parse_override(parser, override) for override in overrides]
+    for override in parsed:
+        _check_override(override)
+    return parsed
 
 
 def _parse_override(parser: OverridesParser, override: str) -> Override:
@@ -104,7 +127,7 @@ def _check_override(override: Override) -> None:
     typed, key = override.input_line, override.key_or_group
     if key in GROUPS and isinstance(override.value(), (dict, type(None))) and not override.is_delete():
         raise ConfigError(f"{typed}: expected a name; to leave out a choice, type ~{key}")
-    if key in GROUPS or key.startswith(("hydra/", "hydra.", "env.kwargs.")):
+    if key in GROUPS or key.startswith(("hydra/", "hydra.", *OPEN)):
         return
     kinds = dict(knobs())
     if key in kinds:
@@ -142,7 +165,8 @@ def _expand(parsed: Sequence[Override]) -> Iterator[list[str]]:
             axes.append([f"{key}={value}" for value in override.sweep_string_iterator()])
         else:
             raise ConfigError(
-                f"{override.input_line}: an interval needs a search; a sweep takes listed values"
+                f"{override.input_line}: an interval needs a search, hydra/sweeper=optuna; "
+                "a sweep takes listed values"
             )
     yield from (list(job) for job in itertools.product(*axes))
 
@@ -178,8 +202,11 @@ def _explain_hydra(error: HydraException) -> str:
     text = " ".join(str(error).split())
     if isinstance(cause, OmegaConfBaseException):
         key = str(cause.full_key or "")
-        if key.startswith("env.kwargs."):
-            return f"unknown key {key!r}: a new argument of the environment takes a plus, +{key}=VALUE"
+        if key.startswith(OPEN):
+            what = (
+                "a new argument of the environment" if key.startswith(OPEN[0]) else "an observation's encoder"
+            )
+            return f"unknown key {key!r}: {what} takes a plus, +{key}=VALUE"
         return explain(cause)
     unknown = re.search(r"In '(?P<file>[^']+)'.*Key '(?P<key>[^']+)' not in", text)
     if unknown is not None:

@@ -13,13 +13,14 @@ ppo-train: PPO experiments from the command line.
 
 usage: ppo-train [KEY=VALUE ...]                 one run, into outputs/<env>/
        ppo-train -m KEY=V1,V2 'seed=range(3)'    a sweep, into outputs/sweeps/
+       ppo-train -m search=NAME                  a search by Optuna: {searches}
        ppo-train --cfg job --resolve             print the config and stop
 
   env=ID            any Gymnasium id, module:Id too; its preset is loaded where there is one
   preset=none       the plain defaults although the environment has a preset
   network=NAME      {networks}
   experiment=NAME   {experiments}
-  --config-dir DIR  a folder of your own env/, network/ and experiment/ files
+  --config-dir DIR  a folder of your own env/, network/, experiment/ and search/ files
   --shell-completion install=bash   prints completion; eval "$(ppo-train -sc install=bash)"
   --hydra-help      the options that come from Hydra
 
@@ -46,7 +47,10 @@ def help_text(config: Config) -> str:
     comments = knob_comments()
     lines = [
         _HEAD.format(
-            presets=_choices("env"), networks=_choices("network"), experiments=_choices("experiment")
+            presets=_choices("env"),
+            networks=_choices("network"),
+            experiments=_choices("experiment"),
+            searches=_choices("search"),
         )
     ]
     lines.append("knobs, with their values for this command line:\n")

@@ -11,7 +11,17 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from ppo_cli.cli.endings import RunError
-from ppo_cli.config import Config, ConfigError, from_dict, from_stored, knobs, load_yaml, nearest, to_dict
+from ppo_cli.config import (
+    OPEN,
+    Config,
+    ConfigError,
+    from_dict,
+    from_stored,
+    knobs,
+    load_yaml,
+    nearest,
+    to_dict,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -20,10 +30,12 @@ FIXED = (
     "env.id",
     "env.kwargs",
     "env.wrappers",
+    "env.action_mask",
     "seed",
     "n_envs",
     "n_steps",
     "use_sde",
+    "squash_actions",
     "network.",
     "normalize.",
 )
@@ -52,7 +64,7 @@ def resume(folder: Path, overrides: Sequence[str], live: bool = True) -> None:
     before = from_stored(load_yaml(folder / "config.yaml"))
     if saved is not None:
         _check_same_run(folder, before, from_stored(saved["config"]))
-    after = _override(before, overrides)
+    after = override_config(before, overrides)
     lines = [f"{line}; going on from the one before" for line in damage] + _differences(before, after, saved)
     _log_to(folder / "train.log", logging.INFO if live else logging.WARNING)
     for line in lines:
@@ -88,7 +100,12 @@ def _is_fixed(key: str, fixed: Sequence[str]) -> bool:
     return any(key == name or (name.endswith(".") and key.startswith(name)) for name in fixed)
 
 
-def _override(config: Config, overrides: Sequence[str]) -> Config:
+def override_config(config: Config, overrides: Sequence[str]) -> Config:
+    """The config with knobs changed, each by an override of one value.
+
+    Raises:
+        ConfigError: a key is no knob, or a value can't be taken.
+    """
     changed = OmegaConf.create(to_dict(config))
     kinds = dict(knobs())
     for typed in overrides:
@@ -99,7 +116,7 @@ def _override(config: Config, overrides: Sequence[str]) -> Config:
         key = override.key_or_group
         if override.is_sweep_override():
             raise ConfigError(f"{typed}: resume= goes on with one run, which takes one value")
-        if key not in kinds and not key.startswith("env.kwargs."):
+        if key not in kinds and not key.startswith(OPEN):
             raise ConfigError(
                 f"unknown key {key!r} in {typed!r}{nearest(key, list(kinds))}; "
                 "resume= takes knobs, not groups"

@@ -65,7 +65,22 @@ def make_exclusive(path: Path) -> Path:
 def lock_run(folder: Path) -> Iterator[None]:
     """Holds a run's folder against other processes.
 
+    Raises:
+        OSError: another process holds it.
+    """
+    with lock_file(folder / ".lock", f"{folder} is in use by another process; wait for it, or end it"):
+        yield
+
+
+@contextmanager
+def lock_file(path: Path, refusal: str | None = None) -> Iterator[None]:
+    """Holds a file against other processes.
+
     The lock is the process's own: it ends with it, however it ends, and its workers do not share it.
+
+    Args:
+        path: of the file, which is made.
+        refusal: what to say where another process holds it; None waits until it does not.
 
     Raises:
         OSError: another process holds it.
@@ -75,9 +90,9 @@ def lock_run(folder: Path) -> Iterator[None]:
     except ModuleNotFoundError:  # Windows
         yield
         return
-    with (folder / ".lock").open("w") as file:
+    with path.open("w") as file:
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if refusal else 0))
         except OSError as error:
-            raise OSError(f"{folder} is in use by another process; wait for it, or end it") from error
+            raise OSError(refusal or f"{path} can't be locked: {error}") from error
         yield

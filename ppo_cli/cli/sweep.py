@@ -102,7 +102,7 @@ def start_sweep(
     names = job_names([job for job, _ in jobs])
     planned = [Job(name, job, to_dict(config)) for name, (job, config) in zip(names, jobs, strict=True)]
     plan = Sweep(config_name, typed, planned)
-    _write(folder / "jobs.json", json.dumps(asdict(plan), indent=1) + "\n")
+    write_whole(folder / "jobs.json", json.dumps(asdict(plan), indent=1) + "\n")
     _run(folder, plan)
 
 
@@ -149,7 +149,7 @@ def resume_sweep(folder: Path, overrides: Sequence[str]) -> None:
             f"sweep.resume={folder}: no sweep there (no jobs.json); sweeps lie below outputs/sweeps/"
         ) from error
     except (ValueError, TypeError, KeyError) as error:
-        raise ConfigError(f"{folder / 'jobs.json'} is not a list of jobs: {_line(error)}") from error
+        raise ConfigError(f"{folder / 'jobs.json'} is not a list of jobs: {one_line(error)}") from error
     before = plan.overrides
     if any(override.startswith("hydra/launcher=") for override in overrides):
         before = [o for o in before if not o.lstrip("+~").startswith(("hydra/launcher=", "hydra.launcher."))]
@@ -158,11 +158,11 @@ def resume_sweep(folder: Path, overrides: Sequence[str]) -> None:
         config = folder / job.folder / "config.yaml"
         if not config.exists():  # the config is as it was then: presets may have changed
             config.parent.mkdir(exist_ok=True)
-            _write(config, OmegaConf.to_yaml(OmegaConf.create(job.config)))
+            write_whole(config, OmegaConf.to_yaml(OmegaConf.create(job.config)))
     _run(folder, Sweep(plan.config_name, [*before, *overrides], plan.jobs))
 
 
-def _write(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
     """Writes a file whole or not at all."""
     aside = path.with_name(f".{path.name}.tmp")
     aside.write_text(text)
@@ -174,7 +174,7 @@ def _run(folder: Path, plan: Sweep) -> None:
     advice = f"`ppo-train sweep.resume='{folder}'` goes on with the sweep"
     ended = ""
     with lock_run(folder), StopSignal(advice, at_once=True) as stop:  # while a job trains, its own takes over
-        left = [job for job in plan.jobs if not _is_finished(folder / job.folder)]
+        left = [job for job in plan.jobs if not is_finished(folder / job.folder)]
         if len(left) < len(plan.jobs):
             print(f"finished already: {len(plan.jobs) - len(left)} of {len(plan.jobs)} jobs")
         try:
@@ -185,14 +185,14 @@ def _run(folder: Path, plan: Sweep) -> None:
             number = getattr(error, "number", stop.number or signal.SIGINT)  # Ray raises its own in its place
             raise Interrupted(number, advice) from error
         except Exception as error:  # of the launcher: jobs note their own
-            ended = f"the launcher ended: {_line(error)}; "
+            ended = f"the launcher ended: {one_line(error)}; "
         failed = [
             (job.folder, reason(folder / job.folder))
             for job in plan.jobs
-            if not _is_finished(folder / job.folder)
+            if not is_finished(folder / job.folder)
         ]
     if failed or ended:
-        raise RunError(f"{ended}{len(failed)} of {len(plan.jobs)} jobs failed; {advice}{_table(failed)}")
+        raise RunError(f"{ended}{len(failed)} of {len(plan.jobs)} jobs failed; {advice}{table(failed)}")
     print(f"finished: {len(plan.jobs)} of {len(plan.jobs)} jobs · {folder}")
 
 
@@ -206,7 +206,7 @@ def _launch(folder: Path, plan: Sweep, jobs: Sequence[Job]) -> None:
         try:
             config = loader.load_configuration(plan.config_name, settings, RunMode.MULTIRUN)
         except HydraException as error:
-            raise ConfigError(_line(error)) from error
+            raise ConfigError(one_line(error)) from error
         configure_log(config.hydra.hydra_logging, config.hydra.verbose)
         callbacks = Callbacks(config)
         callbacks.on_multirun_start(config=config, config_name=plan.config_name)
@@ -268,9 +268,9 @@ def run_job(composed: DictConfig, live: bool = True) -> float:
         note.unlink(missing_ok=True)
         return _begin_or_go_on(composed, folder, live)
     except Exception as error:
-        logger.log(logging.ERROR if live else logging.INFO, "%s failed: %s", folder, _line(error))
+        logger.log(logging.ERROR if live else logging.INFO, "%s failed: %s", folder, one_line(error))
         with contextlib.suppress(OSError):  # a full disk may be what failed
-            note.write_text(f"{_line(error)}\n\n{traceback.format_exc()}")
+            note.write_text(f"{one_line(error)}\n\n{traceback.format_exc()}")
         return float("nan")
 
 
@@ -285,7 +285,8 @@ def _begin_or_go_on(composed: DictConfig, folder: Path, live: bool) -> float:
     return float(json.loads(evaluation.read_text())["mean"]) if evaluation.exists() else float("nan")
 
 
-def _is_finished(folder: Path) -> bool:
+def is_finished(folder: Path) -> bool:
+    """Whether a run has trained to its budget and is evaluated."""
     from ppo_cli.checkpoint import CheckpointError, load_newest  # late: they bring PyTorch
 
     try:
@@ -301,15 +302,16 @@ def check_search(folder: Path) -> None:
     """Raises RunError with a table where jobs failed in a sweep of another sweeper's."""
     failed = [(note.parent.name, reason(note.parent)) for note in sorted(folder.glob("*/failed.txt"))]
     if failed:
-        raise RunError(f"{len(failed)} jobs of {folder} failed{_table(failed)}")
+        raise RunError(f"{len(failed)} jobs of {folder} failed{table(failed)}")
 
 
-def _table(failed: Sequence[tuple[str, str]]) -> str:
+def table(failed: Sequence[tuple[str, str]]) -> str:
+    """What failed and why, a line each, to stand below a message."""
     width = max((len(name) for name, _ in failed), default=0)
     return "".join(f"\n  {name:{width}}  {reason}" for name, reason in failed)
 
 
-def _line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     """An error in one line, with its type where the text is not made for a user."""
     text = " ".join(str(error).split())
     ours = isinstance(error, (RunError, ConfigError, EnvError, HydraException))

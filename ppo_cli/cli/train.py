@@ -21,6 +21,7 @@ from ppo_cli.cli.endings import Ended, Interrupted, RunError
 from ppo_cli.cli.help import help_text
 from ppo_cli.cli.resume import resume
 from ppo_cli.cli.run_dir import folder_name, make_exclusive, run_dir
+from ppo_cli.cli.search import SWEEPER, choose_search, is_search, resume_search, start_search
 from ppo_cli.cli.sweep import check_launcher, check_search, resume_sweep, run_job, start_sweep, sweep_folder
 from ppo_cli.config import ConfigError, conf_dir, parse, register_schema
 from ppo_cli.envs.make import EnvError, resolve_env_id
@@ -59,7 +60,7 @@ def _dispatch(arguments: list[str]) -> None:
     if args.shell_completion or args.hydra_help or args.info or args.experimental_rerun:
         _job()
         return
-    for key, go_on, what in (("resume=", resume, "run"), ("sweep.resume=", resume_sweep, "sweep")):
+    for key, go_on, what in (("resume=", resume, "run"), ("sweep.resume=", _go_on, "sweep")):
         targets = [override.removeprefix(key) for override in args.overrides if override.startswith(key)]
         if len(targets) > 1 or (targets and args.multirun and what == "run"):
             raise ConfigError(f"{key} goes on with one {what}: leave out -m and name one folder")
@@ -73,11 +74,31 @@ def _dispatch(arguments: list[str]) -> None:
     _start(args, [argument for argument in arguments if argument not in args.overrides])
 
 
+def _go_on(folder: Path, overrides: Sequence[str]) -> None:
+    (resume_search if is_search(folder) else resume_sweep)(folder, overrides)
+
+
+def _with_search(overrides: list[str], multirun: bool) -> list[str]:
+    """The overrides, with the search space that ``search=`` names.
+
+    Raises:
+        ConfigError: there is no such space, or a search without ``-m``.
+    """
+    if multirun:
+        return choose_search(overrides)
+    if SWEEPER in overrides or any(override.startswith("search=") for override in overrides):
+        raise ConfigError("a search takes -m: ppo-train -m hydra/sweeper=optuna ...")
+    return overrides
+
+
 def _start(args: Namespace, flags: Sequence[str]) -> None:
     """Composes and checks every job, makes the folder, and has Hydra run them."""
     check_launcher(args.overrides)
-    overrides = expand_preset(args.overrides)
+    overrides = _with_search(expand_preset(args.overrides), args.multirun)
     config_name = args.config_name or "config"
+    if SWEEPER in overrides and not args.help:
+        start_search(args.overrides, overrides, args.config_dir, config_name)
+        return
     jobs = compose_jobs(overrides, args.multirun, args.config_dir, config_name)
     if args.help:
         print(help_text(jobs[0][1]))
@@ -92,7 +113,7 @@ def _start(args: Namespace, flags: Sequence[str]) -> None:
             print(notice)
         start_sweep(overrides, jobs, args.config_dir, config_name)
         return
-    if args.multirun:  # a search, which chooses its jobs on the way
+    if args.multirun:  # another sweeper's search, which chooses its jobs on the way
         folder = sweep_folder(overrides)
         overrides.append(f"hydra.sweep.dir='{folder}'")
     elif not (args.cfg or any(override.startswith("hydra.run.dir=") for override in overrides)):

@@ -1,0 +1,294 @@
+"""Searches: `ppo-train -m hydra/sweeper=optuna ...`, and `ppo-train sweep.resume=DIR`, which joins one.
+
+The study (SQLite) says which trials there are and what they draw; the folders say what has been run. A
+process owns a trial by a lock that ends with the process, so that what a dead one leaves is taken over.
+"""
+
+import csv
+import io
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omegaconf import OmegaConf
+
+from ppo_cli.cli.endings import Interrupted, RunError, StopSignal
+from ppo_cli.cli.run_dir import lock_file
+from ppo_cli.cli.search_plan import (
+    PLAN,
+    PREFIX,
+    Plan,
+    check_settings,
+    command_line,
+    job_config,
+    load_plan,
+    make_plan,
+    save_plan,
+    trial_folder,
+)
+from ppo_cli.cli.sweep import sweep_folder, table, write_whole
+from ppo_cli.config import ConfigError, to_dict
+
+if TYPE_CHECKING:
+    import optuna
+
+    from ppo_cli.cli.search_trial import Outcome
+
+SWEEPER = "hydra/sweeper=optuna"
+LOCKS = ".locks"
+PAUSE = 1.0  # seconds between looks at what another process does
+NOT_IN_BEST = ("seed", "eval", "checkpoint", "device", "threads", "compile")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A trial that this process owns."""
+
+    trial: "optuna.Trial"
+    values: dict[str, str]
+
+
+def choose_search(overrides: Sequence[str]) -> list[str]:
+    """The overrides, with the sweeper that a ready space, ``search=NAME``, is for."""
+    ready = any(override.startswith("search=") for override in overrides)
+    if ready and not any(override.startswith("hydra/sweeper=") for override in overrides):
+        return [*overrides, SWEEPER]
+    return list(overrides)
+
+
+def check_optuna() -> None:
+    """Raises ConfigError, which names the extra to install, where Optuna is missing."""
+    try:
+        import optuna  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(f"{SWEEPER} needs an extra: pip install 'ppo-cli[optuna]'") from error
+
+
+def start_search(
+    typed: Sequence[str], overrides: Sequence[str], config_dir: str | None, config_name: str
+) -> None:
+    """Composes and checks a search, makes its folder, and runs it.
+
+    Args:
+        typed: overrides as the user typed them.
+        overrides: the same in Hydra's own terms.
+        config_dir: a folder of the user's own files, or None.
+        config_name: of the primary config.
+
+    Raises:
+        ConfigError: it can't be searched like that; there is no folder then.
+        Interrupted: a signal ended it.
+        RunError: trials failed.
+    """
+    check_optuna()
+    plan = make_plan(typed, overrides, config_dir, config_name)
+    folder = sweep_folder(overrides)
+    save_plan(plan, folder)
+    print(f"a search of {plan.settings.n_trials} trials, {len(plan.seeds)} seeds each · {folder}", flush=True)
+    _search(folder, plan)
+
+
+def is_search(folder: Path) -> bool:
+    """Whether a folder is that of a search."""
+    return (folder / PLAN).is_file()
+
+
+def resume_search(folder: Path, overrides: Sequence[str]) -> None:
+    """Takes part in a search: goes on with what no process works on, and draws what is missing.
+
+    Args:
+        folder: of the search.
+        overrides: ``hydra.sweeper.n_trials=N`` or none.
+
+    Raises:
+        ConfigError: an override can't be taken.
+        Interrupted: a signal ended it.
+        RunError: trials failed.
+    """
+    check_optuna()
+    plan = load_plan(folder)
+    key = f"{PREFIX}n_trials"
+    for override in overrides:
+        name, _, number = override.partition("=")
+        if name != key or not number.isdigit():
+            raise ConfigError(f"{override}: on going on with a search only {key}=N, an integer, can change")
+        plan = replace(plan, settings=replace(plan.settings, n_trials=int(number)))
+    if overrides:
+        check_settings(plan.settings)
+        save_plan(plan, folder)
+    _search(folder, plan)
+
+
+def _search(folder: Path, plan: Plan) -> None:
+    """Runs trials until none is left, of another process neither, and says what was found."""
+    from ppo_cli.cli.search_study import open_study
+
+    advice = f"`ppo-train sweep.resume='{folder}'` goes on with the search"
+    (folder / LOCKS).mkdir(exist_ok=True)
+    with StopSignal(advice, at_once=True):  # while a run trains, its own takes over
+        try:
+            with lock_file(folder / LOCKS / "study"):
+                study = open_study(folder, plan.settings)
+            said = False
+            while True:
+                with _claim(folder, plan, study) as claim:
+                    if claim is not None:
+                        _run_claim(folder, plan, study, claim)
+                        said = False
+                        continue
+                running = _running(study)
+                if not running:
+                    break
+                if not said:
+                    print(f"waiting for trial {running[0].number}, which another process runs", flush=True)
+                said = True
+                time.sleep(PAUSE)
+        except KeyboardInterrupt as error:
+            raise Interrupted(getattr(error, "number", signal.SIGINT), advice) from error
+    _conclude(folder, plan, study)
+
+
+def _running(study: "optuna.Study") -> list["optuna.trial.FrozenTrial"]:
+    from optuna.trial import TrialState
+
+    return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+
+
+@contextmanager
+def _claim(folder: Path, plan: Plan, study: "optuna.Study") -> Iterator[Claim | None]:
+    """A trial for this process to own meanwhile: one that a dead process left, or else a new one, or None."""
+    with ExitStack() as own:
+        with lock_file(folder / LOCKS / "study"):  # what is in here, one process does at a time
+            trial = _take(folder, plan, study, own)
+            values = {axis.key: axis.suggest(trial) for axis in plan.axes} if trial is not None else {}
+        yield None if trial is None else Claim(trial, values)
+
+
+def _take(folder: Path, plan: Plan, study: "optuna.Study", own: ExitStack) -> "optuna.Trial | None":
+    import optuna
+
+    for left in _running(study):
+        try:
+            own.enter_context(lock_file(folder / LOCKS / str(left.number), "it has an owner"))
+        except OSError:
+            continue
+        return optuna.Trial(study, left._trial_id)
+    if len(study.get_trials(deepcopy=False)) >= plan.settings.n_trials:
+        return None
+    trial = study.ask()
+    own.enter_context(lock_file(folder / LOCKS / str(trial.number), "it has an owner"))
+    return trial
+
+
+def _run_claim(folder: Path, plan: Plan, study: "optuna.Study", claim: Claim) -> None:
+    """Runs a trial, tells the study, says a line on it, and brings the tables up to date."""
+    from ppo_cli.cli.search_trial import run_trial  # late: it brings PyTorch
+
+    number, values = claim.trial.number, claim.values
+    own = folder / trial_folder(number, values)
+    goes_on = " goes on" if own.exists() else ""
+    own.mkdir(exist_ok=True)
+    print(f"trial {number}{goes_on}: {' '.join(f'{k}={v}' for k, v in values.items())}", flush=True)
+    outcome = run_trial(plan, claim.trial, own, values)
+    with lock_file(folder / LOCKS / "study"):  # its lock is held still: told first, then let go
+        study.tell(claim.trial, outcome.value, outcome.state)
+        write_tables(folder, plan, study)
+    print(f"trial {number} {_ended(outcome)}{_best_so_far(study)}", flush=True)
+
+
+def _ended(outcome: "Outcome") -> str:
+    if outcome.value is not None:
+        return f"returned {outcome.value:.1f}"
+    if outcome.state.name == "FAIL":
+        return f"failed: {outcome.line}"
+    return outcome.line.replace("pruned", "was pruned", 1)
+
+
+def _best_so_far(study: "optuna.Study") -> str:
+    best = best_trial(study)
+    return "" if best is None else f" · best is trial {best.number}: {best.value:.1f}"
+
+
+def best_trial(study: "optuna.Study") -> "optuna.trial.FrozenTrial | None":
+    """The complete trial of the highest value, the first of several; None where none is complete."""
+    from optuna.trial import TrialState
+
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return max(complete, key=lambda trial: (trial.value or 0.0, -trial.number), default=None)
+
+
+def drawn(plan: Plan, trial: "optuna.trial.FrozenTrial") -> dict[str, str]:
+    """What a trial has for each axis, as typed."""
+    from optuna.trial import FixedTrial
+
+    fixed = FixedTrial(trial.params)
+    return {axis.key: axis.suggest(fixed) for axis in plan.axes}
+
+
+def write_tables(folder: Path, plan: Plan, study: "optuna.Study") -> None:
+    """Writes `trials.csv`, a row a trial, and `best.yaml`, the best one's config as an experiment."""
+    trials = study.get_trials(deepcopy=False)
+    rows: list[list[object]] = [["number", "state", "value", "folder", *(axis.key for axis in plan.axes)]]
+    for trial in trials:
+        if trial.state.is_finished():
+            values = drawn(plan, trial)
+            value = "" if trial.value is None else trial.value
+            name = trial_folder(trial.number, values)
+            rows.append([trial.number, trial.state.name.lower(), value, name, *values.values()])
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    write_whole(folder / "trials.csv", text.getvalue())
+    best = best_trial(study)
+    if best is None:
+        return
+    config = to_dict(job_config(plan, drawn(plan, best), plan.seeds[0]))
+    for key in NOT_IN_BEST:
+        del config[key]
+    head = (
+        f"# @package _global_\n# Trial {best.number} of {folder.name}: {best.value:.1f} "
+        f"({_objective(plan)}).\n# As experiment/best.yaml in a folder DIR of yours: "
+        "ppo-train --config-dir DIR experiment=best\n"
+    )
+    write_whole(folder / "best.yaml", head + OmegaConf.to_yaml(OmegaConf.create(config)))
+
+
+def _objective(plan: Plan) -> str:
+    what = {"final": "last evaluation", "auc": "area under the evaluations"}[plan.settings.objective]
+    how = {"mean": "mean", "iqm": "IQM"}[plan.settings.aggregate]
+    return f"{what}, {how} of {len(plan.seeds)} seeds"
+
+
+def _conclude(folder: Path, plan: Plan, study: "optuna.Study") -> None:
+    """Says the best trial and what to type for it; raises RunError with a table where trials failed."""
+    trials = study.get_trials(deepcopy=False)
+    states = [trial.state.name for trial in trials]
+    print(
+        f"{len(trials)} trials: {states.count('COMPLETE')} complete, {states.count('PRUNED')} pruned, "
+        f"{states.count('FAIL')} failed · {folder}"
+    )
+    best = best_trial(study)
+    if best is not None:
+        values = drawn(plan, best)
+        print(f"best: trial {best.number}, {best.value:.1f} ({_objective(plan)}) · {folder / 'best.yaml'}")
+        print(f"  {command_line(plan, values)}", flush=True)
+    failed = [
+        (name, _reason(folder / name))
+        for name in (trial_folder(t.number, drawn(plan, t)) for t in trials if t.state.name == "FAIL")
+    ]
+    if failed:
+        more = f"{PREFIX}n_trials={len(trials) + len(failed)}"
+        raise RunError(
+            f"{len(failed)} of {len(trials)} trials failed, and are not tried again; "
+            f"`ppo-train sweep.resume='{folder}' {more}` draws others{table(failed)}"
+        )
+
+
+def _reason(folder: Path) -> str:
+    try:
+        return (folder / "failed.txt").read_text().splitlines()[0]
+    except (OSError, IndexError):
+        return "failed.txt, which said why, is gone"

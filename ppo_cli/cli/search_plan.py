@@ -1,0 +1,294 @@
+"""What a search is to do: composed, checked, and stored as `search.json` before the first trial."""
+
+import itertools
+import json
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import IntervalSweep, Override
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ppo_cli.cli.compose import GROUPS, compose_jobs, parse_overrides
+from ppo_cli.cli.resume import override_config
+from ppo_cli.cli.run_dir import folder_name, is_hydra
+from ppo_cli.cli.search_space import Axis, axis_from_dict, to_axis
+from ppo_cli.config import Config, ConfigError, from_dict, nearest, to_dict
+
+PLAN = "search.json"
+PREFIX = "hydra.sweeper."
+CHOICES = {
+    "objective": ("final", "auc"),
+    "aggregate": ("mean", "iqm"),
+    "sampler": ("tpe", "random", "gp"),
+    "pruner": ("median", "percentile", "halving", "hyperband", "none"),
+}
+AT_LEAST = {"n_trials": 1, "evaluations": 1, "seed": 0}
+# Trials that differ in these can't be compared.
+NOT_SEARCHED = (
+    "env",
+    "env.",
+    "total_timesteps",
+    "eval.",
+    "checkpoint.",
+    "device",
+    "search",
+    "hydra.",
+    "hydra/",
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`hydra.sweeper.*`; `conf/hydra/sweeper/optuna.yaml` says what each means."""
+
+    n_trials: int = 20
+    objective: str = "final"
+    aggregate: str = "mean"
+    evaluations: int = 10
+    seed: int = 0
+    sampler: str = "tpe"
+    sampler_kwargs: dict[str, Any] = field(default_factory=dict)
+    pruner: str = "median"
+    pruner_kwargs: dict[str, Any] = field(default_factory=dict)
+    params: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Base:
+    """The config that a trial's knobs are set in, for one choice of the groups that are searched."""
+
+    groups: dict[str, str]
+    config: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole search.
+
+    Attributes:
+        typed: overrides as typed, but for what is searched and Hydra's settings.
+        axes: what is searched.
+        seeds: of a trial's runs, in their order.
+        settings: of the search.
+        bases: one for each combination of the groups that are searched.
+    """
+
+    typed: list[str]
+    axes: list[Axis]
+    seeds: list[int]
+    settings: Settings
+    bases: list[Base]
+
+
+def make_plan(
+    typed: Sequence[str], overrides: Sequence[str], config_dir: str | None, config_name: str
+) -> Plan:
+    """Composes and checks a search, to both ends of its intervals.
+
+    Args:
+        typed: overrides as the user typed them.
+        overrides: the same in Hydra's own terms.
+        config_dir: a folder of the user's own files, or None.
+        config_name: of the primary config.
+
+    Raises:
+        ConfigError: one line on the first thing that is wrong.
+    """
+    _check_settings_typed(overrides)
+    parsed = parse_overrides(overrides, config_dir)
+    swept = {o.get_key_element(): o for o in parsed if o.is_sweep_override()}
+    fixed = [str(o.input_line) for o in parsed if not o.is_sweep_override()]
+    compose_jobs(fixed, False, config_dir, config_name)
+    settings = _read_settings(HydraConfig.get().sweeper)
+    taken = {o.get_key_element() for o in parsed}
+    ready = [f"{key}={value}" for key, value in settings.params.items() if key not in taken]
+    for override in parse_overrides(ready, config_dir):
+        if override.is_sweep_override():
+            swept[override.get_key_element()] = override
+        else:
+            fixed.append(str(override.input_line))
+    seeds = _seeds(swept.pop("seed", None))
+    axes = [_checked_axis(override) for override in swept.values()]
+    if not axes:
+        raise ConfigError(
+            "nothing to search: type KEY=choice(A,B) or KEY=interval(LOW,HIGH), or a ready space, search=NAME"
+        )
+    bases = _bases(axes, fixed, config_dir, config_name)
+    words = [word for word in typed if not (is_hydra(word) or word.startswith("search="))]
+    words = [word for word in words if word.partition("=")[0] not in {*swept, "seed"}]
+    plan = Plan(words, axes, seeds or [from_dict(bases[0].config).seed], settings, bases)
+    _check_ends(plan)
+    return plan
+
+
+def _check_settings_typed(overrides: Sequence[str]) -> None:
+    known = [item.name for item in fields(Settings)]
+    for override in overrides:
+        key = override.lstrip("+~").partition("=")[0]
+        name = key.removeprefix(PREFIX)
+        if key.startswith("hydra/launcher"):
+            raise ConfigError(
+                f"{override}: a search runs in this process; to share it, type the line that goes on with it "
+                "in another terminal"
+            )
+        if key.startswith(f"{PREFIX}params"):
+            raise ConfigError(f"{override}: {PREFIX}params is for files; type what to search as KEY=SWEEP")
+        if key.startswith(PREFIX) and name.partition(".")[0] not in known:
+            raise ConfigError(
+                f"unknown key {key!r} in {override!r}{nearest(name, known)}; known: {', '.join(known)}"
+            )
+
+
+def _read_settings(given: object) -> Settings:
+    if not isinstance(given, DictConfig):
+        raise ConfigError(f"hydra.sweeper={given}: expected its settings, one by one: {PREFIX}n_trials=20")
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(Settings), OmegaConf.to_container(given))
+        settings = Settings(**OmegaConf.to_container(merged))  # type: ignore[arg-type]
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{PREFIX}{error.full_key}: {str(error.msg).splitlines()[0]}") from error
+    check_settings(settings)
+    return settings
+
+
+def check_settings(settings: Settings) -> None:
+    """Raises ConfigError where a setting is out of range or not what Optuna's classes take."""
+    from ppo_cli.cli.search_study import make_pruner, make_sampler  # late: they bring Optuna
+
+    for name, least in AT_LEAST.items():
+        value = getattr(settings, name)
+        if value < least:
+            raise ConfigError(f"{PREFIX}{name}={value}: expected an integer of at least {least}")
+    for name, allowed in CHOICES.items():
+        value = getattr(settings, name)
+        if value not in allowed:
+            raise ConfigError(
+                f"{PREFIX}{name}={value}: expected one of {', '.join(allowed)}{nearest(value, list(allowed))}"
+            )
+    make_pruner(settings)
+    make_sampler(settings, 0)
+
+
+def _seeds(override: Override | None) -> list[int]:
+    if override is None:
+        return []
+    typed = override.input_line
+    if isinstance(override.value(), IntervalSweep):
+        raise ConfigError(f"{typed}: a trial's seeds are listed, as in seed=range(3)")
+    try:
+        seeds = [int(value) for value in override.sweep_string_iterator()]
+    except ValueError as error:
+        raise ConfigError(f"{typed}: expected integers") from error
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ConfigError(f"{typed}: expected seeds that differ, at least one")
+    return seeds
+
+
+def _checked_axis(override: Override) -> Axis:
+    key = override.get_key_element().lstrip("+~")
+    if any(key == name or (name[-1] in "./" and key.startswith(name)) for name in NOT_SEARCHED):
+        raise ConfigError(
+            f"{override.input_line}: {key} can't be searched, because trials would not be comparable; "
+            "give it one value"
+        )
+    return to_axis(override)
+
+
+def _bases(
+    axes: Sequence[Axis], fixed: Sequence[str], config_dir: str | None, config_name: str
+) -> list[Base]:
+    from ppo_cli.cli.build import check_environment  # late: it brings PyTorch
+
+    groups = [axis for axis in axes if axis.key in GROUPS]
+    bases = []
+    for values in itertools.product(*(axis.ends() for axis in groups)):
+        chosen = {axis.key: value for axis, value in zip(groups, values, strict=True)}
+        overrides = [*fixed, *(f"{key}={value}" for key, value in chosen.items())]
+        ((_, config),) = compose_jobs(overrides, False, config_dir, config_name)
+        if not config.eval.episodes:
+            raise ConfigError("eval.episodes=0: a search needs evaluations; give at least 1")
+        bases.append(Base(chosen, to_dict(check_environment(config)[0])))
+    return bases
+
+
+def _check_ends(plan: Plan) -> None:
+    """Every value, or both ends, of every axis on its own, and every seed; what else there is may not fit."""
+    for base in plan.bases:
+        config = from_dict(base.config)
+        for seed in plan.seeds:
+            override_config(config, [f"seed={seed}"])
+        for axis in plan.axes:
+            for value in axis.ends() if axis.key not in GROUPS else ():
+                override_config(config, [f"{axis.key}={value}"])
+
+
+def job_config(plan: Plan, values: Mapping[str, str], seed: int) -> Config:
+    """The config of one run of a trial.
+
+    Args:
+        plan: of the search.
+        values: what the trial has for each axis.
+        seed: of the run.
+
+    Raises:
+        ConfigError: the values do not go together.
+    """
+    groups = {key: value for key, value in values.items() if key in GROUPS}
+    base = next(base for base in plan.bases if base.groups == groups)
+    knobs = [f"{key}={value}" for key, value in values.items() if key not in GROUPS]
+    config = override_config(from_dict(base.config), [*knobs, f"seed={seed}"])
+    every = evaluate_every(plan.settings, config)
+    return replace(config, eval=replace(config.eval, every=every))
+
+
+def evaluate_every(settings: Settings, config: Config) -> int:
+    """Iterations between evaluations: as typed, or so that no point of comparison goes without one."""
+    if config.eval.every:
+        return int(config.eval.every)
+    if settings.pruner == "none" and settings.objective == "final":
+        return 0
+    rows = int(config.n_envs) * int(config.n_steps)
+    return max(1, math.ceil(int(config.total_timesteps) / (settings.evaluations * rows)))
+
+
+def trial_folder(number: int, values: Mapping[str, str]) -> str:
+    """The name of a trial's folder."""
+    return folder_name(f"{number:03}_{','.join(f'{key}={value}' for key, value in values.items())}")
+
+
+def command_line(plan: Plan, values: Mapping[str, str]) -> str:
+    """What to type to run a trial's config."""
+    words = [*plan.typed, *(f"{key}={value}" for key, value in values.items())]
+    return shlex.join(["ppo-train", *words])
+
+
+def save_plan(plan: Plan, folder: Path) -> None:
+    """Writes `search.json`, whole or not at all."""
+    aside = folder / f".{PLAN}.tmp"
+    aside.write_text(json.dumps(asdict(plan), indent=1) + "\n")
+    aside.replace(folder / PLAN)
+
+
+def load_plan(folder: Path) -> Plan:
+    """What `save_plan` wrote.
+
+    Raises:
+        ConfigError: the file is not a plan.
+    """
+    try:
+        stored = json.loads((folder / PLAN).read_text())
+        return Plan(
+            stored["typed"],
+            [axis_from_dict(axis) for axis in stored["axes"]],
+            stored["seeds"],
+            Settings(**stored["settings"]),
+            [Base(**base) for base in stored["bases"]],
+        )
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"{folder / PLAN} is no search: {type(error).__name__}: {error}") from error
