@@ -1,4 +1,4 @@
-"""What mkdocs can't do alone: pages read off the code, links that hold on GitHub too, formulas without scripts.
+"""What mkdocs can't do alone: pages read off the code, links that hold on GitHub too, formulas as MathML.
 
 `mkdocs.yml` names this file; mkdocs calls the functions whose names begin with `on_`.
 """
@@ -21,7 +21,14 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "ppo_cli"
-GROUPS = {"env": "presets", "network": "networks", "experiment": "experiments"}  # headings of docs/knobs.md
+# Folders of conf/, and where docs/knobs.md shows them.
+GROUPS = {
+    "env": "presets",
+    "base": "presets",
+    "network": "networks",
+    "experiment": "experiments",
+    "search": "searches",
+}
 
 _REPO_LINK = re.compile(r"\]\((?:\.\./)?(README\.md|docs/|ppo_cli/|conf/)([\w./-]*)")
 _SOURCE = re.compile(r"^<!-- source: ([\w./]+) -->$", re.MULTILINE)
@@ -144,7 +151,12 @@ def knob_tables() -> str:
         rows = [key for key in kinds if key.split(".")[0] in keys]
         if not rows:
             continue
-        lines += [f"### {title[0].upper()}{title[1:]}", "", "| knob | default | takes | meaning |", "|---|---|---|---|"]
+        lines += [
+            f"### {title[0].upper()}{title[1:]}",
+            "",
+            "| knob | default | takes | meaning |",
+            "|---|---|---|---|",
+        ]
         for key in rows:
             default = "what is typed as `env=`" if key == "env.id" else f"`{_shown(_lookup(defaults, key))}`"
             cells = (f"[`{key}`](#{key}){{ #{key} }}", default, takes(key, kinds[key]), comments.get(key, ""))
