@@ -9,7 +9,7 @@ import re
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ppo_cli.cli.help import knob_comments
 from ppo_cli.config import CHOICES, RANGES, conf_dir, describe_type, knobs, load_yaml
@@ -47,9 +47,9 @@ def modules() -> list[Path]:
     return sorted(files, key=lambda file: (len(file.parts), file))
 
 
-def api_nav() -> list[dict[str, object]]:
+def api_nav() -> list[dict[str, Any]]:
     """The entries of the navigation for the pages that `api_page` makes: a section a folder."""
-    folders: dict[str, list[dict[str, object]]] = {}
+    folders: dict[str, list[dict[str, Any]]] = {}
     for file in modules():
         page = {file.stem: f"api/{file.with_suffix('.md').as_posix()}"}
         folders.setdefault(file.parent.as_posix(), []).append(page)
@@ -140,7 +140,9 @@ def _shown(value: object) -> str:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;")
+    for sign, written in (("|", "\\|"), ("<", "&lt;"), ("{", "&#123;")):
+        text = text.replace(sign, written)
+    return text
 
 
 def knob_tables() -> str:
@@ -159,8 +161,8 @@ def knob_tables() -> str:
         ]
         for key in rows:
             default = "what is typed as `env=`" if key == "env.id" else f"`{_shown(_lookup(defaults, key))}`"
-            cells = (f"[`{key}`](#{key}){{ #{key} }}", default, takes(key, kinds[key]), comments.get(key, ""))
-            lines.append(f"| {' | '.join(map(_cell, cells))} |")
+            plain = " | ".join(map(_cell, (takes(key, kinds[key]), comments.get(key, ""))))
+            lines.append(f"| [`{key}`](#{key}){{ #{key} }} | {default} | {plain} |")
         lines.append("")
     return "\n".join(lines)
 
@@ -171,7 +173,7 @@ def group_files(group: str) -> str:
     for file in sorted(folder.rglob("*.yaml")):
         name = file.relative_to(folder).with_suffix("").as_posix()
         text = textwrap.indent(f"```yaml\n{file.read_text().strip()}\n```", "    ")
-        parts.append(f'??? abstract "`{group}={name}`"\n\n{text}\n')
+        parts.append(f'??? quote "`{group}={name}`"\n\n{text}\n')
     return "\n".join(parts)
 
 
@@ -240,7 +242,8 @@ def on_page_content(content: str, **_: object) -> str:
 
     def mathml(match: re.Match[str]) -> str:
         display = "block" if match[1] == "div" else "inline"
-        formula = str(convert(html.unescape(match[2]).strip(), display=display))
+        latex = re.sub(r"\\math(bb|cal) (\w)", r"\\math\1{\2}", html.unescape(match[2]).strip())
+        formula = str(convert(latex, display=display))
         return formula.replace("<mi>&#x0007E;</mi>", "<mo>&#x0223C;</mo>")  # a relation
 
     return _MATH.sub(mathml, content)
