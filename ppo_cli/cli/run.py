@@ -27,7 +27,7 @@ from ppo_cli.envs.backends import make_vector
 from ppo_cli.envs.group import EnvFaultError, OnError
 from ppo_cli.envs.make import EnvFn
 from ppo_cli.envs.snapshot import Kind, SnapshotError, find_kind
-from ppo_cli.evaluation import Evaluation, evaluate
+from ppo_cli.evaluation import Evaluation, evaluate, summarize
 from ppo_cli.metrics import RunLog
 from ppo_cli.policy import Policy
 from ppo_cli.trainer import Collector, Position, make_collector, train
@@ -188,7 +188,8 @@ def _report(evaluation: Evaluation, config: Config, steps: int, folder: Path) ->
     cut = sum(length >= config.eval.max_steps for length in evaluation.lengths)
     if cut:
         logger.warning("%d episodes were cut at eval.max_steps=%d", cut, config.eval.max_steps)
-    _save_evaluation(folder / "eval.json", evaluation, config, steps)
+    summary = summarize(evaluation, steps, config.eval.deterministic, config.eval.seed)
+    _save_evaluation(folder / "eval.json", summary)
     kind = "deterministic" if config.eval.deterministic else "sampled"
     logger.info(
         "return %.1f ± %.1f over %d %s episodes after %s steps · %s",
@@ -196,18 +197,7 @@ def _report(evaluation: Evaluation, config: Config, steps: int, folder: Path) ->
     )  # fmt: skip
 
 
-def _save_evaluation(path: Path, evaluation: Evaluation, config: Config, steps: int) -> None:
-    summary = {
-        "mean": evaluation.mean,
-        "std": evaluation.std,
-        "iqm": evaluation.iqm,
-        "episodes": len(evaluation.returns),
-        "returns": evaluation.returns,
-        "lengths": evaluation.lengths,
-        "steps": steps,
-        "deterministic": config.eval.deterministic,
-        "seed": config.eval.seed,
-    }
+def _save_evaluation(path: Path, summary: Mapping[str, Any]) -> None:
     aside = path.with_name(f".{path.name}.tmp")
     aside.write_text(json.dumps(summary, indent=2) + "\n")
     aside.replace(path)  # whole or not at all: that it is there says that a run is finished
