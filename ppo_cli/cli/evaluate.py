@@ -6,6 +6,7 @@ PyTorch is imported late: it takes longer than a page of help or an error should
 import argparse
 import importlib.util
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -127,6 +128,14 @@ def _check(options: argparse.Namespace) -> None:
             raise ConfigError("--video needs imageio-ffmpeg: pip install 'ppo-cli[video]'")
         if options.video.exists() and not options.video.is_dir():
             raise ConfigError(f"--video {options.video}: expected a folder")
+        _go_headless()
+
+
+def _go_headless() -> None:
+    """Lets environments draw into memory without a display; libraries read this when they are imported."""
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    if sys.platform == "linux" and "DISPLAY" not in os.environ:
+        os.environ.setdefault("MUJOCO_GL", "egl")
 
 
 def _env_kwargs(typed: Sequence[str]) -> dict[str, Any]:
@@ -155,7 +164,7 @@ def _evaluate_all(options: argparse.Namespace) -> int:
     for run in options.runs:
         try:
             found.append((run, _evaluate_run(Path(run), options)))
-        except (ConfigError, EnvError, RunError, OSError) as error:
+        except (ConfigError, EnvError, RunError, OSError) as error:  # noqa: PERF203 - each fails on its own
             alone = len(options.runs) == 1
             status = 2 if alone and isinstance(error, (ConfigError, EnvError)) else 1
             line = " ".join(str(error).split())
@@ -214,7 +223,9 @@ def _evaluate_run(run: Path, options: argparse.Namespace) -> Summary:
     seed = own.seed if options.seed is None else options.seed
     deterministic = own.deterministic if options.deterministic is None else options.deterministic
     if options.video is not None:
-        _prepare_film(config.env)
+        from ppo_cli.cli.film import check_pictures
+
+        check_pictures(config.env)  # before the evaluation, not after
     actions: list[Any] = []
     make = env_maker(config.env)
     try:
@@ -267,14 +278,6 @@ def _load(checkpoint: Path, run: Path, options: argparse.Namespace) -> "tuple[Pa
         raise RunError(error if str(checkpoint) in str(error) else f"{checkpoint}: {error}") from error
     except KeyError as error:
         raise RunError(f"{checkpoint} is not the checkpoint of a run: it has no {error}") from error
-
-
-def _prepare_film(config: EnvConfig) -> None:
-    """Raises EnvError where the environment can't be filmed; before it is evaluated, not after."""
-    from ppo_cli.cli.film import check_pictures, go_headless
-
-    go_headless()
-    check_pictures(config)
 
 
 def _film(

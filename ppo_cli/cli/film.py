@@ -1,9 +1,7 @@
-"""Films of episodes: frame by frame to ffmpeg, so that a long episode needs no more memory than a short one."""
+"""Films of episodes: frame by frame to ffmpeg, so that a long one needs no more memory than a short one."""
 
 import contextlib
-import os
 import subprocess
-import sys
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,13 +21,6 @@ from ppo_cli.envs.make import EnvError
 Frame = npt.NDArray[np.uint8]  # [height, width, 3]
 
 FRAMES_PER_SECOND = 30  # where an environment's metadata names none
-
-
-def go_headless() -> None:
-    """Lets environments draw into memory without a display; libraries read this when they are imported."""
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
-    if sys.platform == "linux" and "DISPLAY" not in os.environ:
-        os.environ.setdefault("MUJOCO_GL", "egl")
 
 
 def check_pictures(config: EnvConfig) -> None:
