@@ -253,9 +253,12 @@ class ActorCritic(nn.Module):
         return self.values(self.encode(obs, state)[0])
 
     def _masked(self, logits: Tensor, obs: Tensor) -> Tensor:
-        """The logits, those of illegal actions so low that they are never drawn."""
-        mask = self.encoder.mask(obs) if isinstance(self.encoder, PackedEncoder) else None
-        return logits if mask is None else torch.where(mask, logits, ILLEGAL)
+        return masked(logits, self.encoder.mask(obs) if isinstance(self.encoder, PackedEncoder) else None)
+
+
+def masked(logits: Tensor, mask: Tensor | None) -> Tensor:
+    """Logits [B, P], those outside the mask, bool [B, P], so low that they are never drawn."""
+    return logits if mask is None else torch.where(mask, logits, ILLEGAL)
 
 
 def _orthogonal_init(module: nn.Module, gain: float) -> None:
@@ -303,7 +306,7 @@ def make_actor_critic(
 
     maskable = isinstance(distribution, (Categorical, MultiCategorical))
     mask_size = distribution.logits_size if maskable else None
-    return ActorCritic(
+    model = ActorCritic(
         make_encoder(observation_space, encoders, mask_size),
         make_head,
         hidden_sizes,
@@ -313,3 +316,4 @@ def make_actor_critic(
         layer_norm,
         None if memory == "none" else lambda inputs: Memory(memory, inputs, memory_size),
     )
+    return model.eval()  # dropout in a user's encoder would make two policies of one, and their ratio noise

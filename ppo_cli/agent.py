@@ -356,6 +356,8 @@ class PPOAgent:
 
     def _values(self, observations: Tensor, states: Tensor | None = None) -> Tensor:
         """Values [R] of any number of rows [R, *shape] and the memory's states there [R, S]."""
+        if not len(observations):  # no episode ended; not every module of a user's takes an empty batch
+            return torch.zeros(0, device=self.device)
         if states is not None:
             return self.model.value(observations, states.to(self.device))
         return torch.cat([self.model.value(rows) for rows in observations.split(EVALUATION_ROWS)])

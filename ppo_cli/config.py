@@ -191,6 +191,7 @@ RANGES = {
     "checkpoint.every": _AT_LEAST_ONE,
     "checkpoint.keep": _AT_LEAST_ONE,
 }
+OPEN = ("env.kwargs.", "network.encoders.")  # sections whose keys are the user's own
 CHOICES = {
     "env.on_error": ("stop", "restart"),
     "vectorization": ("auto", "sync", "async", "envpool"),

@@ -49,7 +49,7 @@ class FlattenEncoder(nn.Module):
         """[B, *shape] -> [B, size]."""
         if self.is_vector and obs.dtype == torch.float32:
             return obs
-        flat = obs.reshape(len(obs), self.size).to(torch.float32)
+        flat = obs.reshape(obs.shape[0], self.size).to(torch.float32)
         return flat / 255 if self.full_bytes and obs.dtype == torch.uint8 else flat
 
 
@@ -69,7 +69,7 @@ class OneHotEncoder(nn.Module):
 
     def forward(self, obs: Tensor) -> Tensor:
         """[B, *shape] integers -> [B, size]."""
-        indices = obs.reshape(len(obs), len(self.nvec)).to(torch.int64) - self.starts
+        indices = obs.reshape(obs.shape[0], len(self.nvec)).to(torch.int64) - self.starts
         columns = zip(indices.unbind(1), self.nvec, strict=True)
         return torch.cat([functional.one_hot(index, n) for index, n in columns], dim=1).to(torch.float32)
 
@@ -109,7 +109,7 @@ class ImageInput(nn.Module):
     def forward(self, obs: Tensor) -> Tensor:
         """[B, *shape] -> [B, C, H, W] float32."""
         images = obs.permute(0, *self.order).to(torch.float32)
-        images = images.reshape(len(obs), self.channels, self.height, self.width)
+        images = images.reshape(obs.shape[0], self.channels, self.height, self.width)
         # channels last in memory: a quarter less time in the convolutions' backward pass
         images = images.contiguous(memory_format=torch.channels_last)
         return images * self.scale if self.scale != 1.0 else images
@@ -184,22 +184,23 @@ class UserEncoder(nn.Module):
     def __init__(self, module: nn.Module, space: spaces.Space[Any], name: str) -> None:
         super().__init__()
         self.module = module
-        kind = torch.uint8 if space.dtype == "uint8" else torch.float32
+        self.dtype = torch.uint8 if space.dtype == "uint8" else torch.float32
         if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
-            kind = torch.int64
+            self.dtype = torch.int64
         with torch.no_grad():
             try:
-                out = module(torch.zeros((2, *(space.shape or ())), dtype=kind))
+                out = module(torch.zeros((2, *(space.shape or ())), dtype=self.dtype))
             except Exception as error:
-                raise ValueError(f"{name} can't encode a batch of {space}: {error}") from error
+                raised = f"{type(error).__name__}: {error}"
+                raise ValueError(f"{name} can't encode a batch of {space}: {raised}") from error
         if not isinstance(out, Tensor) or out.dim() != 2 or len(out) != 2:
             shown = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
             raise ValueError(f"{name} must return features [B, F], given {shown} for B = 2")
         self.size = out.shape[1]
 
     def forward(self, obs: Tensor) -> Tensor:
-        """[B, *shape] -> [B, size]."""
-        features: Tensor = self.module(obs)
+        """[B, *shape] -> [B, size]; normalised bytes are floats, all else has the dtype that was tried."""
+        features: Tensor = self.module(obs if obs.dtype == torch.float32 else obs.to(self.dtype))
         return features
 
 
@@ -225,15 +226,21 @@ class PackedEncoder(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """[B, bytes] -> [B, size]."""
-        values = _unpack(self.space, rows)
+        return self.encode_leaves(_unpack(self.space, rows))
+
+    def encode_leaves(self, values: Sequence[Tensor]) -> Tensor:
+        """The leaves in the order of packing, each [B, *shape] -> [B, size]."""
         columns = [encoder(values[leaf]) for leaf, encoder in zip(self.leaves, self.encoders, strict=True)]
         return torch.cat(columns, dim=1)
 
     def mask(self, rows: Tensor) -> Tensor | None:
         """Which of the policy's logits stand for legal actions, bool [B, P]; None where all do."""
+        return self.mask_of_leaves(_unpack(self.space, rows)) if self.mask_leaves else None
+
+    def mask_of_leaves(self, values: Sequence[Tensor]) -> Tensor | None:
+        """`mask` of the leaves in the order of packing, each [B, *shape]."""
         if not self.mask_leaves:
             return None
-        values = _unpack(self.space, rows)
         return torch.cat([values[leaf].flatten(1) for leaf in self.mask_leaves], dim=1) > 0
 
 
@@ -293,8 +300,10 @@ def make_encoder(
     encoders = [
         (i, _leaf_encoder(leaf.space, nested_value(choice.by_key, leaf.path), choice.images, leaf.key))
         for i, leaf in enumerate(space.leaves)
-        if i not in masks
+        if i not in masks or len(masks) == len(space.leaves)  # a mask alone is seen, too
     ]
+    if not encoders:
+        raise ValueError(f"the observation space {space.original} holds no values")
     return PackedEncoder(space, encoders, masks)
 
 
@@ -312,10 +321,14 @@ def _leaf_encoder(space: spaces.Space[Any], asked: Any, images: str, key: str) -
     try:
         if name in ENCODERS:
             return ENCODERS[name](space, **options)
-        made = load_class(name, nn.Module, list(ENCODERS), "encoder")(space, **options)
+        user_class = load_class(name, nn.Module, list(ENCODERS), "encoder")
     except (ValueError, TypeError) as error:
         raise ValueError(f"network.encoders.{key}={name}: {error}") from error
-    return UserEncoder(made, space, name)
+    try:
+        return UserEncoder(user_class(space, **options), space, name)
+    except Exception as error:  # whatever a class of the user's raises
+        raised = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise ValueError(f"network.encoders.{key}={name}: {raised}") from error
 
 
 def _key_tree(space: PackedObservations) -> dict[str, Any]:

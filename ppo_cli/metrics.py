@@ -64,15 +64,31 @@ class EpisodeStatistics:
         rewards: npt.NDArray[np.float64],
         dones: npt.NDArray[np.bool_],
         valid: npt.NDArray[np.bool_],
+        info: Mapping[str, Any] | None = None,
     ) -> None:
-        """Takes in raw rewards, whether each ended an episode, and whether it is a step at all, all [N]."""
+        """Takes in a step of all environments.
+
+        An episode that only the learner's life ended goes on here; a return that `RecordEpisodeStatistics`
+        told, from below wrappers that change rewards, counts instead of the sum of the rewards.
+
+        Args:
+            rewards: raw, [N].
+            dones: whether each ended an episode, [N].
+            valid: whether each is a step at all, [N].
+            info: of the vector, with ``over`` and ``returns``, [N] each, where a backend knows them.
+        """
         self._returns += rewards
         self._lengths += valid
-        if dones.any():
-            self.ended_returns += self._returns[dones].tolist()
-            self.ended_lengths += self._lengths[dones].tolist()
-            self._returns[dones] = 0.0
-            self._lengths[dones] = 0
+        if not dones.any():
+            return
+        told = self._returns
+        if info is not None and "over" in info:
+            dones = dones & info["over"]
+            told = np.where(np.isnan(info["returns"]), self._returns, info["returns"])
+        self.ended_returns += told[dones].tolist()
+        self.ended_lengths += self._lengths[dones].tolist()
+        self._returns[dones] = 0.0
+        self._lengths[dones] = 0
 
     def collect(self) -> tuple[float, float]:
         """Mean return and length of the episodes ended since the last call; NaN where none did."""

@@ -233,7 +233,11 @@ def random_action(space: spaces.Space[Any], observations: spaces.Space[Any], obs
     if isinstance(space, spaces.Discrete):
         return space.sample(mask)
     if isinstance(space, spaces.MultiDiscrete):
-        return space.sample(tuple(np.split(mask, np.cumsum(space.nvec)[:-1])))
+        parts = np.split(mask, np.cumsum(space.nvec)[:-1])
+        if space.nvec.ndim == 1:
+            return space.sample(tuple(parts))
+        drawn = [space.np_random.choice(np.flatnonzero(part)) if part.any() else 0 for part in parts]
+        return (np.reshape(drawn, space.shape) + space.start).astype(space.dtype)
     return space.sample()
 
 

@@ -41,15 +41,21 @@ class Policy:
             generator: draws the actions; None takes the most probable ones.
             states: of the memory, [N, S]; None without one.
         """
+        logits, states = self.logits(observations, states)
+        if generator is None:
+            return self.distribution.mode(logits).cpu().numpy(), states
+        noise = self.distribution.noise((len(observations),), generator).to(logits.device)
+        return self.distribution.sample(logits, noise).cpu().numpy(), states
+
+    @torch.inference_mode()
+    def logits(
+        self, observations: npt.NDArray[Any], states: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Logits [N, P] of raw observations [N, *shape], and the memory's next states [N, S]."""
         if self.normalizer is not None:
             observations = self.normalizer(observations)
         elif observations.dtype == np.float64:
             observations = observations.astype(np.float32)
-        device = next(self.model.parameters()).device
-        obs = torch.as_tensor(observations, device=device)
+        obs = torch.as_tensor(observations, device=next(self.model.parameters()).device)
         encoded, states = self.model.encode(obs, states)
-        logits = self.model.logits(encoded, obs)
-        if generator is None:
-            return self.distribution.mode(logits).cpu().numpy(), states
-        noise = self.distribution.noise((len(observations),), generator).to(device)
-        return self.distribution.sample(logits, noise).cpu().numpy(), states
+        return self.model.logits(encoded, obs), states

@@ -212,12 +212,14 @@ def sequence_minibatches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """One epoch's minibatches of whole sequences, for a memory: each environment's steps cut into pieces.
 
-    Steps behind the rollout's end, and rows that are no transitions, have weight 0.
+    Steps behind the rollout's end, and rows that are no transitions, have weight 0. Where T is no multiple of
+    L the last sequences are padded, so that all of them together are more rows than the rollout has.
 
     Args:
         valid: whether a row is a transition, bool [T, N].
         length: steps of a sequence L.
-        size: rows in a minibatch, about: there are max(1, size // L) sequences in one.
+        size: rows in a minibatch, about: there are max(1, size // L) sequences in one, or all of them where
+            ``size`` is at least T*N.
         generator: draws the permutation.
 
     Yields:
@@ -232,7 +234,7 @@ def sequence_minibatches(
     weights = (inside.reshape(-1, length) & valid.flatten()[rows]).float()
     used = weights.any(1).nonzero().squeeze(1)
     order = used[torch.randperm(len(used), generator=generator)]
-    count = max(1, size // length)
+    count = len(rows) if size >= valid.numel() else max(1, size // length)
     padding = -len(order) % count
     order = torch.cat([order, order.new_zeros(padding)])
     rows, weights = rows[order], weights[order]

@@ -85,7 +85,7 @@ class Collector:
             fresh = dones
             if "filler" in info:  # next-step autoreset: an end's next row is its final observation and filler
                 valid, new, fresh = ~info["filler"], ~dones, info["filler"]
-            self.episodes.step(rewards, dones, valid)
+            self.episodes.step(rewards, dones, valid, info)
             if self.reward_normalizer is not None:
                 rewards = self.reward_normalizer(rewards, dones, valid)
             if self.observation_normalizer is not None:

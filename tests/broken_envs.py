@@ -9,14 +9,16 @@ import numpy as np
 from gymnasium import spaces
 
 
-class DictObservation(gym.Env):
-    observation_space = spaces.Dict({"position": spaces.Box(-1, 1, (2,))})
+class TextObservation(gym.Env):
+    observation_space = spaces.Dict(
+        {"position": spaces.Box(-1, 1, (2,)), "words": spaces.Tuple([spaces.Text(3)])}
+    )
     action_space = spaces.Discrete(2)
 
 
-class TupleAction(gym.Env):
+class SequenceAction(gym.Env):
     observation_space = spaces.Box(-1, 1, (2,))
-    action_space = spaces.Tuple([spaces.Discrete(2), spaces.Discrete(3)])
+    action_space = spaces.Tuple([spaces.Discrete(2), spaces.Sequence(spaces.Discrete(3))])
 
 
 class Picky(gym.Env):
@@ -71,7 +73,7 @@ class Faulty(gym.Env):
 
 
 class OwnGenerator(gym.Env):
-    """Draws from a generator that only a seed sets, as no replay can; episodes last 7 steps."""
+    """Draws from a generator that only a seed sets; episodes last 7 steps."""
 
     observation_space = spaces.Box(-10, 10, (3,))
     action_space = spaces.Discrete(2)
@@ -89,16 +91,12 @@ class OwnGenerator(gym.Env):
         return observation, float(observation[0] * (action - 0.5)), self.t == 7, False, {}
 
 
-class Cloning(OwnGenerator):
-    """The same with a state of its own to clone."""
+class Drifting(OwnGenerator):
+    """The same, but a seed reaches the generator only once: nothing brings it back."""
 
-    def clone_state(self, include_rng=False):
-        return {"t": self.t, "generator": self.generator.bit_generator.state}
-
-    def restore_state(self, state):
-        self.t = state["t"]
-        self.generator.bit_generator.state = state["generator"]
+    def reset(self, *, seed=None, options=None):
+        return super().reset(seed=None if hasattr(self, "generator") else seed)
 
 
-for env in (DictObservation, TupleAction, Picky, Lacking, Faulty, OwnGenerator, Cloning):
+for env in (TextObservation, SequenceAction, Picky, Lacking, Faulty, OwnGenerator, Drifting):
     gym.register(env.__name__ + "-v0", env)

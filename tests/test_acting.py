@@ -46,7 +46,7 @@ def test_gsde_explores_as_the_network_does(hidden: tuple) -> None:
     distribution = make_distribution(actions)
     obs, epsilon = torch.randn(6, 5), torch.randn(6, *model.policy_head.log_std.shape)
     with torch.no_grad():
-        expected = distribution.sample(*model.explore(obs, epsilon)).numpy()
+        expected = distribution.sample(*model.explore(model.encode(obs)[0], obs, epsilon)).numpy()
     found = numpy_actor(model, distribution, 6)(obs.numpy(), epsilon.numpy())
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
 

@@ -85,7 +85,9 @@ def test_forward_is_policy_and_value(space: spaces.Space, shared: bool) -> None:
 @pytest.mark.parametrize("space", ACTION_SPACES, ids=str)
 def test_logits_fit_the_distribution(space: spaces.Space) -> None:
     model, distribution = make_actor_critic(BOX4, space), make_distribution(space)
-    logits, noise = model.explore(torch.zeros(BATCH, 4), distribution.noise((BATCH,), torch.Generator()))
+    obs = torch.zeros(BATCH, 4)
+    noise = distribution.noise((BATCH,), torch.Generator())
+    logits, noise = model.explore(model.encode(obs)[0], obs, noise)
     actions = distribution.sample(logits, noise)
     assert distribution.log_prob(logits, actions).shape == (BATCH,)
     assert torch.equal(logits, model.policy(torch.zeros(BATCH, 4)))
@@ -272,7 +274,7 @@ def test_gsde_noise_is_a_function_of_the_state_while_the_matrix_is_kept() -> Non
     model = make_actor_critic(BOX4, spaces.Box(-1, 1, (2,)), use_sde=True, hidden_sizes=(8,))
     epsilon = torch.randn(1, 8, 2).expand(3, -1, -1)
     obs = torch.randn(2, 4)[[0, 1, 0]]
-    logits, noise = model.explore(obs, epsilon)
+    logits, noise = model.explore(model.encode(obs)[0], obs, epsilon)
     actions = DiagonalGaussian(2).sample(logits, noise)
     assert torch.equal(actions[0], actions[2])
     assert all(not torch.equal(a, b) for a, b in itertools.combinations(actions[:2], 2))

@@ -160,7 +160,8 @@ def test_every_preset_composes_and_trains_an_iteration(ppo_train, env):
 
 @pytest.mark.parametrize("name", sorted(file.stem for file in (conf_dir() / "network").glob("*.yaml")))
 def test_every_network_composes(name):
-    assert composed(f"network={name}").network.hidden_sizes
+    network = composed(f"network={name}").network
+    assert network.hidden_sizes or network.image_encoder == name
 
 
 def test_the_seed_documents_recipe():

@@ -20,6 +20,7 @@ from gymnasium import spaces
 from ppo_cli.checkpoint import load_checkpoint, save_checkpoint
 from ppo_cli.cli.evaluate import find_checkpoint, main
 from ppo_cli.config import ConfigError
+from ppo_cli.distributions import make_distribution
 from ppo_cli.envs.make import env_fn
 from ppo_cli.evaluation import bootstrap_interval, evaluate
 
@@ -281,9 +282,12 @@ def test_arguments_of_the_environment(trained, ppo_eval):
 
 def test_what_the_first_episodes_actions_were():
     class Policy:
+        distribution = make_distribution(spaces.Discrete(2))
+        initial_state = None
+
         @staticmethod
-        def act(observations, generator):
-            return np.arange(len(observations))
+        def act(observations, generator, states):
+            return np.arange(len(observations)), None
 
     actions = []
     evaluate(Policy(), env_fn("CartPole-v1"), 2, 0, True, max_steps=3, first_actions=actions)

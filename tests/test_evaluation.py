@@ -70,7 +70,7 @@ def one_by_one(policy: Policy, seeds: list[int]) -> tuple[list[float], list[int]
         env, total, length, ended = SeededEnv(), 0.0, 0, False
         obs, _ = env.reset(seed=seed)
         while not ended:
-            obs, reward, terminated, truncated, _ = env.step(policy.act(obs[None])[0])
+            obs, reward, terminated, truncated, _ = env.step(policy.act(obs[None])[0][0])
             total, length, ended = total + reward, length + 1, terminated or truncated
         returns.append(total)
         lengths.append(length)

@@ -26,6 +26,10 @@ Swimmer                  | 4      | 1e6 | 1024    | 256   | -      | .9999 | .98
 Reacher                  | 1      | 1e6 | 512     | 32    | 5      | .9    | 1.0  | 7.5e-8   | 1.04e-4    | .3      | yes
 InvertedPendulum         | 1      | 1e6 | 32      | 64    | 5      | .999  | .9   | 1.4e-7   | 2.22e-4    | .4      | yes
 InvertedDoublePendulum   | 1      | 1e6 | 128     | 512   | 10     | .98   | .8   | 1.05e-6  | 1.55e-4    | .4      | yes
+CarRacing-v3             | 8      | 4e6 | 512     | 128   | 10     | .99   | .95  | 0        | lin 1e-4   | .2      | returns
+MiniGrid                 | 8      | 1e5 | 128     | 64    | 10     | .99   | .95  | 0        | 2.5e-4     | .2      | yes
+MiniGrid-KeyCorridorS3R1-v0    | 8 | 5e5 | 128    | 64    | 10     | .99   | .95  | 0        | 2.5e-4     | .2      | yes
+MiniGrid-RedBlueDoors-6x6-v0   | 8 | 1e6 | 512    | 64    | 10     | .99   | .95  | 0        | 2.5e-4     | .2      | yes
 Atari                    | 8      | 1e7 | 128     | 256   | 4      | -     | -    | .01      | lin 2.5e-4 | lin .1  | no
 """  # noqa: E501 - a table
 
@@ -42,8 +46,11 @@ COLUMNS = {  # the table's column: the knob, and Stable-Baselines3's default
     "clip": ("clip_ratio", 0.2),
 }
 HEADINGS, *ROWS = [[cell.strip() for cell in line.split("|")] for line in TABLE.split("\n") if line]
+IDS = [row[0] for row in ROWS]
 
 SEPARATE = ([64, 64], "tanh", False, True, 0.0)  # hidden_sizes, activation, shared, ortho_init, log_std_init
+ATARI = ([], "relu", True, True, 0.0)  # and image_encoder=nature_cnn
+CAR_RACING = ([256], "gelu", False, False, -2.0)  # the same
 MUJOCO = ([256, 256], "relu", False, False, -2.0)
 OTHER = {  # max_grad_norm, vf_coef, network; where they are not .5, .5 and SEPARATE
     "MountainCarContinuous-v0": (5.0, 0.19, ([64, 64], "tanh", False, False, -3.29)),
@@ -54,10 +61,16 @@ OTHER = {  # max_grad_norm, vf_coef, network; where they are not .5, .5 and SEPA
     "Reacher": (0.9, 0.950368, SEPARATE),
     "InvertedPendulum": (0.3, 0.19816, SEPARATE),
     "InvertedDoublePendulum": (0.5, 0.695929, SEPARATE),
+    "CarRacing-v3": (0.5, 0.5, CAR_RACING),
+    "Atari": (0.5, 0.5, ATARI),
 }
-GSDE = {"Pendulum-v1": 4, "MountainCarContinuous-v0": -1}  # sde_sample_freq
+GSDE = {"Pendulum-v1": 4, "MountainCarContinuous-v0": -1, "CarRacing-v3": 4}  # sde_sample_freq
 GAMES = ["Pong", "Breakout", "Qbert", "BeamRider", "Seaquest", "SpaceInvaders"]
-SAMPLED = ["Atari"]  # evaluated as published: the table's returns are of sampled actions
+TASKS = ["Empty-Random-5x5", "DoorKey-5x5", "Unlock"]
+SAMPLED = [
+    "Atari",
+    *(name for name in IDS if name.startswith("MiniGrid")),
+]  # evaluated as published: the table's returns are of sampled actions
 RETIRED = ["LunarLander-v2", "LunarLanderContinuous-v2"]
 
 
@@ -65,6 +78,8 @@ def ids(name: str) -> list[str]:
     """The ids of a row: MuJoCo's stand for both versions, Atari's for all games."""
     if name == "Atari":
         return [name for game in GAMES for name in (f"ALE/{game}-v5", f"{game}NoFrameskip-v4")]
+    if name == "MiniGrid":
+        return [f"MiniGrid-{task}-v0" for task in TASKS]
     return [name] if "-v" in name else [f"{name}-v5", f"{name}-v4"]
 
 
@@ -87,10 +102,10 @@ def test_a_preset_is_its_row_of_the_table(row):
                 final = getattr(config.anneal, knob).final
                 assert final == (0.0 if cell.startswith("lin ") else None), (env_id, knob)
         normalize = (config.normalize.observations, config.normalize.rewards, config.normalize.clip)
-        assert normalize == (cells["norm"] == "yes", cells["norm"] == "yes", 10.0)
+        assert normalize == (cells["norm"] == "yes", cells["norm"] != "no", 10.0)
 
 
-@pytest.mark.parametrize("name", [row[0] for row in ROWS])
+@pytest.mark.parametrize("name", IDS)
 def test_a_presets_other_settings(name):
     for env_id in ids(name):
         config = composed(env_id)
@@ -100,6 +115,8 @@ def test_a_presets_other_settings(name):
         assert network == (
             found.hidden_sizes, found.activation, found.shared, found.ortho_init, found.log_std_init
         )  # fmt: skip
+        if name in ("Atari", "CarRacing-v3"):
+            assert found.image_encoder == "nature_cnn"
         assert config.eval.deterministic == (name not in SAMPLED)
         assert config.use_sde == (name in GSDE)
         assert config.sde_sample_freq == GSDE.get(name, -1)

@@ -7,7 +7,7 @@ import signal
 import pytest
 import torch
 
-from ppo_cli.checkpoint import load_checkpoint, numbered
+from ppo_cli.checkpoint import load_checkpoint, numbered, save_checkpoint
 from ppo_cli.metrics import RunLog
 
 SMALL = ("n_envs=2", "n_steps=128", "total_timesteps=1536", "n_epochs=2", "eval.episodes=2")  # 6 iterations
@@ -22,13 +22,15 @@ TASKS = {
     "CartPole": ("env=CartPole-v1",),
     "LunarLander": ("env=LunarLander-v3",),
     "gSDE": ("env=Pendulum-v1", "sde_sample_freq=5"),
-    "own-kind": ("env.id=broken_envs:Cloning-v0",),
-    "restart-kind": ("env.id=broken_envs:OwnGenerator-v0", "checkpoint.every=2"),
+    "seed-kind": ("env.id=broken_envs:OwnGenerator-v0",),
+    "MiniGrid": ("env=MiniGrid-DoorKey-5x5-v0",),
+    "restart-kind": ("env.id=broken_envs:Drifting-v0", "checkpoint.every=2"),
     "BipedalWalker": ("env=BipedalWalker-v3", "preset=none", "checkpoint.every=2"),
     "MuJoCo": ("env=HalfCheetah-v5",),
-    "ALE-RAM": ("env=ALE/Pong-v5", "+env.kwargs.obs_type=ram"),
+    "ALE-RAM": ("env.id=ALE/Pong-v5", "+env.kwargs.obs_type=ram"),
+    "ALE": ("env=ALE/Breakout-v5", "network.image_encoder=flatten", "normalize.observations=false"),
 }
-NEEDS = {"MuJoCo": "mujoco", "ALE-RAM": "ale_py"}
+NEEDS = {"MuJoCo": "mujoco", "ALE-RAM": "ale_py", "ALE": "ale_py", "MiniGrid": "minigrid"}
 
 
 @pytest.fixture
@@ -92,12 +94,16 @@ def assert_same_end(first, second):
     assert (first / "eval.json").read_text() == (second / "eval.json").read_text()
 
 
-@pytest.mark.parametrize("vectorization", ["sync", "async"])
-@pytest.mark.parametrize("task", TASKS)
-def test_interrupted_and_resumed(ppo_train, tmp_path, interrupt, task, vectorization):
+SLOW_TO_START = {"ALE-RAM": ("sync",), "ALE": ("async",)}  # tests/test_atari.py compares both
+PAIRS = [(task, each) for task in TASKS for each in SLOW_TO_START.get(task, ("sync", "async"))]
+
+
+@pytest.mark.parametrize(("task", "vectorization"), PAIRS)
+def test_interrupted_and_resumed(ppo_train, tmp_path, monkeypatch, interrupt, task, vectorization):
     if task in NEEDS:
         pytest.importorskip(NEEDS[task])
-    arguments = (*TASKS[task], *EVERYTHING, f"vectorization={vectorization}")
+    monkeypatch.setattr("ppo_cli.envs.snapshot.RESEED_STEPS", 300)  # within the run
+    arguments = (*EVERYTHING, *TASKS[task], f"vectorization={vectorization}")
     assert ppo_train(*arguments, "hydra.run.dir=whole").status == 0
     interrupt(3)
     stopped = ppo_train(*arguments, "hydra.run.dir=cut")
@@ -268,3 +274,16 @@ def test_a_new_run_never_goes_into_the_folder_of_an_old_one(ppo_train):
     second = ppo_train("env=CartPole-v1", *SMALL, "hydra.run.dir=run")
     assert second.status == 1
     assert second.err == "ppo-train: run holds a run already; resume='run' goes on with it\n"
+
+
+def test_a_checkpoint_with_environments_of_an_older_kind_is_refused(ppo_train, tmp_path):
+    assert ppo_train("env=CartPole-v1", *SMALL, "hydra.run.dir=run").status == 0
+    folder = tmp_path / "run" / "checkpoints"
+    payload = load_checkpoint(folder / "last.pt")
+    for path in folder.glob("*.pt"):
+        path.unlink()
+    save_checkpoint(folder / "1536.pt", {**payload, "snapshot_kind": "own"})
+    refused = ppo_train("resume=run", "total_timesteps=3000")
+    assert refused.status == 1
+    assert "an older ppo-cli saved the environments as clones" in refused.err
+    assert refused.err.count("\n") == 1

@@ -115,7 +115,8 @@ def weights(sb3: PPO, gradients: bool = False) -> dict[str, torch.Tensor]:
 
 def env_major(batch: Batch) -> Batch:
     """Rows in the order in which Stable-Baselines3 numbers them: [T * N, ...] -> [N * T, ...]."""
-    return Batch(*(column.unflatten(0, (N_STEPS, N_ENVS)).transpose(0, 1).flatten(0, 1) for column in batch))
+    by_env = (column.unflatten(0, (N_STEPS, N_ENVS)).transpose(0, 1) for column in batch.columns)
+    return Batch(*(column.flatten(0, 1) for column in by_env))
 
 
 def share_shuffles(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,9 +48,10 @@ def check_environment(config: Config) -> tuple[Config, str | None]:
     typed = config.env.id
     try:
         env_id = resolve_env_id(typed)
-        env = _try_environment(env_id, config.env)
-        masked = has_info_mask(env) if config.env.action_mask == "auto" else bool(config.env.action_mask)
+        env = _try_environment(env_id, replace(config.env, action_mask=False))
+        masked = _decide_mask(config, env)
         if masked:
+            env.close()
             env = _try_environment(env_id, replace(config.env, action_mask=True))
         if config.vectorization == "envpool":
             import_envpool(env_id, config.env.kwargs)
@@ -68,6 +69,27 @@ def check_environment(config: Config) -> tuple[Config, str | None]:
     if not re.search(r"-v\d+$", typed):
         return config, f"{typed} names no version; running the newest, {env_id}, without its preset"
     return config, f"{typed} is retired in Gymnasium; running its successor {env_id}"
+
+
+def _decide_mask(config: Config, env: Env[Any, Any]) -> bool:
+    """Whether the masks in ``info`` are obeyed.
+
+    Raises:
+        EnvError: they should be, and there are none.
+    """
+    asked = config.env.action_mask
+    if config.vectorization == "envpool":  # whose infos hold no masks
+        if asked is True:
+            raise EnvError("env.action_mask=true: EnvPool gives no masks; use vectorization=auto")
+        return False
+    if asked is True and isinstance(env.action_space, (spaces.Discrete, spaces.MultiDiscrete)):
+        if has_info_mask(env) is False:
+            raise EnvError(
+                f"env.action_mask=true: reset of {config.env.id} gives no 'action_mask' in its info; use "
+                "auto (a key 'action_mask' of a Dict observation is obeyed in any case)"
+            )
+        return True
+    return bool(has_info_mask(env)) if asked == "auto" else bool(asked)
 
 
 def env_maker(config: EnvConfig, training: bool = False) -> EnvFn:

@@ -16,6 +16,7 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 from yaml import YAMLError
 
 from ppo_cli.config import (
+    OPEN,
     Config,
     ConfigError,
     check_type,
@@ -126,7 +127,7 @@ def _check_override(override: Override) -> None:
     typed, key = override.input_line, override.key_or_group
     if key in GROUPS and isinstance(override.value(), (dict, type(None))) and not override.is_delete():
         raise ConfigError(f"{typed}: expected a name; to leave out a choice, type ~{key}")
-    if key in GROUPS or key.startswith(("hydra/", "hydra.", "env.kwargs.")):
+    if key in GROUPS or key.startswith(("hydra/", "hydra.", *OPEN)):
         return
     kinds = dict(knobs())
     if key in kinds:
@@ -201,8 +202,11 @@ def _explain_hydra(error: HydraException) -> str:
     text = " ".join(str(error).split())
     if isinstance(cause, OmegaConfBaseException):
         key = str(cause.full_key or "")
-        if key.startswith("env.kwargs."):
-            return f"unknown key {key!r}: a new argument of the environment takes a plus, +{key}=VALUE"
+        if key.startswith(OPEN):
+            what = (
+                "a new argument of the environment" if key.startswith(OPEN[0]) else "an observation's encoder"
+            )
+            return f"unknown key {key!r}: {what} takes a plus, +{key}=VALUE"
         return explain(cause)
     unknown = re.search(r"In '(?P<file>[^']+)'.*Key '(?P<key>[^']+)' not in", text)
     if unknown is not None:

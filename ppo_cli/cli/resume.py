@@ -11,7 +11,17 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from ppo_cli.cli.endings import RunError
-from ppo_cli.config import Config, ConfigError, from_dict, from_stored, knobs, load_yaml, nearest, to_dict
+from ppo_cli.config import (
+    OPEN,
+    Config,
+    ConfigError,
+    from_dict,
+    from_stored,
+    knobs,
+    load_yaml,
+    nearest,
+    to_dict,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -20,10 +30,12 @@ FIXED = (
     "env.id",
     "env.kwargs",
     "env.wrappers",
+    "env.action_mask",
     "seed",
     "n_envs",
     "n_steps",
     "use_sde",
+    "squash_actions",
     "network.",
     "normalize.",
 )
@@ -104,7 +116,7 @@ def override_config(config: Config, overrides: Sequence[str]) -> Config:
         key = override.key_or_group
         if override.is_sweep_override():
             raise ConfigError(f"{typed}: resume= goes on with one run, which takes one value")
-        if key not in kinds and not key.startswith("env.kwargs."):
+        if key not in kinds and not key.startswith(OPEN):
             raise ConfigError(
                 f"unknown key {key!r} in {typed!r}{nearest(key, list(kinds))}; "
                 "resume= takes knobs, not groups"

@@ -23,7 +23,7 @@ from ppo_cli.cli.endings import Interrupted, RunError, StopSignal
 from ppo_cli.cli.keeper import CheckpointKeeper, global_generators, set_global_generators
 from ppo_cli.cli.run_dir import lock_run
 from ppo_cli.config import Config, save_yaml, to_dict
-from ppo_cli.envs.backends import make_vector
+from ppo_cli.envs.backends import available_cores, make_vector
 from ppo_cli.envs.group import EnvFaultError, OnError
 from ppo_cli.envs.make import EnvFn
 from ppo_cli.envs.snapshot import Kind, SnapshotError, find_kind
@@ -100,6 +100,7 @@ def _run(
             agent = build_agent(config, env)
             normalizers = build_normalizers(config, env.observation_space)
             env.close()
+            _advise_threads(config, agent)
             collector = make_collector(envs, agent, config.n_steps, *normalizers, watchdog.pulse)
             with RunLog(folder, config.total_timesteps, saved and saved["log"], live) as log:
                 keeper = CheckpointKeeper(folder, config, agent, collector, log)
@@ -157,11 +158,16 @@ def _train(
 def _snapshot_kind(config: Config, make: EnvFn, saved: Mapping[str, Any] | None) -> tuple[Kind, str | None]:
     """How the environments are brought back, and a line on it; a run that goes on keeps what it had."""
     if saved is not None:
+        if saved["snapshot_kind"] == "own":
+            raise CheckpointError(
+                "an older ppo-cli saved the environments as clones, which this one can't bring back; "
+                "ppo-eval still takes the checkpoint, training has to start anew"
+            )
         return saved["snapshot_kind"], None
     kind: Kind = "restart" if config.vectorization == "envpool" else find_kind(make)
     if kind != "restart":
-        how = "its own clone of its state" if kind == "own" else "its generator"
-        return kind, f"snapshots: an episode's start by {how}, and the actions since"
+        start = "an episode's start by its generator" if kind == "replay" else "a seeded start"
+        return kind, f"snapshots: {start}, and the actions since"
     return kind, (
         f"snapshots: none of {config.env.id} (vectorization={config.vectorization}), which starts anew at "
         f"every checkpoint: each {checkpoint_interval(config)} iterations"
@@ -175,6 +181,15 @@ def _on_error(config: Config) -> OnError:
 def _seed_global_generators(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
+
+
+def _advise_threads(config: Config, agent: PPOAgent) -> None:
+    """Says that images and memories may want more threads than `auto`, which is the same on all machines."""
+    cores = available_cores()
+    if agent.notes and config.threads == "auto" and agent.device.type == "cpu" and cores > 1:
+        logger.info(
+            "threads=auto is one thread; threads=%d uses this machine's cores (other rounding)", cores
+        )
 
 
 def _batch_notice(config: Config) -> str | None:

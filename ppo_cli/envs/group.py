@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from traceback import extract_tb
 from typing import Any, Literal, NamedTuple
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ppo_cli.envs.make import EnvFn
-from ppo_cli.envs.snapshot import Kind, SnapshotError, replay, start_episode
+from ppo_cli.envs.snapshot import Kind, SnapshotError, is_over, next_start, replay, seeded_start
 
 Array = npt.NDArray[Any]
 OnError = Literal["stop", "restart"]
@@ -31,6 +31,10 @@ class Buffers(NamedTuple):
     truncated: Array  # bool [N]
     final_obs: Array  # [N, *shape]; only rows whose episode ended are meaningful
     faults: Array  # int64 [N], since the run began
+    # where an episode ended:
+    over: Array  # bool [N], by the environment's own end, and not only the learner's, as with a lost life
+    fresh: Array  # bool [N], whether a snapshot's start came with the next one
+    returns: Array  # float64 [N], as `RecordEpisodeStatistics` told them, else NaN
 
     def rows(self, group: slice) -> "Buffers":
         """Views of some environments' rows."""
@@ -61,6 +65,8 @@ class Group:
         self.starts: list[dict[str, Any]] = [{} for _ in makes]
         self._makes, self._out, self._first, self._kind, self._on_error = makes, out, first, kind, on_error
         self._seeds: list[int | None] = [None] * len(makes)
+        self._steps = 0
+        self._began = [0] * len(makes)  # the step at which each one's start was
         self._shape = out.observations.shape[1:]
         self._dtypes = {out.observations.dtype}
         self._floats = np.issubdtype(out.observations.dtype, np.floating)
@@ -82,15 +88,17 @@ class Group:
 
     def step(self, actions: Array) -> None:
         """Steps each environment with its action, [N, *shape]."""
-        observations, rewards, terminations, truncations, final_obs, _ = self._out
+        observations, rewards, terminations, truncations, final_obs, *_ = self._out
+        self._steps += 1
         shape, dtype, careful = self._shape, observations.dtype, self._on_error == "restart"
         for i, (env, action) in enumerate(zip(self.envs, actions, strict=True)):
             try:
-                obs, reward, terminated, truncated, _ = env.step(action)
+                obs, reward, terminated, truncated, info = env.step(action)
                 if obs.__class__ is not np.ndarray or obs.shape != shape or obs.dtype != dtype or careful:
                     self._check(obs, reward)
                 if terminated or truncated:
                     final_obs[i] = obs
+                    self._out.returns[i] = _told_return(info)
                     self._begin(i, None)
                 else:
                     observations[i] = obs
@@ -115,8 +123,8 @@ class Group:
         """Brings fresh environments to where snapshots were taken.
 
         Args:
-            starts: how each running episode began.
-            actions: the actions of each since, [K, *shape].
+            starts: of each, where its snapshot starts.
+            actions: of each since then, [K, *shape].
             observations: what each returned last, [N, *shape].
             seeds: the seed that each was last given.
 
@@ -124,10 +132,11 @@ class Group:
             SnapshotError: an environment returned something else.
         """
         self.starts, self._seeds = list(starts), list(seeds)
+        self._steps, self._began = 0, [-len(taken) for taken in actions]
         for i, (env, start, taken) in enumerate(zip(self.envs, starts, actions, strict=True)):
             found = replay(env, start, taken)
             kept = observations[i]
-            if found is not None and np.asarray(found, kept.dtype).tobytes() != kept.tobytes():
+            if np.asarray(found, kept.dtype).tobytes() != kept.tobytes():
                 raise SnapshotError(
                     f"environment {self._first + i} did not come back to its saved observation, replaying "
                     f"{len(taken)} actions; it changed since, or draws from elsewhere than its np_random"
@@ -135,7 +144,7 @@ class Group:
             self._out.observations[i] = kept
 
     def state(self) -> tuple[list[dict[str, Any]], list[int | None]]:
-        """How the running episodes began, and the seeds that were last given."""
+        """Where the snapshots start, and the seeds that were last given."""
         return self.starts, self._seeds
 
     def close(self) -> None:
@@ -144,7 +153,14 @@ class Group:
             env.close()
 
     def _begin(self, i: int, seed: int | None, options: dict[str, Any] | None = None) -> None:
-        obs, self.starts[i] = start_episode(self.envs[i], seed, self._kind, options)
+        env, over = self.envs[i], seed is not None or is_over(self.envs[i])
+        start = None if seed is None else seeded_start(seed)
+        if over and start is None:
+            start = next_start(self._kind, env, self.starts[i], self._steps - self._began[i])
+        self._out.over[i], self._out.fresh[i] = over, start is not None
+        obs, _ = env.reset(seed=None if start is None else start.get("seed"), options=options)
+        if start is not None:
+            self.starts[i], self._began[i] = start, self._steps
         self._check(obs, 0.0)
         self._out.observations[i] = obs
 
@@ -176,7 +192,7 @@ class Group:
         out = self._out
         out.faults[i] += 1
         out.rewards[i], out.terminated[i], out.truncated[i] = 0.0, False, True
-        out.final_obs[i] = out.observations[i]
+        out.final_obs[i], out.returns[i] = out.observations[i], math.nan
         with contextlib.suppress(Exception):
             self.envs[i].close()
         entropy = [self._seeds[i] or 0, int(out.faults[i])]
@@ -199,6 +215,12 @@ class Group:
         )
 
 
+def _told_return(info: Mapping[str, Any]) -> float:
+    """The episode's return in what `RecordEpisodeStatistics` adds to ``info``, or NaN."""
+    episode = info.get("episode")
+    return float(episode["r"]) if isinstance(episode, Mapping) and "r" in episode else math.nan
+
+
 def allocate(space: gym.Space[Any], n: int) -> Buffers:
     """Buffers in this process's own memory."""
     shape = (n, *(space.shape or ()))
@@ -209,4 +231,7 @@ def allocate(space: gym.Space[Any], n: int) -> Buffers:
         truncated=np.zeros(n, np.bool_),
         final_obs=np.zeros(shape, space.dtype),
         faults=np.zeros(n, np.int64),
+        over=np.zeros(n, np.bool_),
+        fresh=np.zeros(n, np.bool_),
+        returns=np.zeros(n),
     )

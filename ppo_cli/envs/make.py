@@ -150,9 +150,12 @@ def _register(module: str, name: str) -> None:
     for looks, package, install in _PACKAGES:
         if looks.match(name):
             try:
-                gym.register_envs(import_module(package))
+                found: Any = import_module(package)
             except ModuleNotFoundError as missing:
                 raise EnvError(f"env.id={name} needs a package that is not installed: {install}") from missing
+            gym.register_envs(found)
+            if package == "ale_py":  # else it prints who it is with every process
+                found.ALEInterface.setLoggerMode(found.LoggerMode.Error)
 
 
 def _newest_version(name: str) -> str | None:

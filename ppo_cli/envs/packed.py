@@ -6,7 +6,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from ppo_cli.packing import MASK, PackedActions, PackedObservations, is_nested
+from ppo_cli.packing import MASK, PackedActions, PackedObservations, is_nested, random_action
 
 Env = gym.Env[Any, Any]
 
@@ -70,6 +70,7 @@ class Packed(gym.Wrapper[Any, Any, Any, Any]):
         """
         super().__init__(env)
         self._observations: PackedObservations | None = None
+        self._row = np.zeros(0, np.uint8)
         self._actions: PackedActions | None = None
         if isinstance(env.observation_space, (spaces.Dict, spaces.Tuple)):
             self.observation_space = self._observations = PackedObservations(env.observation_space)
@@ -94,6 +95,10 @@ class Packed(gym.Wrapper[Any, Any, Any, Any]):
         obs, reward, terminated, truncated, info = self.env.step(action)
         return self._pack(obs), reward, terminated, truncated, info
 
+    def legal_action(self) -> Any:  # noqa: ANN401
+        """A random action that the last observation's mask, if it has one, allows."""
+        return random_action(self.action_space, self.observation_space, self._row)
+
     def _pack(self, obs: Any) -> Any:  # noqa: ANN401
         if self._observations is None:
             return obs
@@ -110,6 +115,11 @@ class Packed(gym.Wrapper[Any, Any, Any, Any]):
         return self._row.copy()
 
 
+def sample_action(env: Env) -> Any:  # noqa: ANN401
+    """A random action for an environment that has been reset: a legal one where it says which are."""
+    return env.legal_action() if isinstance(env, Packed) else env.action_space.sample()
+
+
 def pack(env: Env, mask_from_info: bool) -> Env:
     """The environment with flat spaces and, where that is asked for, its masks in the observation."""
     if mask_from_info:
@@ -119,8 +129,11 @@ def pack(env: Env, mask_from_info: bool) -> Env:
     return env
 
 
-def has_info_mask(env: Env) -> bool:
-    """Whether ``reset`` gives a mask for a discrete action space in its info."""
+def has_info_mask(env: Env) -> bool | None:
+    """Whether ``reset`` gives a mask for a discrete action space in its info; None where it raises."""
     if not isinstance(env.action_space, (spaces.Discrete, spaces.MultiDiscrete)):
         return False
-    return MASK in env.reset(seed=0)[1]
+    try:
+        return MASK in env.reset(seed=0)[1]
+    except Exception:  # of the environment's own; training says so, or goes on, as env.on_error wants it
+        return None

@@ -55,11 +55,14 @@ def action_adapter(space: spaces.Space[Any], squash: bool = False) -> Callable[[
 def _box_adapter(space: spaces.Box, squash: bool) -> Callable[[Array], Array]:
     low, high, shape, dtype = space.low, space.high, space.shape, space.dtype
     integral = np.issubdtype(dtype, np.integer)
+    span = (
+        np.float64 if integral else dtype
+    )  # the bounds of small integers may lie further apart than they count
 
     def adapt(actions: Array) -> Array:
         actions = actions.reshape(-1, *shape)
         if squash:
-            actions = low + (np.tanh(actions) + 1) / 2 * (high - low)
+            actions = low + (np.tanh(actions) + 1) / 2 * np.subtract(high, low, dtype=span)
         return np.clip(np.rint(actions) if integral else actions, low, high).astype(dtype)
 
     return adapt

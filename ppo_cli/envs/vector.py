@@ -2,7 +2,9 @@
 
 All have Gymnasium's `VectorEnv` interface and reset an environment in the step in which its episode ends
 (`AutoresetMode.SAME_STEP`), with the true final observation in ``infos["final_obs"]``. Arrays that `step`
-returns are overwritten by the next step. They leave out what PPO does not read: the rest of ``infos``.
+returns are overwritten by the next step. Of ``infos`` there is only what PPO reads, where an episode ended:
+``final_obs``, ``over`` (the environment's own end, not only a lost life) and ``returns`` (what a
+`RecordEpisodeStatistics` wrapper told, else NaN).
 """
 
 from collections.abc import Mapping, Sequence
@@ -84,8 +86,10 @@ class Vector(VectorEnv[Any, Any, Any]):
         if self.kind != "restart":
             self._taken.append(actions.copy())
         if ended.any():
-            infos = {"final_obs": out.final_obs, "_final_obs": ended}
-            self._began[ended] = len(self._taken)
+            infos = {
+                "final_obs": out.final_obs, "_final_obs": ended, "over": out.over, "returns": out.returns
+            }  # fmt: skip
+            self._began[ended & out.fresh] = len(self._taken)
             self.faults = int(out.faults.sum())
         if len(self._taken) >= self._room:
             self._drop_ended()
@@ -98,7 +102,7 @@ class Vector(VectorEnv[Any, Any, Any]):
         self._room = 1024
 
     def _drop_ended(self) -> None:
-        """Drops the actions of steps in which no running episode took part."""
+        """Drops the actions of steps before every environment's start."""
         first = int(self._began.min())
         del self._taken[:first]
         self._began -= first
@@ -119,7 +123,7 @@ class Vector(VectorEnv[Any, Any, Any]):
         }
 
     def _recall(self, out: Buffers, snapshot: Mapping[str, Any]) -> list[Array]:
-        """Takes over a snapshot's record; returns the actions of each environment's running episode."""
+        """Takes over a snapshot's record; returns the actions of each environment since its start."""
         actions = [np.asarray(taken) for taken in snapshot["actions"]]
         longest = max(len(taken) for taken in actions)
         record = np.zeros((longest, *(self.action_space.shape or ())), self.action_space.dtype)

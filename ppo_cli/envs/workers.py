@@ -247,4 +247,7 @@ def _shared_buffers(space: gym.Space[Any], n: int) -> Buffers:
         truncated=_shared((n,), np.bool_),
         final_obs=_shared(shape, space.dtype),
         faults=_shared((n,), np.int64),
+        over=_shared((n,), np.bool_),
+        fresh=_shared((n,), np.bool_),
+        returns=_shared((n,), np.float64),
     )

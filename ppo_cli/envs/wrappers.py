@@ -8,12 +8,12 @@ is anybody's own.
 import difflib
 import inspect
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from typing import Any
 
 import gymnasium as gym
 
 from ppo_cli.envs import atari
+from ppo_cli.imports import load_class
 
 Env = gym.Env[Any, Any]
 WrapperClass = type[gym.Wrapper[Any, Any, Any, Any]]
@@ -43,31 +43,16 @@ def find_wrapper(name: str) -> WrapperClass:
     Raises:
         ValueError: there is none; with the nearest spelling of a short name.
     """
-    path, _, attribute = name.replace(":", ".").rpartition(".")
-    if not path:
-        known = short_names()
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise ValueError(
-                f"{name}: no wrapper of gymnasium.wrappers or ppo-cli{hint} (your own is module.Class)"
-            )
-        return known[name]
-    try:
-        found = getattr(import_module(path), attribute)
-    except ModuleNotFoundError as missing:
+    if "." in name.replace(":", "."):
+        return load_class(name, gym.Wrapper, (), "wrapper")
+    known = short_names()
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
         raise ValueError(
-            f"{name}: no module named {missing.name!r}; install it, or put your own on PYTHONPATH"
-        ) from missing
-    except AttributeError as missing:
-        raise ValueError(f"{name}: {_one_line(missing)}") from missing
-    except Exception as broken:
-        raise ValueError(
-            f"{name}: importing {path} raised {type(broken).__name__}: {_one_line(broken)}"
-        ) from broken
-    if not (inspect.isclass(found) and issubclass(found, gym.Wrapper)):
-        raise ValueError(f"{name}: expected a subclass of gymnasium.Wrapper, found {found!r:.60}")
-    return found
+            f"{name}: no wrapper of gymnasium.wrappers or ppo-cli{hint} (your own is module.Class)"
+        )
+    return known[name]
 
 
 def short_names() -> dict[str, WrapperClass]:

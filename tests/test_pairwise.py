@@ -1,0 +1,153 @@
+"""All of it composes: every pair of kinds of space, network, memory, mask, backend and normalisation."""
+
+import csv
+import itertools
+import json
+import sys
+
+import pytest
+from test_resume import assert_same_end, interrupt  # noqa: F401
+
+from ppo_cli.cli import evaluate as eval_cli
+
+MASKABLE = ("discrete", "start", "multi_discrete")
+FACTORS = {
+    "observation": ("dict", "vector", "hwc", "tuple", "float64", "discrete", "multi_binary", "chw"),
+    "action": (
+        "discrete", "start", "multi_discrete", "multi_binary", "box", "squashed", "sde", "state_std",
+        "product",
+    ),
+    "network": ("mlp", "norm_separate", "nature_cnn", "impala_cnn", "own"),
+    "memory": ("none", "lstm", "gru"),
+    "mask": ("none", "info", "key"),
+    "backend": ("sync", "async"),
+    "normalize": ("false", "true"),
+}  # fmt: skip
+BOXES = {
+    "squashed": ("squash_actions=true",),
+    "sde": ("use_sde=true", "sde_sample_freq=3"),
+    "state_std": ("network.log_std=state",),
+}
+NETWORKS = {
+    "mlp": (),
+    "norm_separate": ("network.layer_norm=true", "network.shared=false"),
+    "nature_cnn": ("network.image_encoder=nature_cnn",),
+    "impala_cnn": ("network.image_encoder=impala_cnn",),
+}
+TINY = (
+    "env.id=zoo_envs:Zoo-v0", "preset=none", "n_envs=2", "n_steps=8", "batch_size=16", "n_epochs=1",
+    "total_timesteps=48", "network.hidden_sizes=[8]", "network.memory_size=8", "network.sequence_length=3",
+    "checkpoint.every=1", "eval.episodes=3", "compile=false", "learning_rate=0.01",
+)  # fmt: skip
+
+
+def allowed(pair):
+    return pair.get("mask", "none") == "none" or pair.get("action", MASKABLE[0]) in MASKABLE
+
+
+def covering_array(factors, allowed):
+    """Settings that cover every allowed pair of levels: greedily, each the best of the pairs left over."""
+    pairs = [
+        {one: level, other: further}
+        for one, other in itertools.combinations(factors, 2)
+        for level, further in itertools.product(factors[one], factors[other])
+    ]
+    left = [pair for pair in pairs if allowed(pair)]
+
+    def gain(setting):
+        return sum(pair.items() <= setting.items() for pair in left)
+
+    while left:
+        setting = dict(left[0])
+        for name in factors:
+            if name not in setting:
+                options = [{**setting, name: level} for level in factors[name]]
+                # the levels that stand in most pairs left over, so that none is left to the end
+                setting = max(
+                    filter(allowed, options),
+                    key=lambda option: (gain(option), sum(option[name] == pair.get(name) for pair in left)),
+                )
+        left = [pair for pair in left if not pair.items() <= setting.items()]
+        yield setting
+
+
+def ordered(settings):
+    """The settings, those first whose levels have been seen least."""
+    settings = list(settings)
+    seen = {(name, level): 0 for name, levels in FACTORS.items() for level in levels}
+    while settings:
+        best = max(settings, key=lambda setting: sum(2.0 ** -seen[item] for item in setting.items()))
+        settings.remove(best)
+        for item in best.items():
+            seen[item] += 1
+        yield best
+
+
+SETTINGS = list(ordered(covering_array(FACTORS, allowed)))
+QUICK = 12  # that the fast suite runs; they have every level
+
+
+def command_line(setting):
+    action = "box" if setting["action"] in BOXES else setting["action"]
+    key = {"dict": "camera", "tuple": "1.a"}.get(setting["observation"], "observation")
+    if setting["mask"] == "key" and key == "observation":
+        key = "seen"
+    if setting["observation"] == "tuple" and setting["mask"] != "none":
+        key = {"info": "observation", "key": "seen"}[setting["mask"]] + ".1.a"
+    own = (f"+network.encoders.{key}={{name: zoo_envs.OwnEncoder, size: 5}}",)
+    return (
+        *TINY,
+        f"+env.kwargs.observation={setting['observation']}",
+        f"+env.kwargs.action={action}",
+        f"+env.kwargs.mask={setting['mask']}",
+        *BOXES.get(setting["action"], ()),
+        *(own if setting["network"] == "own" else NETWORKS[setting["network"]]),
+        f"network.memory={setting['memory']}",
+        f"vectorization={setting['backend']}",
+        f"normalize.observations={setting['normalize']}",
+        f"normalize.rewards={setting['normalize']}",
+    )
+
+
+def test_the_settings_cover_every_pair_and_the_quick_ones_every_level():
+    for one, other in itertools.combinations(FACTORS, 2):
+        for pair in itertools.product(FACTORS[one], FACTORS[other]):
+            wanted = dict(zip((one, other), pair, strict=True))
+            assert not allowed(wanted) or any(wanted.items() <= setting.items() for setting in SETTINGS)
+    for name, levels in FACTORS.items():
+        assert {setting[name] for setting in SETTINGS[:QUICK]} == set(levels), name
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        pytest.param(setting, id="-".join(setting.values()), marks=[pytest.mark.slow] if i >= QUICK else [])
+        for i, setting in enumerate(SETTINGS)
+    ],
+)
+def test_trains_resumes_and_evaluates(ppo_train, tmp_path, monkeypatch, capfd, interrupt, setting):  # noqa: F811
+    arguments = command_line(setting)
+    whole = ppo_train(*arguments, "hydra.run.dir=whole")
+    assert whole.status == 0, whole.err
+    with (tmp_path / "whole" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3
+    for row in rows:  # one minibatch an epoch: the ratio is 1, and advantages of mean 0 give no loss
+        assert abs(float(row["losses/approx_kl"])) < 1e-6
+        assert float(row["losses/clipfrac"]) == 0.0
+        assert abs(float(row["losses/policy_loss"])) < 1e-5
+        assert float(row["losses/grad_norm"]) > 0
+    interrupt(1)
+    assert ppo_train(*arguments, "hydra.run.dir=cut").status == 143
+    interrupt(None)
+    assert ppo_train("resume=cut").status == 0
+    assert_same_end(tmp_path / "whole", tmp_path / "cut")
+    stored = json.loads((tmp_path / "whole" / "eval.json").read_text())
+    monkeypatch.setattr(sys, "argv", ["ppo-eval", "whole", "--json"])
+    with pytest.raises(SystemExit) as ended:
+        eval_cli.main()
+    out, err = capfd.readouterr()
+    assert ended.value.code == 0, err
+    shown = json.loads(out)
+    assert shown["returns"] == stored["returns"]
+    assert shown["lengths"] == stored["lengths"]
