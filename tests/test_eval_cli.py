@@ -519,13 +519,14 @@ class TestVideo:
         del gym.registry["Painted-v0"]
 
     @staticmethod
-    def pictures(film):
+    def pictures(film, height, width):
         """The film's pictures as a player sees them, [frames, height, width, 3]."""
         import imageio_ffmpeg
 
-        reader = imageio_ffmpeg.read_frames(str(film))
-        width, height = next(reader)["size"]
-        return np.stack([np.frombuffer(picture, np.uint8).reshape(height, width, 3) for picture in reader])
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(film), "-f", "rawvideo"]
+        played = subprocess.run([*command, "-pix_fmt", "rgb24", "-"], capture_output=True, check=True)
+        assert played.stderr == b""
+        return np.frombuffer(played.stdout, np.uint8).reshape(-1, height, width, 3)
 
     @pytest.mark.parametrize("env", ["LunarLander-v3", "CartPole-v1"])
     def test_it_shows_the_first_episode_and_changes_no_number(self, trained, ppo_eval, env):
@@ -539,15 +540,15 @@ class TestVideo:
         assert contents(run) == before
         (film,) = Path("films").iterdir()
         assert film.name == "run-checkpoints-last-episode-0.mp4"
-        pictures = self.pictures(film)
+        pictures = self.pictures(film, 400, 600)
         assert len(pictures) == plain.json["lengths"][0] + 1
         assert (pictures[0] != pictures[-1]).any()
 
     def test_every_picture_is_there_in_order(self, trained, ppo_eval):
         trained("env.id=Painted-v0")
         assert ppo_eval("run", "--video", "films").status == 0
-        pictures = self.pictures(next(Path("films").iterdir()))
-        assert pictures.shape == (41, 32, 42, 3)  # even, as players want it
+        pictures = self.pictures(next(Path("films").iterdir()), 32, 42)  # even, as players want it
+        assert len(pictures) == 41
         assert pictures[:, :31, :41].mean((1, 2, 3)) == pytest.approx([6 * t for t in range(41)], abs=4)
 
     def test_pictures_are_not_kept(self, trained, ppo_eval, monkeypatch):

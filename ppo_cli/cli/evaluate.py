@@ -163,7 +163,9 @@ def _evaluate_all(options: argparse.Namespace) -> int:
     status = 0
     for run in options.runs:
         try:
-            found.append((run, _evaluate_run(Path(run), options)))
+            checkpoint = find_checkpoint(Path(run), options.checkpoint)
+            named = options.checkpoint is not None or Path(run) == checkpoint
+            found.append((run, _evaluate_run(checkpoint, named, options)))
         except (ConfigError, EnvError, RunError, OSError) as error:  # noqa: PERF203 - each fails on its own
             alone = len(options.runs) == 1
             status = 2 if alone and isinstance(error, (ConfigError, EnvError)) else 1
@@ -208,15 +210,15 @@ def find_checkpoint(run: Path, which: str | None) -> Path:
     return path
 
 
-def _evaluate_run(run: Path, options: argparse.Namespace) -> Summary:
-    """Evaluates one checkpoint, and films it where that is asked for."""
+def _evaluate_run(checkpoint: Path, named: bool, options: argparse.Namespace) -> Summary:
+    """Evaluates one checkpoint, which was asked for by name or not, and films it where that is asked for."""
     import torch
 
     from ppo_cli.cli.build import env_maker
     from ppo_cli.envs.group import EnvFaultError
     from ppo_cli.evaluation import bootstrap_interval, evaluate, summarize
 
-    checkpoint, policy, config, steps = _load(find_checkpoint(run, options.checkpoint), run, options)
+    checkpoint, policy, config, steps = _load(checkpoint, named, options.env_kwargs)
     torch.set_num_threads(1 if config.threads == "auto" else int(config.threads))  # other sums, other bits
     own = config.eval
     episodes = options.episodes or own.episodes or DEFAULT_EPISODES
@@ -246,7 +248,7 @@ def _evaluate_run(run: Path, options: argparse.Namespace) -> Summary:
     return {**summary, "checkpoint": str(checkpoint), "interval": interval}
 
 
-def _load(checkpoint: Path, run: Path, options: argparse.Namespace) -> "tuple[Path, Policy, Config, int]":
+def _load(checkpoint: Path, named: bool, env_kwargs: dict[str, Any]) -> "tuple[Path, Policy, Config, int]":
     """The policy of a checkpoint, or of the newest intact one where the run's last is damaged.
 
     Returns:
@@ -268,11 +270,11 @@ def _load(checkpoint: Path, run: Path, options: argparse.Namespace) -> "tuple[Pa
             if newest is None:
                 raise
             other = checkpoint.with_name(f"{newest['steps']}.pt")
-            if options.checkpoint is not None or run == checkpoint:
+            if named:
                 raise RunError(f"{damage}; the newest intact one is {other.name}") from damage
             _say(f"{damage}; evaluating {other.name}, the newest that is intact")
             checkpoint, payload = other, newest
-        policy, config = restore_policy(payload, options.env_kwargs)
+        policy, config = restore_policy(payload, env_kwargs)
         return checkpoint, policy, config, payload["steps"]
     except CheckpointError as error:
         raise RunError(error if str(checkpoint) in str(error) else f"{checkpoint}: {error}") from error
