@@ -164,7 +164,9 @@ def _play(
 
 
 def _fault(what: str, episode: int, step: int) -> EnvFaultError:
-    return EnvFaultError(f"gave a NaN or an infinity as {what} in episode {episode}, step {step}")
+    return EnvFaultError(
+        f"an environment gave a NaN or an infinity as {what} in evaluation episode {episode}, step {step}"
+    )
 
 
 def bootstrap_interval(returns: Sequence[float], seed: int) -> tuple[float, float] | None:

@@ -235,7 +235,7 @@ def _evaluate_run(checkpoint: Path, named: bool, options: argparse.Namespace) ->
             policy, make, episodes, seed, deterministic, own.max_steps, first_actions=actions
         )
     except EnvFaultError as error:
-        raise RunError(f"{config.env.id} {error}") from error
+        raise RunError(f"{config.env.id}: {error}") from error
     except Exception as error:  # an environment raises whatever it likes
         raise RunError(f"{config.env.id} {explain(error)}") from error
     cut = sum(length >= own.max_steps for length in evaluation.lengths)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 
 from ppo_cli.agent import PPOAgent
 from ppo_cli.checkpoint import CheckpointError
@@ -28,7 +29,7 @@ from ppo_cli.envs.group import EnvFaultError, OnError
 from ppo_cli.envs.make import EnvFn
 from ppo_cli.envs.snapshot import Kind, SnapshotError, find_kind
 from ppo_cli.evaluation import Evaluation, evaluate, summarize
-from ppo_cli.metrics import RunLog
+from ppo_cli.metrics import Knob, RunLog
 from ppo_cli.policy import Policy
 from ppo_cli.trainer import Collector, Position, make_collector, train
 from ppo_cli.watchdog import Watchdog
@@ -124,7 +125,7 @@ def _run(
                     logger.info("trained %s steps · %s", f"{position.steps:,}", folder)
                     return float("nan")
                 evaluation = evaluation_at(position)
-                log.hyperparameters(_flat_hyperparameters(config), evaluation.mean)
+                log.hyperparameters(_flat_hyperparameters(config), _typed_knobs(folder))
         finally:
             envs.close()
     _report(evaluation, config, position.steps, folder)
@@ -218,15 +219,24 @@ def _save_evaluation(path: Path, summary: Mapping[str, Any]) -> None:
     aside.replace(path)  # whole or not at all: that it is there says that a run is finished
 
 
-def _flat_hyperparameters(config: Config) -> dict[str, bool | int | float | str]:
-    """Every knob that is a number, a switch or a word, by dotted name, as HPARAMS takes them."""
+def _typed_knobs(folder: Path) -> set[str]:
+    """The knobs that were typed for a run, as far as they say what is learned, and its seed."""
+    typed = folder / ".hydra" / "overrides.yaml"  # Hydra's; a run that this package was asked for has none
+    if not typed.is_file():
+        return set()
+    keys = {str(override).lstrip("+").partition("=")[0] for override in yaml.safe_load(typed.read_text())}
+    return {"env.id" if key == "env" else key for key in keys if key not in ("compile", "device", "threads")}
 
-    def flatten(values: dict[str, object], prefix: str) -> dict[str, bool | int | float | str]:
-        flat: dict[str, bool | int | float | str] = {}
+
+def _flat_hyperparameters(config: Config) -> dict[str, Knob]:
+    """Every knob that is a number, a switch, a word or unset, by dotted name, as HPARAMS takes them."""
+
+    def flatten(values: Mapping[str, object], prefix: str) -> dict[str, Knob]:
+        flat: dict[str, Knob] = {}
         for key, value in values.items():
-            if isinstance(value, dict):
+            if isinstance(value, Mapping):
                 flat.update(flatten(value, f"{prefix}{key}."))
-            elif isinstance(value, (bool, int, float, str)):
+            elif value is None or isinstance(value, (bool, int, float, str)):
                 flat[f"{prefix}{key}"] = value
             elif isinstance(value, Sequence):
                 flat[f"{prefix}{key}"] = str(value)
