@@ -19,7 +19,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test test-slow lint types wheel-proof clean
+.PHONY: help train test test-slow lint types docs wheel-proof clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -43,11 +43,14 @@ lint: $(DEV)  ## ruff: rules and formatting
 types: $(DEV)  ## mypy, strict
 	$(BIN)/mypy
 
+docs: $(DEV)  ## build the documentation into site/; any warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 wheel-proof: $(DEV)  ## build sdist and wheel, install the wheel elsewhere and train with it
 	.ci/wheel-proof
 
 clean:  ## remove .venv, caches and build products; outputs/ stays
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './outputs/*' -prune -exec rm -rf {} +
 
 $(VENV)/.stamp-python:

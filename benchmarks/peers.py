@@ -63,10 +63,8 @@ def annealed(config: dict[str, Any], knob: str) -> Any:
     return start if final is None else lambda remaining: final + (start - final) * remaining
 
 
-def main() -> None:
-    """Trains and prints."""
-    peer, path = sys.argv[1:]
-    config = json.loads(Path(path).read_text())
+def make_peer(peer: str, config: dict[str, Any]) -> Any:
+    """The peer's agent on its environments, with our settings and one thread."""
     torch.set_num_threads(1)
     network = config["network"]
     policy_kwargs: dict[str, Any] = {"net_arch": network["hidden_sizes"]}
@@ -91,7 +89,7 @@ def main() -> None:
             "ortho_init": network["ortho_init"],
             "log_std_init": network["log_std_init"],
         }
-    model = PPO(
+    return PPO(
         "CnnPolicy" if is_atari(config) else "MlpPolicy",
         make_envs(config, peer == "sb3-rendering"),
         learning_rate=annealed(config, "learning_rate"),
@@ -99,6 +97,13 @@ def main() -> None:
         policy_kwargs=policy_kwargs,
         **settings,
     )
+
+
+def main() -> None:
+    """Trains and prints."""
+    peer, path = sys.argv[1:]
+    config = json.loads(Path(path).read_text())
+    model = make_peer(peer, config)
     clock = Clock()
     model.learn(config["total_timesteps"], callback=clock)
     marks = [*clock.marks, (time.perf_counter(), model.num_timesteps)]

@@ -262,11 +262,14 @@ def masked(logits: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def _orthogonal_init(module: nn.Module, gain: float) -> None:
-    for layer in module.modules():
-        if isinstance(layer, (nn.Linear, nn.Conv2d)):
-            nn.init.orthogonal_(layer.weight, gain)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
+    if isinstance(module, UserEncoder):  # it may come with weights of its own
+        return
+    if isinstance(module, (nn.Linear, nn.Conv2d)):
+        nn.init.orthogonal_(module.weight, gain)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    for part in module.children():
+        _orthogonal_init(part, gain)
 
 
 def make_actor_critic(

@@ -15,12 +15,12 @@ def gae(
 ) -> tuple[Tensor, Tensor]:
     r"""Generalized advantage estimation (Schulman et al. 2016, https://arxiv.org/abs/1506.02438, eq. 16).
 
-    δ_t = r_t + γ (1 - terminated_t) V(s_{t+1}) - V(s_t)
-    Â_t = δ_t + γλ (1 - done_t) Â_{t+1} = Σ_{l≥0} (γλ)^l δ_{t+l}, the sum ending with the episode
-    V_t^targ = Â_t + V(s_t)
+        δ_t = r_t + γ (1 - terminated_t) V(s_{t+1}) - V(s_t)
+        Â_t = δ_t + γλ (1 - done_t) Â_{t+1} = Σ_{l≥0} (γλ)^l δ_{t+l}
+        V_t^targ = Â_t + V(s_t)
 
-    A truncation (a time limit) cuts the sum but keeps V(s_{t+1}), the value of the true final observation;
-    a termination drops it.
+    The sum ends with the episode. A truncation (a time limit) cuts it but keeps V(s_{t+1}), the value of the
+    true final observation; a termination drops it.
 
     Args:
         rewards: r_t, [T, N].

@@ -358,9 +358,11 @@ class PPOAgent:
         """Values [R] of any number of rows [R, *shape] and the memory's states there [R, S]."""
         if not len(observations):  # no episode ended; not every module of a user's takes an empty batch
             return torch.zeros(0, device=self.device)
-        if states is not None:
-            return self.model.value(observations, states.to(self.device))
-        return torch.cat([self.model.value(rows) for rows in observations.split(EVALUATION_ROWS)])
+        chunks = observations.split(EVALUATION_ROWS)
+        if states is None:
+            return torch.cat([self.model.value(rows) for rows in chunks])
+        pairs = zip(chunks, states.to(self.device).split(EVALUATION_ROWS), strict=True)
+        return torch.cat([self.model.value(rows, before) for rows, before in pairs])
 
     def _minibatches(self, rows: Tensor, total: int) -> Iterator[tuple[Tensor, Tensor]]:
         """One epoch's row indices and weights: single rows, or sequences for a memory."""

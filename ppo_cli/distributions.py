@@ -324,7 +324,9 @@ class Product:
         columns = zip(self.parts, self._logits(logits), actions.split(self.action_sizes, -1), strict=True)
         return torch.stack(
             [
-                part.log_prob(own, taken.to(part.action_dtype).reshape(*taken.shape[:-1], *part.action_shape))
+                part.log_prob(
+                    own, taken.to(part.action_dtype).reshape((*taken.shape[:-1], *part.action_shape))
+                )
                 for part, own, taken in columns
             ]
         ).sum(0)

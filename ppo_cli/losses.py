@@ -21,7 +21,7 @@ def probability_ratio(new_logprobs: Tensor, mb_old_logprobs: Tensor) -> Tensor:
 def clipped_policy_loss(ratio: Tensor, mb_advantages: Tensor, clip_ratio: Tensor, weights: Tensor) -> Tensor:
     r"""Clipped surrogate objective, negated to be minimised (PPO, eq. 7).
 
-    L^CLIP(θ) = -E[min(r_t(θ) Â_t, clip(r_t(θ), 1 - ε, 1 + ε) Â_t)]
+        L^CLIP(θ) = -E[min(r_t(θ) Â_t, clip(r_t(θ), 1 - ε, 1 + ε) Â_t)]
 
     Args:
         ratio: r_t(θ), [B].
@@ -44,7 +44,8 @@ def clipped_value_loss(
 ) -> Tensor:
     r"""Value loss with the change since the rollout clipped, on the scale of `value_loss`.
 
-    E[max((V_θ - V^targ)², (V_old + clip(V_θ - V_old, -ε, ε) - V^targ)²)]
+        E[max((V_θ - V^targ)², (V_old + clip(V_θ - V_old, -ε, ε) - V^targ)²)]
+
     (OpenAI Baselines' PPO2; detail 9 of "The 37 Implementation Details of PPO").
 
     Args:

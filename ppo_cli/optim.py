@@ -47,8 +47,8 @@ def adam(
 ) -> tuple[Tensor, AdamState]:
     r"""One step of Adam (Kingma & Ba 2015, https://arxiv.org/abs/1412.6980, algorithm 1).
 
-    m = β1 m + (1 - β1) g,  v = β2 v + (1 - β2) g²
-    θ = θ - α (m / (1 - β1^t)) / (sqrt(v / (1 - β2^t)) + ε)
+        m = β1 m + (1 - β1) g,  v = β2 v + (1 - β2) g²
+        θ = θ - α (m / (1 - β1^t)) / (sqrt(v / (1 - β2^t)) + ε)
 
     Args:
         params: θ, [P].

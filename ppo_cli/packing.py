@@ -68,7 +68,8 @@ class PackedObservations(spaces.Box):
     Attributes:
         original: the nested space.
         leaves: in the order in which they are packed.
-        floats: number of float32 values at the beginning, those that normalisation scales.
+        floats: number of float32 values at the beginning that normalisation scales: all but images.
+        real_bytes: bytes at the beginning that hold float32 values, those of images too.
     """
 
     def __init__(self, original: "spaces.Dict | spaces.Tuple[Any]") -> None:
@@ -80,7 +81,8 @@ class PackedObservations(spaces.Box):
         self.original = original
         order = ("float32", "int64", "uint8")
         found = sorted(
-            (_leaf(path, space) for path, space in walk(original)), key=lambda leaf: order.index(leaf.dtype)
+            (_leaf(path, space) for path, space in walk(original)),
+            key=lambda leaf: (order.index(leaf.dtype), image_layout(leaf.space) is not None),
         )
         placed: list[Leaf] = []
         for leaf in found:
@@ -88,7 +90,9 @@ class PackedObservations(spaces.Box):
             start = end if leaf.dtype == "float32" else -(-end // 8) * 8
             placed.append(Leaf(leaf.path, leaf.space, leaf.dtype, start))
         self.leaves = tuple(placed)
-        self.floats = sum(leaf.stop - leaf.start for leaf in placed if leaf.dtype == "float32") // 4
+        reals = [leaf for leaf in placed if leaf.dtype == "float32"]
+        self.real_bytes = sum(leaf.stop - leaf.start for leaf in reals)
+        self.floats = sum(leaf.stop - leaf.start for leaf in reals if image_layout(leaf.space) is None) // 4
         size = -(-placed[-1].stop // 8) * 8 if placed else 0
         super().__init__(0, 255, (size,), np.uint8)
 

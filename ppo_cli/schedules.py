@@ -24,9 +24,11 @@ class Schedule:
     def __call__(self, progress: float) -> float:
         r"""Value at ``progress`` p in [0, 1].
 
-        linear:      x_0 + (x_1 - x_0) p
-        cosine:      x_1 + (x_0 - x_1) (1 + cos(π p)) / 2
-        exponential: x_0 (x_1 / x_0)^p
+            linear:      x_0 + (x_1 - x_0) p
+            cosine:      x_1 + (x_0 - x_1) (1 + cos(π p)) / 2
+            exponential: x_0 (x_1 / x_0)^p
+
+        x_0 is ``initial``, x_1 is ``final``.
         """
         if self.final is None:
             return self.initial

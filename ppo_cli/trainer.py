@@ -133,7 +133,7 @@ class Collector:
         else:
             self.envs.restore(state["environments"])
         self.rollout.observations[-1] = state["observations"]
-        self.rollout.states[-1] = state["memory"]
+        self.rollout.states[-1] = state.get("memory", 0.0)  # older checkpoints have none
         self.episodes.load_state_dict(state["episodes"])
         if self.observation_normalizer is not None:
             self.observation_normalizer.statistics.load_state_dict(state["observation_statistics"])

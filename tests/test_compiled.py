@@ -2,6 +2,7 @@
 
 import logging
 
+import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
@@ -12,7 +13,8 @@ from ppo_cli.checkpoint import load_checkpoint
 from ppo_cli.compiled import compile_function
 from ppo_cli.distributions import make_distribution
 from ppo_cli.optim import adam_init
-from ppo_cli.rollout import minibatches
+from ppo_cli.packing import PackedActions, PackedObservations
+from ppo_cli.rollout import minibatches, sequence_minibatches
 
 SCALE = torch.tensor([2.0, 3.0])
 
@@ -98,6 +100,70 @@ def test_compiled_and_eager_updates_agree_in_every_action_space(tmp_path, action
         shuffle = torch.Generator().manual_seed(1)
         for _ in range(4):
             for indices, weights in minibatches(torch.arange(rows), size, shuffle):
+                state = step(state, batch, indices, weights, coefs)
+        ends.append(state)
+    first, second = ends
+    assert list(tmp_path.glob("*.pt2"))
+    assert not torch.equal(first.params, params)
+    torch.testing.assert_close(second.params, first.params, rtol=0, atol=1e-5)
+    torch.testing.assert_close(second.sums, first.sums, rtol=1e-4, atol=1e-4)
+
+
+IMAGE = spaces.Box(0, 255, (36, 36, 3), np.uint8)
+MIXED = spaces.Dict({"camera": IMAGE, "speed": spaces.Box(-1, 1, (2,)), "action_mask": spaces.MultiBinary(4)})
+NESTED = spaces.Dict({"steer": CONTINUOUS, "gear": spaces.Discrete(3)})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("observations", "actions", "options"),
+    [
+        (OBSERVATIONS, spaces.Discrete(4), {"memory": "lstm", "layer_norm": True}),
+        (PackedObservations(MIXED), spaces.Discrete(4), {"memory": "gru"}),
+        (PackedObservations(MIXED), PackedActions(NESTED), {"squash_actions": True, "log_std": "state"}),
+    ],
+    ids=["lstm", "gru-packed-masked", "packed-squashed-product"],
+)
+def test_compiled_and_eager_updates_agree_in_every_network(tmp_path, observations, actions, options):
+    n_steps, n_envs, length, size = 10, 3, 4, 16  # sequences are ragged
+    rows = n_steps * n_envs
+    torch.manual_seed(0)
+    model = make_actor_critic(observations, actions, hidden_sizes=(16,), memory_size=8, **options)
+    distribution = make_distribution(actions, options.get("squash_actions", False))
+    params = agent.flatten_parameters(model).clone()
+    generator = torch.Generator().manual_seed(0)
+    obs = torch.randn(rows, 5, generator=generator)
+    if isinstance(observations, PackedObservations):
+        raw = torch.zeros((rows, *observations.shape), dtype=torch.uint8).numpy()
+        observations.original.seed(0)
+        for row in raw:
+            sample = observations.original.sample()
+            sample["action_mask"][0] = 1
+            for leaf, view in zip(observations.leaves, observations.views(row), strict=True):
+                view[...] = leaf.of(sample)
+        obs = torch.from_numpy(raw)
+    memory = [torch.randn(rows, model.state_size, generator=generator)] if model.memory else []
+    with torch.no_grad():
+        logits = model.policy(obs, *memory)
+        taken = distribution.sample(logits, distribution.noise((rows,), generator))
+        logprobs = distribution.log_prob(logits, taken)
+    columns = [torch.randn(rows, generator=generator) for _ in range(3)]
+    starts = [(torch.rand(rows, generator=generator) < 0.2).float()] if memory else []
+    batch = agent.Batch(obs, taken, logprobs, *columns, *memory, *starts)
+    coefs = agent.Coefficients(*torch.tensor([3e-4, 0.2, 0.01, 0.5]).unbind())
+    eager = agent.make_step(model, distribution, agent.Hyperparameters(sequence_length=length))
+    ends = []
+    for step in (eager, agent.compile_step(eager, tmp_path)):
+        sums = torch.zeros(len(agent.LossParts._fields) + 1)
+        state = agent.TrainState(params, adam_init(params), torch.ones(()), sums, torch.zeros(()))
+        shuffle = torch.Generator().manual_seed(1)
+        for _ in range(3):
+            if memory:
+                valid = torch.ones(n_steps, n_envs, dtype=torch.bool)
+                pieces = sequence_minibatches(valid, length, size, shuffle)
+            else:
+                pieces = minibatches(torch.arange(rows), size, shuffle)
+            for indices, weights in pieces:
                 state = step(state, batch, indices, weights, coefs)
         ends.append(state)
     first, second = ends

@@ -15,6 +15,8 @@ from ppo_cli.distributions import (
     DiagonalGaussian,
     Distribution,
     MultiCategorical,
+    Product,
+    SquashedGaussian,
     make_distribution,
 )
 
@@ -197,3 +199,90 @@ def test_unsupported_space_is_named_in_one_line() -> None:
     ) as caught:
         make_distribution(space)
     assert "\n" not in str(caught.value)
+
+
+SQUASHED = SquashedGaussian(2)
+PRODUCT = Product((Categorical(3), DiagonalGaussian(2), MultiCategorical((2, 4)), Bernoulli(2), SQUASHED))
+
+
+def squashed_reference(logits: Tensor) -> td.Distribution:
+    mean, log_std = logits.double().chunk(2, dim=-1)
+    return td.TransformedDistribution(td.Normal(mean, log_std.exp()), td.TanhTransform())
+
+
+def test_squashed_log_prob_is_that_of_the_transformed_distribution() -> None:
+    logits = random_logits(SQUASHED, 50) * 0.5
+    u = draw(SQUASHED, logits)
+    expected = squashed_reference(logits).log_prob(torch.tanh(u.double())).sum(-1)
+    inside = u.abs().amax(-1) < 4  # beyond, tanh in double precision loses the reference's digits
+    assert inside.sum() > 30
+    found = SQUASHED.log_prob(logits, u).double()
+    torch.testing.assert_close(found[inside], expected[inside], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("log_std", [-3.0, -1.0, 0.0, 1.0, 2.0])
+def test_squashed_entropy_is_the_mean_of_minus_log_prob(log_std: float) -> None:
+    means = torch.tensor([[0.0, 0.5], [-2.0, 4.0]])
+    logits = torch.cat([means, torch.full_like(means, log_std)], dim=-1)
+    many = logits.repeat_interleave(DRAWS, 0)
+    found = -SQUASHED.log_prob(many, draw(SQUASHED, many)).view(2, DRAWS)
+    error = SIGMAS * found.std(1) / DRAWS**0.5
+    quadrature = 0.03 * SQUASHED.entropy(logits).abs() if log_std == 2.0 else 0.05  # 16 points of a wide kink
+    assert ((SQUASHED.entropy(logits) - found.mean(1)).abs() < error + quadrature).all()
+
+
+@pytest.mark.parametrize("u", [-1e4, -100.0, -20.0, 0.0, 20.0, 100.0, 1e4])
+def test_squashed_gradients_are_finite_for_extreme_actions(u: float) -> None:
+    logits = torch.tensor([[0.3, -0.2, 0.1, -1.0]], requires_grad=True)
+    actions = torch.full((1, 2), u)
+    (SQUASHED.log_prob(logits, actions) + SQUASHED.entropy(logits)).sum().backward()
+    assert torch.isfinite(logits.grad).all()
+    far = torch.tensor([[u, -u, 2.0, -20.0]], requires_grad=True)  # as state-dependent deviations are bounded
+    SQUASHED.entropy(far).sum().backward()
+    assert torch.isfinite(far.grad).all()
+
+
+def test_the_jacobian_of_the_squashing_cancels_in_the_ratio() -> None:
+    old, new = random_logits(SQUASHED, 30, seed=1), random_logits(SQUASHED, 30, seed=2)
+    u, plain = draw(SQUASHED, old), DiagonalGaussian(2)
+    ratio = SQUASHED.log_prob(new, u) - SQUASHED.log_prob(old, u)
+    torch.testing.assert_close(ratio, plain.log_prob(new, u) - plain.log_prob(old, u), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("batch_shape", BATCH_SHAPES, ids=str)
+def test_a_product_is_its_parts(batch_shape: tuple[int, ...]) -> None:
+    logits = random_logits(PRODUCT, *batch_shape)
+    noise = PRODUCT.noise(batch_shape, generator())
+    actions, mode = PRODUCT.sample(logits, noise), PRODUCT.mode(logits)
+    assert actions.shape == (*batch_shape, *PRODUCT.action_shape)
+    assert noise.shape[-1] == PRODUCT.noise_size
+    log_prob, entropy = torch.zeros(batch_shape), torch.zeros(batch_shape)
+    sizes = [int(np.prod(part.action_shape)) for part in PRODUCT.parts]
+    columns = zip(
+        PRODUCT.parts,
+        logits.split([part.logits_size for part in PRODUCT.parts], -1),
+        noise.split([part.noise_size for part in PRODUCT.parts], -1),
+        actions.split(sizes, -1),
+        mode.split(sizes, -1),
+        strict=True,
+    )
+    for part, own, own_noise, stored, most in columns:
+        taken = part.sample(own, own_noise)
+        assert torch.equal(stored, taken.to(actions.dtype).reshape(stored.shape))
+        assert torch.equal(most, part.mode(own).to(actions.dtype).reshape(most.shape))
+        log_prob += part.log_prob(own, taken)
+        entropy += part.entropy(own)
+    torch.testing.assert_close(PRODUCT.log_prob(logits, actions), log_prob)
+    torch.testing.assert_close(PRODUCT.entropy(logits), entropy)
+
+
+def test_a_products_parts_are_drawn_independently() -> None:
+    logits = torch.zeros(DRAWS, PRODUCT.logits_size)
+    correlation = torch.corrcoef(draw(PRODUCT, logits).T)
+    assert (correlation - torch.eye(len(correlation))).abs().max() < SIGMAS / DRAWS**0.5
+
+
+def test_squashing_needs_bounds_and_says_so() -> None:
+    with pytest.raises(ValueError, match="squash_actions=true needs finite bounds, given Box") as refused:
+        make_distribution(spaces.Box(np.array([0.0, -np.inf], np.float32), 1.0, (2,)), squash=True)
+    assert "\n" not in str(refused.value)

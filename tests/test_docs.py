@@ -2,7 +2,9 @@
 
 import ast
 import importlib
+import importlib.util
 import inspect
+import json
 import re
 import shlex
 from functools import reduce
@@ -11,12 +13,15 @@ from pathlib import Path
 import pytest
 
 from ppo_cli.cli.compose import compose_jobs, expand_preset
-from ppo_cli.config import ConfigError, knobs
+from ppo_cli.config import ConfigError, conf_dir, knobs
 from ppo_cli.metrics import EVAL_TAG, TAGS
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SPEC = importlib.util.spec_from_file_location("docs_hooks", ROOT / "docs" / "hooks.py")
+hooks = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(hooks)
 MATH = re.compile(r"\$\$.*?\$\$|\$[^$\n]+\$", re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
@@ -167,3 +172,115 @@ def test_no_tag_is_documented_that_is_not_logged():
     headings = re.findall(r"^### (.*)$", (ROOT / "docs" / "metrics.md").read_text(), re.MULTILINE)
     named = {tag for heading in headings for tag in re.findall(r"`(\w+/\w+)`", heading)}
     assert named == {*TAGS, EVAL_TAG}
+
+
+def test_every_knob_is_on_the_knob_page():
+    page = hooks.knobs_page((ROOT / "docs" / "knobs.md").read_text())
+    rows = re.findall(r"^\| \[`([\w.]+)`\]\S*\{ #\S+ \} \| (.*?) \| (.*?) \| (.*?) \|$", page, re.MULTILINE)
+    assert sorted(row[0] for row in rows) == sorted(key for key, _ in knobs())
+    for key, default, takes, meaning in rows:
+        assert default and takes and meaning, key
+    assert "<!--" not in page
+
+
+@pytest.mark.parametrize("folder", sorted(path.name for path in conf_dir().iterdir() if path.is_dir()))
+def test_every_file_of_a_group_is_on_the_knob_page(folder):
+    if folder == "hydra":  # launchers and sweepers, which docs/sweeps.md and docs/search.md describe
+        return
+    page = hooks.knobs_page((ROOT / "docs" / "knobs.md").read_text())
+    for file in (conf_dir() / folder).rglob("*.yaml"):
+        name = file.relative_to(conf_dir() / folder).with_suffix("").as_posix()
+        assert f'"`{folder}={name}`"' in page
+
+
+def test_what_a_knob_takes_is_said_with_its_range():
+    kinds = dict(knobs())
+    assert hooks.takes("seed", kinds["seed"]) == "an integer from 0 to 4294967295"
+    assert hooks.takes("target_kl", kinds["target_kl"]) == "a number above 0, or null"
+    assert hooks.takes("env.on_error", kinds["env.on_error"]) == "`stop`, `restart`"
+
+
+@pytest.mark.parametrize("name", hooks.sources((ROOT / "docs" / "ppo.md").read_text()))
+def test_what_unfolds_beside_an_equation_exists(name):
+    _, source = hooks.source_of(name)
+    assert f"{name.rpartition('.')[2]}" in source
+    ast.parse(source)
+
+
+def test_the_chapter_unfolds_every_step_of_the_seed_document():
+    unfolded = set(hooks.sources((ROOT / "docs" / "ppo.md").read_text()))
+    assert unfolded >= {
+        "actor_critic.ActorCritic.__init__",
+        "actor_critic.ActorCritic.forward",
+        "trainer.Collector.collect",
+        "agent.PPOAgent.update_ent_coef",
+        "agent.PPOAgent.compute_gae",
+        "advantages.gae",
+        "losses.probability_ratio",
+        "losses.clipped_policy_loss",
+        "losses.value_loss",
+        "distributions.Categorical.entropy",
+        "losses.total_loss",
+    }
+
+
+def test_an_unknown_source_is_refused():
+    with pytest.raises(LookupError, match=r"losses\.entropie"):
+        hooks.source_of("losses.entropie")
+
+
+@pytest.mark.parametrize(
+    ("link", "page", "target"),
+    [
+        ("[a](../ppo_cli/envs/vector.py)", "ppo.md", "[a](api/envs/vector.md)"),
+        ("[a](docs/metrics.md#losses)", "index.md", "[a](metrics.md#losses)"),
+        ("[a](../conf/config.yaml)", "ppo.md", "[a](knobs.md)"),
+        ("[a](../conf/env/Pong-v5.yaml)", "ppo.md", "[a](knobs.md#presets)"),
+    ],
+)
+def test_links_into_the_repository_lead_to_pages(link, page, target):
+    assert hooks.relink(link, page) == target
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ('<script src="https://cdn.example/x.js"></script>', 1),
+        ('<link rel="stylesheet" href="//fonts.example/css">', 1),
+        ("@font-face { src: url(https://fonts.example/a.woff2) }", 1),
+        ('<a href="https://arxiv.org">a</a><script src="assets/x.js"></script><img src="a.png">', 0),
+    ],
+)
+def test_what_a_page_loads_from_elsewhere_is_found(text, count):
+    assert len(hooks.external_loads(text)) == count
+
+
+def test_every_page_is_in_the_navigation():
+    nav = (ROOT / "mkdocs.yml").read_text()
+    for page in (ROOT / "docs").glob("*.md"):
+        assert re.search(rf"- [^:]+: {page.name}$", nav, re.MULTILINE), page.name
+
+
+def test_the_recipes_command_lines_compose_and_their_environment_trains(ppo_train, tmp_path, monkeypatch):
+    page = ROOT / "docs" / "recipes.md"
+    files = [block for block in blocks(page, "python") if block.startswith("# reach/")]
+    assert len(files) == 2
+    for source in files:
+        file = tmp_path / source.splitlines()[0].removeprefix("# ")
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(source)
+    (preset,) = blocks(page, "yaml")
+    (tmp_path / "mine" / "env").mkdir(parents=True)
+    (tmp_path / "mine" / "env" / "reach:Reach-v0.yaml").write_text(preset)
+    monkeypatch.syspath_prepend(tmp_path)
+    lines = [line for line in commands(page) if "resume=" not in line and not line.endswith("\\")]
+    assert all(compose(line) for line in lines)
+
+    tiny = ("total_timesteps=128", "n_envs=2", "n_steps=32", "n_epochs=1", "eval.episodes=1", "compile=false")
+    encoder = "+network.encoders.observation={name: reach.network.WayEncoder, scale: 2}"
+    arguments = ("--config-dir", "mine", "env=reach:Reach-v0", "+env.kwargs.speed=0.2", encoder)
+    outcome = ppo_train(*arguments, *tiny, "vectorization=sync")
+    assert outcome.status == 0, outcome.err
+    (folder,) = tmp_path.glob("outputs/reach-Reach-v0/*/")
+    assert json.loads((folder / "eval.json").read_text())["steps"] == 128
+    assert "gamma: 0.9\n" in (folder / "config.yaml").read_text()  # of the preset

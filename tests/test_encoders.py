@@ -114,8 +114,10 @@ CAMERA = spaces.Dict(
 
 def test_each_leaf_may_have_its_own():
     tree = {"camera": {"name": "impala_cnn", "channels": [4, 4], "features": 7}, "near": {"speed": "mlp"}}
-    encoder = make_encoder(PackedObservations(CAMERA), EncoderChoice(by_key=tree))
-    kinds = {leaf.key: part for leaf, part in zip(encoder.leaves, encoder.encoders, strict=True)}
+    packed = PackedObservations(CAMERA)
+    encoder = make_encoder(packed, EncoderChoice(by_key=tree))
+    leaves = [packed.leaves[i].key for i in encoder.leaves]
+    kinds = dict(zip(leaves, encoder.encoders, strict=True))
     assert isinstance(kinds["camera"], ImpalaCNN)
     assert isinstance(kinds["near.speed"], MlpEncoder)
     assert isinstance(kinds["near.gear"], OneHotEncoder)
@@ -238,7 +240,7 @@ def test_a_users_encoder_sees_no_empty_batch(ppo_train):
     """No episode ends in this rollout, so that there are no final observations to value."""
     outcome = ppo_train(
         "env=CartPole-v1", "preset=none", "n_steps=4", "total_timesteps=4", "eval.episodes=0",
-        "compile=false", "+network.encoders.observation=test_encoders.Doubles",
+        "+network.encoders.observation=test_encoders.Doubles",
     )  # fmt: skip
     assert outcome.status == 0, outcome.err
 

@@ -161,14 +161,20 @@ def test_masks_and_states_and_noise_matter(tmp_path, kind):
     run, ports = exported.write(tmp_path / "file", kind, sample=True)
     assert check_parity(run, ports, *exported).difference <= TOLERANCE
     inputs = some_inputs(exported, ports, 400)
-    actions = run(inputs)["action"]
+    acted = run(inputs)
+    actions = acted["action"]
     mask = inputs["action_mask"]
     rows = np.arange(400)
     assert mask[rows, actions[:, 0]].all()
     assert mask[rows, 2 + actions[:, 1]].all()
-    for name in ("action_mask", "state", "noise", "camera"):
+    for name, shows_in in (
+        ("action_mask", "action"),
+        ("noise", "action"),
+        ("state", "next_state"),
+        ("camera", "next_state"),
+    ):
         other = {**inputs, name: inputs[name][::-1].copy()}
-        assert (run(other)["action"] != actions).any(), name
+        assert (run(other)[shows_in] != acted[shows_in]).any(), name
 
 
 def test_no_noise_gives_the_most_probable_action(tmp_path):

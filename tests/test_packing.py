@@ -91,7 +91,8 @@ def test_the_network_sees_each_leaf_as_its_own_encoder_would():
     packed, nested, rows = packed_samples(EVERYTHING, 6)
     encoder = make_encoder(packed)
     found = encoder(torch.from_numpy(rows)).split([part.size for part in encoder.encoders], dim=1)
-    for leaf, part, features in zip(encoder.leaves, encoder.encoders, found, strict=True):
+    leaves = [packed.leaves[i] for i in encoder.leaves]
+    for leaf, part, features in zip(leaves, encoder.encoders, found, strict=True):
         values = np.stack([leaf.of(observation) for observation in nested])
         if isinstance(part, OneHotEncoder):
             assert torch.equal(features, part(torch.from_numpy(values.astype(np.int64))))
@@ -126,6 +127,25 @@ def test_only_floats_are_normalised():
         expected = (flat - flat.mean(0)) / np.sqrt(flat.var(0) + 1e-8)
         np.testing.assert_allclose(view.reshape(30, -1), expected, atol=1e-3)
     assert np.array_equal(normalizer(rows[0]), scaled[0])  # one alone, as a final observation is
+
+
+def test_images_of_floats_are_not_normalised_but_have_to_be_finite():
+    space = spaces.Dict(
+        {"image": spaces.Box(0, 1, (36, 36, 2), np.float32), "speed": spaces.Box(-1, 1, (2,))}
+    )
+    packed, _, rows = packed_samples(space, 5)
+    assert packed.floats == 2
+    normalizer = ObservationNormalizer((2,), 10.0, packed=True)
+    normalizer.update(rows)
+    for leaf, view, raw in zip(
+        packed.leaves, packed.views(normalizer(rows)), packed.views(rows), strict=True
+    ):
+        assert np.array_equal(view, raw) == (leaf.key == "image")
+    env = Given(space)
+    wrapped = pack(env, False)
+    env.value = {"image": np.full((36, 36, 2), np.nan, np.float32), "speed": np.zeros(2, np.float32)}
+    with pytest.raises(ValueError, match="NaN"):
+        wrapped.reset()
 
 
 @pytest.mark.parametrize("space", [spaces.Dict({}), spaces.Tuple([]), spaces.Dict({"a": spaces.Dict({})})])

@@ -132,7 +132,7 @@ def test_gae(env_id: str, use_sde: bool) -> None:
     batch = env_major(ours(sb3).compute_gae(rollout))
     buffer = sb3.rollout_buffer
     theirs = (buffer.log_probs, buffer.advantages, buffer.returns, buffer.values)
-    for mine, their in zip(batch[2:], theirs, strict=True):
+    for mine, their in zip(batch.columns[2:], theirs, strict=True):
         torch.testing.assert_close(
             mine, torch.from_numpy(buffer.swap_and_flatten(their)).flatten(), **TOLERANCE
         )

@@ -17,11 +17,13 @@ pytest.importorskip("optuna")
 from test_resume import assert_same_end
 from test_sweep import KILLED, contents, interrupt  # noqa: F401 - a fixture
 
-from ppo_cli.cli import search, search_trial
+from ppo_cli.cli.build import check_environment
 from ppo_cli.cli.compose import compose_jobs, expand_preset, parse_overrides
-from ppo_cli.cli.search_plan import job_config, load_plan, make_plan
-from ppo_cli.cli.search_space import Choice, Interval, to_axis
-from ppo_cli.cli.search_trial import aggregate, score
+from ppo_cli.cli.search import search
+from ppo_cli.cli.search import trial as search_trial
+from ppo_cli.cli.search.plan import job_config, load_plan, make_plan
+from ppo_cli.cli.search.space import Choice, Interval, to_axis
+from ppo_cli.cli.search.trial import aggregate, score
 from ppo_cli.config import ConfigError, conf_dir
 from ppo_cli.evaluation import Evaluation
 from ppo_cli.trainer import Position
@@ -151,7 +153,7 @@ def test_a_search_leaves_runs_a_table_and_what_to_type(ppo_train, tmp_path):
     experiment.write_text((tmp_path / "found" / "best.yaml").read_text())
     overrides = ["experiment=best", "eval.episodes=1", "checkpoint.every=1"]
     ((_, stored),) = compose_jobs(overrides, False, str(tmp_path / "mine"), "config")
-    assert stored == typed
+    assert stored == check_environment(typed)[0]  # which decides on masks
     again = ppo_train("sweep.resume=found")
     assert again.status == 0
     assert "trial 0:" not in again.out and "goes on" not in again.out
@@ -345,7 +347,7 @@ def test_without_optuna_or_without_m_it_is_a_line(ppo_train, tmp_path, monkeypat
 def test_only_the_number_of_trials_changes_on_going_on(ppo_train, tmp_path):
     overrides = ("hydra/sweeper=optuna", "gamma=choice(0,1)")
     (tmp_path / "found").mkdir()
-    from ppo_cli.cli.search_plan import save_plan
+    from ppo_cli.cli.search.plan import save_plan
 
     save_plan(plan_of(*overrides), tmp_path / "found")
     assert load_plan(tmp_path / "found") == plan_of(*overrides)

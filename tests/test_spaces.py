@@ -86,6 +86,20 @@ def test_adapted_actions_by_hand(space: spaces.Space, stored: list, sent: list) 
     assert np.issubdtype(adapted.dtype, np.dtype(space.dtype).type)
 
 
+@pytest.mark.parametrize(
+    "space", [s for s in ACTION_SPACES if isinstance(s, spaces.Box) and s.is_bounded()], ids=str
+)
+def test_squashed_actions_reach_the_whole_space_and_no_further(space: spaces.Space) -> None:
+    adapt = action_adapter(space, squash=True)
+    size = int(np.prod(space.shape))
+    ends = adapt(np.repeat(np.array([[-50.0], [0.0], [50.0]], np.float32), size, axis=1))
+    low, middle, high = (end.astype(np.float64) for end in ends)
+    np.testing.assert_allclose(low, space.low, atol=1e-6)
+    np.testing.assert_allclose(high, space.high, atol=1e-6)
+    tolerance = 0.5 if np.issubdtype(space.dtype, np.integer) else 1e-6
+    np.testing.assert_allclose(middle, (space.low.astype(np.float64) + space.high) / 2, atol=tolerance)
+
+
 @pytest.mark.parametrize("space", [s for s in ACTION_SPACES if not isinstance(s, spaces.Box)], ids=str)
 def test_different_actions_stay_different(space: spaces.Space) -> None:
     stored = stored_actions(space)

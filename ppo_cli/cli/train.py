@@ -21,7 +21,7 @@ from ppo_cli.cli.endings import Ended, Interrupted, RunError
 from ppo_cli.cli.help import help_text
 from ppo_cli.cli.resume import resume
 from ppo_cli.cli.run_dir import folder_name, make_exclusive, run_dir
-from ppo_cli.cli.search import SWEEPER, choose_search, is_search, resume_search, start_search
+from ppo_cli.cli.search.search import SWEEPER, choose_search, is_search, resume_search, start_search
 from ppo_cli.cli.sweep import check_launcher, check_search, resume_sweep, run_job, start_sweep, sweep_folder
 from ppo_cli.config import ConfigError, conf_dir, parse, register_schema
 from ppo_cli.envs.make import EnvError, resolve_env_id

@@ -110,7 +110,7 @@ class Packed(gym.Wrapper[Any, Any, Any, Any]):
                     f"where its space says {view.shape}"
                 )
             view[...] = value
-        if not np.isfinite(self._row[: 4 * self._observations.floats].view(np.float32)).all():
+        if not np.isfinite(self._row[: self._observations.real_bytes].view(np.float32)).all():
             raise ValueError("a NaN or an infinity in its observation")
         return self._row.copy()
 

@@ -5,30 +5,21 @@ import json
 import math
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import IntervalSweep, Override
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from ppo_cli.cli.compose import GROUPS, compose_jobs, parse_overrides
 from ppo_cli.cli.resume import override_config
 from ppo_cli.cli.run_dir import folder_name, is_hydra
-from ppo_cli.cli.search_space import Axis, axis_from_dict, to_axis
-from ppo_cli.config import Config, ConfigError, from_dict, nearest, to_dict
+from ppo_cli.cli.search.settings import Settings, check_settings, check_typed, read_settings
+from ppo_cli.cli.search.space import Axis, axis_from_dict, to_axis
+from ppo_cli.config import Config, ConfigError, from_dict, to_dict
 
 PLAN = "search.json"
-PREFIX = "hydra.sweeper."
-CHOICES = {
-    "objective": ("final", "auc"),
-    "aggregate": ("mean", "iqm"),
-    "sampler": ("tpe", "random", "gp"),
-    "pruner": ("median", "percentile", "halving", "hyperband", "none"),
-}
-AT_LEAST = {"n_trials": 1, "evaluations": 1, "seed": 0}
 # Trials that differ in these can't be compared.
 NOT_SEARCHED = (
     "env",
@@ -41,22 +32,6 @@ NOT_SEARCHED = (
     "hydra.",
     "hydra/",
 )
-
-
-@dataclass(frozen=True)
-class Settings:
-    """`hydra.sweeper.*`; `conf/hydra/sweeper/optuna.yaml` says what each means."""
-
-    n_trials: int = 20
-    objective: str = "final"
-    aggregate: str = "mean"
-    evaluations: int = 10
-    seed: int = 0
-    sampler: str = "tpe"
-    sampler_kwargs: dict[str, Any] = field(default_factory=dict)
-    pruner: str = "median"
-    pruner_kwargs: dict[str, Any] = field(default_factory=dict)
-    params: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -100,12 +75,13 @@ def make_plan(
     Raises:
         ConfigError: one line on the first thing that is wrong.
     """
-    _check_settings_typed(overrides)
+    check_typed(overrides)
     parsed = parse_overrides(overrides, config_dir)
     swept = {o.get_key_element(): o for o in parsed if o.is_sweep_override()}
     fixed = [str(o.input_line) for o in parsed if not o.is_sweep_override()]
     compose_jobs(fixed, False, config_dir, config_name)
-    settings = _read_settings(HydraConfig.get().sweeper)
+    settings = read_settings(HydraConfig.get().sweeper)
+    check_classes(settings)
     taken = {o.get_key_element() for o in parsed}
     ready = [f"{key}={value}" for key, value in settings.params.items() if key not in taken]
     for override in parse_overrides(ready, config_dir):
@@ -127,50 +103,11 @@ def make_plan(
     return plan
 
 
-def _check_settings_typed(overrides: Sequence[str]) -> None:
-    known = [item.name for item in fields(Settings)]
-    for override in overrides:
-        key = override.lstrip("+~").partition("=")[0]
-        name = key.removeprefix(PREFIX)
-        if key.startswith("hydra/launcher"):
-            raise ConfigError(
-                f"{override}: a search runs in this process; to share it, type the line that goes on with it "
-                "in another terminal"
-            )
-        if key.startswith(f"{PREFIX}params"):
-            raise ConfigError(f"{override}: {PREFIX}params is for files; type what to search as KEY=SWEEP")
-        if key.startswith(PREFIX) and name.partition(".")[0] not in known:
-            raise ConfigError(
-                f"unknown key {key!r} in {override!r}{nearest(name, known)}; known: {', '.join(known)}"
-            )
+def check_classes(settings: Settings) -> None:
+    """Raises ConfigError where a setting is out of range, or not what Optuna's classes take."""
+    from ppo_cli.cli.search.study import make_pruner, make_sampler  # late: they bring Optuna
 
-
-def _read_settings(given: object) -> Settings:
-    if not isinstance(given, DictConfig):
-        raise ConfigError(f"hydra.sweeper={given}: expected its settings, one by one: {PREFIX}n_trials=20")
-    try:
-        merged = OmegaConf.merge(OmegaConf.structured(Settings), OmegaConf.to_container(given))
-        settings = Settings(**OmegaConf.to_container(merged))  # type: ignore[arg-type]
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"{PREFIX}{error.full_key}: {str(error.msg).splitlines()[0]}") from error
     check_settings(settings)
-    return settings
-
-
-def check_settings(settings: Settings) -> None:
-    """Raises ConfigError where a setting is out of range or not what Optuna's classes take."""
-    from ppo_cli.cli.search_study import make_pruner, make_sampler  # late: they bring Optuna
-
-    for name, least in AT_LEAST.items():
-        value = getattr(settings, name)
-        if value < least:
-            raise ConfigError(f"{PREFIX}{name}={value}: expected an integer of at least {least}")
-    for name, allowed in CHOICES.items():
-        value = getattr(settings, name)
-        if value not in allowed:
-            raise ConfigError(
-                f"{PREFIX}{name}={value}: expected one of {', '.join(allowed)}{nearest(value, list(allowed))}"
-            )
     make_pruner(settings)
     make_sampler(settings, 0)
 

@@ -16,8 +16,9 @@ from optuna.trial import TrialState
 from ppo_cli.checkpoint import load_newest
 from ppo_cli.cli.endings import RunError
 from ppo_cli.cli.run import run
-from ppo_cli.cli.search_plan import Plan, Settings, job_config
-from ppo_cli.cli.search_study import report
+from ppo_cli.cli.search.plan import Plan, job_config
+from ppo_cli.cli.search.settings import Settings
+from ppo_cli.cli.search.study import report
 from ppo_cli.cli.sweep import is_finished, one_line, write_whole
 from ppo_cli.evaluation import Evaluation
 from ppo_cli.trainer import Position

@@ -14,7 +14,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 from sqlalchemy.engine import URL
 
-from ppo_cli.cli.search_plan import PREFIX, Settings
+from ppo_cli.cli.search.settings import PREFIX, Settings
 from ppo_cli.config import ConfigError
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # a search says its own lines

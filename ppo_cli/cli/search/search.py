@@ -18,11 +18,10 @@ from omegaconf import OmegaConf
 
 from ppo_cli.cli.endings import Interrupted, RunError, StopSignal
 from ppo_cli.cli.run_dir import lock_file
-from ppo_cli.cli.search_plan import (
+from ppo_cli.cli.search.plan import (
     PLAN,
-    PREFIX,
     Plan,
-    check_settings,
+    check_classes,
     command_line,
     job_config,
     load_plan,
@@ -30,13 +29,14 @@ from ppo_cli.cli.search_plan import (
     save_plan,
     trial_folder,
 )
+from ppo_cli.cli.search.settings import PREFIX
 from ppo_cli.cli.sweep import sweep_folder, table, write_whole
 from ppo_cli.config import ConfigError, to_dict
 
 if TYPE_CHECKING:
     import optuna
 
-    from ppo_cli.cli.search_trial import Outcome
+    from ppo_cli.cli.search.trial import Outcome
 
 SWEEPER = "hydra/sweeper=optuna"
 LOCKS = ".locks"
@@ -118,14 +118,14 @@ def resume_search(folder: Path, overrides: Sequence[str]) -> None:
             raise ConfigError(f"{override}: on going on with a search only {key}=N, an integer, can change")
         plan = replace(plan, settings=replace(plan.settings, n_trials=int(number)))
     if overrides:
-        check_settings(plan.settings)
+        check_classes(plan.settings)
         save_plan(plan, folder)
     _search(folder, plan)
 
 
 def _search(folder: Path, plan: Plan) -> None:
     """Runs trials until none is left, of another process neither, and says what was found."""
-    from ppo_cli.cli.search_study import open_study
+    from ppo_cli.cli.search.study import open_study
 
     advice = f"`ppo-train sweep.resume='{folder}'` goes on with the search"
     (folder / LOCKS).mkdir(exist_ok=True)
@@ -186,7 +186,7 @@ def _take(folder: Path, plan: Plan, study: "optuna.Study", own: ExitStack) -> "o
 
 def _run_claim(folder: Path, plan: Plan, study: "optuna.Study", claim: Claim) -> None:
     """Runs a trial, tells the study, says a line on it, and brings the tables up to date."""
-    from ppo_cli.cli.search_trial import run_trial  # late: it brings PyTorch
+    from ppo_cli.cli.search.trial import run_trial  # late: it brings PyTorch
 
     number, values = claim.trial.number, claim.values
     own = folder / trial_folder(number, values)

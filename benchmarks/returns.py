@@ -1,0 +1,62 @@
+"""What Stable-Baselines3 returns with our settings, on the episodes that our runs are evaluated on.
+
+    python benchmarks/returns.py env=Hopper-v5 seed=0 eval.episodes=100
+
+It trains for the preset's budget, in this process; the policy then plays our evaluation's own episodes, with
+its normalisation frozen. Prints a line of JSON as in eval.json.
+"""
+
+import json
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from peers import make_peer
+from stable_baselines3.common.vec_env import VecNormalize
+
+from ppo_cli.cli.build import check_environment, env_maker
+from ppo_cli.cli.compose import compose_jobs, expand_preset
+from ppo_cli.config import to_dict
+from ppo_cli.distributions import Distribution, make_distribution
+from ppo_cli.evaluation import evaluate
+
+
+@dataclass(frozen=True)
+class PeerPolicy:
+    """The peer's agent with the interface of `ppo_cli.policy.Policy`."""
+
+    agent: Any
+    distribution: Distribution
+    initial_state: None = None
+
+    def act(
+        self, observations: npt.NDArray[Any], generator: torch.Generator | None, _states: None
+    ) -> tuple[npt.NDArray[Any], None]:
+        """Actions for raw observations; sampled where there is a generator."""
+        envs = self.agent.get_env()
+        if isinstance(envs, VecNormalize):
+            observations = envs.normalize_obs(observations)
+        actions, _ = self.agent.predict(observations, deterministic=generator is None)
+        return np.asarray(actions), None
+
+
+def main() -> None:
+    """Trains, evaluates and prints."""
+    ((_, config),) = compose_jobs(expand_preset(sys.argv[1:]), False, None, "config")
+    config, _ = check_environment(config)
+    agent = make_peer("sb3", to_dict(config))
+    agent.learn(config.total_timesteps)
+    make = env_maker(config.env)
+    env = make()
+    policy: Any = PeerPolicy(agent, make_distribution(env.action_space))
+    env.close()
+    options = config.eval
+    found = evaluate(policy, make, options.episodes, options.seed, options.deterministic, options.max_steps)
+    print(json.dumps({"mean": found.mean, "std": found.std, "iqm": found.iqm, "returns": found.returns}))
+
+
+if __name__ == "__main__":
+    main()
