@@ -220,12 +220,14 @@ def _save_evaluation(path: Path, summary: Mapping[str, Any]) -> None:
 
 
 def _typed_knobs(folder: Path) -> set[str]:
-    """The knobs that were typed for a run, as far as they say what is learned, and its seed."""
-    typed = folder / ".hydra" / "overrides.yaml"  # Hydra's; a run that this package was asked for has none
-    if not typed.is_file():
-        return set()
-    keys = {str(override).lstrip("+").partition("=")[0] for override in yaml.safe_load(typed.read_text())}
-    return {"env.id" if key == "env" else key for key in keys if key not in ("compile", "device", "threads")}
+    """The knobs that were typed for a run; of a sweep's job, those in which the jobs differ."""
+    own, plan = folder / ".hydra" / "overrides.yaml", folder.parent / "jobs.json"
+    typed = set(yaml.safe_load(own.read_text())) if own.is_file() else set()
+    if plan.is_file():
+        jobs = [job["overrides"] for job in json.loads(plan.read_text())["jobs"]]
+        typed -= set(jobs[0]).intersection(*jobs[1:]) if len(jobs) > 1 else set()
+    keys = {override.lstrip("+").partition("=")[0] for override in typed}
+    return {"env.id" if key == "env" else key for key in keys}
 
 
 def _flat_hyperparameters(config: Config) -> dict[str, Knob]:
