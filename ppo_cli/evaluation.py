@@ -1,5 +1,6 @@
 """Evaluation: whole episodes of a frozen policy on environments of their own."""
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from ppo_cli.distributions import is_squashed
+from ppo_cli.envs.group import EnvFaultError
 from ppo_cli.envs.make import EnvFn
 from ppo_cli.envs.spaces import action_adapter
 from ppo_cli.envs.vector import spawn_seeds
@@ -45,6 +47,28 @@ class Evaluation:
         return float(np.mean(np.sort(self.returns)[cut : len(self.returns) - cut]))
 
 
+def summarize(evaluation: Evaluation, steps: int, deterministic: bool, seed: int) -> dict[str, Any]:
+    """What `eval.json` holds.
+
+    Args:
+        evaluation: of the policy.
+        steps: environment steps that the policy was trained for.
+        deterministic: how the evaluation was made, as is ``seed``.
+        seed: of the evaluation.
+    """
+    return {
+        "mean": evaluation.mean,
+        "std": evaluation.std,
+        "iqm": evaluation.iqm,
+        "episodes": len(evaluation.returns),
+        "returns": evaluation.returns,
+        "lengths": evaluation.lengths,
+        "steps": steps,
+        "deterministic": deterministic,
+        "seed": seed,
+    }
+
+
 def evaluate(
     policy: Policy,
     make: EnvFn,
@@ -69,6 +93,9 @@ def evaluate(
         max_steps: length at which an episode is cut, for environments without a time limit.
         pulse: one integer that is odd while an environment steps, for a watchdog.
         first_actions: a list that the first episode's actions are added to.
+
+    Raises:
+        EnvFaultError: an environment gave a NaN or an infinity, from which no mean comes back.
     """
     pulse = np.zeros(1, np.int64) if pulse is None else pulse
     seeds = spawn_seeds(seed, "eval", episodes)
@@ -105,6 +132,10 @@ def _play(
     states = None if initial is None else initial.repeat(len(envs), 1)  # of the memory, [S] -> [slots, S]
     while running:
         observations = np.asarray([obs for _, obs in running.values()], dtype)
+        if not np.isfinite(observations).all():
+            finite = np.isfinite(observations).reshape(len(observations), -1).all(1)
+            episode = [episode for episode, _ in running.values()][int(np.argmin(finite))]
+            raise _fault("observation", episode, lengths[episode])
         slots = list(running)
         stored, after = policy.act(observations, generator, None if states is None else states[slots])
         actions = to_env(stored)
@@ -118,6 +149,8 @@ def _play(
             pulse[0] += 1
             returns[episode] += float(reward)
             lengths[episode] += 1
+            if not math.isfinite(reward):
+                raise _fault("reward", episode, lengths[episode])
             if terminated or truncated or lengths[episode] >= max_steps:
                 episode += len(envs)
                 if episode >= episodes:
@@ -128,6 +161,12 @@ def _play(
                     states[slot] = initial
             running[slot] = (episode, obs)
     return Evaluation(returns, lengths)
+
+
+def _fault(what: str, episode: int, step: int) -> EnvFaultError:
+    return EnvFaultError(
+        f"an environment gave a NaN or an infinity as {what} in evaluation episode {episode}, step {step}"
+    )
 
 
 def bootstrap_interval(returns: Sequence[float], seed: int) -> tuple[float, float] | None:

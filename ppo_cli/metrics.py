@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,8 +18,9 @@ import numpy.typing as npt
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.hparams import api_pb2, metadata
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
 from tensorboard.summary.writer.record_writer import RecordWriter
-from torch.utils.tensorboard.summary import hparams
 from typing_extensions import Self
 
 logger = logging.getLogger(__name__)
@@ -45,6 +46,8 @@ TAGS = (
     "time/update",
 )
 EVAL_TAG = "eval/episodic_return"
+
+Knob = bool | int | float | str | None
 
 
 @dataclass
@@ -236,9 +239,14 @@ class RunLog:
         """Writes the mean return of an evaluation."""
         self._events.add(Summary(value=[Summary.Value(tag=EVAL_TAG, simple_value=mean)]), step)
 
-    def hyperparameters(self, values: Mapping[str, bool | int | float | str], mean: float) -> None:
-        """Writes the run's row in TensorBoard's HPARAMS table, with its final evaluation."""
-        for summary in hparams(dict(values), {EVAL_TAG: mean}):
+    def hyperparameters(self, values: Mapping[str, Knob], first: Collection[str]) -> None:
+        """Writes the run's row in TensorBoard's HPARAMS table, beside its final evaluation.
+
+        Args:
+            values: every knob; one that is None has a column, for the runs in which it is set.
+            first: the knobs whose columns come first: those that were typed.
+        """
+        for summary in _hparams(values, first):
             self._events.add(summary)
 
     def status(self, text: str) -> None:
@@ -266,3 +274,37 @@ class RunLog:
             elapsed = time.perf_counter() - self._started
             left = max(0.0, elapsed * (self._total - step) / step)
             logger.info("%3.0f%% · %s · %d s left", min(100.0, 100 * step / self._total), text, left)
+
+
+def _hparams(values: Mapping[str, Knob], first: Collection[str]) -> list[Summary]:
+    """What TensorBoard reads as a run's row: the columns, the knobs and that the run is finished.
+
+    TensorBoard takes the columns from one run of all that it shows, and puts first, by name, those that
+    "differ". It leaves out a column that this run lacks, so that unset knobs are named too.
+    """
+    experiment = api_pb2.Experiment(metric_infos=[{"name": {"tag": EVAL_TAG}}])
+    session = SessionStartInfo()
+    for name, value in values.items():
+        if isinstance(value, bool):
+            kind = api_pb2.DATA_TYPE_BOOL
+            session.hparams[name].bool_value = value
+        elif isinstance(value, str):
+            kind = api_pb2.DATA_TYPE_STRING
+            session.hparams[name].string_value = value
+        else:
+            kind = api_pb2.DATA_TYPE_FLOAT64
+            if value is not None:
+                session.hparams[name].number_value = value
+        experiment.hparam_infos.add(name=name, type=kind, differs=name in first)
+    ended = SessionEndInfo(status=api_pb2.STATUS_SUCCESS)
+    return [
+        _hparams_summary(metadata.EXPERIMENT_TAG, HParamsPluginData(experiment=experiment)),
+        _hparams_summary(metadata.SESSION_START_INFO_TAG, HParamsPluginData(session_start_info=session)),
+        _hparams_summary(metadata.SESSION_END_INFO_TAG, HParamsPluginData(session_end_info=ended)),
+    ]
+
+
+def _hparams_summary(tag: str, content: HParamsPluginData) -> Summary:
+    content.version = metadata.PLUGIN_DATA_VERSION
+    plugin = {"plugin_name": metadata.PLUGIN_NAME, "content": content.SerializeToString()}
+    return Summary(value=[Summary.Value(tag=tag, metadata={"plugin_data": plugin})])

@@ -7,6 +7,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from gymnasium import spaces
 from ppo_cli.checkpoint import load_checkpoint, save_checkpoint
 from ppo_cli.cli.evaluate import find_checkpoint, main
 from ppo_cli.config import ConfigError
+from ppo_cli.distributions import make_distribution
 from ppo_cli.envs.make import env_fn
 from ppo_cli.evaluation import bootstrap_interval, evaluate
 
@@ -119,10 +121,11 @@ class Globals(gym.Env):
 class Shapes(gym.Env):
     """Spaces as asked for; rewards too."""
 
-    def __init__(self, n=3, kind="discrete", reward=1.0, size=2):
+    def __init__(self, n=3, kind="discrete", reward=1.0, size=2, observation=0.0):
         self.observation_space = spaces.Box(-1, 1, (size,), np.float32)
         self.action_space = spaces.Discrete(n) if kind == "discrete" else spaces.MultiBinary(n)
         self.reward = reward
+        self.seen = np.full(size, observation, np.float32)
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -133,7 +136,7 @@ class Shapes(gym.Env):
         self.t += 1
         if self.reward == "raise":
             raise ArithmeticError("cursed\nenvironment")
-        return self.observation_space.low, self.reward, self.t == 5, False, {}
+        return self.seen, self.reward, self.t == 5, False, {}
 
 
 @pytest.fixture(autouse=True)
@@ -279,9 +282,12 @@ def test_arguments_of_the_environment(trained, ppo_eval):
 
 def test_what_the_first_episodes_actions_were():
     class Policy:
+        distribution = make_distribution(spaces.Discrete(2))
+        initial_state = None
+
         @staticmethod
-        def act(observations, generator):
-            return np.arange(len(observations))
+        def act(observations, generator, states):
+            return np.arange(len(observations)), None
 
     actions = []
     evaluate(Policy(), env_fn("CartPole-v1"), 2, 0, True, max_steps=3, first_actions=actions)
@@ -345,17 +351,33 @@ def test_damaged_and_malicious_checkpoints(ppo_eval, cartpole, tmp_path):
     intact = last.read_bytes()
     last.unlink()  # a name of its own, not the numbered checkpoint's
     last.write_bytes(intact[:-100])
-    assert refused(ppo_eval("run"), 1, "run/checkpoints/last.pt")
+    named = ("run", "--checkpoint", "last")
+    assert refused(ppo_eval(*named), 1, "run/checkpoints/last.pt", "the newest intact one is 200.pt")
     last.write_bytes(intact)
     payload = torch.load(last, weights_only=True)
     torch.save({**payload, "steps": 10**9}, last)
-    assert refused(ppo_eval("run"), 1, "run/checkpoints/last.pt", "checksum")
+    assert refused(ppo_eval(*named), 1, "run/checkpoints/last.pt", "checksum")
     torch.save({"format": 2, "sha256": "0", "evil": Malicious()}, last)
-    assert refused(ppo_eval("run"), 1, "run/checkpoints/last.pt")
+    assert refused(ppo_eval("run/checkpoints/last.pt"), 1, "run/checkpoints/last.pt", "200.pt")
     last.write_bytes(pickle.dumps(Malicious()))
-    assert refused(ppo_eval("run"), 1, "run/checkpoints/last.pt")
+    assert refused(ppo_eval(*named), 1, "run/checkpoints/last.pt")
     assert not (tmp_path / "owned").exists()
     assert ppo_eval("run", "--checkpoint", "200").status == 0
+
+
+def test_a_damaged_last_checkpoint_gives_way_to_the_newest_intact_one(ppo_eval, cartpole):
+    folder = cartpole / "checkpoints"
+    for name in ("last.pt", "200.pt"):
+        content = (folder / name).read_bytes()[:-100]
+        (folder / name).unlink()  # they are two names of one file
+        (folder / name).write_bytes(content)
+    outcome = ppo_eval("run", "--json")
+    assert outcome.status == 0
+    assert outcome.err.count("\n") == 1
+    assert outcome.err.endswith("; evaluating 100.pt, the newest that is intact\n")
+    assert outcome.json == ppo_eval("run", "--checkpoint", "100", "--json").json
+    (folder / "100.pt").write_bytes(b"")
+    assert refused(ppo_eval("run"), 1, "run/checkpoints/200.pt")
 
 
 @pytest.mark.parametrize("missing", ["config", "model", "steps"])
@@ -397,6 +419,31 @@ def test_an_environment_that_fails(ppo_eval, shapes, reward, words):
     assert refused(outcome, 1, "run: Shapes-v0", words)
 
 
+@pytest.mark.parametrize(("fault", "what"), [("reward", "reward"), ("observation", "observation")])
+def test_a_nan_is_said_with_its_episode_and_step(ppo_eval, shapes, fault, what):
+    outcome = ppo_eval("run", "--env-kwargs", f"{fault}=.nan")
+    assert refused(
+        outcome, 1, f"run: Shapes-v0: an environment gave a NaN or an infinity as {what}", "0, step 1"
+    )
+
+
+def test_ctrl_c_keeps_what_is_finished(ppo_eval, cartpole, monkeypatch):
+    from ppo_cli import evaluation
+
+    whole, calls = evaluation.evaluate, iter([False, True])
+
+    def interrupted(*arguments, **named):
+        if next(calls):
+            raise KeyboardInterrupt
+        return whole(*arguments, **named)
+
+    monkeypatch.setattr(evaluation, "evaluate", interrupted)
+    outcome = ppo_eval("run", "run/checkpoints/100.pt", "run", "--json")
+    assert outcome.status == 130
+    assert [each["steps"] for each in outcome.json] == [200]
+    assert outcome.err == "ppo-eval: interrupted in run/checkpoints/100.pt; 1 of 3 runs were evaluated\n"
+
+
 def test_one_episode_has_no_interval(ppo_eval, cartpole):
     assert ppo_eval("run", "--json", "--episodes", "1").json["interval"] is None
     assert "–" in ppo_eval("run", "--episodes", "1").out
@@ -429,35 +476,117 @@ def test_checkpoints_are_named_in_order(tmp_path):
     assert find_checkpoint(tmp_path, "900").name == "900.pt"
 
 
-def test_video_needs_moviepy(ppo_eval, monkeypatch):
+def test_video_needs_ffmpeg(ppo_eval, monkeypatch):
     monkeypatch.setattr("ppo_cli.cli.evaluate.importlib.util.find_spec", lambda name: None)
     assert refused(ppo_eval("run", "--video", "films"), 2, "pip install 'ppo-cli[video]'")
 
 
-@pytest.mark.filterwarnings("ignore")  # MoviePy's own
+class Painted(gym.Env):
+    """Pictures of an odd size, or what is none; 40 steps."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 - Gymnasium's way
+    observation_space = spaces.Box(-1, 1, (2,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, render_mode=None, fault="", height=31):
+        self.render_mode, self.fault, self.height = render_mode, fault, height
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        self.t += 1
+        return np.zeros(2, np.float32), 1.0, self.t == 40, False, {}
+
+    def render(self):
+        if self.fault == "raise":
+            raise OSError("no\nscreen")
+        if self.fault == "none":
+            return None
+        if self.fault == "late" and self.t == 20:
+            raise OSError("the lamp broke")
+        if self.fault == "size" and self.t == 20:
+            return np.zeros((3, 3, 3), np.uint8)
+        return np.full((self.height, 41, 3), 6 * self.t, np.uint8)
+
+
 class TestVideo:
     @pytest.fixture(autouse=True)
-    def moviepy(self):
-        pytest.importorskip("moviepy")
+    def ffmpeg(self):
+        pytest.importorskip("imageio_ffmpeg")
+        gym.register("Painted-v0", Painted)
+        yield
+        del gym.registry["Painted-v0"]
+
+    @staticmethod
+    def pictures(film, height, width):
+        """The film's pictures as a player sees them, [frames, height, width, 3]."""
+        import imageio_ffmpeg
+
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(film), "-f", "rawvideo"]
+        played = subprocess.run([*command, "-pix_fmt", "rgb24", "-"], capture_output=True, check=True)
+        assert played.stderr == b""
+        return np.frombuffer(played.stdout, np.uint8).reshape(-1, height, width, 3)
 
     @pytest.mark.parametrize("env", ["LunarLander-v3", "CartPole-v1"])
     def test_it_shows_the_first_episode_and_changes_no_number(self, trained, ppo_eval, env):
-        from moviepy import VideoFileClip
-
         run = trained(f"env={env}")
         before = contents(run)
         plain = ppo_eval("run", "--json", "--sampled")
-        filmed = ppo_eval("run", "--json", "--sampled", "--video", "films")
-        assert (filmed.status, filmed.err) == (0, "")
-        assert filmed.json == plain.json
+        for _ in range(2):  # the second time over the film that is there
+            filmed = ppo_eval("run", "--json", "--sampled", "--video", "films")
+            assert (filmed.status, filmed.err) == (0, "")
+            assert filmed.json == plain.json
         assert contents(run) == before
         (film,) = Path("films").iterdir()
         assert film.name == "run-checkpoints-last-episode-0.mp4"
-        with VideoFileClip(str(film)) as clip:
-            assert clip.n_frames == pytest.approx(plain.json["lengths"][0] + 1, abs=1)
-        assert (
-            ppo_eval("run", "--json", "--sampled", "--video", "films").status == 0
-        )  # a folder that is there
+        pictures = self.pictures(film, 400, 600)
+        assert len(pictures) == plain.json["lengths"][0] + 1
+        assert (pictures[0] != pictures[-1]).any()
+
+    def test_every_picture_is_there_in_order(self, trained, ppo_eval):
+        trained("env.id=Painted-v0")
+        assert ppo_eval("run", "--video", "films").status == 0
+        pictures = self.pictures(next(Path("films").iterdir()), 32, 42)  # even, as players want it
+        assert len(pictures) == 41
+        assert pictures[:, :31, :41].mean((1, 2, 3)) == pytest.approx([6 * t for t in range(41)], abs=4)
+
+    def test_pictures_are_not_kept(self, trained, ppo_eval, monkeypatch):
+        from ppo_cli.cli import film
+
+        alive = []
+        painted = Painted.render
+        monkeypatch.setattr(Painted, "render", lambda env: Counted.of(painted(env), alive))
+        trained("env.id=Painted-v0")
+        encode, most = film._encode, []
+        watched = lambda frames: (most.append(sum(one() is not None for one in alive)) or f for f in frames)  # noqa: E731
+        monkeypatch.setattr(film, "_encode", lambda path, frames, fps: encode(path, watched(frames), fps))
+        assert ppo_eval("run", "--video", "films").status == 0
+        assert len(most) == 41
+        assert max(most) <= 4
+
+    @pytest.mark.parametrize(
+        ("fault", "status", "words"),
+        [
+            ("raise", 2, "rendering Painted-v0 raised OSError: no screen"),
+            ("none", 2, "render() gave NoneType, expected uint8 (height, width, 3)"),
+            ("late", 1, "filming Painted-v0 raised OSError: the lamp broke"),
+            ("size", 1, "render() gave (3, 3, 3) after (31, 41, 3)"),
+        ],
+    )
+    def test_what_can_not_be_filmed(self, trained, ppo_eval, fault, status, words):
+        trained("env.id=Painted-v0")
+        outcome = ppo_eval("run", "--video", "films", "--env-kwargs", f"fault={fault}")
+        assert refused(outcome, status, "--video", words)
+        assert not Path("films").exists() or not any(Path("films").iterdir())
+
+    def test_what_ffmpeg_refuses_is_its_words(self, trained, ppo_eval, monkeypatch):
+        trained("env.id=Painted-v0")
+        monkeypatch.setattr("ppo_cli.cli.film.FRAMES_PER_SECOND", 30)
+        monkeypatch.setitem(Painted.metadata, "render_fps", -1)
+        assert refused(ppo_eval("run", "--video", "films"), 1, "filming Painted-v0", "ffmpeg", "-1")
 
     def test_an_environment_without_pictures(self, ppo_eval, shapes):
         assert refused(ppo_eval("run", "--video", "films"), 2, "Shapes-v0 has no render_mode rgb_array")
@@ -466,3 +595,13 @@ class TestVideo:
     def test_a_film_that_can_not_be_written(self, ppo_eval, cartpole):
         Path("file").touch()
         assert refused(ppo_eval("run", "--video", "file"), 2, "--video file: expected a folder")
+
+
+class Counted(np.ndarray):
+    """An array whose end of life shows."""
+
+    @classmethod
+    def of(cls, array, alive):
+        counted = array.view(cls)
+        alive.append(weakref.ref(counted))
+        return counted

@@ -8,14 +8,10 @@ import importlib.util
 import json
 import os
 import sys
-import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from traceback import extract_tb
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import gymnasium as gym
 import numpy as np
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -24,13 +20,13 @@ from rich.table import Table
 from rich.text import Text
 from yaml import YAMLError
 
-from ppo_cli.cli.endings import RunError
+from ppo_cli.cli.endings import RunError, explain
 from ppo_cli.cli.run_dir import folder_name
-from ppo_cli.config import ConfigError, EnvConfig
+from ppo_cli.config import Config, ConfigError, EnvConfig
 from ppo_cli.envs.make import EnvError
 
 if TYPE_CHECKING:
-    from ppo_cli.evaluation import Evaluation
+    from ppo_cli.policy import Policy
 
 Summary = dict[str, Any]  # of one run: what `--json` writes
 
@@ -128,8 +124,8 @@ def _check(options: argparse.Namespace) -> None:
         if not Path(options.json).parent.is_dir():
             raise ConfigError(f"--json {options.json}: no such folder")
     if options.video is not None:
-        if importlib.util.find_spec("moviepy") is None:
-            raise ConfigError("--video needs moviepy: pip install 'ppo-cli[video]'")
+        if importlib.util.find_spec("imageio_ffmpeg") is None:
+            raise ConfigError("--video needs imageio-ffmpeg: pip install 'ppo-cli[video]'")
         if options.video.exists() and not options.video.is_dir():
             raise ConfigError(f"--video {options.video}: expected a folder")
         _go_headless()
@@ -167,12 +163,18 @@ def _evaluate_all(options: argparse.Namespace) -> int:
     status = 0
     for run in options.runs:
         try:
-            found.append((run, _evaluate_run(find_checkpoint(Path(run), options.checkpoint), options)))
+            checkpoint = find_checkpoint(Path(run), options.checkpoint)
+            named = options.checkpoint is not None or Path(run) == checkpoint
+            found.append((run, _evaluate_run(checkpoint, named, options)))
         except (ConfigError, EnvError, RunError, OSError) as error:  # noqa: PERF203 - each fails on its own
             alone = len(options.runs) == 1
             status = 2 if alone and isinstance(error, (ConfigError, EnvError)) else 1
             line = " ".join(str(error).split())
             _say(line if run in line else f"{run}: {line}")
+        except KeyboardInterrupt:
+            _say(f"interrupted in {run}; {len(found)} of {len(options.runs)} runs were evaluated")
+            status = 130
+            break
     if not _has_scipy() and found:
         _say("no intervals without SciPy: pip install 'ppo-cli[report]'")
     if found:
@@ -208,105 +210,76 @@ def find_checkpoint(run: Path, which: str | None) -> Path:
     return path
 
 
-def _evaluate_run(checkpoint: Path, options: argparse.Namespace) -> Summary:
-    """Evaluates one checkpoint, and films it where that is asked for."""
+def _evaluate_run(checkpoint: Path, named: bool, options: argparse.Namespace) -> Summary:
+    """Evaluates one checkpoint, which was asked for by name or not, and films it where that is asked for."""
     import torch
 
-    from ppo_cli.checkpoint import CheckpointError, load_checkpoint
-    from ppo_cli.cli.build import env_maker, restore_policy
-    from ppo_cli.evaluation import evaluate
+    from ppo_cli.cli.build import env_maker
+    from ppo_cli.envs.group import EnvFaultError
+    from ppo_cli.evaluation import bootstrap_interval, evaluate, summarize
 
-    try:
-        payload = load_checkpoint(checkpoint)
-        policy, config = restore_policy(payload, options.env_kwargs)
-        steps = payload["steps"]
-    except CheckpointError as error:
-        raise RunError(error if str(checkpoint) in str(error) else f"{checkpoint}: {error}") from error
-    except KeyError as error:
-        raise RunError(f"{checkpoint} is not the checkpoint of a run: it has no {error}") from error
+    checkpoint, policy, config, steps = _load(checkpoint, named, options.env_kwargs)
     torch.set_num_threads(1 if config.threads == "auto" else int(config.threads))  # other sums, other bits
     own = config.eval
     episodes = options.episodes or own.episodes or DEFAULT_EPISODES
     seed = own.seed if options.seed is None else options.seed
     deterministic = own.deterministic if options.deterministic is None else options.deterministic
     if options.video is not None:
-        _check_pictures(config.env)
+        from ppo_cli.cli.film import check_pictures
+
+        check_pictures(config.env)  # before the evaluation, not after
     actions: list[Any] = []
     make = env_maker(config.env)
     try:
         evaluation = evaluate(
             policy, make, episodes, seed, deterministic, own.max_steps, first_actions=actions
         )
+    except EnvFaultError as error:
+        raise RunError(f"{config.env.id}: {error}") from error
     except Exception as error:  # an environment raises whatever it likes
-        raise RunError(f"{config.env.id} {_explain(error)}") from error
-    if not np.isfinite(evaluation.returns).all():
-        raise RunError(f"{config.env.id} returned a reward that is NaN or infinite")
+        raise RunError(f"{config.env.id} {explain(error)}") from error
     cut = sum(length >= own.max_steps for length in evaluation.lengths)
     if cut:
         _say(f"{checkpoint}: {cut} episodes were cut at eval.max_steps={own.max_steps}")
     if options.video is not None:
         _film(config.env, seed, actions, evaluation.returns[0], options.video, checkpoint)
-    return _summary(evaluation, steps, deterministic, seed, checkpoint)
+    interval = bootstrap_interval(evaluation.returns, seed) if _has_scipy() else None
+    summary = summarize(evaluation, steps, deterministic, seed)
+    return {**summary, "checkpoint": str(checkpoint), "interval": interval}
 
 
-def _explain(error: Exception) -> str:
-    """What was raised, and where, in a few words."""
-    text = " ".join(str(error).split())
-    frame = extract_tb(error.__traceback__)[-1]
-    return f"raised {type(error).__name__}: {text} ({Path(frame.filename).name}, line {frame.lineno})"
+def _load(checkpoint: Path, named: bool, env_kwargs: dict[str, Any]) -> "tuple[Path, Policy, Config, int]":
+    """The policy of a checkpoint, or of the newest intact one where the run's last is damaged.
 
+    Returns:
+        The file that was read, the policy, its config and its environment steps.
 
-def _summary(
-    evaluation: "Evaluation", steps: int, deterministic: bool, seed: int, checkpoint: Path
-) -> Summary:
-    from ppo_cli.evaluation import bootstrap_interval
+    Raises:
+        RunError: the checkpoint is damaged, and was asked for by name or is the only one; or it is no run's.
+    """
+    from ppo_cli.checkpoint import CheckpointError, load_checkpoint, load_newest
+    from ppo_cli.cli.build import restore_policy
 
-    return {
-        "mean": evaluation.mean,
-        "std": evaluation.std,
-        "iqm": evaluation.iqm,
-        "episodes": len(evaluation.returns),
-        "returns": evaluation.returns,
-        "lengths": evaluation.lengths,
-        "steps": steps,
-        "deterministic": deterministic,
-        "seed": seed,
-        "checkpoint": str(checkpoint),
-        "interval": bootstrap_interval(evaluation.returns, seed) if _has_scipy() else None,
-    }
-
-
-def _has_scipy() -> bool:
-    return importlib.util.find_spec("scipy") is not None
-
-
-def _check_pictures(config: EnvConfig) -> None:
-    """Raises EnvError where the environment can't be filmed; before it is evaluated, not after."""
-    from ppo_cli.cli.build import env_maker  # late: it brings PyTorch
-
-    plain = env_maker(config)()
-    plain.close()
-    modes = [str(mode) for mode in plain.metadata.get("render_modes") or ()]
-    if "rgb_array" not in modes:
-        raise EnvError(
-            f"--video: {config.id} has no render_mode rgb_array, only {', '.join(modes) or 'none'}"
-        )
-    env = _with_pictures(config)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the error says enough
-            env.reset(seed=0)
-            env.render()
-    except Exception as error:  # a missing package, no OpenGL, ...
-        raise EnvError(f"--video: rendering {config.id} {_explain(error)}") from error
-    finally:
-        env.close()
-
-
-def _with_pictures(config: EnvConfig) -> "gym.Env[Any, Any]":
-    from ppo_cli.cli.build import env_maker  # late: it brings PyTorch
-
-    return env_maker(replace(config, kwargs={**config.kwargs, "render_mode": "rgb_array"}))()
+        try:
+            payload = load_checkpoint(checkpoint)
+        except CheckpointError as damage:
+            if checkpoint.parent.name != "checkpoints":
+                raise
+            newest, _ = load_newest(checkpoint.parent)
+            if newest is None:
+                raise
+            other = checkpoint.with_name(f"{newest['steps']}.pt")
+            if named:
+                raise RunError(f"{damage}; the newest intact one is {other.name}") from damage
+            _say(f"{damage}; evaluating {other.name}, the newest that is intact")
+            checkpoint, payload = other, newest
+        policy, config = restore_policy(payload, env_kwargs)
+        return checkpoint, policy, config, payload["steps"]
+    except CheckpointError as error:
+        raise RunError(error if str(checkpoint) in str(error) else f"{checkpoint}: {error}") from error
+    except KeyError as error:
+        raise RunError(f"{checkpoint} is not the checkpoint of a run: it has no {error}") from error
 
 
 def _film(
@@ -317,26 +290,17 @@ def _film(
     The evaluation itself renders nothing, so that its numbers do not depend on a film: some environments
     simulate more when they are drawn.
     """
-    from gymnasium.wrappers import RecordVideo
-
+    from ppo_cli.cli.film import film
     from ppo_cli.envs.vector import spawn_seeds
 
     name = folder_name(str(checkpoint.with_suffix(""))).strip("-.")
-    total = 0.0
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Gymnasium's, on a folder that is there already
-            env: gym.Env[Any, Any] = RecordVideo(
-                _with_pictures(config), str(folder), episode_trigger=lambda _: True, name_prefix=name
-            )
-            env.reset(seed=spawn_seeds(seed, "eval", 1)[0])
-            for action in actions:
-                total += float(env.step(action)[1])
-            env.close()
-    except Exception as error:  # of the environment, or of the encoder
-        raise RunError(f"--video: filming {config.id} {_explain(error)}") from error
-    if total != expected:
-        _say(f"{checkpoint}: the film shows another episode, with return {total:g} instead of {expected:g}")
+    shown = film(config, spawn_seeds(seed, "eval", 1)[0], actions, folder / f"{name}-episode-0.mp4")
+    if shown != expected:
+        _say(f"{checkpoint}: the film shows another episode, with return {shown:g} instead of {expected:g}")
+
+
+def _has_scipy() -> bool:
+    return importlib.util.find_spec("scipy") is not None
 
 
 def _show(found: Sequence[tuple[str, Summary]], options: argparse.Namespace) -> None:

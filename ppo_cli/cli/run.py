@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 
 from ppo_cli.agent import PPOAgent
 from ppo_cli.checkpoint import CheckpointError
@@ -27,8 +28,8 @@ from ppo_cli.envs.backends import available_cores, make_vector
 from ppo_cli.envs.group import EnvFaultError, OnError
 from ppo_cli.envs.make import EnvFn
 from ppo_cli.envs.snapshot import Kind, SnapshotError, find_kind
-from ppo_cli.evaluation import Evaluation, evaluate
-from ppo_cli.metrics import RunLog
+from ppo_cli.evaluation import Evaluation, evaluate, summarize
+from ppo_cli.metrics import Knob, RunLog
 from ppo_cli.policy import Policy
 from ppo_cli.trainer import Collector, Position, make_collector, train
 from ppo_cli.watchdog import Watchdog
@@ -124,7 +125,7 @@ def _run(
                     logger.info("trained %s steps · %s", f"{position.steps:,}", folder)
                     return float("nan")
                 evaluation = evaluation_at(position)
-                log.hyperparameters(_flat_hyperparameters(config), evaluation.mean)
+                log.hyperparameters(_flat_hyperparameters(config), _typed_knobs(folder))
         finally:
             envs.close()
     _report(evaluation, config, position.steps, folder)
@@ -203,7 +204,8 @@ def _report(evaluation: Evaluation, config: Config, steps: int, folder: Path) ->
     cut = sum(length >= config.eval.max_steps for length in evaluation.lengths)
     if cut:
         logger.warning("%d episodes were cut at eval.max_steps=%d", cut, config.eval.max_steps)
-    _save_evaluation(folder / "eval.json", evaluation, config, steps)
+    summary = summarize(evaluation, steps, config.eval.deterministic, config.eval.seed)
+    _save_evaluation(folder / "eval.json", summary)
     kind = "deterministic" if config.eval.deterministic else "sampled"
     logger.info(
         "return %.1f ± %.1f over %d %s episodes after %s steps · %s",
@@ -211,32 +213,32 @@ def _report(evaluation: Evaluation, config: Config, steps: int, folder: Path) ->
     )  # fmt: skip
 
 
-def _save_evaluation(path: Path, evaluation: Evaluation, config: Config, steps: int) -> None:
-    summary = {
-        "mean": evaluation.mean,
-        "std": evaluation.std,
-        "iqm": evaluation.iqm,
-        "episodes": len(evaluation.returns),
-        "returns": evaluation.returns,
-        "lengths": evaluation.lengths,
-        "steps": steps,
-        "deterministic": config.eval.deterministic,
-        "seed": config.eval.seed,
-    }
+def _save_evaluation(path: Path, summary: Mapping[str, Any]) -> None:
     aside = path.with_name(f".{path.name}.tmp")
     aside.write_text(json.dumps(summary, indent=2) + "\n")
     aside.replace(path)  # whole or not at all: that it is there says that a run is finished
 
 
-def _flat_hyperparameters(config: Config) -> dict[str, bool | int | float | str]:
-    """Every knob that is a number, a switch or a word, by dotted name, as HPARAMS takes them."""
+def _typed_knobs(folder: Path) -> set[str]:
+    """The knobs that were typed for a run; of a sweep's job, those in which the jobs differ."""
+    own, plan = folder / ".hydra" / "overrides.yaml", folder.parent / "jobs.json"
+    typed = set(yaml.safe_load(own.read_text())) if own.is_file() else set()
+    if plan.is_file():
+        jobs = [job["overrides"] for job in json.loads(plan.read_text())["jobs"]]
+        typed -= set(jobs[0]).intersection(*jobs[1:]) if len(jobs) > 1 else set()
+    keys = {override.lstrip("+").partition("=")[0] for override in typed}
+    return {"env.id" if key == "env" else key for key in keys}
 
-    def flatten(values: dict[str, object], prefix: str) -> dict[str, bool | int | float | str]:
-        flat: dict[str, bool | int | float | str] = {}
+
+def _flat_hyperparameters(config: Config) -> dict[str, Knob]:
+    """Every knob that is a number, a switch, a word or unset, by dotted name, as HPARAMS takes them."""
+
+    def flatten(values: Mapping[str, object], prefix: str) -> dict[str, Knob]:
+        flat: dict[str, Knob] = {}
         for key, value in values.items():
-            if isinstance(value, dict):
+            if isinstance(value, Mapping):
                 flat.update(flatten(value, f"{prefix}{key}."))
-            elif isinstance(value, (bool, int, float, str)):
+            elif value is None or isinstance(value, (bool, int, float, str)):
                 flat[f"{prefix}{key}"] = value
             elif isinstance(value, Sequence):
                 flat[f"{prefix}{key}"] = str(value)
