@@ -16,6 +16,7 @@ from ppo_cli.cli.report import main
 from ppo_cli.config import from_dict, save_yaml, to_dict
 from ppo_cli.metrics import TAGS
 from ppo_cli.report.comparison import compare
+from ppo_cli.report.plots import draw
 from ppo_cli.report.runs import BrokenRunError, find_runs, group_runs, read_run
 from ppo_cli.report.statistics import (
     estimate,
@@ -27,6 +28,7 @@ from ppo_cli.report.statistics import (
 )
 
 STEP = 1_000  # environment steps of an iteration
+BARS = " · bars: 95 % bootstrap intervals"
 HEADER = "step,charts/episodic_return,charts/SPS"
 
 
@@ -241,6 +243,44 @@ def test_probability_of_improvement_by_hand():
     assert estimate(probability_of_improvement, np.array([3.0, 4.0]), np.array([1.0, 2.0])).low == 1.0
 
 
+# Final returns of ten, seven, five and four seeds, with draws, negative ones and one that is far out.
+SCORES = {
+    "a": [212.4, 187.0, 500.0, 431.6, 95.2, 388.1, 274.9, 500.0, 146.3, 322.7],
+    "b": [500.0, 466.8, 500.0, 241.5, 489.3, 500.0, 377.2],
+    "c": [-210.5, -98.0, 12.25, -110.75, -98.0],
+    "d": [-98.0, -300.0, -98.0, 50.0],
+}
+STATISTICS = {"mean": mean, "iqm": iqm, "better": probability_of_improvement}
+
+
+# What rliable 1.2.0 says of them (NumPy 2.4, SciPy 1.17, arch with pandas 2), np.random.seed(0) before each:
+#   x, y = (np.array(SCORES[name])[:, None] for name in names)
+#   get_interval_estimates({"_": x}, lambda x: np.array([metrics.aggregate_iqm(x)]), reps=50_000)
+#   better = lambda x, y: np.array([metrics.probability_of_improvement(x, y)])
+#   get_interval_estimates({"_": [x, y]}, better, reps=20_000)
+@pytest.mark.parametrize(
+    ("statistic", "names", "value", "low", "high"),
+    [
+        ("mean", "a", 305.82, 221.15975, 390.45025),
+        ("iqm", "a", 302.78333333, 195.46666667, 421.53333333),
+        ("mean", "b", 439.25714286, 366.92857143, 493.88571429),
+        ("iqm", "b", 466.66, 365.4, 500.0),
+        ("mean", "c", -101.0, -165.5, -34.4),
+        ("iqm", "c", -102.25, -177.25, -24.5),
+        ("better", "ba", 0.75714286, 0.50714286, 0.95714286),
+        ("better", "ab", 0.24285714, 0.04285714, 0.48571429),
+        ("better", "cd", 0.45, 0.075, 0.85),
+        ("better", "ac", 1.0, 1.0, 1.0),
+    ],
+)
+def test_statistics_are_rliables(statistic, names, value, low, high):
+    found = estimate(STATISTICS[statistic], *(np.array(SCORES[name]) for name in names))
+    assert found.value == pytest.approx(value, rel=1e-7)
+    near = 0.04 * (high - low) + 1e-9  # both sides draw their resamples
+    assert found.low == pytest.approx(low, abs=near)
+    assert found.high == pytest.approx(high, abs=near)
+
+
 def test_intervals_cover_and_shrink():
     rng = np.random.default_rng(3)
     samples = rng.normal(10.0, 2.0, (100, 20))
@@ -370,12 +410,70 @@ def test_many_groups_and_two_knobs_are_drawn(tmp_path, ppo_report):
         ([], "the following arguments are required: DIR"),
         (["nowhere"], "nowhere is no folder"),
         (["."], "no run to report in ."),
-        ([".", "--threshold", "high"], "argument --threshold: invalid float value: 'high'"),
+        ([".", "--threshold", "high"], "argument --threshold: expected a number or ENV=NUMBER, given 'high'"),
+        (
+            [".", "--threshold", "A=nan"],
+            "argument --threshold: expected a number or ENV=NUMBER, given 'A=nan'",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(tmp_path, monkeypatch, ppo_report, arguments, line):
     monkeypatch.chdir(tmp_path)
     assert ppo_report(*arguments) == (2, "", f"ppo-report: {line}\n")
+
+
+def test_each_environment_has_its_threshold(tmp_path, ppo_report):
+    write_run(tmp_path / "a", [100.0, 400.0, 450.0])
+    write_run(tmp_path / "b", [-90.0, -80.0], env_id="Acrobot-v1")
+    write_run(tmp_path / "c", [-900.0, -500.0, -200.0], env_id="Pendulum-v1")
+
+    def thresholds(*arguments):
+        status, out, _ = ppo_report(tmp_path, *arguments)
+        assert status == 0
+        return re.findall(r"steps to (\S+)", out)
+
+    # Pendulum's is 90 % of the way from -900 to -200: Gymnasium calls nothing solved there
+    assert thresholds() == ["-100", "475", "-270"]
+    assert thresholds("--threshold", "7") == ["7", "7", "7"]
+    assert thresholds("--threshold", "7", "--threshold", "CartPole-v1=300") == ["7", "300", "7"]
+    assert thresholds("--threshold", "Pendulum-v1=-1e2") == ["-100", "475", "-100"]
+    status, _, err = ppo_report(tmp_path, "--threshold", "CartPole=3")
+    assert (status, err) == (
+        2,
+        "ppo-report: --threshold CartPole=: no run on CartPole; "
+        "there are runs on Acrobot-v1, CartPole-v1, Pendulum-v1\n",
+    )
+
+
+def test_where_nothing_is_learned_there_is_no_threshold(tmp_path, ppo_report):
+    write_run(tmp_path / "c", [-200.0, -500.0], env_id="Pendulum-v1")
+    assert "steps to" not in ppo_report(tmp_path)[1]
+
+
+@pytest.mark.parametrize(
+    ("most", "barred", "title"),
+    [(7, ["clip_ratio", "n_epochs"], BARS), (2, ["n_epochs"], BARS), (1, [], "")],
+)
+def test_the_sensitivity_plot_speaks_of_bars_where_it_has_any(tmp_path, monkeypatch, most, barred, title):
+    monkeypatch.setattr("ppo_cli.report.plots.MOST_TOGETHER", most)
+    for clip in (0.1, 0.2):
+        for epochs in (1, 2, 3):  # three lines over clip_ratio, two over n_epochs
+            for seed in (0, 1):
+                run = tmp_path / f"{clip}_{epochs}_{seed}"
+                write_run(run, [clip, epochs + seed], clip_ratio=clip, n_epochs=epochs, seed=seed)
+    figure = draw(compare("CartPole-v1", grouped(tmp_path)[0]["CartPole-v1"]))["sensitivity"]
+    has = {axes.get_xlabel() for axes in figure.axes for line in axes.containers if line.has_yerr}
+    assert has == set(barred)
+    assert figure.get_suptitle() == f"CartPole-v1{title}"
+
+
+def test_without_intervals_no_figure_speaks_of_them(tmp_path):
+    for clip in (0.1, 0.2):
+        write_run(tmp_path / f"{clip}", [clip, 2.0], clip_ratio=clip)
+    ((_, groups),) = grouped(tmp_path)[0].items()
+    figures = draw(compare("CartPole-v1", groups))
+    assert figures["sensitivity"].get_suptitle() == "CartPole-v1"
+    assert figures["learning_curves"].axes[0].get_title() == "CartPole-v1"
 
 
 def test_an_unknown_baseline_is_refused_with_the_names(sweep, ppo_report):

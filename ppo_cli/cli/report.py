@@ -3,6 +3,7 @@
 import argparse
 import csv
 import importlib.util
+import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -51,13 +52,26 @@ def _parser() -> argparse.ArgumentParser:
         "--baseline", metavar="NAME", help="group to hold the others against (default: the first)"
     )
     parser.add_argument(
-        "--threshold", metavar="RETURN", type=float,
-        help="return to reach, for sample efficiency (default: what Gymnasium calls solved, if anything)",
+        "--threshold", metavar="[ENV=]RETURN", type=_threshold, action="append", default=[],
+        help="return to reach, for sample efficiency; may be given for each environment (default: what "
+        "Gymnasium calls solved, or else most of what the baseline gains)",
     )  # fmt: skip
     parser.add_argument(
         "--out", metavar="DIR", type=Path, help="where to write (default: report/ in the first DIR)"
     )
     return parser
+
+
+def _threshold(typed: str) -> tuple[str | None, float]:
+    """An environment, or None for all, and the return to reach there."""
+    env_id, _, value = typed.rpartition("=")
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"expected a number or ENV=NUMBER, given {typed!r}")
+    return env_id or None, number
 
 
 def _report(args: argparse.Namespace) -> None:
@@ -69,11 +83,17 @@ def _report(args: argparse.Namespace) -> None:
 
     environments = _groups(args.dirs)
     _check_baseline(args.baseline, [group.name for groups in environments.values() for group in groups])
+    thresholds = dict(args.threshold)
+    for env_id in thresholds:
+        if env_id is not None and env_id not in environments:
+            raise ReportError(
+                f"--threshold {env_id}=: no run on {env_id}; there are runs on {', '.join(environments)}"
+            )
     comparisons = [
         compare(
             env_id,
             groups,
-            _reward_threshold(env_id) if args.threshold is None else args.threshold,
+            thresholds.get(env_id, thresholds.get(None, _reward_threshold(env_id))),
             args.baseline,
         )
         for env_id, groups in environments.items()

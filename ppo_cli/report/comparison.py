@@ -19,6 +19,8 @@ from ppo_cli.report.statistics import (
     steps_to_threshold,
 )
 
+GAINED = 0.9  # of what the baseline gains in training: the threshold where nobody names one
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -80,6 +82,7 @@ class Comparison:
         summaries: of its groups, in the order of their knobs.
         baseline: the name of the group that the others are held against.
         threshold: the return that `Summary.reached` asks for, or None.
+        derived: whether the threshold was taken from the baseline's learning curve.
         span: the steps that all runs have, or None.
     """
 
@@ -88,6 +91,7 @@ class Comparison:
     baseline: str
     threshold: float | None
     span: tuple[float, float] | None
+    derived: bool = False
 
     def notes(self) -> list[str]:
         """Lines on what a reader of the table must know."""
@@ -108,6 +112,11 @@ class Comparison:
                 f"Steps to {self.threshold:g}: median over the runs of the first step at which the last "
                 f"{WINDOW} logged returns average to it, and how many runs got there."
             )
+        if self.derived:
+            lines.append(
+                f"{self.threshold:g} is {GAINED:.0%} of the way that {self.baseline} comes in training; "
+                f"--threshold {self.env_id}=NUMBER asks for another return."
+            )
         return lines
 
 
@@ -119,11 +128,14 @@ def compare(
     Args:
         env_id: the environment.
         groups: its groups, at least one.
-        threshold: a return to reach.
+        threshold: a return to reach; None takes one from the baseline's learning curve.
         baseline: name of the group to hold the others against; the first where it is None or not among them.
     """
     base = next((group for group in groups if group.name == baseline), groups[0])
     span = common_span([run for group in groups for run in group.runs])
+    derived = threshold is None
+    if threshold is None:
+        threshold = _most_of_the_way(_curve(base.runs))
     summaries = []
     for group in groups:
         final = _final_returns(group)
@@ -144,7 +156,15 @@ def compare(
                 improvement=improvement,
             )
         )
-    return Comparison(env_id, tuple(summaries), base.name, threshold, span)
+    return Comparison(env_id, tuple(summaries), base.name, threshold, span, derived and threshold is not None)
+
+
+def _most_of_the_way(curve: Curve | None) -> float | None:
+    """A return that is reached late in a learning curve; None where it does not rise."""
+    if curve is None:
+        return None
+    first, last = float(curve.returns.value[0]), float(curve.returns.value[-1])
+    return float(f"{first + GAINED * (last - first):.3g}") if last > first else None
 
 
 def _final_returns(group: Group) -> Floats:

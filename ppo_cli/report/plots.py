@@ -65,7 +65,8 @@ def _learning_curves(comparison: Comparison) -> Figure | None:
     for colour, (summary, curve) in zip(COLOURS, drawn, strict=False):
         _draw_curve(axes, curve, colour, _label(summary))
     _draw_threshold(axes, comparison)
-    axes.set_title(f"{comparison.env_id} · bands: 95 % bootstrap intervals", fontsize=10)
+    several = any(curve.returns.low is not None for _, curve in drawn)
+    axes.set_title(_title(comparison, "bands" if several else None), fontsize=10)
     axes.set_xlabel("environment steps")
     axes.set_ylabel("return in training, IQM over seeds")
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
@@ -134,8 +135,15 @@ def _sensitivity(comparison: Comparison) -> Figure | None:
         _draw_sensitivity(axes, knob, lines)
     for row in grid:
         row[0].set_ylabel("final return, IQM")
-    figure.suptitle(f"{comparison.env_id} · bars: 95 % bootstrap intervals", fontsize=10)
+    several = any(summary.iqm.low is not None for summary in comparison.summaries)
+    barred = several and any(len(lines) <= MOST_TOGETHER for lines in knobs.values())
+    figure.suptitle(_title(comparison, "bars" if barred else None), fontsize=10)
     return figure
+
+
+def _title(comparison: Comparison, intervals: str | None) -> str:
+    """The environment, and what the intervals look like where any are drawn."""
+    return comparison.env_id + (f" · {intervals}: 95 % bootstrap intervals" if intervals else "")
 
 
 def _points(comparison: Comparison, knob: str) -> dict[str, list[tuple[float, Summary]]]:
@@ -176,7 +184,7 @@ def _draw_sensitivity(axes: Axes, knob: str, lines: Mapping[str, list[tuple[floa
     axes.set_xticks(values, [f"{value:g}" for value in values])
     axes.minorticks_off()
     if many:
-        axes.set_title("a line for each setting of the other knobs", fontsize=8)
+        axes.set_title("a line for each setting of the other knobs, without intervals", fontsize=8)
     elif len(lines) > 1:
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=7, frameon=False)
 
