@@ -330,7 +330,7 @@ def _lines(run: str, summary: Summary) -> str:
     kind = "deterministic" if summary["deterministic"] else "sampled"
     lines = [
         f"{run} · {Path(summary['checkpoint']).name}, {summary['steps']:,} steps · "
-        f"{summary['episodes']} {kind} episode{'s' if summary['episodes'] > 1 else ''}, seed {summary['seed']}",
+        f"{summary['episodes']} {kind} episode{'s'[: summary['episodes'] - 1]}, seed {summary['seed']}",
         f"return  {summary['mean']:.2f} ± {summary['std']:.2f}",
         f"IQM     {summary['iqm']:.2f}",
         f"95 %    {_interval(summary)} (bootstrap interval of the mean)",
