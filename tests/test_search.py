@@ -163,6 +163,7 @@ def test_a_search_leaves_runs_a_table_and_what_to_type(ppo_train, tmp_path):
     assert len(rows(tmp_path / "found")) == 4
 
 
+@pytest.mark.slow
 def test_killed_and_interrupted_and_resumed_it_is_the_same_search(ppo_train, tmp_path, interrupt):  # noqa: F811
     typed = (*SEARCH, "hydra.sweeper.n_trials=4", "+hydra.sweeper.sampler_kwargs.n_startup_trials=1")
     assert ppo_train(*typed, "hydra.sweep.dir=whole").status == 0

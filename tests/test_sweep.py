@@ -309,7 +309,7 @@ def rows(folder):
     [
         pytest.param(("joblib", "hydra.launcher.n_jobs=2"), id="joblib"),
         pytest.param(("submitit_local",), id="submitit", marks=pytest.mark.slow),
-        pytest.param(("ray", "hydra.launcher.ray.init.num_cpus=2"), id="ray"),
+        pytest.param(("ray", "hydra.launcher.ray.init.num_cpus=2"), id="ray", marks=pytest.mark.slow),
     ],
 )
 def test_a_launcher_gives_the_same_bits_and_tells_failed_jobs_apart(ppo_train, tmp_path, launcher):
@@ -332,6 +332,7 @@ def test_a_launcher_gives_the_same_bits_and_tells_failed_jobs_apart(ppo_train, t
 LONGER = ("-m", "env=CartPole-v1", *RUN, "total_timesteps=16e3", "checkpoint.every=8", "seed=range(3)")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
 def test_killed_with_joblib_its_workers_end_too_and_the_sweep_goes_on_to_the_same_bits(ppo_train, tmp_path):
     assert ppo_train(*LONGER, "hydra.sweep.dir=whole").status == 0
