@@ -270,6 +270,15 @@ def test_nothing_is_written_but_where_asked(ppo_eval, cartpole, tmp_path):
     assert contents(tmp_path) == before
 
 
+def test_a_file_that_can_not_be_written_loses_no_numbers(ppo_eval, cartpole):
+    Path("folder.json").mkdir()
+    outcome = ppo_eval("run", "--json", "folder.json")
+    assert outcome.status == 1
+    assert "return" in outcome.out
+    assert "folder.json" in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
 def test_arguments_of_the_environment(trained, ppo_eval):
     trained("env=Pendulum-v1", "+env.kwargs.g=3.5")
     own = ppo_eval("run", "--json").json
@@ -313,7 +322,9 @@ def test_what_the_first_episodes_actions_were():
         (("gravity=3",), ["gravity=3", "--env-kwargs"]),
         (("empty",), ["empty: no run there"]),
         (("begun",), ["begun has no checkpoint last", "it has none"]),
-        (("begun", "--checkpoint", "../config"), ["no checkpoint"]),
+        (("begun", "--checkpoint", "../config"), ["--checkpoint ../config: expected last, best or a number"]),
+        (("begun", "--checkpoint", ""), ["expected last, best or a number of steps"]),
+        (("run", "--env-kwargs", "render_mode=human"), ["draws nothing; --video"]),
         (("file.pt", "--checkpoint", "best"), ["file.pt is a file"]),
     ],
 )
@@ -591,6 +602,13 @@ class TestVideo:
     def test_an_environment_without_pictures(self, ppo_eval, shapes):
         assert refused(ppo_eval("run", "--video", "films"), 2, "Shapes-v0 has no render_mode rgb_array")
         assert not Path("films").exists()
+
+    def test_a_folder_that_can_not_be_made_is_said_before_the_evaluation(
+        self, trained, ppo_eval, monkeypatch
+    ):
+        trained("env.id=Painted-v0")
+        monkeypatch.setattr("ppo_cli.evaluation.evaluate", None)
+        assert refused(ppo_eval("run", "--video", "run/config.yaml/films"), 1, "run/config.yaml/films")
 
     def test_a_film_that_can_not_be_written(self, ppo_eval, cartpole):
         Path("file").touch()

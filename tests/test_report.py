@@ -183,7 +183,20 @@ def test_finds_a_run_a_sweep_and_all_outputs_each_run_once(tmp_path):
             lambda run: (run / "metrics.csv").write_text(f"{HEADER}\n9,1,2\n9,1,2\n"),
             "the steps of metrics.csv do not rise",
         ),
+        (
+            lambda run: (run / "metrics.csv").write_text(f"{HEADER}\n9,inf,2\n"),
+            "metrics.csv has an infinite charts/episodic_return",
+        ),
+        (lambda run: (run / "metrics.csv").write_bytes(b"\xff\xfe\n"), "metrics.csv is no text"),
+        (lambda run: (run / "config.yaml").write_bytes(b"\xff\xfe\n"), "config.yaml is no YAML"),
+        (
+            lambda run: (run / "config.yaml").write_text("env: {id: A-v0}\nseed: x\n"),
+            "seed in config.yaml is no number: x",
+        ),
         (lambda run: (run / "eval.json").write_text('{"mean": '), "eval.json is damaged"),
+        (lambda run: (run / "eval.json").write_text("[1]"), "eval.json is damaged"),
+        (lambda run: (run / "eval.json").write_bytes(b"\xff"), "eval.json is damaged"),
+        (lambda run: (run / "eval.json").mkdir(), "eval.json: Is a directory"),
     ],
 )  # fmt: skip
 def test_a_broken_run_says_why(tmp_path, damage, reason):
@@ -199,6 +212,23 @@ def test_a_broken_run_is_named_and_left_out(tmp_path, ppo_report):
     status, out, err = ppo_report(tmp_path)
     assert (status, err) == (0, f"ppo-report: left out {tmp_path / 'broken'}: it has no config.yaml\n")
     assert "1 (0)" in out
+
+
+def test_links_are_followed_once_and_not_upwards(tmp_path):
+    run = write_run(tmp_path / "elsewhere" / "run", [1.0])
+    chosen = tmp_path / "all" / "chosen"
+    other = write_run(chosen / "other", [1.0])
+    for name, target in (("run", run), ("again", run), ("up", ".."), ("here", "."), ("gone", "nowhere")):
+        (chosen / name).symlink_to(target)
+    write_run(tmp_path / "all" / "not_asked_for", [1.0])
+    assert sorted(path.resolve() for path in find_runs([chosen])) == [other, run]
+
+
+def test_unlike_evaluations_are_said(tmp_path, ppo_report):
+    write_run(tmp_path / "a", [1.0], 1.0)
+    assert "of unlike" not in ppo_report(tmp_path)[1]
+    write_run(tmp_path / "b", [1.0], 1.0, seed=1, eval__episodes=3, eval__deterministic=False)
+    assert "of unlike evaluations: 20 deterministic episodes; 3 sampled episodes." in ppo_report(tmp_path)[1]
 
 
 def test_a_run_that_ended_before_its_first_row_is_named(tmp_path):
@@ -488,7 +518,8 @@ def test_an_unknown_baseline_is_refused_with_the_names(sweep, ppo_report):
 def test_a_folder_that_can_not_be_written_is_said(sweep, ppo_report, tmp_path):
     (tmp_path / "file").touch()
     status, _, err = ppo_report(sweep, "--out", tmp_path / "file")
-    assert (status, len(err.splitlines())) == (2, 1)
+    line = f"ppo-report: can't write to {tmp_path / 'file'}: File exists; --out DIR writes elsewhere\n"
+    assert (status, err) == (2, line)
 
 
 def test_without_the_extra_it_says_how_to_install_it(tmp_path, monkeypatch, ppo_report):

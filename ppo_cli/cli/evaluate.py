@@ -7,6 +7,7 @@ import argparse
 import importlib.util
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -116,6 +117,8 @@ def _check(options: argparse.Namespace) -> None:
         raise ConfigError(f"--episodes {options.episodes}: expected at least 1")
     if options.seed is not None and options.seed < 0:
         raise ConfigError(f"--seed {options.seed}: expected at least 0")
+    if options.checkpoint is not None and not re.fullmatch("last|best|[0-9]+", options.checkpoint):
+        raise ConfigError(f"--checkpoint {options.checkpoint}: expected last, best or a number of steps")
     if options.json not in (None, "-"):  # such as a run, which must not be overwritten
         if not options.json.endswith(".json"):
             raise ConfigError(
@@ -149,6 +152,8 @@ def _env_kwargs(typed: Sequence[str]) -> dict[str, Any]:
             read = OmegaConf.to_container(OmegaConf.from_dotlist([item]))
         except (YAMLError, OmegaConfBaseException) as error:
             raise ConfigError(f"--env-kwargs {item}: the value is no YAML") from error
+        if key == "render_mode":
+            raise ConfigError(f"--env-kwargs {item}: an evaluation draws nothing; --video DIR makes a film")
         kwargs[key] = read[key] if isinstance(read, dict) else None
     return kwargs
 
@@ -228,6 +233,7 @@ def _evaluate_run(checkpoint: Path, named: bool, options: argparse.Namespace) ->
         from ppo_cli.cli.film import check_pictures
 
         check_pictures(config.env)  # before the evaluation, not after
+        options.video.mkdir(parents=True, exist_ok=True)
     actions: list[Any] = []
     make = env_maker(config.env)
     try:
@@ -305,18 +311,18 @@ def _has_scipy() -> bool:
 
 def _show(found: Sequence[tuple[str, Summary]], options: argparse.Namespace) -> None:
     """Prints what was found, or writes it as JSON."""
-    if options.json is not None:
-        summaries = [summary for _, summary in found]
-        text = json.dumps(summaries if len(options.runs) > 1 else summaries[0], indent=2) + "\n"
-        if options.json == "-":
-            print(text, end="", flush=True)
-            return
-        Path(options.json).write_text(text)
+    summaries = [summary for _, summary in found]
+    text = json.dumps(summaries if len(options.runs) > 1 else summaries[0], indent=2) + "\n"
+    if options.json == "-":
+        print(text, end="", flush=True)
+        return
     if len(options.runs) > 1:
         Console(width=None if sys.stdout.isatty() else WIDTH).print(_table(found))
     else:
         print(_lines(*found[0]))
     sys.stdout.flush()
+    if options.json is not None:  # last, so that a full disk does not lose the table
+        Path(options.json).write_text(text)
 
 
 def _lines(run: str, summary: Summary) -> str:
@@ -324,7 +330,7 @@ def _lines(run: str, summary: Summary) -> str:
     kind = "deterministic" if summary["deterministic"] else "sampled"
     lines = [
         f"{run} · {Path(summary['checkpoint']).name}, {summary['steps']:,} steps · "
-        f"{summary['episodes']} {kind} episodes, seed {summary['seed']}",
+        f"{summary['episodes']} {kind} episode{'s'[: summary['episodes'] - 1]}, seed {summary['seed']}",
         f"return  {summary['mean']:.2f} ± {summary['std']:.2f}",
         f"IQM     {summary['iqm']:.2f}",
         f"95 %    {_interval(summary)} (bootstrap interval of the mean)",

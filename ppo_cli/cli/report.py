@@ -99,7 +99,10 @@ def _report(args: argparse.Namespace) -> None:
         for env_id, groups in environments.items()
     ]
     out = args.out or args.dirs[0] / "report"
-    _write(comparisons, out)
+    try:
+        _write(comparisons, out)
+    except OSError as error:
+        raise ReportError(f"can't write to {out}: {error.strerror}; --out DIR writes elsewhere") from error
     for comparison in comparisons:
         print(f"{comparison.env_id}\n\n{aligned(table(comparison))}\n")
         for note in comparison.notes():

@@ -103,6 +103,9 @@ class Comparison:
             lines.append("Intervals from two to four seeds are too narrow: take them as a hint.")
         if len({run.evaluated is None for run in runs}) > 1:
             lines.append("Final returns of evaluations and of training, whose policy samples, are not alike.")
+        unlike = sorted({run.evaluation for run in runs if run.evaluated is not None})
+        if len(unlike) > 1:
+            lines.append(f"Final returns are of unlike evaluations: {'; '.join(unlike)}.")
         if self.span:
             lines.append(f"AUC: mean return over steps {self.span[0]:,.0f} to {self.span[1]:,.0f}.")
         else:

@@ -41,6 +41,7 @@ class Run:
         returns: mean return of the episodes that ended there.
         speed: median of the iterations' steps per second.
         evaluated: mean return of the final evaluation, or None.
+        evaluation: how its evaluations are made, in words.
     """
 
     folder: Path
@@ -53,6 +54,7 @@ class Run:
     returns: Floats
     speed: float
     evaluated: float | None
+    evaluation: str
 
     @property
     def final_return(self) -> float:
@@ -78,17 +80,23 @@ class Group:
 
 
 def find_runs(roots: Iterable[Path]) -> Iterator[Path]:
-    """Folders at or below ``roots`` that are runs or look as if they had become one, each once."""
+    """Folders at or below ``roots``, links followed, that are runs or look as if they had become one.
+
+    Each comes once, and a link to a folder that it lies in leads nowhere.
+    """
     seen = set()
     for root in roots:
-        for name, folders, files in os.walk(root):
+        for name, folders, files in os.walk(root, followlinks=True):
+            here = Path(name).resolve()
+            if here in seen or (Path(name).is_symlink() and here in Path(name).parent.resolve().parents):
+                folders.clear()
+                continue
             folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
             # A run that ended before its first row has no metrics.csv; a config alone is no run.
             if "metrics.csv" in files or {"config.yaml", "train.log"} <= set(files):
                 folders.clear()
-                if (resolved := Path(name).resolve()) not in seen:
-                    seen.add(resolved)
-                    yield Path(name)
+                yield Path(name)
+            seen.add(here)
 
 
 def read_run(folder: Path) -> Run:
@@ -108,21 +116,33 @@ def read_run(folder: Path) -> Run:
     ended = np.isfinite(returns)
     if evaluated is None and not ended.any():
         raise BrokenRunError("no episode has ended yet")
-    missing = [key for key in ("env.id", "seed", "total_timesteps") if key not in knobs]
-    if missing:
-        raise BrokenRunError(f"config.yaml has no {missing[0]}")
+    sampled = knobs.get("eval.deterministic") == "false"
     return Run(
         folder=folder,
-        env_id=knobs["env.id"],
-        seed=int(knobs["seed"]),
+        env_id=_needed(knobs, "env.id"),
+        seed=_whole(knobs, "seed"),
         knobs={name: value for name, value in knobs.items() if _is_learned(name)},
-        budget=int(float(knobs["total_timesteps"])),
+        budget=_whole(knobs, "total_timesteps"),
         last_step=int(steps[-1]),
         steps=steps[ended],
         returns=returns[ended],
         speed=float(np.median(speeds)),
         evaluated=evaluated,
+        evaluation=f"{knobs.get('eval.episodes')} {'sampled' if sampled else 'deterministic'} episodes",
     )
+
+
+def _needed(knobs: Mapping[str, str], name: str) -> str:
+    if name not in knobs:
+        raise BrokenRunError(f"config.yaml has no {name}")
+    return knobs[name]
+
+
+def _whole(knobs: Mapping[str, str], name: str) -> int:
+    value = number(_needed(knobs, name))
+    if value is None:
+        raise BrokenRunError(f"{name} in config.yaml is no number: {knobs[name]}")
+    return int(value)
 
 
 def group_runs(runs: Iterable[Run]) -> tuple[dict[str, list[Group]], list[str]]:
@@ -186,7 +206,7 @@ def _read_config(path: Path) -> Mapping[str, Any]:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C is ten times as fast
     try:
         config = yaml.load(path.read_bytes(), loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BrokenRunError("config.yaml is no YAML") from error
     if not isinstance(config, dict) or not isinstance(config.get("env"), dict):
         raise BrokenRunError("config.yaml is not that of a run")
@@ -215,7 +235,10 @@ def _typed(value: Any) -> str:  # noqa: ANN401
 
 def _read_metrics(path: Path) -> tuple[Floats, Floats, Floats]:
     """Columns of a metrics.csv; an empty cell is NaN."""
-    text = path.read_text()
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise BrokenRunError("metrics.csv is no text") from error
     whole = text[: text.rfind("\n") + 1]  # what follows is a row that is being written
     rows = csv.reader(whole.splitlines())
     header = next(rows, [])
@@ -230,6 +253,8 @@ def _read_metrics(path: Path) -> tuple[Floats, Floats, Floats]:
     if not values:
         raise BrokenRunError("no iteration has ended yet")
     steps, returns, speeds = np.array(values).T
+    if np.isinf(returns).any():
+        raise BrokenRunError("metrics.csv has an infinite charts/episodic_return")
     if not (np.diff(steps, prepend=0) > 0).all():
         raise BrokenRunError("the steps of metrics.csv do not rise")
     return steps, returns, speeds
@@ -239,7 +264,7 @@ def _read_evaluation(path: Path, last_step: float) -> float | None:
     """Mean return of the final evaluation; None where there is none, or the run has gone on since."""
     if not path.exists():
         return None
-    try:
+    try:  # a ValueError is also what no text raises
         summary = json.loads(path.read_text())
         mean, steps = float(summary["mean"]), int(summary["steps"])
     except (ValueError, KeyError, TypeError) as error:
