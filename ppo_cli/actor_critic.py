@@ -16,6 +16,7 @@ from ppo_cli.distributions import (
     Distribution,
     MultiCategorical,
     Product,
+    is_squashed,
     make_distribution,
 )
 from ppo_cli.encoders import Encoder, EncoderChoice, PackedEncoder, UserEncoder, make_encoder
@@ -297,6 +298,8 @@ def make_actor_critic(
     distribution = make_distribution(action_space, squash_actions)
     if use_sde and not isinstance(distribution, DiagonalGaussian):
         raise ValueError(f"use_sde=true needs a Box action space, given {action_space}; set use_sde=false")
+    if squash_actions and not is_squashed(distribution):
+        raise ValueError(f"squash_actions=true needs Box actions, given {action_space}; set it to false")
 
     def make_head(features: int, part: Distribution = distribution) -> PolicyHead:
         if isinstance(part, Product):

@@ -393,6 +393,8 @@ def _check_across(config: Config) -> None:
     _check_wrappers(config)
     if config.sde_sample_freq == 0:
         raise ConfigError("sde_sample_freq=0: expected at least 1, or -1 for once a rollout")
+    if config.use_sde and config.network.log_std == "state":
+        raise ConfigError("network.log_std=state: use_sde=true has deviations of its own; set it to free")
     for name, value, allowed in (
         ("threads", config.threads, "an integer"),
         ("compile", config.compile, "true, false"),

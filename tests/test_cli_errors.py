@@ -46,6 +46,8 @@ CASES = [
     ("env=CartPole-v1 +env.kwargs.gravity=3", "gravity", "CartPole"),
     ("env.kwargs.gravity=3", "env.kwargs.gravity", "+env.kwargs.gravity"),
     ("env=CartPole-v1 use_sde=true", "use_sde=true", "Box"),
+    ("env=CartPole-v1 squash_actions=true", "squash_actions=true", "Box"),
+    ("env=Pendulum-v1 network.log_std=state", "network.log_std=state", "use_sde"),
     ("clip_ratio=0.1,0.2", "clip_ratio=0.1,0.2", "-m"),
     ("-m seed=0,1 clip_ratio=0.1,-0.2", "clip_ratio=-0.2", "above 0"),
     ("-m env=CartPole-v1,CartPoel-v1", "CartPoel", "CartPole"),
