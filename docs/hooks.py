@@ -173,7 +173,8 @@ def group_files(group: str) -> str:
     for file in sorted(folder.rglob("*.yaml")):
         name = file.relative_to(folder).with_suffix("").as_posix()
         text = textwrap.indent(f"```yaml\n{file.read_text().strip()}\n```", "    ")
-        parts.append(f'??? quote "`{group}={name}`"\n\n{text}\n')
+        title = f"conf/base/{name}.yaml" if group == "base" else f"{group}={name}"  # base is not typed
+        parts.append(f'??? quote "`{title}`"\n\n{text}\n')
     return "\n".join(parts)
 
 
