@@ -1,4 +1,4 @@
-"""All of it composes: every pair of kinds of space, network, memory, mask, backend and normalisation."""
+"""All of it composes: every pair of kinds of spaces, networks, memories, masks and ways to run."""
 
 import csv
 import itertools
@@ -9,6 +9,7 @@ import pytest
 from test_resume import assert_same_end, interrupt  # noqa: F401
 
 from ppo_cli.cli import evaluate as eval_cli
+from ppo_cli.cli import export as export_cli
 
 MASKABLE = ("discrete", "start", "multi_discrete")
 FACTORS = {
@@ -22,6 +23,8 @@ FACTORS = {
     "mask": ("none", "info", "key"),
     "backend": ("sync", "async"),
     "normalize": ("false", "true"),
+    "compile": ("false", "true"),
+    "export": ("onnx", "onnx-sample", "torchscript", "torchscript-sample"),
 }  # fmt: skip
 BOXES = {
     "squashed": ("squash_actions=true",),
@@ -37,7 +40,7 @@ NETWORKS = {
 TINY = (
     "env.id=zoo_envs:Zoo-v0", "preset=none", "n_envs=2", "n_steps=8", "batch_size=16", "n_epochs=1",
     "total_timesteps=48", "network.hidden_sizes=[8]", "network.memory_size=8", "network.sequence_length=3",
-    "checkpoint.every=1", "eval.episodes=3", "compile=false", "learning_rate=0.01",
+    "checkpoint.every=1", "eval.episodes=3", "learning_rate=0.01",
 )  # fmt: skip
 
 
@@ -76,15 +79,20 @@ def ordered(settings):
     settings = list(settings)
     seen = {(name, level): 0 for name, levels in FACTORS.items() for level in levels}
     while settings:
-        best = max(settings, key=lambda setting: sum(2.0 ** -seen[item] for item in setting.items()))
+        best = max(settings, key=lambda setting: sum(4.0 ** -seen[item] for item in setting.items()))
         settings.remove(best)
         for item in best.items():
             seen[item] += 1
         yield best
 
 
-SETTINGS = list(ordered(covering_array(FACTORS, allowed)))
-QUICK = 12  # that the fast suite runs; they have every level
+COVERING = list(covering_array(FACTORS, allowed))
+SETTINGS = [
+    setting
+    for compiled in FACTORS["compile"]
+    for setting in ordered(setting for setting in COVERING if setting["compile"] == compiled)
+]
+QUICK = 12  # that the fast suite runs; they have every level but the compiler's, which takes long
 
 
 def command_line(setting):
@@ -104,18 +112,20 @@ def command_line(setting):
         *(own if setting["network"] == "own" else NETWORKS[setting["network"]]),
         f"network.memory={setting['memory']}",
         f"vectorization={setting['backend']}",
+        f"compile={setting['compile']}",
         f"normalize.observations={setting['normalize']}",
         f"normalize.rewards={setting['normalize']}",
     )
 
 
-def test_the_settings_cover_every_pair_and_the_quick_ones_every_level():
+def test_the_settings_cover_every_pair_and_the_quick_ones_the_levels():
     for one, other in itertools.combinations(FACTORS, 2):
         for pair in itertools.product(FACTORS[one], FACTORS[other]):
             wanted = dict(zip((one, other), pair, strict=True))
             assert not allowed(wanted) or any(wanted.items() <= setting.items() for setting in SETTINGS)
     for name, levels in FACTORS.items():
-        assert {setting[name] for setting in SETTINGS[:QUICK]} == set(levels), name
+        if name != "compile":
+            assert {setting[name] for setting in SETTINGS[:QUICK]} == set(levels), name
 
 
 @pytest.mark.parametrize(
@@ -125,10 +135,20 @@ def test_the_settings_cover_every_pair_and_the_quick_ones_every_level():
         for i, setting in enumerate(SETTINGS)
     ],
 )
-def test_trains_resumes_and_evaluates(ppo_train, tmp_path, monkeypatch, capfd, interrupt, setting):  # noqa: F811
+def test_trains_resumes_evaluates_and_exports(ppo_train, tmp_path, monkeypatch, capfd, interrupt, setting):  # noqa: F811
     arguments = command_line(setting)
+
+    def finish(main, *argv):
+        monkeypatch.setattr(sys, "argv", [main.__module__, *argv])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capfd.readouterr()
+        assert ended.value.code == 0, err
+        return out
+
     whole = ppo_train(*arguments, "hydra.run.dir=whole")
     assert whole.status == 0, whole.err
+    assert "can't be compiled" not in whole.err
     with (tmp_path / "whole" / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 3
@@ -143,11 +163,10 @@ def test_trains_resumes_and_evaluates(ppo_train, tmp_path, monkeypatch, capfd, i
     assert ppo_train("resume=cut").status == 0
     assert_same_end(tmp_path / "whole", tmp_path / "cut")
     stored = json.loads((tmp_path / "whole" / "eval.json").read_text())
-    monkeypatch.setattr(sys, "argv", ["ppo-eval", "whole", "--json"])
-    with pytest.raises(SystemExit) as ended:
-        eval_cli.main()
-    out, err = capfd.readouterr()
-    assert ended.value.code == 0, err
-    shown = json.loads(out)
+    shown = json.loads(finish(eval_cli.main, "whole", "--json"))
     assert shown["returns"] == stored["returns"]
     assert shown["lengths"] == stored["lengths"]
+    kind, *sample = setting["export"].split("-")
+    assert "1,000 observations" in finish(
+        export_cli.main, "whole", "--format", kind, *("--sample" for _ in sample)
+    )
