@@ -106,7 +106,8 @@ Step = Callable[[TrainState, Batch, Tensor, Tensor, Coefficients], TrainState]
 
 def make_step(model: ActorCritic, distribution: Distribution, hyper: Hyperparameters) -> Step:
     """The update of one minibatch as a pure function of the state, over one flat parameter vector."""
-    named = [(name, parameter.shape, parameter.numel()) for name, parameter in model.named_parameters()]
+    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    named = [(name, parameter.shape, parameter.numel()) for name, parameter in trained]
     sizes = [size for _, _, size in named]
 
     def loss(params: Tensor, batch: Batch, weights: Tensor, coefs: Coefficients) -> LossParts:
@@ -201,7 +202,7 @@ class PPOAgent:
     """Proximal policy optimisation (Schulman et al. 2017, https://arxiv.org/abs/1707.06347).
 
     Attributes:
-        model: the network; its parameters are views of one flat vector.
+        model: the network; its parameters, but for frozen ones, are views of one flat vector.
         optimizer: Adam's state over that vector.
         notes: whether `act` notes values and log-probabilities, because computing them again would cost more.
         ent_coef: the entropy coefficient in use, set by `update_ent_coef`.
@@ -425,8 +426,8 @@ class PPOAgent:
 
 
 def flatten_parameters(model: ActorCritic) -> Tensor:
-    """Moves the parameters into one vector [P] and makes each a view of it."""
-    parameters = list(model.parameters())
+    """Moves the parameters into one vector [P] and makes each a view of it, but for frozen ones."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     flat = torch.cat([parameter.detach().flatten() for parameter in parameters])
     for parameter, piece in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
         parameter.data = piece.view(parameter.shape)

@@ -10,6 +10,7 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
+from ppo_cli.checkpoint import load_checkpoint
 from ppo_cli.encoders import (
     EncoderChoice,
     FlattenEncoder,
@@ -243,6 +244,32 @@ def test_a_users_encoder_sees_no_empty_batch(ppo_train):
         "+network.encoders.observation=test_encoders.Doubles",
     )  # fmt: skip
     assert outcome.status == 0, outcome.err
+
+
+class Frozen(torch.nn.Linear):
+    """Weights that came from elsewhere and stay as they are, under a bias that learns."""
+
+    def __init__(self, space):
+        super().__init__(space.shape[0], 3)
+        torch.nn.init.constant_(self.weight, 0.5).requires_grad_(False)
+        torch.nn.init.zeros_(self.bias)
+
+
+@pytest.mark.parametrize("compiled", ["false", pytest.param("true", marks=pytest.mark.slow)])
+def test_frozen_parameters_stay_as_they_are(ppo_train, tmp_path, compiled):
+    outcome = ppo_train(
+        "env=CartPole-v1", "preset=none", "n_steps=32", "total_timesteps=64", "eval.episodes=0",
+        "+network.encoders.observation=test_encoders.Frozen", f"compile={compiled}", "hydra.run.dir=run",
+    )  # fmt: skip
+    assert outcome.status == 0, outcome.err
+    assert "can't be compiled" not in outcome.err
+    weights = load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")["model"]
+    (frozen,) = [
+        value for name, value in weights.items() if name.endswith("weight") and value.shape == (3, 4)
+    ]
+    (bias,) = [value for name, value in weights.items() if name.endswith("bias") and value.shape == (3,)]
+    assert torch.equal(frozen, torch.full((3, 4), 0.5))
+    assert not torch.equal(bias, torch.zeros(3))
 
 
 def blocks_of_the_recipe():
