@@ -437,13 +437,16 @@ def test_many_groups_and_two_knobs_are_drawn(tmp_path, ppo_report):
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        ([], "the following arguments are required: DIR"),
+        ([], "the following arguments are required: DIR; `ppo-report --help` lists the options"),
         (["nowhere"], "nowhere is no folder"),
         (["."], "no run to report in ."),
-        ([".", "--threshold", "high"], "argument --threshold: expected a number or ENV=NUMBER, given 'high'"),
-        (
-            [".", "--threshold", "A=nan"],
-            "argument --threshold: expected a number or ENV=NUMBER, given 'A=nan'",
+        *(
+            (
+                [".", "--threshold", typed],
+                f"argument --threshold: expected a number or ENV=NUMBER, given '{typed}'; "
+                "`ppo-report --help` lists the options",
+            )
+            for typed in ("high", "A=nan")
         ),
     ],
 )

@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from omegaconf import OmegaConf
@@ -21,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 from yaml import YAMLError
 
+from ppo_cli.cli.command import Parser, run_command
 from ppo_cli.cli.endings import RunError, explain
 from ppo_cli.cli.run_dir import folder_name
 from ppo_cli.config import Config, ConfigError, EnvConfig
@@ -46,32 +47,12 @@ _EXAMPLES = """\
 
 
 def main() -> None:
-    """Entry point of the console script: what is wrong ends in one line and a status."""
-    try:
-        status = _evaluate_all(_parse(sys.argv[1:]))
-    except ConfigError as error:
-        _say(error)
-        status = 2
-    except KeyboardInterrupt:
-        _say("interrupted")
-        status = 130
-    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
-        sys.stderr.close()
-        status = 141
-    except OSError as error:
-        _say(error)
-        status = 1
-    sys.exit(status)
+    """Entry point of the console script."""
+    run_command("ppo-eval", lambda: _evaluate_all(_parse(sys.argv[1:])))
 
 
 def _say(line: object) -> None:
     print(f"ppo-eval: {line}", file=sys.stderr)
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Ends as every error does: in one line."""
-        raise ConfigError(f"{message}; `ppo-eval --help` lists the options")
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -80,7 +61,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     Raises:
         ConfigError: they are not as they should be.
     """
-    parser = _Parser(
+    parser = Parser(
         prog="ppo-eval", description=_DESCRIPTION, epilog=f"examples:\n{_EXAMPLES}", allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip

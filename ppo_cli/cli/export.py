@@ -10,12 +10,12 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
+from ppo_cli.cli.command import Parser, run_command
 from ppo_cli.cli.endings import RunError
 from ppo_cli.cli.evaluate import find_checkpoint
 from ppo_cli.config import ConfigError
-from ppo_cli.envs.make import EnvError
 
 if TYPE_CHECKING:
     from ppo_cli.config import Config
@@ -36,33 +36,8 @@ _EXAMPLES = """\
 
 
 def main() -> None:
-    """Entry point of the console script: what is wrong ends in one line and a status."""
-    try:
-        _export(_parse(sys.argv[1:]))
-        status = 0
-    except (ConfigError, EnvError) as error:
-        _say(error)
-        status = 2
-    except KeyboardInterrupt:
-        _say("interrupted")
-        status = 130
-    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
-        sys.stderr.close()
-        status = 141
-    except (RunError, OSError) as error:
-        _say(error)
-        status = 1
-    sys.exit(status)
-
-
-def _say(line: object) -> None:
-    print(f"ppo-export: {' '.join(str(line).split())}", file=sys.stderr)
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Ends as every error does: in one line."""
-        raise ConfigError(f"{message}; `ppo-export --help` lists the options")
+    """Entry point of the console script."""
+    run_command("ppo-export", lambda: _export(_parse(sys.argv[1:])))
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -71,7 +46,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     Raises:
         ConfigError: they are not as they should be.
     """
-    parser = _Parser(
+    parser = Parser(
         prog="ppo-export", description=_DESCRIPTION, epilog=f"examples:\n{_EXAMPLES}", allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
@@ -160,7 +135,7 @@ def _write(policy: "Policy", config: "Config", steps: int, options: argparse.Nam
         write(graph, path, about)
         parity = check_parity(load(path, options.format), graph.ports, policy, observations, actions)
     except ExportError as error:
-        raise RunError(f"{options.run}: {error}") from error
+        raise RunError(" ".join(f"{options.run}: {error}".split())) from error
     ties = f", {parity.ties} choices between equals differ" if parity.ties else ""
     ins, outs = (", ".join(port.name for port in each) for each in (graph.ports.inputs, graph.ports.outputs))
     return (

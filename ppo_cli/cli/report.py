@@ -7,9 +7,11 @@ import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
+from ppo_cli.cli.command import Parser, run_command
 from ppo_cli.cli.run_dir import folder_name
+from ppo_cli.config import ConfigError
 
 if TYPE_CHECKING:
     from ppo_cli.report.comparison import Comparison
@@ -18,30 +20,13 @@ if TYPE_CHECKING:
 NEEDED = ("scipy", "matplotlib")  # the extra `report`
 
 
-class ReportError(ValueError):
-    """There is nothing to report, or not as asked; the message is one line."""
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Ends as every error does: in one line."""
-        raise ReportError(message)
-
-
 def main() -> None:
-    """Entry point of the console script: what is wrong ends in one line and status 2."""
-    try:
-        _report(_parser().parse_args())
-    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
-        sys.stderr.close()
-        sys.exit(141)
-    except (ReportError, OSError) as error:
-        print(f"ppo-report: {error}", file=sys.stderr)
-        sys.exit(2)
+    """Entry point of the console script."""
+    run_command("ppo-report", lambda: _report(_parser().parse_args()))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="ppo-report",
         description="Compares runs: a table with intervals, learning curves, sensitivity, sample efficiency.",
     )
@@ -77,7 +62,7 @@ def _threshold(typed: str) -> tuple[str | None, float]:
 def _report(args: argparse.Namespace) -> None:
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        raise ReportError(f"{' and '.join(missing)} not found: pip install 'ppo-cli[report]'")
+        raise ConfigError(f"{' and '.join(missing)} not found: pip install 'ppo-cli[report]'")
     from ppo_cli.report.comparison import compare  # late: SciPy takes longer to import than an error should
     from ppo_cli.report.page import aligned, table
 
@@ -86,7 +71,7 @@ def _report(args: argparse.Namespace) -> None:
     thresholds = dict(args.threshold)
     for env_id in thresholds:
         if env_id is not None and env_id not in environments:
-            raise ReportError(
+            raise ConfigError(
                 f"--threshold {env_id}=: no run on {env_id}; there are runs on {', '.join(environments)}"
             )
     comparisons = [
@@ -102,7 +87,7 @@ def _report(args: argparse.Namespace) -> None:
     try:
         _write(comparisons, out)
     except OSError as error:
-        raise ReportError(f"can't write to {out}: {error.strerror}; --out DIR writes elsewhere") from error
+        raise ConfigError(f"can't write to {out}: {error.strerror}; --out DIR writes elsewhere") from error
     for comparison in comparisons:
         print(f"{comparison.env_id}\n\n{aligned(table(comparison))}\n")
         for note in comparison.notes():
@@ -117,10 +102,10 @@ def _groups(dirs: Sequence[Path]) -> "dict[str, list[Group]]":
 
     for folder in dirs:
         if not folder.is_dir():
-            raise ReportError(f"{folder} is no folder")
+            raise ConfigError(f"{folder} is no folder")
     runs = [run for run in map(_read, find_runs(dirs)) if run is not None]
     if not runs:
-        raise ReportError(f"no run to report in {', '.join(map(str, dirs))}")
+        raise ConfigError(f"no run to report in {', '.join(map(str, dirs))}")
     environments, repeated = group_runs(runs)
     for line in repeated:
         _leave_out(line)
@@ -143,7 +128,7 @@ def _leave_out(line: str) -> None:
 
 def _check_baseline(name: str | None, names: Sequence[str]) -> None:
     if name is not None and name not in names:
-        raise ReportError(f"--baseline {name}: no such group; there are {'; '.join(names)}")
+        raise ConfigError(f"--baseline {name}: no such group; there are {'; '.join(names)}")
 
 
 def _reward_threshold(env_id: str) -> float | None:

@@ -16,37 +16,21 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from ppo_cli.cli.command import run_command
 from ppo_cli.cli.compose import compose_jobs, expand_preset
-from ppo_cli.cli.endings import Ended, Interrupted, RunError
+from ppo_cli.cli.endings import Ended, RunError
 from ppo_cli.cli.help import help_text
 from ppo_cli.cli.resume import resume
 from ppo_cli.cli.run_dir import folder_name, make_exclusive, run_dir
 from ppo_cli.cli.search.search import SWEEPER, choose_search, is_search, resume_search, start_search
 from ppo_cli.cli.sweep import check_launcher, check_search, resume_sweep, run_job, start_sweep, sweep_folder
 from ppo_cli.config import ConfigError, conf_dir, parse, register_schema
-from ppo_cli.envs.make import EnvError, resolve_env_id
+from ppo_cli.envs.make import resolve_env_id
 
 
 def main() -> None:
-    """Entry point of the console script: what is wrong ends in one line and a status."""
-    try:
-        _dispatch(sys.argv[1:])
-    except (ConfigError, EnvError) as error:
-        _end(error, 2)
-    except Interrupted as interrupted:
-        _end(interrupted, 128 + interrupted.number)
-    except KeyboardInterrupt:
-        _end("interrupted", 130)
-    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
-        sys.stderr.close()
-        sys.exit(141)
-    except (Ended, RunError, OSError) as error:
-        _end(error, 1)
-
-
-def _end(line: object, status: int) -> None:
-    print(f"ppo-train: {line}", file=sys.stderr)
-    sys.exit(status)
+    """Entry point of the console script."""
+    run_command("ppo-train", lambda: _dispatch(sys.argv[1:]))
 
 
 def _dispatch(arguments: list[str]) -> None:
