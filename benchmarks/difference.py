@@ -1,0 +1,47 @@
+"""Our returns against a peer's: means over seeds, and the bootstrap interval of their difference.
+
+    for seed in 0 1 2; do python benchmarks/returns.py env=Hopper-v5 seed=$seed eval.episodes=100; done > sb3.txt
+ppo-train -m env=Hopper-v5 eval.episodes=100 'seed=range(3)'
+python benchmarks/difference.py sb3.txt outputs/sweeps/2026-01-31_12-00-00/*/eval.json
+"""
+
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from ppo_cli.report.runs import Floats
+from ppo_cli.report.statistics import Estimate, estimate, mean
+
+
+def main() -> None:
+    """Reads a file of the peer's JSON lines and our runs' eval.json, and prints."""
+    peer, *ours = map(Path, sys.argv[1:])
+    theirs = means(line for line in peer.read_text().splitlines() if line.startswith("{"))
+    own = means(path.read_text() for path in ours)
+    for name, values in (("ours", own), ("peer", theirs)):
+        seeds = ", ".join(f"{value:.1f}" for value in values)
+        print(f"{name:10} {text(estimate(mean, values))}  seeds: {seeds}")
+    print(f"{'difference':10} {text(estimate(difference, own, theirs))}")
+
+
+def means(evaluations: Iterable[str]) -> Floats:
+    """The mean return of each evaluation."""
+    return np.array([json.loads(evaluation)["mean"] for evaluation in evaluations])
+
+
+def difference(x: Floats, y: Floats, axis: int = -1) -> Floats:
+    """Difference of the means over seeds."""
+    return mean(x, axis) - mean(y, axis)
+
+
+def text(found: Estimate) -> str:
+    """A number with its interval, if it has one."""
+    interval = "" if found.low is None else f" [{found.low:.1f}, {found.high:.1f}]"
+    return f"{found.value:.1f}{interval}"
+
+
+if __name__ == "__main__":
+    main()
