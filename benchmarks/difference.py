@@ -1,8 +1,10 @@
 """Our returns against a peer's: means over seeds, and the bootstrap interval of their difference.
 
-    for seed in 0 1 2; do python benchmarks/returns.py env=Hopper-v5 seed=$seed eval.episodes=100; done > sb3.txt
-ppo-train -m env=Hopper-v5 eval.episodes=100 'seed=range(3)'
-python benchmarks/difference.py sb3.txt outputs/sweeps/2026-01-31_12-00-00/*/eval.json
+    for s in 0 1 2; do python benchmarks/returns.py env=Hopper-v5 seed=$s eval.episodes=100; done > sb3.txt
+    ppo-train -m env=Hopper-v5 eval.episodes=100 'seed=range(3)'
+    python benchmarks/difference.py sb3.txt outputs/sweeps/2026-01-31_12-00-00/*/eval.json
+
+The first file holds the peer's evaluations, a line of JSON each; the others are ours.
 """
 
 import json
