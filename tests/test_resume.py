@@ -28,8 +28,11 @@ TASKS = {
     "BipedalWalker": ("env=BipedalWalker-v3", "preset=none", "checkpoint.every=2"),
     "MuJoCo": ("env=HalfCheetah-v5",),
     "ALE-RAM": ("env.id=ALE/Pong-v5", "+env.kwargs.obs_type=ram"),
-    "ALE": ("env=ALE/Breakout-v5", "network.image_encoder=flatten", "normalize.observations=false"),
-}
+    "ALE": (
+        "env=ALE/Breakout-v5", "network.image_encoder=flatten", "normalize.observations=false", "n_steps=32",
+        "total_timesteps=384",
+    ),
+}  # fmt: skip
 NEEDS = {"MuJoCo": "mujoco", "ALE-RAM": "ale_py", "ALE": "ale_py", "MiniGrid": "minigrid"}
 
 
