@@ -42,7 +42,7 @@ class Range:
     def __str__(self) -> str:
         """The interval in words."""
         if self.high < sys.float_info.max:
-            return f"{'above' if self.open_low else 'from'} {self.low:g} to {self.high:g}"
+            return f"{'above' if self.open_low else 'from'} {self.low:.10g} to {self.high:.10g}"
         return f"{'above' if self.open_low else 'of at least'} {self.low:g}"
 
 

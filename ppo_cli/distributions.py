@@ -354,8 +354,10 @@ def make_distribution(space: spaces.Space[Any], squash: bool = False) -> Distrib
         squash: whether Box actions go through a tanh.
 
     Raises:
-        ValueError: the space is unsupported, or has no finite bounds to squash into.
+        ValueError: the space is unsupported or empty, or has no finite bounds to squash into.
     """
+    if math.prod(space.shape or ()) == 0:
+        raise ValueError(f"the action space {getattr(space, 'original', space)} holds no values")
     if isinstance(space, PackedActions):
         return Product(tuple(make_distribution(part, squash) for part in space.parts))
     if isinstance(space, spaces.Discrete):
@@ -365,10 +367,16 @@ def make_distribution(space: spaces.Space[Any], squash: bool = False) -> Distrib
     if isinstance(space, spaces.MultiBinary):
         return Bernoulli(math.prod(space.shape))
     if isinstance(space, spaces.Box):
-        if squash and not space.is_bounded():
+        if squash and not _has_a_span(space):
             raise ValueError(f"squash_actions=true needs finite bounds, given {space}; set it to false")
         return (SquashedGaussian if squash else DiagonalGaussian)(math.prod(space.shape))
     raise unsupported(space, "action", ["Discrete", "MultiDiscrete", "MultiBinary", "Box", "Dict", "Tuple"])
+
+
+def _has_a_span(space: spaces.Box) -> bool:
+    """Whether bounds are finite, and no further apart than the space's numbers reach."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return space.is_bounded() and bool(np.isfinite(space.high - space.low).all())
 
 
 def is_squashed(distribution: Distribution) -> bool:

@@ -5,7 +5,7 @@ a space; a Dict or Tuple has one a leaf, whose vectors stand side by side.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, cast
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ppo_cli.imports import load_class
-from ppo_cli.packing import PackedObservations, image_layout, nested_value, unsupported
+from ppo_cli.packing import Leaf, PackedObservations, image_layout, nested_value, unsupported
 
 DTYPES = {"float32": torch.float32, "int64": torch.int64, "uint8": torch.uint8}  # of a packed leaf
 NATURE_SMALLEST = 36  # pixels a side that its three convolutions need
@@ -80,7 +80,7 @@ class MlpEncoder(nn.Module):
     def __init__(self, space: spaces.Space[Any], hidden_sizes: Sequence[int] = (64,)) -> None:
         super().__init__()
         self.inner = make_simple_encoder(space)
-        sizes = [self.inner.size, *hidden_sizes]
+        sizes = [self.inner.size, *_checked_sizes("hidden_sizes", hidden_sizes)]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
         self.size = sizes[-1]
 
@@ -90,6 +90,13 @@ class MlpEncoder(nn.Module):
         for layer in self.layers:
             x = functional.relu(layer(x))
         return x
+
+
+def _checked_sizes(name: str, sizes: Sequence[int]) -> Sequence[int]:
+    """Widths of layers, as a config gives them."""
+    if not isinstance(sizes, Sequence) or not all(isinstance(size, int) and size >= 1 for size in sizes):
+        raise ValueError(f"{name}: expected integers of at least 1, given {sizes}")
+    return sizes
 
 
 class ImageInput(nn.Module):
@@ -120,6 +127,7 @@ class NatureCNN(nn.Module):
 
     def __init__(self, space: spaces.Space[Any], features: int = 512) -> None:
         super().__init__()
+        (features,) = _checked_sizes("features", [features])
         self.input = ImageInput(space)
         smallest = min(self.input.height, self.input.width)
         if smallest < NATURE_SMALLEST:
@@ -155,8 +163,9 @@ class ImpalaCNN(nn.Module):
         self, space: spaces.Space[Any], channels: Sequence[int] = (16, 32, 32), features: int = 256
     ) -> None:
         super().__init__()
+        (features,) = _checked_sizes("features", [features])
         self.input = ImageInput(space)
-        widths = [self.input.channels, *channels]
+        widths = [self.input.channels, *_checked_sizes("channels", channels)]
         self.entries = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(widths))
         self.blocks = nn.ModuleList(nn.Conv2d(c, c, 3, padding=1) for c in channels for _ in range(4))
         with torch.no_grad():
@@ -187,16 +196,24 @@ class UserEncoder(nn.Module):
         self.dtype = torch.uint8 if space.dtype == "uint8" else torch.float32
         if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
             self.dtype = torch.int64
-        with torch.no_grad():
-            try:
-                out = module(torch.zeros((2, *(space.shape or ())), dtype=self.dtype))
-            except Exception as error:
-                raised = f"{type(error).__name__}: {error}"
-                raise ValueError(f"{name} can't encode a batch of {space}: {raised}") from error
-        if not isinstance(out, Tensor) or out.dim() != 2 or len(out) != 2:
+        self.size = self._try(1, space, name)
+        if self._try(2, space, name) != self.size:
+            raise ValueError(f"{name} must return as many features for B = 2 as for B = 1")
+
+    def _try(self, batch: int, space: spaces.Space[Any], name: str) -> int:
+        """The number of features that the module returns."""
+        try:
+            with torch.no_grad():
+                out = self.module(torch.zeros((batch, *(space.shape or ())), dtype=self.dtype))
+        except Exception as error:
+            raised = f"{type(error).__name__}: {error}"
+            raise ValueError(f"{name} can't encode a batch of {batch} of {space}: {raised}") from error
+        if not isinstance(out, Tensor) or out.dim() != 2 or len(out) != batch or not out.shape[1]:
             shown = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
-            raise ValueError(f"{name} must return features [B, F], given {shown} for B = 2")
-        self.size = out.shape[1]
+            raise ValueError(f"{name} must return features [B, F], given {shown} for B = {batch}")
+        if out.dtype != torch.float32:
+            raise ValueError(f"{name} must return float32 features, given {out.dtype}")
+        return out.shape[1]
 
     def forward(self, obs: Tensor) -> Tensor:
         """[B, *shape] -> [B, size]; normalised bytes are floats, all else has the dtype that was tried."""
@@ -292,8 +309,8 @@ def make_encoder(
     if not isinstance(space, PackedObservations):
         _check_keys(choice.by_key, {"observation": None})
         return _leaf_encoder(space, choice.by_key.get("observation"), choice.images, "observation")
-    _check_keys(choice.by_key, _key_tree(space))
     masks = [i for i, leaf in enumerate(space.leaves) if leaf.is_mask] if mask_size is not None else []
+    _check_keys(choice.by_key, _key_tree(leaf for i, leaf in enumerate(space.leaves) if i not in masks))
     found = sum(math.prod(space.leaves[i].shape) for i in masks)
     if masks and found != mask_size:
         raise ValueError(f"the observation's action_mask has {found} values, the policy {mask_size} logits")
@@ -317,7 +334,11 @@ def _leaf_encoder(space: spaces.Space[Any], asked: Any, images: str, key: str) -
             images = "nature_cnn" if smallest >= NATURE_SMALLEST else "flatten"
         asked = images
     options = dict(asked) if isinstance(asked, Mapping) else {"name": asked}
-    name = str(options.pop("name", None))
+    name = options.pop("name", None)
+    if not isinstance(name, str):
+        raise ValueError(
+            f"network.encoders.{key}: expected a name or {{name: ..., OPTION: ...}}, given {asked}"
+        )
     try:
         if name in ENCODERS:
             return ENCODERS[name](space, **options)
@@ -331,9 +352,9 @@ def _leaf_encoder(space: spaces.Space[Any], asked: Any, images: str, key: str) -
         raise ValueError(f"network.encoders.{key}={name}: {raised}") from error
 
 
-def _key_tree(space: PackedObservations) -> dict[str, Any]:
+def _key_tree(leaves: Iterable[Leaf]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
-    for leaf in space.leaves:
+    for leaf in leaves:
         node = tree
         for step in leaf.path[:-1]:
             node = node.setdefault(str(step), {})

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from ppo_cli.distributions import is_squashed
-from ppo_cli.envs.group import EnvFaultError
+from ppo_cli.envs.group import EnvFaultError, as_number, explain
 from ppo_cli.envs.make import EnvFn
 from ppo_cli.envs.spaces import action_adapter
 from ppo_cli.envs.vector import spawn_seeds
@@ -95,7 +95,7 @@ def evaluate(
         first_actions: a list that the first episode's actions are added to.
 
     Raises:
-        EnvFaultError: an environment gave a NaN or an infinity, from which no mean comes back.
+        EnvFaultError: an environment raised, or gave a NaN or an infinity, from which no mean comes back.
     """
     pulse = np.zeros(1, np.int64) if pulse is None else pulse
     seeds = spawn_seeds(seed, "eval", episodes)
@@ -126,7 +126,7 @@ def _play(
     dtype = envs[0].observation_space.dtype  # as training sees it, whatever an environment returns
     # slot -> its running episode and observation; slot i runs the episodes i, i + S, i + 2S, ...
     running: dict[int, tuple[int, Any]] = {
-        slot: (slot, env.reset(seed=seeds[slot])[0]) for slot, env in enumerate(envs)
+        slot: (slot, _reset(env, seeds[slot], slot)) for slot, env in enumerate(envs)
     }
     initial = policy.initial_state
     states = None if initial is None else initial.repeat(len(envs), 1)  # of the memory, [S] -> [slots, S]
@@ -145,22 +145,43 @@ def _play(
             if episode == 0 and first_actions is not None:
                 first_actions.append(action)
             pulse[0] += 1
-            obs, reward, terminated, truncated, _ = envs[slot].step(action)
-            pulse[0] += 1
-            returns[episode] += float(reward)
             lengths[episode] += 1
-            if not math.isfinite(reward):
-                raise _fault("reward", episode, lengths[episode])
-            if terminated or truncated or lengths[episode] >= max_steps:
+            obs, reward, over = _step(envs[slot], action, episode, lengths[episode])
+            pulse[0] += 1
+            returns[episode] += reward
+            if over or lengths[episode] >= max_steps:
                 episode += len(envs)
                 if episode >= episodes:
                     del running[slot]
                     continue
-                obs = envs[slot].reset(seed=seeds[episode])[0]
+                obs = _reset(envs[slot], seeds[episode], episode)
                 if states is not None and initial is not None:
                     states[slot] = initial
             running[slot] = (episode, obs)
     return Evaluation(returns, lengths)
+
+
+def _reset(env: Env, seed: int, episode: int) -> Any:  # noqa: ANN401
+    try:
+        return env.reset(seed=seed)[0]
+    except Exception as error:
+        raise _raised(error, episode, 0) from error
+
+
+def _step(env: Env, action: Any, episode: int, step: int) -> tuple[Any, float, bool]:  # noqa: ANN401
+    """Observation, reward, and whether the episode is over."""
+    try:
+        obs, given, terminated, truncated, _ = env.step(action)
+        reward = as_number(given)
+    except Exception as error:
+        raise _raised(error, episode, step) from error
+    if not math.isfinite(reward):
+        raise _fault("reward", episode, step)
+    return obs, reward, bool(terminated or truncated)
+
+
+def _raised(error: Exception, episode: int, step: int) -> EnvFaultError:
+    return EnvFaultError(f"an environment {explain(error)} in evaluation episode {episode}, step {step}")
 
 
 def _fault(what: str, episode: int, step: int) -> EnvFaultError:

@@ -122,7 +122,7 @@ def _leaf_ports(
     ports: list[Port] = []
     for path, leaf in walk(space.original):
         dotted = ".".join([prefix, *map(str, path)] if prefix else map(str, path))
-        safe = unique = re.sub(r"[^A-Za-z0-9_.]", "_", dotted)
+        safe = unique = re.sub(r"[^A-Za-z0-9_.]", "_", dotted) or "_"
         number = 1
         while unique in used:
             number += 1

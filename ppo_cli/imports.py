@@ -26,10 +26,15 @@ def load_class(path: str, base: type[T], names: Sequence[str], what: str) -> typ
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise ValueError(f"no {what} {path!r}: expected {', '.join(names)} or package.module.Class{hint}")
     try:
-        found = getattr(import_module(module_name), class_name, None)
+        module = import_module(module_name)
     except Exception as error:  # whatever a module of the user's raises
         line = " ".join(str(error).split())
         raise ValueError(f"importing {module_name} raised {type(error).__name__}: {line}") from error
+    if not hasattr(module, class_name):
+        close = difflib.get_close_matches(class_name, vars(module), n=1, cutoff=0.6)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"{module_name} has no {class_name!r}{hint}")
+    found = getattr(module, class_name)
     if not (isinstance(found, type) and issubclass(found, base)):
         raise ValueError(f"{path} is no subclass of {base.__module__}.{base.__name__}")
     return found

@@ -6,7 +6,7 @@ row of numbers.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,12 +27,14 @@ class Leaf:
         path: keys and indices that lead to it.
         space: Box, Discrete, MultiDiscrete or MultiBinary.
         dtype: as it is packed: float32, int64 or uint8.
+        is_mask: whether it says which actions are legal.
         start: first byte of its place in a row.
     """
 
     path: tuple[str | int, ...]
     space: spaces.Space[Any]
     dtype: str
+    is_mask: bool = False
     start: int = 0
 
     @property
@@ -49,11 +51,6 @@ class Leaf:
     def stop(self) -> int:
         """The byte behind its place."""
         return self.start + int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
-
-    @property
-    def is_mask(self) -> bool:
-        """Whether it says which actions are legal."""
-        return self.path[0] == MASK
 
     def of(self, nested: Any) -> Any:  # noqa: ANN401
         """Its value in a nested observation."""
@@ -72,8 +69,12 @@ class PackedObservations(spaces.Box):
         real_bytes: bytes at the beginning that hold float32 values, those of images too.
     """
 
-    def __init__(self, original: "spaces.Dict | spaces.Tuple[Any]") -> None:
+    def __init__(self, original: "spaces.Dict | spaces.Tuple[Any]", maskable: bool = True) -> None:
         """Lays out the leaves.
+
+        Args:
+            original: the nested space.
+            maskable: whether the actions are of a kind that masks are for, so that the key `MASK` is one.
 
         Raises:
             ValueError: there is a leaf of a kind that can't be an observation.
@@ -81,14 +82,14 @@ class PackedObservations(spaces.Box):
         self.original = original
         order = ("float32", "int64", "uint8")
         found = sorted(
-            (_leaf(path, space) for path, space in walk(original)),
+            (_leaf(path, space, maskable) for path, space in walk(original)),
             key=lambda leaf: (order.index(leaf.dtype), image_layout(leaf.space) is not None),
         )
         placed: list[Leaf] = []
         for leaf in found:
             end = placed[-1].stop if placed else 0
             start = end if leaf.dtype == "float32" else -(-end // 8) * 8
-            placed.append(Leaf(leaf.path, leaf.space, leaf.dtype, start))
+            placed.append(replace(leaf, start=start))
         self.leaves = tuple(placed)
         reals = [leaf for leaf in placed if leaf.dtype == "float32"]
         self.real_bytes = sum(leaf.stop - leaf.start for leaf in reals)
@@ -136,7 +137,7 @@ class PackedActions(spaces.Box):
                 return tuple(build(part) for part in space)
             value = next(values)
             if isinstance(space, spaces.Discrete):
-                return np.int64(value[0])
+                return space.dtype.type(value[0])
             return value.reshape(space.shape or ()).astype(space.dtype)
 
         return build(self.original)
@@ -205,10 +206,11 @@ def _check(space: spaces.Space[Any], role: str, key: str = "") -> None:
         raise unsupported(space, role, ["Box", "Discrete", "MultiDiscrete", "MultiBinary"], key)
 
 
-def _leaf(path: tuple[str | int, ...], space: spaces.Space[Any]) -> Leaf:
+def _leaf(path: tuple[str | int, ...], space: spaces.Space[Any], maskable: bool) -> Leaf:
     _check(space, "observation", ".".join(map(str, path)))
-    if path[0] == MASK or isinstance(space, spaces.MultiBinary):
-        return Leaf(path, space, "uint8")
+    is_mask = maskable and path[0] == MASK
+    if is_mask or isinstance(space, spaces.MultiBinary):
+        return Leaf(path, space, "uint8", is_mask)
     if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
         return Leaf(path, space, "int64")
     return Leaf(path, space, "uint8" if space.dtype == np.uint8 else "float32")

@@ -50,7 +50,7 @@ class Faulty(gym.Env):
     def _observation(self):
         return self.np_random.uniform(-1, 1, 3).astype(np.float32)
 
-    def step(self, action):
+    def step(self, action):  # noqa: C901
         self.t += 1
         self.steps += 1
         observation, reward = self._observation(), float(action)
@@ -65,11 +65,33 @@ class Faulty(gym.Env):
                 observation = observation[:1]
             elif self.mode == "dtype":
                 observation = observation.astype(complex)
+            elif self.mode == "last":
+                observation[1] = np.nan
+                return observation, reward, True, False, {}
+            elif self.mode == "reward":
+                reward = "much"
+            elif self.mode == "four":
+                return observation, reward, False, {}
             elif self.mode == "hang":
                 time.sleep(1000)
             elif self.mode == "die":
                 os.kill(os.getpid(), signal.SIGKILL)
         return observation, reward, False, self.t == 20, {}
+
+
+class OffByOne(gym.Env):
+    """Counts to five in a space that holds five numbers from 0."""
+
+    observation_space = spaces.Discrete(5)
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        self.t = 0
+        return 0, {}
+
+    def step(self, action):
+        self.t += 1
+        return self.t, 1.0, self.t == 6, False, {}
 
 
 class OwnGenerator(gym.Env):

@@ -157,6 +157,21 @@ class Doubles(Bare):
         return obs.reshape(len(obs), -1) * 2
 
 
+class Wide(Bare):
+    def forward(self, obs):
+        return torch.ones(len(obs), 3, dtype=torch.float64)
+
+
+class Varying(Bare):
+    def forward(self, obs):
+        return torch.ones(len(obs), len(obs))
+
+
+class Nothing(Bare):
+    def forward(self, obs):
+        return torch.ones(len(obs), 0)
+
+
 @pytest.mark.parametrize(
     ("tree", "words"),
     [
@@ -164,20 +179,30 @@ class Doubles(Bare):
         ({"near": "mlp"}, ("network.encoders.near=mlp", "gear, speed")),
         ({"near": {"sped": "mlp"}}, ("network.encoders.near.sped: no such observation", "gear, speed")),
         ({"camera": "nature_cn"}, ("network.encoders.camera=nature_cn", "did you mean 'nature_cnn'?")),
-        ({"camera": {"features": 7}}, ("network.encoders.camera", "expected flatten, mlp, nature_cnn")),
+        (
+            {"camera": {"features": 7}},
+            ("network.encoders.camera: expected a name or {name: ..., OPTION: ...}",),
+        ),
         (
             {"camera": {"name": "nature_cnn", "feature": 7}},
             ("network.encoders.camera=nature_cnn", "'feature'"),
         ),
         ({"camera": "nowhere.Class"}, ("importing nowhere raised ModuleNotFoundError",)),
-        ({"camera": "test_encoders.Absent"}, ("test_encoders.Absent is no subclass of torch.nn",)),
+        ({"camera": "test_encoders.Absent"}, ("test_encoders has no 'Absent'",)),
         ({"camera": "test_encoders.NoModule"}, ("NoModule is no subclass of torch.nn",)),
-        ({"camera": "test_encoders.Bare"}, ("must return features [B, F], given () for B = 2",)),
+        ({"camera": "test_encoders.Bare"}, ("must return features [B, F], given () for B = 1",)),
+        ({"camera": "test_encoders.Wide"}, ("must return float32 features, given torch.float64",)),
+        ({"camera": "test_encoders.Varying"}, ("as many features for B = 2 as for B = 1",)),
+        ({"camera": "test_encoders.Nothing"}, ("must return features [B, F], given (1, 0) for B = 1",)),
+        ({"camera": "test_encoders.Doublse"}, ("has no 'Doublse'; did you mean 'Doubles'?",)),
+        ({"camera": {"name": "mlp", "hidden_sizes": 3}}, ("hidden_sizes: expected integers", "given 3")),
+        ({"camera": {"name": "impala_cnn", "channels": [0]}}, ("channels: expected integers", "given [0]")),
+        ({"camera": {"name": "impala_cnn", "features": 0}}, ("features: expected integers", "given [0]")),
         (
             {"camera": "test_encoders.Breaks"},
             ("network.encoders.camera=test_encoders.Breaks", "KeyError", "what"),
         ),
-        ({"camera": "test_encoders.BreaksLater"}, ("can't encode a batch of Box", "IndexError: no")),
+        ({"camera": "test_encoders.BreaksLater"}, ("can't encode a batch of 1 of Box", "IndexError: no")),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )

@@ -256,6 +256,10 @@ class TestCheck:
         assert parity.ties == 1000
         assert parity.difference == 0
 
+    def test_every_input_has_a_name(self):
+        ports = make_ports(*build(spaces.Dict({"": VECTOR, "_": VECTOR}), spaces.Discrete(2)), sample=False)
+        assert [port.name for port in ports.observation] == ["_", "__2"]
+
     def test_observations_lie_in_their_space_and_masks_allow_something(self):
         exported = CASES["masks of components"]()
         values = sample_observations(exported.policy, exported.observations, 300, np.random.default_rng(0))

@@ -48,6 +48,9 @@ def end(process):
         ("infinite", "environment 0 returned a NaN or an infinity"),
         ("shape", "environment 0 returned an observation of shape (1,), where its space says (3,)"),
         ("dtype", "environment 0 returned an observation of dtype complex128"),
+        ("last", "environment 0 returned a NaN or an infinity in its episode's last observation"),
+        ("reward", "environment 0 returned a reward 'much', where one number is expected"),
+        ("four", "step (observation, reward, terminated, truncated, info)"),
     ],
 )
 def test_an_environment_that_fails_ends_the_run_with_a_line(ppo_train, tmp_path, mode, said, vectorization):
@@ -61,6 +64,21 @@ def test_an_environment_that_fails_ends_the_run_with_a_line(ppo_train, tmp_path,
     last = load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")
     assert last["steps"] >= 120
     assert all(torch.isfinite(weight).all() for weight in last["model"].values())
+
+
+def test_an_observation_outside_its_space_ends_the_run_with_a_line(ppo_train):
+    ended = ppo_train("env.id=broken_envs:OffByOne-v0", *RUN)
+    assert ended.status == 1
+    assert "environment 0 returned an observation of 5, where its space has 0 to 4" in ended.err
+    assert ended.err.count("\n") == 1
+
+
+def test_an_environment_that_fails_in_the_evaluation_ends_the_run_with_a_line(ppo_train):
+    ended = ppo_train(*faulty("raise", at=15), "env.on_error=restart", "eval.episodes=1")
+    assert ended.status == 1
+    assert "an environment raised ArithmeticError: cursed (broken_envs.py, line" in ended.err
+    assert "in evaluation episode 0, step 15" in ended.err
+    assert ended.err.count("\n") == 1
 
 
 @pytest.mark.parametrize("vectorization", ["sync", "async"])

@@ -10,6 +10,7 @@ from gymnasium import spaces
 
 from ppo_cli.actor_critic import make_actor_critic
 from ppo_cli.distributions import make_distribution
+from ppo_cli.encoders import EncoderChoice
 from ppo_cli.envs.make import env_fn
 from ppo_cli.envs.packed import pack
 from ppo_cli.envs.snapshot import find_kind
@@ -160,6 +161,42 @@ def test_a_mask_may_be_a_tuple_in_the_observation_too():
     row = packed.reset()[0]
     mask = network(packed).encoder.mask(torch.from_numpy(row[None]))
     assert mask.int().tolist() == [[1, 0, 0, 0, 1, 0, 0, 0, 1]]
+
+
+def test_a_mask_may_be_nested_and_its_numbers_may_be_fractions():
+    env = Masked(spaces.MultiDiscrete([[2, 3]]), None, info=True)
+    env.mask = ((np.array([0.5, 0.0]), np.array([0.0, 0.1, 1.0])),)
+    packed = pack(env, True)
+    mask = network(packed).encoder.mask(torch.from_numpy(packed.reset()[0][None]))
+    assert mask.int().tolist() == [[1, 0, 0, 1, 1]]
+
+
+@pytest.mark.parametrize(("kind", "without"), [("discrete", slice(None)), ("multi", slice(3, 5))])
+def test_a_mask_without_a_legal_action_is_refused_before_the_end(kind, without):
+    actions, sizes = ACTIONS[kind]
+    env = Masked(actions, None, info=True)
+    env.mask = np.ones(sum(sizes), np.int8)
+    env.mask[without] = 0
+    with pytest.raises(ValueError, match="without a legal action"):
+        pack(env, True).reset()
+
+
+def test_a_mask_has_no_encoder():
+    packed = pack(Masked(spaces.Discrete(6), spaces.MultiBinary(6)), False)
+    with pytest.raises(
+        ValueError, match=r"network.encoders.action_mask: no such observation; there are seen$"
+    ):
+        network(packed, encoders=EncoderChoice(by_key={"action_mask": "mlp"}))
+
+
+def test_what_no_mask_is_for_is_an_observation_like_others():
+    env = Masked(spaces.Box(-1, 1, (2,)), spaces.Box(-1, 1, (2,)))
+    env.mask = np.array([1.0, -0.5], np.float32)
+    packed = pack(env, False)
+    model = network(packed)
+    encoded = model.encoder(torch.from_numpy(packed.reset()[0][None]))
+    assert {1.0, -0.5} <= set(encoded[0].tolist())
+    assert model.encoder.mask(torch.from_numpy(packed.reset()[0][None])) is None
 
 
 @pytest.mark.parametrize("kind", ACTIONS)

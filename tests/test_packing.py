@@ -174,6 +174,7 @@ def test_a_text_is_refused_in_one_line_that_names_the_key():
         ({"x": np.zeros(3, np.float32)}, r"'x' of shape \(3,\), where its space says \(2,\)"),
         ({"x": np.array([0, np.nan], np.float32)}, "NaN"),
         ({"x": np.array([np.inf, 0], np.float32)}, "infinity"),
+        ({"x": np.zeros(2, np.float32), "n": 2}, "'n' of 2, where its space has 0 to 1"),
     ],
 )
 def test_an_observation_that_breaks_its_promise_is_refused(value, message):

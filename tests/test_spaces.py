@@ -8,6 +8,7 @@ from gymnasium.vector.utils import batch_space
 
 from ppo_cli.distributions import make_distribution
 from ppo_cli.envs.spaces import action_adapter, stored_observation
+from ppo_cli.packing import PackedActions
 
 ACTION_SPACES = [
     spaces.Discrete(4),
@@ -63,6 +64,7 @@ def test_adapted_actions_belong_to_the_space(space: spaces.Space) -> None:
     ("space", "stored", "sent"),
     [
         (spaces.Discrete(3, start=-1), [0, 1, 2], [-1, 0, 1]),
+        (spaces.Discrete(3, start=1, dtype=np.int32), [0, 1, 2], [1, 2, 3]),
         (spaces.MultiDiscrete([2, 3], start=[5, -5]), [[0, 0], [1, 2]], [[5, -5], [6, -3]]),
         (
             spaces.MultiDiscrete(np.array([[2, 3], [4, 5]]), start=np.array([[0, 10], [20, 30]])),
@@ -83,7 +85,7 @@ def test_adapted_actions_by_hand(space: spaces.Space, stored: list, sent: list) 
     dtype = make_distribution(space).action_dtype
     adapted = action_adapter(space)(torch.tensor(stored, dtype=dtype).numpy())
     assert adapted.tolist() == sent
-    assert np.issubdtype(adapted.dtype, np.dtype(space.dtype).type)
+    assert adapted.dtype == space.dtype
 
 
 @pytest.mark.parametrize(
@@ -148,6 +150,17 @@ def test_observations_survive_their_buffer(space: spaces.Space) -> None:
         buffer = torch.zeros(shape, dtype=dtype)
         buffer[...] = torch.as_tensor(observation)
         assert np.array_equal(buffer.numpy(), observation)
+
+
+@pytest.mark.parametrize("space", [spaces.Box(-1, 1, (0,)), PackedActions(spaces.Dict({}))], ids=str)
+def test_an_empty_action_space_is_refused(space: spaces.Space) -> None:
+    with pytest.raises(ValueError, match="holds no values"):
+        make_distribution(space)
+
+
+def test_bounds_too_far_apart_to_squash_into() -> None:
+    with pytest.raises(ValueError, match="squash_actions=true needs finite bounds"):
+        make_distribution(spaces.Box(-3e38, 3e38, (2,)), squash=True)
 
 
 LOW = np.arange(6, dtype=np.float32).reshape(2, 3)

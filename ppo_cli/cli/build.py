@@ -273,15 +273,23 @@ def restore_policy(
     try:
         if env_kwargs:
             _check_kinds(env_maker(replace(config.env, kwargs=trained_on))(), env)
-        model = build_model(config, env).to(device)
+        try:
+            model = build_model(config, env).to(device)
+        except ValueError as error:
+            raise ConfigError(" ".join(str(error).split())) from error
         model.load_state_dict(weights)
         flatten_parameters(model)  # the memory layout of training: the same kernels, the same bits
         normalizer, _ = build_normalizers(config, env.observation_space)
         if normalizer is not None:
             normalizer.statistics.load_state_dict(payload["observation_statistics"])
         return Policy(model, make_distribution(env.action_space, config.squash_actions), normalizer), config
+    except ConfigError:
+        raise
     except (KeyError, TypeError, RuntimeError, ValueError) as error:
-        has = f"observations {env.observation_space} and actions {env.action_space}"
+        has = " and ".join(
+            f"{what} {getattr(space, 'original', space)}"
+            for what, space in (("observations", env.observation_space), ("actions", env.action_space))
+        )
         line = (
             f"the network does not fit {config.env.id} with env.kwargs={config.env.kwargs}, which has {has}"
         )

@@ -28,7 +28,9 @@ def run_command(name: str, work: Callable[[], int | None]) -> NoReturn:
     except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
         sys.stderr.close()
         sys.exit(141)
-    except (Ended, RunError, OSError) as error:
+    except Ended as ended:
+        line, status = ended, 2 if isinstance(ended.__cause__, ConfigError) else 1
+    except (RunError, OSError) as error:
         line, status = error, 1
     if line is not None:
         print(f"{name}: {line}", file=sys.stderr)

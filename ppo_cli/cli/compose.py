@@ -131,6 +131,8 @@ def _check_override(override: Override) -> None:
         return
     kinds = dict(knobs())
     if key in kinds:
+        if f"{key}." in OPEN and isinstance(override.value(), dict):
+            raise ConfigError(f"{typed}: each is set by its own name, +{key}.NAME=VALUE")
         if override.is_add() or override.is_force_add() or override.is_delete():
             raise ConfigError(f"{typed}: {key!r} is a knob, which can only be set: {key}=VALUE")
         if not override.is_sweep_override():

@@ -4,8 +4,6 @@ import logging
 import os
 import signal
 import threading
-from pathlib import Path
-from traceback import extract_tb
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -19,13 +17,6 @@ STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 class RunError(RuntimeError):
     """A run could not go on; the message is one line, with what to do."""
-
-
-def explain(error: Exception) -> str:
-    """What was raised, and where, in a few words: of code that is not ours, such as an environment's."""
-    text = " ".join(str(error).split())
-    frame = extract_tb(error.__traceback__)[-1]
-    return f"raised {type(error).__name__}: {text} ({Path(frame.filename).name}, line {frame.lineno})"
 
 
 class Interrupted(KeyboardInterrupt):
@@ -45,7 +36,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Ended(BaseException):
-    """A `RunError` on its way to `main`; Hydra would print a page about an `Exception`."""
+    """A `RunError` or `ConfigError` on its way to `main`; Hydra would print a page about an `Exception`."""
 
 
 class StopSignal:

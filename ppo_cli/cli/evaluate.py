@@ -22,7 +22,7 @@ from rich.text import Text
 from yaml import YAMLError
 
 from ppo_cli.cli.command import Parser, run_command
-from ppo_cli.cli.endings import RunError, explain
+from ppo_cli.cli.endings import RunError
 from ppo_cli.cli.run_dir import folder_name
 from ppo_cli.config import Config, ConfigError, EnvConfig
 from ppo_cli.envs.make import EnvError
@@ -201,7 +201,7 @@ def _evaluate_run(checkpoint: Path, named: bool, options: argparse.Namespace) ->
     import torch
 
     from ppo_cli.cli.build import env_maker
-    from ppo_cli.envs.group import EnvFaultError
+    from ppo_cli.envs.group import EnvFaultError, explain
     from ppo_cli.evaluation import bootstrap_interval, evaluate, summarize
 
     checkpoint, policy, config, steps = _load(checkpoint, named, options.env_kwargs)
@@ -223,7 +223,7 @@ def _evaluate_run(checkpoint: Path, named: bool, options: argparse.Namespace) ->
         )
     except EnvFaultError as error:
         raise RunError(f"{config.env.id}: {error}") from error
-    except Exception as error:  # an environment raises whatever it likes
+    except Exception as error:  # observations of another shape, where arguments have changed them
         raise RunError(f"{config.env.id} {explain(error)}") from error
     cut = sum(length >= own.max_steps for length in evaluation.lengths)
     if cut:

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ppo_cli.cli.build import env_maker
-from ppo_cli.cli.endings import RunError, explain
+from ppo_cli.cli.endings import RunError
 from ppo_cli.config import EnvConfig
+from ppo_cli.envs.group import explain
 from ppo_cli.envs.make import EnvError
 
 Frame = npt.NDArray[np.uint8]  # [height, width, 3]

@@ -9,6 +9,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -37,6 +38,7 @@ def _dispatch(arguments: list[str]) -> None:
     """Goes on with a run or a sweep, or else composes and checks every job and has Hydra run it."""
     parser = get_args_parser()
     parser.prog = "ppo-train"
+    parser.error = _refuse  # type: ignore[method-assign] # Hydra's prints its usage
     args = parser.parse_args(arguments)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come back here, whole, instead of ending the process
     register_schema()
@@ -56,6 +58,13 @@ def _dispatch(arguments: list[str]) -> None:
     if args.cfg and args.multirun:
         raise ConfigError("--cfg shows one job: leave out -m and give each key one value")
     _start(args, [argument for argument in arguments if argument not in args.overrides])
+
+
+def _refuse(message: str) -> NoReturn:
+    raise ConfigError(
+        f"{message}; knobs take no dashes, clip_ratio=0.1; `ppo-train --help` lists them, "
+        "`ppo-train --hydra-help` the options"
+    )
 
 
 def _go_on(folder: Path, overrides: Sequence[str]) -> None:
@@ -119,7 +128,7 @@ def _job(composed: DictConfig) -> float:
     folder = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
     try:
         if (folder / "checkpoints").exists():
-            raise RunError(f"{folder} holds a run already; resume='{folder}' goes on with it")
+            raise ConfigError(f"{folder} holds a run already; resume='{folder}' goes on with it")
         return run(parse(composed), folder)
-    except RunError as error:
+    except (ConfigError, RunError) as error:
         raise Ended(error) from error

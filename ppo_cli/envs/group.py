@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ppo_cli.envs.make import EnvFn
+from ppo_cli.envs.packed import check_indices, index_range
 from ppo_cli.envs.snapshot import Kind, SnapshotError, is_over, next_start, replay, seeded_start
 
 Array = npt.NDArray[Any]
@@ -20,6 +21,13 @@ OnError = Literal["stop", "restart"]
 
 class EnvFaultError(RuntimeError):
     """An environment raised, or returned what is no step; the message is one line."""
+
+
+def explain(error: Exception) -> str:
+    """What was raised, and where, in a few words: of code that is not ours, such as an environment's."""
+    text = " ".join(str(error).split())
+    frame = extract_tb(error.__traceback__)[-1]
+    return f"raised {type(error).__name__}: {text} ({Path(frame.filename).name}, line {frame.lineno})"
 
 
 class Buffers(NamedTuple):
@@ -70,6 +78,8 @@ class Group:
         self._shape = out.observations.shape[1:]
         self._dtypes = {out.observations.dtype}
         self._floats = np.issubdtype(out.observations.dtype, np.floating)
+        self._range = index_range(self.envs[0].observation_space)
+        self._is_careful = on_error == "restart" or self._range is not None
 
     def reset(self, seeds: Sequence[int | None], options: dict[str, Any] | None = None) -> None:
         """Starts a new episode in each environment with its seed."""
@@ -90,14 +100,18 @@ class Group:
         """Steps each environment with its action, [N, *shape]."""
         observations, rewards, terminations, truncations, final_obs, *_ = self._out
         self._steps += 1
-        shape, dtype, careful = self._shape, observations.dtype, self._on_error == "restart"
+        shape, dtype, careful = self._shape, observations.dtype, self._is_careful
         for i, (env, action) in enumerate(zip(self.envs, actions, strict=True)):
             try:
                 obs, reward, terminated, truncated, info = env.step(action)
+                if not isinstance(reward, float):
+                    reward = as_number(reward)
                 if obs.__class__ is not np.ndarray or obs.shape != shape or obs.dtype != dtype or careful:
                     self._check(obs, reward)
                 if terminated or truncated:
                     final_obs[i] = obs
+                    if self._floats and not np.isfinite(final_obs[i]).all():
+                        raise ValueError("a NaN or an infinity in its episode's last observation")
                     self._out.returns[i] = _told_return(info)
                     self._begin(i, None)
                 else:
@@ -174,6 +188,8 @@ class Group:
             if not (np.can_cast(dtype, kept, "same_kind") or (dtype.kind in "iub" and kept.kind in "iub")):
                 raise ValueError(f"an observation of dtype {dtype}, where its space says {kept}")
             self._dtypes.add(dtype)
+        if self._range is not None:
+            check_indices(obs, *self._range)
         if self._on_error == "restart" and not (math.isfinite(reward) and np.isfinite(obs).all()):
             raise ValueError("a NaN or an infinity in its observation or reward")
 
@@ -209,15 +225,32 @@ class Group:
         frames = [frame for frame in extract_tb(error.__traceback__) if Path(frame.filename).parent != own]
         if frames:
             where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})"
+        elif "to unpack" in text:
+            text += (
+                "; reset returns (observation, info), step (observation, reward, terminated, truncated, info)"
+            )
         what = f"raised {type(error).__name__}: {text}" if frames else f"returned {text}"
         return EnvFaultError(
             f"environment {self._first + i} {what}{where}; env.on_error=restart goes on with a fresh episode"
         )
 
 
+def as_number(reward: Any) -> float:  # noqa: ANN401
+    """A reward as a float; an array of one number is taken too.
+
+    Raises:
+        ValueError: it is no number.
+    """
+    try:
+        return float(reward.item() if isinstance(reward, np.ndarray) else reward)
+    except (TypeError, ValueError):
+        shown = " ".join(repr(reward).split())
+        raise ValueError(f"a reward {shown}, where one number is expected") from None
+
+
 def _told_return(info: Mapping[str, Any]) -> float:
     """The episode's return in what `RecordEpisodeStatistics` adds to ``info``, or NaN."""
-    episode = info.get("episode")
+    episode = (info or {}).get("episode")
     return float(episode["r"]) if isinstance(episode, Mapping) and "r" in episode else math.nan
 
 

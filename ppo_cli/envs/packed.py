@@ -53,10 +53,13 @@ class MaskFromInfo(gym.Wrapper[Any, Any, Any, Any]):
             mask = np.ones(self._n, np.int8)
         elif mask is None:
             raise ValueError("info without an 'action_mask'; set env.action_mask=false to ignore masks")
-        if isinstance(mask, tuple):  # one mask a component, as MultiDiscrete.sample takes it
-            mask = np.concatenate([np.ravel(part) for part in mask])
         parts = obs if self._joins else {"observation": obs}
-        return {**parts, MASK: mask}
+        return {**parts, MASK: _flat(mask)}
+
+
+def _flat(mask: Any) -> Any:  # noqa: ANN401
+    """A mask in one row; tuples hold one a component, as `MultiDiscrete.sample` takes them."""
+    return np.concatenate([_flat(part) for part in mask]) if isinstance(mask, tuple) else np.ravel(mask)
 
 
 class Packed(gym.Wrapper[Any, Any, Any, Any]):
@@ -73,11 +76,16 @@ class Packed(gym.Wrapper[Any, Any, Any, Any]):
         self._row = np.zeros(0, np.uint8)
         self._actions: PackedActions | None = None
         if isinstance(env.observation_space, (spaces.Dict, spaces.Tuple)):
-            self.observation_space = self._observations = PackedObservations(env.observation_space)
+            space = env.action_space
+            maskable = isinstance(space, (spaces.Discrete, spaces.MultiDiscrete))
+            self.observation_space = self._observations = PackedObservations(env.observation_space, maskable)
             self._row = np.zeros(self._observations.shape, np.uint8)
-            self._views = list(
-                zip(self._observations.leaves, self._observations.views(self._row), strict=True)
-            )
+            leaves, views = self._observations.leaves, self._observations.views(self._row)
+            ranges = [index_range(leaf.space) for leaf in leaves]
+            self._places = list(zip(leaves, views, ranges, strict=True))
+            self._masks = [view for leaf, view, _ in self._places if leaf.is_mask]
+            nvec = space.nvec.ravel() if isinstance(space, spaces.MultiDiscrete) else np.zeros(1, np.int64)
+            self._components = np.cumsum(nvec) - nvec  # where each one's mask begins
         if isinstance(env.action_space, (spaces.Dict, spaces.Tuple)):
             self.action_space = self._actions = PackedActions(env.action_space)
 
@@ -86,33 +94,57 @@ class Packed(gym.Wrapper[Any, Any, Any, Any]):
     ) -> tuple[Any, dict[str, Any]]:
         """Resets; the observation packed."""
         obs, info = self.env.reset(seed=seed, options=options)
-        return self._pack(obs), info
+        return self._pack(obs, False), info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:  # noqa: ANN401
         """Steps with the action unpacked; the observation packed."""
         if self._actions is not None:
             action = self._actions.nested(action)
         obs, reward, terminated, truncated, info = self.env.step(action)
-        return self._pack(obs), reward, terminated, truncated, info
+        return self._pack(obs, terminated or truncated), reward, terminated, truncated, info
 
     def legal_action(self) -> Any:  # noqa: ANN401
         """A random action that the last observation's mask, if it has one, allows."""
         return random_action(self.action_space, self.observation_space, self._row)
 
-    def _pack(self, obs: Any) -> Any:  # noqa: ANN401
+    def _pack(self, obs: Any, ended: bool) -> Any:  # noqa: ANN401
         if self._observations is None:
             return obs
-        for leaf, view in self._views:
+        for leaf, view, indices in self._places:
             value = leaf.of(obs)
             if np.shape(value) != view.shape:
                 raise ValueError(
                     f"an observation {leaf.key!r} of shape {np.shape(value)}, "
                     f"where its space says {view.shape}"
                 )
-            view[...] = value
+            if indices is not None:
+                check_indices(value, *indices, f" {leaf.key!r}")
+            view[...] = np.asarray(value) > 0 if leaf.is_mask else value
+        if self._masks and not ended:
+            self._check_mask()
         if not np.isfinite(self._row[: self._observations.real_bytes].view(np.float32)).all():
             raise ValueError("a NaN or an infinity in its observation")
         return self._row.copy()
+
+    def _check_mask(self) -> None:
+        mask = np.concatenate([view.ravel() for view in self._masks])
+        if not np.logical_or.reduceat(mask, self._components).all():
+            raise ValueError(f"an {MASK} without a legal action, before the episode's end")
+
+
+def index_range(space: spaces.Space[Any]) -> tuple[Any, Any] | None:
+    """Lowest and highest index of a Discrete or MultiDiscrete space; None for any other."""
+    if isinstance(space, spaces.Discrete):
+        return space.start, space.start + space.n - 1
+    if isinstance(space, spaces.MultiDiscrete):
+        return space.start, space.start + space.nvec - 1
+    return None
+
+
+def check_indices(obs: Any, low: Any, high: Any, key: str = "") -> None:  # noqa: ANN401
+    """Raises ValueError for an observation of indices that lie outside their space's range."""
+    if not (np.greater_equal(obs, low) & np.less_equal(obs, high)).all():
+        raise ValueError(f"an observation{key} of {obs}, where its space has {low} to {high}")
 
 
 def sample_action(env: Env) -> Any:  # noqa: ANN401

@@ -39,8 +39,8 @@ def action_adapter(space: spaces.Space[Any], squash: bool = False) -> Callable[[
     if isinstance(space, PackedActions):
         return _packed_adapter(space, squash)
     if isinstance(space, spaces.Discrete):
-        start = space.start
-        return lambda actions: actions + start
+        start, dtype = space.start, space.dtype
+        return lambda actions: (actions + start).astype(dtype, copy=False)
     if isinstance(space, spaces.MultiDiscrete):
         shape, starts, dtype = space.shape, space.start, space.dtype
         return lambda actions: (actions.reshape(-1, *shape) + starts).astype(dtype)
