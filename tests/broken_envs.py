@@ -120,5 +120,5 @@ class Drifting(OwnGenerator):
         return super().reset(seed=None if hasattr(self, "generator") else seed)
 
 
-for env in (TextObservation, SequenceAction, Picky, Lacking, Faulty, OwnGenerator, Drifting):
+for env in (TextObservation, SequenceAction, Picky, Lacking, Faulty, OffByOne, OwnGenerator, Drifting):
     gym.register(env.__name__ + "-v0", env)

@@ -100,7 +100,7 @@ def test_a_list_becomes_the_tuple_that_a_shape_is():
         ({"name": "EpisodicLife"}, "expected an Atari game"),
         ({"name": "FireReset"}, "expected an Atari game"),
         ({"name": "no_such_module_at_all.Thing"}, "No module named 'no_such_module_at_all'"),
-        ({"name": "gymnasium.wrappers.Thing"}, "no subclass of gymnasium.core.Wrapper"),
+        ({"name": "gymnasium.wrappers.Thing"}, "gymnasium.wrappers has no 'Thing'"),
         ({"name": "gymnasium.Env"}, "no subclass of gymnasium.core.Wrapper"),
         ({"name": "os.system"}, "no subclass of gymnasium.core.Wrapper"),
         ({"name": ""}, "no wrapper of"),

@@ -55,7 +55,8 @@ def make_vector(
     if processes == 1:
         chosen, why = "sync", "one environment" if n == 1 else "one core"
     else:
-        rates = {name: _trial(make_vector(env_id, make, n, name)[0]) for name in ("sync", "async")}
+        backends = ("sync", "async")
+        rates = {name: _trial(make_vector(env_id, make, n, name, kind, on_error)[0]) for name in backends}
         chosen = "async" if rates["async"] > 1.1 * rates["sync"] else "sync"
         figures = ", ".join(f"{name} {rate:,.0f}" for name, rate in rates.items())
         why = f"steps/s with random actions: {figures}; {processes} processes"
