@@ -83,8 +83,8 @@ def ids(name: str) -> list[str]:
     return [name] if "-v" in name else [f"{name}-v5", f"{name}-v4"]
 
 
-def composed(env_id: str):
-    return compose_jobs(expand_preset([f"env={env_id}"]), False, None, "config")[0][1]
+def composed(env_id: str, *overrides: str):
+    return compose_jobs(expand_preset([f"env={env_id}", *overrides]), False, None, "config")[0][1]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
@@ -133,3 +133,16 @@ def test_a_retired_id_has_its_successors_settings(env_id):
     retired, successor = composed(env_id), composed(env_id.replace("v2", "v3"))
     retired.env.id = successor.env.id
     assert retired == successor
+
+
+def test_cleanrls_continuous_settings_hide_those_of_any_preset():
+    hopper, *others = (
+        composed(env_id, "experiment=cleanrl_continuous")
+        for env_id in ("Hopper-v5", "Pendulum-v1", "MountainCarContinuous-v0", "LunarLanderContinuous-v3")
+    )
+    for other in others:
+        other.env.id = hopper.env.id
+        assert other == hopper
+    assert hopper.n_steps * hopper.n_envs / hopper.batch_size == 32  # minibatches
+    assert (hopper.learning_rate, hopper.anneal.learning_rate.final) == (3e-4, 0.0)
+    assert (hopper.vf_coef, hopper.vf_clip_ratio) == (0.25, 0.2)
