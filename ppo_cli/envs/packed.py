@@ -135,9 +135,10 @@ class Packed(gym.Wrapper[Any, Any, Any, Any]):
 def index_range(space: spaces.Space[Any]) -> tuple[Any, Any] | None:
     """Lowest and highest index of a Discrete or MultiDiscrete space; None for any other."""
     if isinstance(space, spaces.Discrete):
-        return space.start, space.start + space.n - 1
+        return int(space.start), int(space.start) + int(space.n) - 1
     if isinstance(space, spaces.MultiDiscrete):
-        return space.start, space.start + space.nvec - 1
+        start = space.start.astype(np.int64)  # the space's own integers may be too small for a sum
+        return start, start + space.nvec - 1
     return None
 
 
