@@ -275,7 +275,7 @@ def test_damaged_and_foreign_checkpoints_end_with_a_line(ppo_train, tmp_path):
 def test_a_new_run_never_goes_into_the_folder_of_an_old_one(ppo_train):
     assert ppo_train("env=CartPole-v1", *SMALL, "hydra.run.dir=run").status == 0
     second = ppo_train("env=CartPole-v1", *SMALL, "hydra.run.dir=run")
-    assert second.status == 1
+    assert second.status == 2
     assert second.err == "ppo-train: run holds a run already; resume='run' goes on with it\n"
 
 
