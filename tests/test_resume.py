@@ -98,7 +98,11 @@ def assert_same_end(first, second):
 
 
 SLOW_TO_START = {"ALE-RAM": ("sync",), "ALE": ("async",)}  # tests/test_atari.py compares both
-PAIRS = [(task, each) for task in TASKS for each in SLOW_TO_START.get(task, ("sync", "async"))]
+PAIRS = [
+    pytest.param(task, each, marks=[pytest.mark.slow] if task == "ALE-RAM" else [])
+    for task in TASKS
+    for each in SLOW_TO_START.get(task, ("sync", "async"))
+]
 
 
 @pytest.mark.parametrize(("task", "vectorization"), PAIRS)
