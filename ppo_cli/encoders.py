@@ -94,9 +94,15 @@ class MlpEncoder(nn.Module):
 
 def _checked_sizes(name: str, sizes: Sequence[int]) -> Sequence[int]:
     """Widths of layers, as a config gives them."""
-    if not isinstance(sizes, Sequence) or not all(isinstance(size, int) and size >= 1 for size in sizes):
-        raise ValueError(f"{name}: expected integers of at least 1, given {sizes}")
-    return sizes
+    if not isinstance(sizes, Sequence):
+        raise ValueError(f"{name}: expected a list of integers, given {sizes}")
+    return [_checked_size(name, size) for size in sizes]
+
+
+def _checked_size(name: str, size: int) -> int:
+    if not isinstance(size, int) or size < 1:
+        raise ValueError(f"{name}: expected integers of at least 1, given {size}")
+    return size
 
 
 class ImageInput(nn.Module):
@@ -127,7 +133,7 @@ class NatureCNN(nn.Module):
 
     def __init__(self, space: spaces.Space[Any], features: int = 512) -> None:
         super().__init__()
-        (features,) = _checked_sizes("features", [features])
+        self.size = _checked_size("features", features)
         self.input = ImageInput(space)
         smallest = min(self.input.height, self.input.width)
         if smallest < NATURE_SMALLEST:
@@ -144,7 +150,6 @@ class NatureCNN(nn.Module):
         )
         flat = self._flat(torch.zeros(1, self.input.channels, self.input.height, self.input.width))
         self.linear = nn.Linear(flat.shape[1], features)
-        self.size = features
 
     def _flat(self, x: Tensor) -> Tensor:
         for convolution in self.convolutions:
@@ -163,7 +168,7 @@ class ImpalaCNN(nn.Module):
         self, space: spaces.Space[Any], channels: Sequence[int] = (16, 32, 32), features: int = 256
     ) -> None:
         super().__init__()
-        (features,) = _checked_sizes("features", [features])
+        self.size = _checked_size("features", features)
         self.input = ImageInput(space)
         widths = [self.input.channels, *_checked_sizes("channels", channels)]
         self.entries = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(widths))
@@ -172,7 +177,6 @@ class ImpalaCNN(nn.Module):
             shape = (1, self.input.channels, self.input.height, self.input.width)
             flat = self._flat(torch.zeros(shape))
         self.linear = nn.Linear(flat.shape[1], features)
-        self.size = features
 
     def _flat(self, x: Tensor) -> Tensor:
         for stage, entry in enumerate(self.entries):
@@ -192,7 +196,8 @@ class UserEncoder(nn.Module):
 
     def __init__(self, module: nn.Module, space: spaces.Space[Any], name: str) -> None:
         super().__init__()
-        self.module = module
+        # as it is always called: batch statistics need more than one row to train
+        self.module = module.eval()
         self.dtype = torch.uint8 if space.dtype == "uint8" else torch.float32
         if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
             self.dtype = torch.int64

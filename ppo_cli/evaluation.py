@@ -14,6 +14,7 @@ import torch
 from ppo_cli.distributions import is_squashed
 from ppo_cli.envs.group import EnvFaultError, as_number, explain
 from ppo_cli.envs.make import EnvFn
+from ppo_cli.envs.packed import check_indices, index_range
 from ppo_cli.envs.spaces import action_adapter
 from ppo_cli.envs.vector import spawn_seeds
 from ppo_cli.policy import Policy
@@ -163,9 +164,11 @@ def _play(
 
 def _reset(env: Env, seed: int, episode: int) -> Any:  # noqa: ANN401
     try:
-        return env.reset(seed=seed)[0]
+        obs, _ = env.reset(seed=seed)
+        check_indices(obs, index_range(env.observation_space))
     except Exception as error:
-        raise _raised(error, episode, 0) from error
+        raise _failed(error, episode, 0) from error
+    return obs
 
 
 def _step(env: Env, action: Any, episode: int, step: int) -> tuple[Any, float, bool]:  # noqa: ANN401
@@ -173,14 +176,15 @@ def _step(env: Env, action: Any, episode: int, step: int) -> tuple[Any, float, b
     try:
         obs, given, terminated, truncated, _ = env.step(action)
         reward = as_number(given)
+        check_indices(obs, index_range(env.observation_space))
     except Exception as error:
-        raise _raised(error, episode, step) from error
+        raise _failed(error, episode, step) from error
     if not math.isfinite(reward):
         raise _fault("reward", episode, step)
     return obs, reward, bool(terminated or truncated)
 
 
-def _raised(error: Exception, episode: int, step: int) -> EnvFaultError:
+def _failed(error: Exception, episode: int, step: int) -> EnvFaultError:
     return EnvFaultError(f"an environment {explain(error)} in evaluation episode {episode}, step {step}")
 
 

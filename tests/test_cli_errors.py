@@ -57,6 +57,7 @@ CASES = [
     ("env=CartPole-v1 --clip_ratio=0.1", "--clip_ratio=0.1", "knobs take no dashes"),
     ("env=CartPole-v1 -clip_ratio=0.1", "ratio=0.1", "knobs take no dashes"),
     ("+network.encoders={a:mlp}", "+network.encoders={a:mlp}", "+network.encoders.NAME=VALUE"),
+    ("network.encoders={a:mlp}", "network.encoders.a", "+network.encoders.a=VALUE"),
     ("--config-path nowhere", "--config-path", "--config-dir"),
     ("seed=5000000000", "seed=5000000000", "from 0 to"),
     ("clip_ratio=${gamm}", "gamm", ""),

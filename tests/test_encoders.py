@@ -157,6 +157,15 @@ class Doubles(Bare):
         return obs.reshape(len(obs), -1) * 2
 
 
+class Normed(Bare):
+    def __init__(self, space):
+        super().__init__(space)
+        self.norm = nn.BatchNorm1d(36 * 36 * 3)
+
+    def forward(self, obs):
+        return self.norm(obs.flatten(1).float())
+
+
 class Wide(Bare):
     def forward(self, obs):
         return torch.ones(len(obs), 3, dtype=torch.float64)
@@ -195,9 +204,12 @@ class Nothing(Bare):
         ({"camera": "test_encoders.Varying"}, ("as many features for B = 2 as for B = 1",)),
         ({"camera": "test_encoders.Nothing"}, ("must return features [B, F], given (1, 0) for B = 1",)),
         ({"camera": "test_encoders.Doublse"}, ("has no 'Doublse'; did you mean 'Doubles'?",)),
-        ({"camera": {"name": "mlp", "hidden_sizes": 3}}, ("hidden_sizes: expected integers", "given 3")),
-        ({"camera": {"name": "impala_cnn", "channels": [0]}}, ("channels: expected integers", "given [0]")),
-        ({"camera": {"name": "impala_cnn", "features": 0}}, ("features: expected integers", "given [0]")),
+        (
+            {"camera": {"name": "mlp", "hidden_sizes": 3}},
+            ("hidden_sizes: expected a list of integers", "given 3"),
+        ),
+        ({"camera": {"name": "impala_cnn", "channels": [0]}}, ("channels: expected integers", "given 0")),
+        ({"camera": {"name": "impala_cnn", "features": 0}}, ("features: expected integers", "given 0")),
         (
             {"camera": "test_encoders.Breaks"},
             ("network.encoders.camera=test_encoders.Breaks", "KeyError", "what"),
@@ -211,6 +223,12 @@ def test_what_does_not_fit_is_a_value_error_that_says_so(tree, words):
         make_encoder(PackedObservations(CAMERA), EncoderChoice(by_key=tree))
     for word in words:
         assert word in str(refused.value)
+
+
+def test_trying_an_encoder_leaves_its_statistics_alone():
+    encoder = make_encoder(image(36, 36, 3), EncoderChoice(by_key={"observation": "test_encoders.Normed"}))
+    assert not encoder.module.training
+    assert encoder.module.norm.num_batches_tracked == 0
 
 
 def test_an_image_that_is_too_small():

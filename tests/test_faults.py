@@ -73,10 +73,17 @@ def test_an_observation_outside_its_space_ends_the_run_with_a_line(ppo_train):
     assert ended.err.count("\n") == 1
 
 
-def test_an_environment_that_fails_in_the_evaluation_ends_the_run_with_a_line(ppo_train):
-    ended = ppo_train(*faulty("raise", at=15), "env.on_error=restart", "eval.episodes=1")
+@pytest.mark.parametrize(
+    ("mode", "said"),
+    [
+        ("raise", "an environment raised ArithmeticError: cursed (broken_envs.py, line"),
+        ("reward", "an environment returned a reward 'much', where one number is expected"),
+    ],
+)
+def test_an_environment_that_fails_in_the_evaluation_ends_the_run_with_a_line(ppo_train, mode, said):
+    ended = ppo_train(*faulty(mode, at=15), "env.on_error=restart", "eval.episodes=1")
     assert ended.status == 1
-    assert "an environment raised ArithmeticError: cursed (broken_envs.py, line" in ended.err
+    assert said in ended.err
     assert "in evaluation episode 0, step 15" in ended.err
     assert ended.err.count("\n") == 1
 

@@ -6,6 +6,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -269,33 +270,27 @@ def restore_policy(
         ) from error
     trained_on = config.env.kwargs
     config = replace(config, env=replace(config.env, kwargs={**trained_on, **(env_kwargs or {})}))
-    env = env_maker(config.env)()
-    try:
-        if env_kwargs:
-            _check_kinds(env_maker(replace(config.env, kwargs=trained_on))(), env)
+    with closing(env_maker(config.env)()) as env:
         try:
             model = build_model(config, env).to(device)
         except ValueError as error:
             raise ConfigError(" ".join(str(error).split())) from error
-        model.load_state_dict(weights)
-        flatten_parameters(model)  # the memory layout of training: the same kernels, the same bits
-        normalizer, _ = build_normalizers(config, env.observation_space)
-        if normalizer is not None:
-            normalizer.statistics.load_state_dict(payload["observation_statistics"])
+        try:
+            if env_kwargs:
+                _check_kinds(env_maker(replace(config.env, kwargs=trained_on))(), env)
+            model.load_state_dict(weights)
+            flatten_parameters(model)  # the memory layout of training: the same kernels, the same bits
+            normalizer, _ = build_normalizers(config, env.observation_space)
+            if normalizer is not None:
+                normalizer.statistics.load_state_dict(payload["observation_statistics"])
+        except (KeyError, TypeError, RuntimeError, ValueError) as error:
+            has = " and ".join(
+                f"{what} {getattr(space, 'original', space)}"
+                for what, space in (("observations", env.observation_space), ("actions", env.action_space))
+            )
+            given = f"{config.env.id} with env.kwargs={config.env.kwargs}, which has {has}"
+            raise ConfigError(f"the network does not fit {' '.join(given.split())}") from error
         return Policy(model, make_distribution(env.action_space, config.squash_actions), normalizer), config
-    except ConfigError:
-        raise
-    except (KeyError, TypeError, RuntimeError, ValueError) as error:
-        has = " and ".join(
-            f"{what} {getattr(space, 'original', space)}"
-            for what, space in (("observations", env.observation_space), ("actions", env.action_space))
-        )
-        line = (
-            f"the network does not fit {config.env.id} with env.kwargs={config.env.kwargs}, which has {has}"
-        )
-        raise ConfigError(" ".join(line.split())) from error
-    finally:
-        env.close()
 
 
 def _device_here(name: str) -> torch.device:

@@ -131,9 +131,9 @@ def _check_override(override: Override) -> None:
         return
     kinds = dict(knobs())
     if key in kinds:
-        if f"{key}." in OPEN and isinstance(override.value(), dict):
-            raise ConfigError(f"{typed}: each is set by its own name, +{key}.NAME=VALUE")
         if override.is_add() or override.is_force_add() or override.is_delete():
+            if f"{key}." in OPEN:
+                raise ConfigError(f"{typed}: each is set by its own name, +{key}.NAME=VALUE")
             raise ConfigError(f"{typed}: {key!r} is a knob, which can only be set: {key}=VALUE")
         if not override.is_sweep_override():
             check_type(key, override.value(), str(typed))

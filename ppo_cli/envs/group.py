@@ -24,10 +24,18 @@ class EnvFaultError(RuntimeError):
 
 
 def explain(error: Exception) -> str:
-    """What was raised, and where, in a few words: of code that is not ours, such as an environment's."""
+    """What an environment or other code that is not ours did, in a few words: what it raised, and where.
+
+    An error that our own checks raised is about what it returned.
+    """
     text = " ".join(str(error).split())
-    frame = extract_tb(error.__traceback__)[-1]
-    return f"raised {type(error).__name__}: {text} ({Path(frame.filename).name}, line {frame.lineno})"
+    frames = extract_tb(error.__traceback__)
+    if frames and Path(frames[-1].filename).parent != Path(__file__).parent:
+        where = f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}"
+        return f"raised {type(error).__name__}: {text} ({where})"
+    if "to unpack" in text:
+        text += "; reset returns (observation, info), step (observation, reward, terminated, truncated, info)"
+    return f"returned {text}"
 
 
 class Buffers(NamedTuple):
@@ -188,8 +196,7 @@ class Group:
             if not (np.can_cast(dtype, kept, "same_kind") or (dtype.kind in "iub" and kept.kind in "iub")):
                 raise ValueError(f"an observation of dtype {dtype}, where its space says {kept}")
             self._dtypes.add(dtype)
-        if self._range is not None:
-            check_indices(obs, *self._range)
+        check_indices(obs, self._range)
         if self._on_error == "restart" and not (math.isfinite(reward) and np.isfinite(obs).all()):
             raise ValueError("a NaN or an infinity in its observation or reward")
 
@@ -219,19 +226,9 @@ class Group:
             raise self._explain(i, again) from again
 
     def _explain(self, i: int, error: Exception) -> EnvFaultError:
-        text = " ".join(str(error).split())
-        where = ""
-        own = Path(__file__).parent
-        frames = [frame for frame in extract_tb(error.__traceback__) if Path(frame.filename).parent != own]
-        if frames:
-            where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})"
-        elif "to unpack" in text:
-            text += (
-                "; reset returns (observation, info), step (observation, reward, terminated, truncated, info)"
-            )
-        what = f"raised {type(error).__name__}: {text}" if frames else f"returned {text}"
+        what = explain(error)
         return EnvFaultError(
-            f"environment {self._first + i} {what}{where}; env.on_error=restart goes on with a fresh episode"
+            f"environment {self._first + i} {what}; env.on_error=restart goes on with a fresh episode"
         )
 
 
