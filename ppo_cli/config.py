@@ -17,6 +17,8 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 from yaml import YAMLError
 
+from ppo_cli.files import write_whole
+
 if TYPE_CHECKING:
     Integer = int
 else:
@@ -298,9 +300,7 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 def save_yaml(config: Config, path: Path) -> None:
     """Writes the config as YAML of literal values, whole or not at all."""
-    aside = path.with_name(f".{path.name}.tmp")
-    aside.write_text(OmegaConf.to_yaml(OmegaConf.create(to_dict(config))))
-    aside.replace(path)
+    write_whole(path, OmegaConf.to_yaml(OmegaConf.create(to_dict(config))))
 
 
 def load_yaml(path: Path) -> dict[Any, Any]:

@@ -29,6 +29,7 @@ from ppo_cli.envs.group import EnvFaultError, OnError
 from ppo_cli.envs.make import EnvFn
 from ppo_cli.envs.snapshot import Kind, SnapshotError, find_kind
 from ppo_cli.evaluation import Evaluation, evaluate, summarize
+from ppo_cli.files import write_whole
 from ppo_cli.metrics import Knob, RunLog
 from ppo_cli.policy import Policy
 from ppo_cli.trainer import Collector, Position, make_collector, train
@@ -205,18 +206,13 @@ def _report(evaluation: Evaluation, config: Config, steps: int, folder: Path) ->
     if cut:
         logger.warning("%d episodes were cut at eval.max_steps=%d", cut, config.eval.max_steps)
     summary = summarize(evaluation, steps, config.eval.deterministic, config.eval.seed)
-    _save_evaluation(folder / "eval.json", summary)
+    # whole or not at all: that it is there says that a run is finished
+    write_whole(folder / "eval.json", json.dumps(summary, indent=2) + "\n")
     kind = "deterministic" if config.eval.deterministic else "sampled"
     logger.info(
         "return %.1f ± %.1f over %d %s episodes after %s steps · %s",
         evaluation.mean, evaluation.std, len(evaluation.returns), kind, f"{steps:,}", folder,
     )  # fmt: skip
-
-
-def _save_evaluation(path: Path, summary: Mapping[str, Any]) -> None:
-    aside = path.with_name(f".{path.name}.tmp")
-    aside.write_text(json.dumps(summary, indent=2) + "\n")
-    aside.replace(path)  # whole or not at all: that it is there says that a run is finished
 
 
 def _typed_knobs(folder: Path) -> set[str]:

@@ -37,6 +37,7 @@ from ppo_cli.cli.run_dir import is_hydra, job_names, lock_run, make_exclusive
 from ppo_cli.config import Config, ConfigError, conf_dir, parse, to_dict
 from ppo_cli.envs.make import EnvError
 from ppo_cli.envs.workers import end_with_parent
+from ppo_cli.files import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -160,13 +161,6 @@ def resume_sweep(folder: Path, overrides: Sequence[str]) -> None:
             config.parent.mkdir(exist_ok=True)
             write_whole(config, OmegaConf.to_yaml(OmegaConf.create(job.config)))
     _run(folder, Sweep(plan.config_name, [*before, *overrides], plan.jobs))
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    aside = path.with_name(f".{path.name}.tmp")
-    aside.write_text(text)
-    aside.replace(path)
 
 
 def _run(folder: Path, plan: Sweep) -> None:

@@ -18,6 +18,7 @@ from ppo_cli.cli.run_dir import folder_name, is_hydra
 from ppo_cli.cli.search.settings import Settings, check_settings, check_typed, read_settings
 from ppo_cli.cli.search.space import Axis, axis_from_dict, to_axis
 from ppo_cli.config import Config, ConfigError, from_dict, to_dict
+from ppo_cli.files import write_whole
 
 PLAN = "search.json"
 # Trials that differ in these can't be compared.
@@ -207,9 +208,7 @@ def command_line(plan: Plan, values: Mapping[str, str]) -> str:
 
 def save_plan(plan: Plan, folder: Path) -> None:
     """Writes `search.json`, whole or not at all."""
-    aside = folder / f".{PLAN}.tmp"
-    aside.write_text(json.dumps(asdict(plan), indent=1) + "\n")
-    aside.replace(folder / PLAN)
+    write_whole(folder / PLAN, json.dumps(asdict(plan), indent=1) + "\n")
 
 
 def load_plan(folder: Path) -> Plan:

@@ -30,8 +30,9 @@ from ppo_cli.cli.search.plan import (
     trial_folder,
 )
 from ppo_cli.cli.search.settings import PREFIX
-from ppo_cli.cli.sweep import sweep_folder, table, write_whole
+from ppo_cli.cli.sweep import sweep_folder, table
 from ppo_cli.config import ConfigError, to_dict
+from ppo_cli.files import write_whole
 
 if TYPE_CHECKING:
     import optuna

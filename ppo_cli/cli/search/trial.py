@@ -19,8 +19,9 @@ from ppo_cli.cli.run import run
 from ppo_cli.cli.search.plan import Plan, job_config
 from ppo_cli.cli.search.settings import Settings
 from ppo_cli.cli.search.study import report
-from ppo_cli.cli.sweep import is_finished, one_line, write_whole
+from ppo_cli.cli.sweep import is_finished, one_line
 from ppo_cli.evaluation import Evaluation
+from ppo_cli.files import write_whole
 from ppo_cli.trainer import Position
 
 CURVE = "evaluations.csv"
