@@ -82,13 +82,25 @@ class Commands:
         cwd: Path,
         *arguments: str,
         fault: Fault | None = None,
-        signal_after: tuple[int, float] = (0, 0.0),
+        signal: int = 0,
+        after: float = 0.0,
+        longest_file: int = 0,
     ) -> Reply:
-        """Runs one in a folder; what it does in the folder ``run`` there are the operations."""
+        """Runs one in a folder; what it does in the folder ``run`` there are the operations.
+
+        Args:
+            cwd: the folder.
+            arguments: of the command line.
+            fault: what happens at one of the operations.
+            signal: is sent to it ``after`` so many seconds; 0 for none.
+            after: see there.
+            longest_file: bytes that a file may have; 0 for any number.
+        """
         fault = fault or Fault("count", 0)
         request = {
-            "cwd": str(cwd), "arguments": arguments, "folder": str(cwd / "run"), "mode": MODES.index(fault.mode),
-            "at": fault.at, "number": fault.number, "signal": signal_after[0], "after": signal_after[1],
+            "cwd": str(cwd), "arguments": arguments, "folder": str(cwd / "run"),
+            "mode": MODES.index(fault.mode), "at": fault.at, "number": fault.number,
+            "signal": signal, "after": after, "longest_file": longest_file,
         }  # fmt: skip
         self._server.stdin.write(json.dumps(request) + "\n")
         self._server.stdin.flush()
@@ -159,7 +171,9 @@ def situations(commands):
     """A run from its beginning, one that was killed, and one that is finished and extended."""
     begin = (*RUN, "hydra.run.dir=run")
     fresh = made(commands, "fresh", begin)
-    saving = next(i for i, each in enumerate(fresh.operations, 1) if each.startswith("write /checkpoints/.128.pt"))
+    saving = next(
+        i for i, each in enumerate(fresh.operations, 1) if each.startswith("write /checkpoints/.128.pt")
+    )
 
     def killed(folder):
         assert commands(folder, *begin, fault=Fault("kill", saving)).status == -signal.SIGKILL
@@ -206,7 +220,7 @@ def damaged(run: Path) -> list[str]:
     for path in (run / "checkpoints").glob("[!.]*.pt"):
         try:
             load_checkpoint(path)
-        except CheckpointError as error:
+        except CheckpointError as error:  # noqa: PERF203 - each file fails on its own
             found.append(str(error))
     return found
 
@@ -227,54 +241,157 @@ def same_end(whole: Path, run: Path) -> list[str]:
     return different_ends(whole, run) + unequal + surplus(whole, run)
 
 
-def promised(fault: Fault, reply: Reply, run: Path, whole: Path) -> list[str]:
-    """What a fault led to that it must not, before anything goes on."""
-    if fault.mode in ("kill", "torn"):
-        killed = [] if reply.status == -signal.SIGKILL else [f"status {reply.status}"]
-        return killed + damaged(run)
-    allowed = {"short": (0,), "raise": (0, 128 + fault.number)}.get(fault.mode, (0, 1, 2))
-    wrong = [] if reply.status in allowed else [f"status {reply.status}"]
-    wrong += spoken(reply, run) + damaged(run)
+def promised(reply: Reply, run: Path, whole: Path, allowed: Sequence[int]) -> list[str]:
+    """What a fault led to that it must not, before anything goes on.
+
+    Args:
+        reply: of the command line that it happened to.
+        run: the run's folder.
+        whole: the folder of a run that nothing happened to.
+        allowed: statuses.
+    """
+    wrong = damaged(run)
+    if reply.status not in allowed:
+        wrong.append(f"status {reply.status}")
+    if reply.status != -signal.SIGKILL:  # it can have said something
+        wrong += spoken(reply, run)
     return wrong + (same_end(whole, run) if reply.status == 0 else [])
+
+
+def statuses(fault: Fault, reply: Reply) -> tuple[int, ...]:
+    """How a command line may end that a fault happened to."""
+    if reply.hit is None or fault.mode == "short":
+        return (0,)
+    if fault.mode == "raise":
+        return (0, 128 + fault.number)
+    return (-signal.SIGKILL,) if fault.mode in ("kill", "torn") else (0, 1, 2)
+
+
+def goes_on(commands, situation: Situation, folder: Path) -> list[str]:
+    """Goes on after a fault; what does not end as if there had been none."""
+    command = situation.going_on(folder)
+    ended = commands(folder, *command)
+    if ended.status != 0 or ended.err:
+        last = (ended.err.splitlines() or [""])[-1]
+        return [f"then `{command[-1]}`: status {ended.status}, {last}"]
+    return [f"then `{command[-1]}`: {line}" for line in same_end(situation.whole, folder / "run")]
 
 
 def tried(commands, situation: Situation, chain: Sequence[Fault], folder: Path) -> list[str]:
     """Lets faults happen one after the other, then goes on; what did not end as promised."""
     shutil.copytree(situation.base, folder)
-    run, command, wrong = folder / "run", situation.command, []
+    command, said, wrong = situation.command, [], []
     for fault in chain:
         reply = commands(folder, *command, fault=fault)
-        at = f"{fault.mode} {fault.number or ''} at {fault.at} ({reply.hit})"
-        wrong += [f"{at}: {line}" for line in promised(fault, reply, run, situation.whole)]
+        said.append(f"{fault.mode} {fault.number or ''} at {fault.at} ({reply.hit})")
+        wrong += promised(reply, folder / "run", situation.whole, statuses(fault, reply))
         command = situation.going_on(folder)
-    ended = commands(folder, *command)
-    if ended.status != 0 or ended.err:
-        last = (ended.err.splitlines() or [""])[-1]
-        wrong.append(f"{at}, then `{command[-1]}`: status {ended.status}, {last}")
-    else:
-        wrong += [f"{at}, then `{command[-1]}`: {line}" for line in same_end(situation.whole, run)]
+    wrong += goes_on(commands, situation, folder)
     shutil.rmtree(folder)
-    return wrong
+    return [f"{', '.join(said)}: {line}" for line in wrong]
 
 
-def assert_identical(commands, situation: Situation, chains: Sequence[Sequence[Fault]], folder: Path) -> None:
-    """Every chain of faults ends as a run that nothing happened to."""
-    wrong = [tried(commands, situation, chain, folder / "case") for chain in chains]
-    print(f"{len(chains)} tried, {sum(not each for each in wrong)} identical")
-    assert [line for each in wrong for line in each] == []
+def assert_identical(found: Sequence[Sequence[str]]) -> None:
+    """Everything that was tried ended as a run that nothing happened to."""
+    print(f"{len(found)} tried, {sum(not each for each in found)} identical")
+    assert [line for each in found for line in each] == []
 
 
 @pytest.mark.parametrize("name", ["fresh", "resumed", "extended"])
-def test_a_sample_of_faults(commands, situations, tmp_path, name):
+def test_a_sample_of_faults_ends_in_identical_runs(commands, situations, tmp_path, name):
     situation = situations[name]
-    chosen = random.Random(0).sample(faults(situation.operations, MODES[1:]), 8)
-    assert_identical(commands, situation, [[fault] for fault in chosen], tmp_path)
+    chosen = random.Random(0).sample(faults(situation.operations, MODES[1:]), 6)
+    assert_identical([tried(commands, situation, [fault], tmp_path / "case") for fault in chosen])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES[1:])
 @pytest.mark.parametrize("name", ["fresh", "resumed", "extended"])
-def test_every_fault(commands, situations, tmp_path, name, mode):
+def test_every_fault_ends_in_an_identical_run(commands, situations, tmp_path, name, mode):
     situation = situations[name]
-    chains = [[fault] for fault in faults(situation.operations, [mode])]
-    assert_identical(commands, situation, chains, tmp_path)
+    chosen = faults(situation.operations, [mode])
+    assert_identical([tried(commands, situation, [fault], tmp_path / "case") for fault in chosen])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["fresh", "resumed"])
+def test_chains_of_faults_end_in_identical_runs(commands, situations, tmp_path, name):
+    situation, generator = situations[name], random.Random(1)
+    chosen = faults(situation.operations, MODES[1:])
+    chains = [generator.sample(chosen, generator.choice((2, 2, 3))) for _ in range(60)]
+    assert_identical([tried(commands, situation, chain, tmp_path / "case") for chain in chains])
+
+
+@pytest.mark.slow
+def test_signals_at_any_moment_end_in_identical_runs(commands, situations, tmp_path):
+    situation, generator, found = situations["fresh"], random.Random(2), []
+    folder = tmp_path / "case"
+    for number in 12 * (*SIGNALS, signal.SIGKILL):
+        shutil.copytree(situation.base, folder)
+        after = generator.uniform(0.02, 0.6)  # a run takes about 0.4 s here
+        reply = commands(folder, *situation.command, signal=number, after=after)
+        allowed = (0, -number if number == signal.SIGKILL else 128 + number)
+        wrong = promised(reply, folder / "run", situation.whole, allowed) + goes_on(
+            commands, situation, folder
+        )
+        found.append([f"signal {number} after {after:.3f} s: {line}" for line in wrong])
+        shutil.rmtree(folder)
+    assert_identical(found)
+
+
+def sizes(whole: Path) -> list[int]:
+    """20 sizes of a disk, from one on which next to nothing fits to one on which nearly all does."""
+    needed = sum(path.stat().st_size for path in whole.rglob("*"))
+    return [4096 + needed * step // 20 for step in range(20)]
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A function that makes a file system of so many bytes, or makes it larger; its folder is ``disk``."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(size, *options):
+        command = ["mount", "-t", "tmpfs", "-o", ",".join([*options, f"size={size}"]), "tmpfs", str(folder)]
+        return subprocess.run(command, capture_output=True).returncode == 0
+
+    def unmount():
+        subprocess.run(["umount", str(folder)], check=True)
+
+    if os.geteuid() or shutil.which("mount") is None or not mount(1 << 20):
+        pytest.skip("mounting a file system is not permitted here")
+    unmount()
+    yield folder, mount, unmount
+    if os.path.ismount(folder):
+        unmount()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["fresh", "resumed", "extended"])
+def test_a_full_disk_ends_in_an_identical_run_when_there_is_room_again(commands, situations, disk, name):
+    situation, found = situations[name], []
+    folder, mount, unmount = disk
+    for size in sizes(situation.whole):
+        assert mount(1 << 26)
+        shutil.copytree(situation.base, folder, dirs_exist_ok=True)
+        used = sum(path.stat().st_size for path in folder.rglob("*"))
+        assert mount(max(size, used + 4096), "remount")
+        reply = commands(folder, *situation.command)
+        wrong = promised(reply, folder / "run", situation.whole, (0, 1, 2))
+        assert mount(1 << 26, "remount")
+        wrong += goes_on(commands, situation, folder)
+        found.append([f"{size} bytes: {line}" for line in wrong])
+        unmount()
+    assert_identical(found)
+
+
+@pytest.mark.slow
+def test_files_that_may_not_grow_end_in_an_identical_run_when_they_may(commands, situations, tmp_path):
+    situation, found = situations["fresh"], []
+    for size in range(256, 40_000, 2_000):
+        folder = tmp_path / str(size)
+        shutil.copytree(situation.base, folder)
+        reply = commands(folder, *situation.command, longest_file=size)
+        wrong = promised(reply, folder / "run", situation.whole, (0, 1, 2))
+        found.append([f"{size} bytes: {line}" for line in wrong + goes_on(commands, situation, folder)])
+    assert_identical(found)

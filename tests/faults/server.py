@@ -1,13 +1,14 @@
-"""Runs `ppo-train` command lines as fast as processes can, each in a fork of one that has imported everything.
+"""Runs `ppo-train` command lines fast, each in a fork of a process that has imported everything.
 
 Started with the shim preloaded; reads requests and writes replies, JSON, one a line. A request has ``cwd``,
-``arguments``, and what the shim is to do (``folder``, ``mode``, ``at``, ``number``); or a signal that is
-sent after some seconds (``signal``, ``after``).
+``arguments``, what the shim is to do (``folder``, ``mode``, ``at``, ``number``), a signal that is sent after
+some seconds (``signal``, ``after``), and how long a file may become (``longest_file``, in bytes, 0 for any).
 """
 
 import ctypes
 import json
 import os
+import resource
 import select
 import signal
 import sys
@@ -26,10 +27,10 @@ def become_command(request, out, err, log):
     os.close(err)
     os.chdir(request["cwd"])
     sys.argv = ["ppo-train", *request["arguments"]]
-    if request["folder"]:
-        shim = ctypes.CDLL(None)
-        at, number = ctypes.c_long(request["at"]), request["number"]
-        shim.fault_arm(os.fsencode(request["folder"]), log, request["mode"], at, number)
+    if request["longest_file"]:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (request["longest_file"],) * 2)
+    at, number = ctypes.c_long(request["at"]), request["number"]
+    ctypes.CDLL(None).fault_arm(os.fsencode(request["folder"]), log, request["mode"], at, number)
 
 
 def read_to_end(pipe, pid, number, after):
