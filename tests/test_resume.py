@@ -1,11 +1,11 @@
 """Stopped anywhere and resumed, a run ends with the same bits as one that was never stopped."""
 
-import csv
 import shutil
 import signal
 
 import pytest
 import torch
+from run_ends import assert_same_end, logged_steps, rows
 
 from ppo_cli.checkpoint import load_checkpoint, numbered, save_checkpoint
 from ppo_cli.metrics import RunLog
@@ -49,52 +49,6 @@ def interrupt(monkeypatch):
 
     monkeypatch.setattr(RunLog, "iteration", log_and_raise)
     return lambda iteration, number=signal.SIGTERM: at.update(iteration=iteration, signal=number)
-
-
-def differences(first, second, path=""):
-    """Where two checkpoints differ, but for the lengths of files that hold times."""
-    if isinstance(first, dict):
-        if path == "/log":
-            return []
-        assert first.keys() == second.keys()
-        return [d for key in first for d in differences(first[key], second[key], f"{path}/{key}")]
-    if isinstance(first, list):
-        assert len(first) == len(second), path
-        pairs = enumerate(zip(first, second, strict=True))
-        return [d for i, (one, other) in pairs for d in differences(one, other, f"{path}/{i}")]
-    if isinstance(first, torch.Tensor):
-        same = first.dtype == second.dtype and first.numpy().tobytes() == second.numpy().tobytes()
-        return [] if same else [path]
-    return [] if first == second else [path]
-
-
-def rows(folder):
-    """metrics.csv without what a clock says."""
-    with (folder / "metrics.csv").open() as file:
-        return [
-            {key: cell for key, cell in row.items() if key != "charts/SPS" and not key.startswith("time/")}
-            for row in csv.DictReader(file)
-        ]
-
-
-def logged_steps(folder):
-    """The steps of the losses in the event file."""
-    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
-
-    (file,) = folder.glob("events.out.tfevents.*")
-    return [
-        event.step
-        for event in EventFileLoader(str(file)).Load()
-        if any(value.tag == "losses/entropy" for value in event.summary.value)
-    ]
-
-
-def assert_same_end(first, second):
-    a, b = (load_checkpoint(folder / "checkpoints" / "last.pt") for folder in (first, second))
-    assert differences(a, b) == []
-    assert rows(first) == rows(second)
-    assert logged_steps(second) == [int(row["step"]) for row in rows(first)]
-    assert (first / "eval.json").read_text() == (second / "eval.json").read_text()
 
 
 SLOW_TO_START = {"ALE-RAM": ("sync",), "ALE": ("async",)}  # tests/test_atari.py compares both
