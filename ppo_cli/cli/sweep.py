@@ -29,6 +29,7 @@ from omegaconf import DictConfig, OmegaConf
 from ppo_cli.cli import board
 from ppo_cli.cli.board import Board, reason
 from ppo_cli.cli.endings import Interrupted, RunError, StopSignal
+from ppo_cli.cli.folder import evaluated_at
 from ppo_cli.cli.jobs import Job, Sweep, check_config, load_jobs, save_jobs
 from ppo_cli.cli.resume import resume
 from ppo_cli.cli.run_dir import is_hydra, job_names, lock_run, make_exclusive
@@ -290,7 +291,7 @@ def is_finished(folder: Path) -> bool:
         config = from_stored(load_yaml(folder / "config.yaml"))
     except (CheckpointError, ConfigError):  # the job itself says what is wrong
         return False
-    evaluated = not config.eval.episodes or (folder / "eval.json").exists()
+    evaluated = not config.eval.episodes or evaluated_at(folder) == saved["steps"]
     return bool(saved["steps"] >= config.total_timesteps and evaluated)
 
 
