@@ -64,9 +64,12 @@ def run(
         Interrupted: a signal ended it, after the running iteration and its checkpoint.
         RunError: it can't go on.
     """
-    with own_run(folder):
-        repair(folder, None if saved is None else saved["steps"], config.checkpoint.keep)
-        return run_owned(config, folder, saved, live, watch)
+    try:
+        with own_run(folder):
+            repair(folder, None if saved is None else saved["steps"], config.checkpoint.keep)
+            return run_owned(config, folder, saved, live, watch)
+    except OSError as error:
+        raise RunError(str(error)) from error
 
 
 def run_owned(
