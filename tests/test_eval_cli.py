@@ -434,7 +434,7 @@ def test_an_environment_that_fails(ppo_eval, shapes, reward, words):
 def test_a_nan_is_said_with_its_episode_and_step(ppo_eval, shapes, fault, what):
     outcome = ppo_eval("run", "--env-kwargs", f"{fault}=.nan")
     assert refused(
-        outcome, 1, f"run: Shapes-v0: an environment gave a NaN or an infinity as {what}", "0, step 1"
+        outcome, 1, f"run: Shapes-v0: an environment returned a NaN or an infinity as {what}", "0, step 1"
     )
 
 

@@ -200,7 +200,7 @@ def _evaluate_run(checkpoint: Path, named: bool, options: argparse.Namespace) ->
     """Evaluates one checkpoint, which was asked for by name or not, and films it where that is asked for."""
     import torch
 
-    from ppo_cli.cli.build import env_maker
+    from ppo_cli.cli.build import env_maker, on_error_of
     from ppo_cli.envs.group import EnvFaultError, explain
     from ppo_cli.evaluation import bootstrap_interval, evaluate, summarize
 
@@ -219,7 +219,7 @@ def _evaluate_run(checkpoint: Path, named: bool, options: argparse.Namespace) ->
     make = env_maker(config.env)
     try:
         evaluation = evaluate(
-            policy, make, episodes, seed, deterministic, own.max_steps, first_actions=actions
+            policy, make, episodes, seed, deterministic, own.max_steps, actions, on_error_of(config.env)
         )
     except EnvFaultError as error:
         raise RunError(f"{config.env.id}: {error}") from error

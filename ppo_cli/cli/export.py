@@ -116,12 +116,13 @@ def _policy(checkpoint: Path) -> "tuple[Policy, Config, int]":
 def _write(policy: "Policy", config: "Config", steps: int, options: argparse.Namespace, path: Path) -> str:
     """Writes and checks the file; what was found, in a line."""
     from ppo_cli.cli.build import env_maker
+    from ppo_cli.envs import calls
     from ppo_cli.export import ExportError, Graph, load, write_onnx, write_torchscript
     from ppo_cli.parity import check_parity
 
     env = env_maker(config.env)()
     observations, actions = env.observation_space, env.action_space
-    env.close()
+    calls.close(env)
     about: dict[str, Any] = {
         "ppo_cli": version("ppo-cli"),
         "env": config.env.id,

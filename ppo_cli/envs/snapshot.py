@@ -11,7 +11,6 @@ which one an environment allows:
 - ``restart``: neither brings it back, so that environments are made anew at every scheduled checkpoint.
 """
 
-import contextlib
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -19,6 +18,8 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
+from ppo_cli.envs import calls
+from ppo_cli.envs.calls import Call, calling, let_interrupt_pass
 from ppo_cli.envs.make import EnvFn
 from ppo_cli.envs.packed import sample_action
 
@@ -74,20 +75,20 @@ def _next_seed(last: Mapping[str, Any]) -> dict[str, Any]:
     return {"seed": int(seed) >> 1, "root": root, "number": number}
 
 
-def replay(env: Env, start: Mapping[str, Any], actions: Array) -> Any:  # noqa: ANN401
+def replay(env: Env, start: Mapping[str, Any], actions: Array) -> Array:
     """Brings a fresh environment to where the actions [K, *shape] since a start lead.
 
     Returns:
         The observation there.
     """
-    observation, _ = env.reset(seed=start.get("seed", 0))
+    observation = _reset(env, start.get("seed", 0))
     if "generator" in start:
         env.unwrapped.np_random.bit_generator.state = _array(start["generator"])
-        observation, _ = env.reset()
+        observation = _reset(env)
     for action in actions:
-        observation, _, terminated, truncated, _ = env.step(action)
-        if terminated or truncated:
-            observation, _ = env.reset()
+        observation, _, over = _step(env, action)
+        if over:
+            observation = _reset(env)
     return observation
 
 
@@ -98,11 +99,15 @@ def find_kind(make: EnvFn) -> Kind:
     brought there; from then on both must return the same, to the bit and past an episode's end.
     """
     kinds: tuple[Kind, ...] = ("replay", "seed")
-    for kind in kinds:
-        with contextlib.suppress(Exception):  # it may refuse in any way; what does not work is not used
-            if _reproduces(make, kind):
-                return kind
-    return "restart"
+    return next((kind for kind in kinds if _works(make, kind)), "restart")
+
+
+def _works(make: EnvFn, kind: Kind) -> bool:
+    try:
+        return _reproduces(make, kind)
+    except BaseException as error:  # it may refuse in any way; what does not work is not used
+        let_interrupt_pass(error)
+        return False
 
 
 def _reproduces(make: EnvFn, kind: Kind) -> bool:
@@ -111,28 +116,28 @@ def _reproduces(make: EnvFn, kind: Kind) -> bool:
         if kind == "replay" and hasattr(first.unwrapped, "ale"):
             return False  # what ALE's own generator drew may show only after more steps than are tried here
         first.action_space.seed(0)
-        first.reset(seed=0)
+        _reset(first, 0)
         _wander(first, kind, seeded_start(0), [], EPISODE_STEPS)
         trials = SEED_TRIALS if kind == "seed" else 1
         return all(_comes_back(first, make, kind, trial) for trial in range(1, trials + 1))
     finally:
-        first.close()
+        calls.close(first)
 
 
 def _comes_back(first: Env, make: EnvFn, kind: Kind, seed: int) -> bool:
     """Whether a fresh environment gets to where ``first`` goes from a seed on."""
-    first.reset(seed=seed)
+    _reset(first, seed)
     start, actions = _wander(first, kind, seeded_start(seed), [], EPISODE_STEPS)
     if kind == "replay" and is_over(first):  # episodes may be longer than all this: one is cut
         start, actions = next_start(kind, first, start, len(actions)) or {}, []
-        first.reset()
+        _reset(first)
     start, actions = _wander(first, kind, start, actions, LEAD_STEPS)
     second = make()
     try:
         replay(second, start, np.asarray(actions, first.action_space.dtype))
         return all(_same_step(first, second, sample_action(first)) for _ in range(COMPARED_STEPS))
     finally:
-        second.close()
+        calls.close(second)
 
 
 def _wander(
@@ -141,23 +146,33 @@ def _wander(
     """Steps at random; the last start and the actions since."""
     for _ in range(steps):
         actions.append(sample_action(env))
-        if any(env.step(actions[-1])[2:4]):
+        if _step(env, actions[-1])[2]:
             fresh = next_start(kind, env, start, len(actions)) if is_over(env) else None
             if fresh is not None:
                 start, actions = fresh, []
-            env.reset(seed=fresh.get("seed") if fresh else None)
+            _reset(env, fresh.get("seed") if fresh else None)
     return start, actions
 
 
 def _same_step(first: Env, second: Env, action: Any) -> bool:  # noqa: ANN401
-    (one, *rest), (other, *others) = first.step(action)[:4], second.step(action)[:4]
-    if not (_same(one, other) and rest == others):
+    one, rest, over = _step(first, action)
+    other, others, _ = _step(second, action)
+    if not (one.tobytes() == other.tobytes() and rest == others):
         return False
-    return not (rest[1] or rest[2]) or _same(first.reset()[0], second.reset()[0])
+    return not over or _reset(first).tobytes() == _reset(second).tobytes()
 
 
-def _same(one: Any, other: Any) -> bool:  # noqa: ANN401
-    return np.asarray(one).tobytes() == np.asarray(other).tobytes()
+def _reset(env: Env, seed: int | None = None) -> Array:
+    """A reset, one call for a watchdog; a copy of the observation, whose array environments may reuse."""
+    with calling(Call.RESET):
+        return np.array(env.reset(seed=seed)[0])
+
+
+def _step(env: Env, action: Any) -> tuple[Array, list[Any], bool]:  # noqa: ANN401
+    """A step likewise; with the reward and the ends, and whether it was one."""
+    with calling(Call.STEP):
+        observation, *rest = env.step(action)[:4]
+    return np.array(observation), rest, bool(rest[1] or rest[2])
 
 
 def _plain(state: Any) -> Any:  # noqa: ANN401
