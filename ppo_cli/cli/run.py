@@ -2,36 +2,38 @@
 
 import json
 import logging
-import random
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import yaml
 
 from ppo_cli.agent import PPOAgent
 from ppo_cli.checkpoint import CheckpointError
 from ppo_cli.cli.build import (
+    Spaces,
     build_agent,
     build_normalizers,
     check_environment,
     checkpoint_interval,
     env_maker,
+    on_error_of,
 )
 from ppo_cli.cli.endings import Interrupted, RunError, StopSignal
 from ppo_cli.cli.keeper import CheckpointKeeper, global_generators, set_global_generators
 from ppo_cli.cli.run_dir import lock_run
 from ppo_cli.config import Config, save_yaml, to_dict
 from ppo_cli.envs.backends import available_cores, make_vector
-from ppo_cli.envs.group import EnvFaultError, OnError
-from ppo_cli.envs.make import EnvFn
+from ppo_cli.envs.group import EnvFaultError
+from ppo_cli.envs.make import EnvError, EnvFn
 from ppo_cli.envs.snapshot import Kind, SnapshotError, find_kind
 from ppo_cli.evaluation import Evaluation, evaluate, summarize
 from ppo_cli.files import write_whole
 from ppo_cli.metrics import Knob, RunLog
 from ppo_cli.policy import Policy
+from ppo_cli.seeding import seed_global_generators
 from ppo_cli.trainer import Collector, Position, make_collector, train
 from ppo_cli.watchdog import Watchdog
 
@@ -67,19 +69,29 @@ def run(
     with lock_run(folder):
         try:
             return _run(config, folder, saved, live, watch)
-        except (EnvFaultError, SnapshotError, CheckpointError, FloatingPointError, OSError) as error:
-            advice = f"; {_advice(folder)}" if (folder / "checkpoints" / "last.pt").exists() else ""
-            raise RunError(f"{error}{advice}") from error
+        except (
+            EnvError,
+            EnvFaultError,
+            SnapshotError,
+            CheckpointError,
+            FloatingPointError,
+            OSError,
+        ) as error:
+            advice = _advice(folder)
+            raise RunError(f"{error}{advice and f'; {advice}'}") from error
 
 
 def _advice(folder: Path) -> str:
+    """What to do when the run has ended, where there is something to go on from."""
+    if not (folder / "checkpoints" / "last.pt").exists():
+        return ""
     return f"`ppo-train resume='{folder}'` goes on from the last checkpoint"
 
 
 def _run(
     config: Config, folder: Path, saved: Mapping[str, Any] | None, live: bool, watch: Watch | None
 ) -> float:
-    with Watchdog(config.env.timeout, _advice(folder)) as watchdog:
+    with Watchdog(config.env.timeout, partial(_advice, folder)):
         if saved is None and (folder / "metrics.csv").exists():
             for leftover in folder.glob("events.out.tfevents.*"):  # of this run, before its first checkpoint
                 leftover.unlink()
@@ -87,23 +99,19 @@ def _run(
         save_yaml(config, folder / "config.yaml")
         torch.set_num_threads(1 if config.threads == "auto" else int(config.threads))
         make, make_evaluated = env_maker(config.env, training=True), env_maker(config.env)
-        _seed_global_generators(config.seed)  # for environments that draw from them, here and in workers
-        watchdog.pulse[0] += 1  # what follows steps environments to try them
+        seed_global_generators(config.seed)  # for environments that draw from them, here and in workers
         kind, kind_notice = _snapshot_kind(config, make, saved)
         envs, choice = make_vector(
-            config.env.id, make, config.n_envs, config.vectorization, kind, _on_error(config)
+            config.env.id, make, config.n_envs, config.vectorization, kind, on_error_of(config.env)
         )
-        watchdog.pulse[0] += 1
         for line in filter(None, [notice, _batch_notice(config), choice, kind_notice]):
             logger.info(line)
-        _seed_global_generators(config.seed)  # again: what went before may have drawn from them
+        seed_global_generators(config.seed)  # again: what went before may have drawn from them
         try:
-            env = make()
-            agent = build_agent(config, env)
-            normalizers = build_normalizers(config, env.observation_space)
-            env.close()
+            agent = build_agent(config, Spaces(envs.single_observation_space, envs.single_action_space))
+            normalizers = build_normalizers(config, envs.single_observation_space)
             _advise_threads(config, agent)
-            collector = make_collector(envs, agent, config.n_steps, *normalizers, watchdog.pulse)
+            collector = make_collector(envs, agent, config.n_steps, *normalizers)
             with RunLog(folder, config.total_timesteps, saved and saved["log"], live) as log:
                 keeper = CheckpointKeeper(folder, config, agent, collector, log)
                 position = keeper.begin() if saved is None else keeper.restore(saved)
@@ -112,7 +120,7 @@ def _run(
                 def evaluation_at(position: Position) -> Evaluation:
                     generators = global_generators()  # environments that share them do not disturb training
                     settings = {key: value for key, value in vars(config.eval).items() if key != "every"}
-                    found = evaluate(policy, make_evaluated, **settings, pulse=watchdog.pulse)
+                    found = evaluate(policy, make_evaluated, **settings, on_error=on_error_of(config.env))
                     set_global_generators(generators)
                     log.evaluation(position.steps, found.mean)
                     keeper.consider(position, found.mean)
@@ -174,15 +182,6 @@ def _snapshot_kind(config: Config, make: EnvFn, saved: Mapping[str, Any] | None)
         f"snapshots: none of {config.env.id} (vectorization={config.vectorization}), which starts anew at "
         f"every checkpoint: each {checkpoint_interval(config)} iterations"
     )
-
-
-def _on_error(config: Config) -> OnError:
-    return "restart" if config.env.on_error == "restart" else "stop"
-
-
-def _seed_global_generators(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed)
 
 
 def _advise_threads(config: Config, agent: PPOAgent) -> None:
