@@ -20,7 +20,7 @@ from ppo_cli.envs.packed import check_indices, index_range
 from ppo_cli.envs.spaces import action_adapter
 from ppo_cli.envs.vector import spawn_seeds
 from ppo_cli.policy import Policy
-from ppo_cli.seeding import seed_global_generators
+from ppo_cli.seeding import global_states, seed_global_generators, set_global_states
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +88,8 @@ def evaluate(
     """Runs ``episodes`` episodes, each with a seed of its own derived from ``seed``.
 
     The episodes are dealt to slots beforehand, so that short ones are not counted more often than long ones.
-    Python's, NumPy's and PyTorch's global generators, from which some environments draw, are seeded too.
+    Python's, NumPy's and PyTorch's global generators, from which some environments draw, are seeded
+    meanwhile.
 
     Args:
         policy: acts on raw observations.
@@ -106,6 +107,7 @@ def evaluate(
     """
     seeds = spawn_seeds(seed, "eval", episodes)
     generator = None if deterministic else torch.Generator().manual_seed(spawn_seeds(seed, "action", 1)[0])
+    outside = global_states()
     seed_global_generators(seeds[0])
     players: list[_Player] = []
     try:
@@ -115,6 +117,7 @@ def evaluate(
     finally:
         for player in players:
             calls.close(player.env)
+        set_global_states(outside)
 
 
 class _Player:
