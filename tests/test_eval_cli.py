@@ -452,7 +452,9 @@ def test_ctrl_c_keeps_what_is_finished(ppo_eval, cartpole, monkeypatch):
     outcome = ppo_eval("run", "run/checkpoints/100.pt", "run", "--json")
     assert outcome.status == 130
     assert [each["steps"] for each in outcome.json] == [200]
-    assert outcome.err == "ppo-eval: interrupted in run/checkpoints/100.pt; 1 of 3 runs were evaluated\n"
+    assert (
+        outcome.err == "ppo-eval: SIGINT: interrupted in run/checkpoints/100.pt; 1 of 3 runs were evaluated\n"
+    )
 
 
 def test_one_episode_has_no_interval(ppo_eval, cartpole):

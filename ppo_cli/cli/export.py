@@ -37,7 +37,7 @@ _EXAMPLES = """\
 
 def main() -> None:
     """Entry point of the console script."""
-    run_command("ppo-export", lambda: _export(_parse(sys.argv[1:])))
+    run_command("ppo-export", lambda: _export(_parse(sys.argv[1:])), needs_output=True)
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:

@@ -11,6 +11,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from ppo_cli.cli.endings import RunError
+from ppo_cli.cli.streams import LogFile
 from ppo_cli.config import (
     OPEN,
     Config,
@@ -160,6 +161,6 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _log_to(path: Path, console_level: int) -> None:
     """What Hydra sets up for other runs: plain lines on the terminal and, appended, in train.log."""
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout), logging.FileHandler(path)]
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout), LogFile(path)]
     handlers[0].setLevel(console_level)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers, force=True)

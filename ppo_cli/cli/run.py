@@ -65,7 +65,7 @@ def run(
         Interrupted: a signal ended it, after the running iteration and its checkpoint.
         RunError: it can't go on.
     """
-    with lock_run(folder):
+    with lock_run(folder), StopSignal(partial(_advice, folder), at_once=True):  # while it trains, another
         try:
             return _run(config, folder, saved, live, watch)
         except (EnvError, EnvFaultError, CheckpointError, FloatingPointError, OSError) as error:
@@ -147,16 +147,17 @@ def _train(
     evaluation_at: Callable[[Position], Evaluation],
 ) -> Position:
     """Trains to the end of the budget, or of the iteration in which a signal comes."""
-    advice = _advice(keeper.folder.parent)
+    advice = partial(_advice, keeper.folder.parent)
     with StopSignal(advice, at_once=agent.compiled) as signal:
 
         def after_iteration(position: Position) -> None:
             signal.at_once = False
             if config.eval.every and position.iteration % config.eval.every == 0:
                 evaluation_at(position)
-            keeper.save(position, position.steps >= config.total_timesteps or signal.number is not None)
-            if signal.number is not None:
-                raise Interrupted(signal.number, advice)
+            number = signal.number  # once: what comes from here on ends the next iteration
+            keeper.save(position, position.steps >= config.total_timesteps or number is not None)
+            if number is not None:
+                raise Interrupted(number, advice())
 
         return train(agent, collector, log, config.total_timesteps, position, after_iteration)
 
