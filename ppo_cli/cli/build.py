@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from gymnasium import Env, spaces
@@ -21,6 +21,9 @@ from ppo_cli.checkpoint import CheckpointError, load_run
 from ppo_cli.config import Config, ConfigError, EnvConfig, from_stored
 from ppo_cli.distributions import make_distribution
 from ppo_cli.encoders import EncoderChoice
+from ppo_cli.envs import calls
+from ppo_cli.envs.calls import Call, calling, let_interrupt_pass
+from ppo_cli.envs.group import OnError
 from ppo_cli.envs.make import EnvError, EnvFn, env_fn, resolve_env_id
 from ppo_cli.envs.packed import has_info_mask
 from ppo_cli.envs.pool import import_envpool
@@ -31,6 +34,8 @@ from ppo_cli.normalize import ObservationNormalizer, RewardNormalizer
 from ppo_cli.packing import PackedObservations, image_layout
 from ppo_cli.policy import Policy
 from ppo_cli.schedules import Schedule
+from ppo_cli.text import flat
+from ppo_cli.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 
@@ -47,13 +52,18 @@ def check_environment(config: Config) -> tuple[Config, str | None]:
     Raises:
         ConfigError: the environment can't be made or trained on as the config asks; one line that says why.
     """
+    with Watchdog(config.env.timeout, lambda: ""):
+        return _check_environment(config)
+
+
+def _check_environment(config: Config) -> tuple[Config, str | None]:
     typed = config.env.id
     try:
         env_id = resolve_env_id(typed)
         env = _try_environment(env_id, replace(config.env, action_mask=False))
         masked = _decide_mask(config, env)
         if masked:
-            env.close()
+            calls.close(env)
             env = _try_environment(env_id, replace(config.env, action_mask=True))
         if config.vectorization == "envpool":
             import_envpool(env_id, config.env.kwargs)
@@ -66,7 +76,7 @@ def check_environment(config: Config) -> tuple[Config, str | None]:
     except ValueError as error:
         raise ConfigError(f"env={env_id}: {' '.join(str(error).split())}") from error
     finally:
-        env.close()
+        calls.close(env)
     config = replace(config, env=replace(config.env, id=env_id, action_mask=masked))
     if env_id == typed:
         return config, None
@@ -113,6 +123,11 @@ def env_maker(config: EnvConfig, training: bool = False) -> EnvFn:
     return env_fn(config.id, config.kwargs, config.wrappers, masked, training=training)
 
 
+def on_error_of(config: EnvConfig) -> OnError:
+    """What a fault of the environment does."""
+    return "restart" if config.on_error == "restart" else "stop"
+
+
 def _try_environment(env_id: str, config: EnvConfig) -> Env[Any, Any]:
     """The environment of training; where it has wrappers, it is tried out, since many refuse only at a reset.
 
@@ -120,27 +135,36 @@ def _try_environment(env_id: str, config: EnvConfig) -> Env[Any, Any]:
         EnvError: it can't be made, or its wrappers do not go together.
     """
     config = replace(config, id=env_id)
-    env = env_maker(config, training=True)()
     if not config.wrappers:
-        return env
-    evaluated = env_maker(config)()
+        return env_maker(config, training=True)()
+    env = env_maker(config)()  # of evaluation; first and on its own, since of some there may be only one
+    evaluated = Spaces(env.observation_space, env.action_space)
+    calls.close(env)
+    env = env_maker(config, training=True)()
     try:
-        observation = env.reset(seed=0)[0]
+        with calling(Call.RESET):
+            observation = env.reset(seed=0)[0]
         inside = env.observation_space.contains(observation)
-    except Exception as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    except BaseException as error:
+        calls.close(env)
+        let_interrupt_pass(error)
+        reason = f"{type(error).__name__}: {flat(error)}"
         raise EnvError(f"env.wrappers: the wrapped environment can't be reset: {reason}") from error
-    finally:
-        evaluated.close()
-    spaces_of = [(each.observation_space, each.action_space) for each in (env, evaluated)]
-    if spaces_of[0] != spaces_of[1]:
+    if (env.observation_space, env.action_space) != evaluated:
         raise EnvError("env.wrappers: those with when=train change the spaces, which evaluation shares")
     if not inside:
         raise EnvError("env.wrappers: the observations do not lie in the space that the wrappers promise")
     return env
 
 
-def build_model(config: Config, env: Env[Any, Any]) -> ActorCritic:
+class Spaces(NamedTuple):
+    """What the network of an environment is built for."""
+
+    observation_space: spaces.Space[Any]
+    action_space: spaces.Space[Any]
+
+
+def build_model(config: Config, env: Env[Any, Any] | Spaces) -> ActorCritic:
     """The network for an environment's spaces, with weights drawn from torch's global generator."""
     return make_actor_critic(
         env.observation_space,
@@ -160,7 +184,7 @@ def build_model(config: Config, env: Env[Any, Any]) -> ActorCritic:
     )
 
 
-def build_agent(config: Config, env: Env[Any, Any]) -> PPOAgent:
+def build_agent(config: Config, env: Env[Any, Any] | Spaces) -> PPOAgent:
     """The agent of a run, with fresh weights drawn from the run's seed."""
     torch.manual_seed(spawn_seeds(config.seed, "model", 1)[0])
     return PPOAgent(

@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import re
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ from rich.text import Text
 from yaml import YAMLError
 
 from ppo_cli.cli.command import Parser, run_command
-from ppo_cli.cli.endings import RunError
+from ppo_cli.cli.endings import Interrupted, RunError
 from ppo_cli.cli.run_dir import folder_name
 from ppo_cli.config import Config, ConfigError, EnvConfig
 from ppo_cli.envs.make import EnvError
@@ -48,7 +49,7 @@ _EXAMPLES = """\
 
 def main() -> None:
     """Entry point of the console script."""
-    run_command("ppo-eval", lambda: _evaluate_all(_parse(sys.argv[1:])))
+    run_command("ppo-eval", lambda: _evaluate_all(_parse(sys.argv[1:])), needs_output=True)
 
 
 def _say(line: object) -> None:
@@ -147,6 +148,7 @@ def _evaluate_all(options: argparse.Namespace) -> int:
     """
     found: list[tuple[str, Summary]] = []
     status = 0
+    interrupted: Interrupted | None = None
     for run in options.runs:
         try:
             checkpoint = find_checkpoint(Path(run), options.checkpoint)
@@ -157,14 +159,16 @@ def _evaluate_all(options: argparse.Namespace) -> int:
             status = 2 if alone and isinstance(error, (ConfigError, EnvError)) else 1
             line = " ".join(str(error).split())
             _say(line if run in line else f"{run}: {line}")
-        except KeyboardInterrupt:
-            _say(f"interrupted in {run}; {len(found)} of {len(options.runs)} runs were evaluated")
-            status = 130
+        except KeyboardInterrupt as error:
+            done = f"interrupted in {run}; {len(found)} of {len(options.runs)} runs were evaluated"
+            interrupted = Interrupted(getattr(error, "number", signal.SIGINT), done)
             break
     if not _has_scipy() and found:
         _say("no intervals without SciPy: pip install 'ppo-cli[report]'")
     if found:
         _show(found, options)
+    if interrupted is not None:
+        raise interrupted
     return status
 
 
@@ -200,7 +204,7 @@ def _evaluate_run(checkpoint: Path, named: bool, options: argparse.Namespace) ->
     """Evaluates one checkpoint, which was asked for by name or not, and films it where that is asked for."""
     import torch
 
-    from ppo_cli.cli.build import env_maker
+    from ppo_cli.cli.build import env_maker, on_error_of
     from ppo_cli.envs.group import EnvFaultError, explain
     from ppo_cli.evaluation import bootstrap_interval, evaluate, summarize
 
@@ -219,7 +223,7 @@ def _evaluate_run(checkpoint: Path, named: bool, options: argparse.Namespace) ->
     make = env_maker(config.env)
     try:
         evaluation = evaluate(
-            policy, make, episodes, seed, deterministic, own.max_steps, first_actions=actions
+            policy, make, episodes, seed, deterministic, own.max_steps, actions, on_error_of(config.env)
         )
     except EnvFaultError as error:
         raise RunError(f"{config.env.id}: {error}") from error

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from ppo_cli.cli.endings import RunError
 from ppo_cli.cli.folder import CHECKPOINTS, evaluated_at, own_run, repair
+from ppo_cli.cli.streams import LogFile
 from ppo_cli.config import (
     OPEN,
     Config,
@@ -24,7 +25,6 @@ from ppo_cli.config import (
     nearest,
     to_dict,
 )
-from ppo_cli.files import open_own
 
 logger = logging.getLogger(__name__)
 
@@ -171,8 +171,6 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _log_to(path: Path, console_level: int) -> None:
     """What Hydra sets up for other runs: plain lines on the terminal and, appended, in train.log."""
-    open_own(path).close()  # it is no link
-    file = logging.FileHandler(path, encoding="utf-8")
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout), file]
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout), LogFile(path)]
     handlers[0].setLevel(console_level)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers, force=True)

@@ -11,8 +11,11 @@ import gymnasium as gym
 from gymnasium import error
 from gymnasium.envs.registration import parse_env_id
 
+from ppo_cli.envs import calls
+from ppo_cli.envs.calls import Call, calling, let_interrupt_pass
 from ppo_cli.envs.packed import pack
 from ppo_cli.envs.wrappers import wrap
+from ppo_cli.text import flat
 
 EnvFn = Callable[[], "gym.Env[Any, Any]"]
 
@@ -86,16 +89,27 @@ def make_env(
     Raises:
         EnvError: a package is missing, or the environment or a wrapper refuses its arguments.
     """
+    with calling(Call.MAKE):
+        return _make_env(env_id, kwargs, wrappers, action_mask, training)
+
+
+def _make_env(
+    env_id: str,
+    kwargs: Mapping[str, Any] | None,
+    wrappers: Sequence[Mapping[str, Any]],
+    action_mask: bool,
+    training: bool,
+) -> "gym.Env[Any, Any]":
     env = _make_bare(env_id, kwargs)
     try:
         env = wrap(env, wrappers, training)
     except ValueError as refused:
-        env.close()
+        calls.close(env)
         raise EnvError(f"env.wrappers: {refused}") from refused
     try:
         return pack(env, action_mask)
     except ValueError as unsupported:
-        env.close()
+        calls.close(env)
         raise EnvError(f"env.id={env_id}: {_one_line(unsupported)}") from unsupported
 
 
@@ -125,7 +139,8 @@ def _make_bare(env_id: str, kwargs: Mapping[str, Any] | None) -> "gym.Env[Any, A
     except ImportError as missing:
         hint = f": pip install {missing.name}" if missing.name else ""
         raise EnvError(f"env.id={env_id} can't be imported: {_one_line(missing)}{hint}") from missing
-    except Exception as refused:  # environments check their arguments in every way there is
+    except BaseException as refused:  # environments check their arguments in every way there is
+        let_interrupt_pass(refused)
         given = f" with env.kwargs={dict(kwargs)}" if kwargs else ""
         reason = f"{type(refused).__name__}: {_one_line(refused)}"
         raise EnvError(f"env.id={env_id} can't be made{given}: {reason}") from refused
@@ -141,7 +156,8 @@ def _register(module: str, name: str) -> None:
                 f"env.id={module}:{name}: no module named {missing.name!r}; pip install {missing.name}, "
                 "or put your own module on PYTHONPATH"
             ) from missing
-        except Exception as broken:
+        except BaseException as broken:
+            let_interrupt_pass(broken)
             raise EnvError(
                 f"env.id={module}:{name}: importing {module} raised "
                 f"{type(broken).__name__}: {_one_line(broken)}"
@@ -175,4 +191,4 @@ def _join(module: str, name: str) -> str:
 
 
 def _one_line(exception: BaseException) -> str:
-    return " ".join(str(exception).split())
+    return flat(exception)

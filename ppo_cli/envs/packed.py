@@ -6,6 +6,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from ppo_cli.envs.calls import Call, calling, let_interrupt_pass
 from ppo_cli.packing import MASK, Leaf, PackedActions, PackedObservations, is_nested, random_action
 
 Env = gym.Env[Any, Any]
@@ -174,6 +175,8 @@ def has_info_mask(env: Env) -> bool | None:
     if not isinstance(env.action_space, MASKABLE):
         return False
     try:
-        return MASK in env.reset(seed=0)[1]
-    except Exception:  # of the environment's own; training says so, or goes on, as env.on_error wants it
+        with calling(Call.RESET):
+            return MASK in env.reset(seed=0)[1]
+    except BaseException as error:  # training says so, or goes on, as env.on_error wants it
+        let_interrupt_pass(error)
         return None

@@ -6,7 +6,6 @@ process owns a trial by a lock that ends with the process, so that what a dead o
 
 import csv
 import io
-import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 
-from ppo_cli.cli.endings import Interrupted, RunError, StopSignal
+from ppo_cli.cli.endings import RunError, StopSignal
 from ppo_cli.cli.run_dir import lock_file
 from ppo_cli.cli.search.plan import (
     PLAN,
@@ -130,26 +129,24 @@ def _search(folder: Path, plan: Plan) -> None:
 
     advice = f"`ppo-train sweep.resume='{folder}'` goes on with the search"
     (folder / LOCKS).mkdir(exist_ok=True)
-    with StopSignal(advice, at_once=True):  # while a run trains, its own takes over
-        try:
-            with lock_file(folder / LOCKS / "study"):
-                study = open_study(folder, plan.settings)
-            said = False
-            while True:
-                with _claim(folder, plan, study) as claim:
-                    if claim is not None:
-                        _run_claim(folder, plan, study, claim)
-                        said = False
-                        continue
-                running = _running(study)
-                if not running:
-                    break
-                if not said:
-                    print(f"waiting for trial {running[0].number}, which another process runs", flush=True)
-                said = True
-                time.sleep(PAUSE)
-        except KeyboardInterrupt as error:
-            raise Interrupted(getattr(error, "number", signal.SIGINT), advice) from error
+    with StopSignal(lambda: advice, at_once=True):  # while a run trains, its own takes over
+        with lock_file(folder / LOCKS / "study"):
+            study = open_study(folder, plan.settings)
+        said = False
+        while True:
+            StopSignal.check()
+            with _claim(folder, plan, study) as claim:
+                if claim is not None:
+                    _run_claim(folder, plan, study, claim)
+                    said = False
+                    continue
+            running = _running(study)
+            if not running:
+                break
+            if not said:
+                print(f"waiting for trial {running[0].number}, which another process runs", flush=True)
+            said = True
+            time.sleep(PAUSE)
     _conclude(folder, plan, study)
 
 
