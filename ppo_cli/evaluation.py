@@ -14,7 +14,7 @@ import torch
 from ppo_cli.distributions import is_squashed
 from ppo_cli.envs.group import EnvFaultError, as_number, explain
 from ppo_cli.envs.make import EnvFn
-from ppo_cli.envs.packed import check_indices, index_range
+from ppo_cli.envs.packed import ObservationCheck
 from ppo_cli.envs.spaces import action_adapter
 from ppo_cli.envs.vector import spawn_seeds
 from ppo_cli.policy import Policy
@@ -165,7 +165,7 @@ def _play(
 def _reset(env: Env, seed: int, episode: int) -> Any:  # noqa: ANN401
     try:
         obs, _ = env.reset(seed=seed)
-        check_indices(obs, index_range(env.observation_space))
+        obs = ObservationCheck(env.observation_space)(obs)
     except Exception as error:
         raise _failed(error, episode, 0) from error
     return obs
@@ -176,7 +176,7 @@ def _step(env: Env, action: Any, episode: int, step: int) -> tuple[Any, float, b
     try:
         obs, given, terminated, truncated, _ = env.step(action)
         reward = as_number(given)
-        check_indices(obs, index_range(env.observation_space))
+        obs = ObservationCheck(env.observation_space)(obs)
     except Exception as error:
         raise _failed(error, episode, step) from error
     if not math.isfinite(reward):
