@@ -24,6 +24,7 @@ from ppo_cli.cli.endings import Interrupted, RunError, StopSignal
 from ppo_cli.cli.keeper import CheckpointKeeper, global_generators, set_global_generators
 from ppo_cli.cli.run_dir import lock_run
 from ppo_cli.config import Config, save_yaml, to_dict
+from ppo_cli.encoders import EncoderError
 from ppo_cli.envs.backends import available_cores, make_vector
 from ppo_cli.envs.group import EnvFaultError, OnError
 from ppo_cli.envs.make import EnvFn
@@ -67,7 +68,14 @@ def run(
     with lock_run(folder):
         try:
             return _run(config, folder, saved, live, watch)
-        except (EnvFaultError, SnapshotError, CheckpointError, FloatingPointError, OSError) as error:
+        except (
+            EnvFaultError,
+            SnapshotError,
+            CheckpointError,
+            EncoderError,
+            FloatingPointError,
+            OSError,
+        ) as error:
             advice = f"; {_advice(folder)}" if (folder / "checkpoints" / "last.pt").exists() else ""
             raise RunError(f"{error}{advice}") from error
 
@@ -83,7 +91,7 @@ def _run(
         if saved is None and (folder / "metrics.csv").exists():
             for leftover in folder.glob("events.out.tfevents.*"):  # of this run, before its first checkpoint
                 leftover.unlink()
-        config, notice = check_environment(config)
+        config, notices = check_environment(config)
         save_yaml(config, folder / "config.yaml")
         torch.set_num_threads(1 if config.threads == "auto" else int(config.threads))
         make, make_evaluated = env_maker(config.env, training=True), env_maker(config.env)
@@ -94,7 +102,7 @@ def _run(
             config.env.id, make, config.n_envs, config.vectorization, kind, _on_error(config)
         )
         watchdog.pulse[0] += 1
-        for line in filter(None, [notice, _batch_notice(config), choice, kind_notice]):
+        for line in filter(None, [*notices, _batch_notice(config), choice, kind_notice]):
             logger.info(line)
         _seed_global_generators(config.seed)  # again: what went before may have drawn from them
         try:
