@@ -114,8 +114,8 @@ class OneHotEncoder(nn.Module):
     def forward(self, obs: Tensor) -> Tensor:
         """[B, *shape] integers -> [B, size]."""
         columns = obs.reshape(obs.shape[0], len(self.nvec)).to(torch.int64) + self.columns
-        # not `functional.one_hot`, whose integers take three times the memory of these floats
-        return torch.zeros((obs.shape[0], self.size), device=obs.device).scatter(1, columns, 1.0)
+        # not `functional.one_hot`, whose integers take three times the memory of these floats again
+        return torch.zeros((obs.shape[0], self.size), device=obs.device).scatter_(1, columns, 1.0)
 
 
 class MlpEncoder(nn.Module):

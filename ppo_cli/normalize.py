@@ -69,8 +69,8 @@ def as_float32(observations: npt.NDArray[Any]) -> npt.NDArray[Any]:
     if not finite.all():
         beyond = observations[~finite][0]
         raise FloatingPointError(
-            f"an observation holds {beyond:g}, which is not finite in float32; normalize.observations=true scales "
-            "numbers before they become float32, and so can a wrapper"
+            f"an observation holds {beyond:g}, which is not finite in float32; normalize.observations=true "
+            "scales numbers before they become float32, and so can a wrapper"
         )
     return small
 
