@@ -129,7 +129,7 @@ class Learning(Ten):
     """Keeps the mean of what it shows itself."""
 
     def __init__(self):
-        self.obs_rms = None
+        self.obs_rms = 0.0
 
 
 class Breaks(torch.nn.Module):
@@ -157,6 +157,12 @@ class OwnLearner(gym.Wrapper):
     def __init__(self, env):
         super().__init__(env)
         self.seen = Statistics()
+
+
+class Welford(gym.Wrapper):
+    def __init__(self, env):
+        super().__init__(env)
+        self.mean, self.std, self.count = 0.0, 1.0, 0
 
 
 class Inside(gym.Wrapper):

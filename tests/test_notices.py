@@ -4,14 +4,16 @@ import csv
 import json
 import sys
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
 
 from ppo_cli.cli import evaluate
 from ppo_cli.envs.make import env_fn, make_env
-from ppo_cli.envs.notices import normalization_notice, range_notice
+from ppo_cli.envs.notices import image_notice, normalization_notice, range_notice
 from ppo_cli.envs.snapshot import find_kind
+from ppo_cli.envs.wrappers import learning_layers
 from ppo_cli.packing import PackedActions, PackedObservations
 
 TINY = (
@@ -40,7 +42,7 @@ def box(low, high, n=1):
 
 @pytest.mark.parametrize(
     "name",
-    ["NormalizeObservation", "NormalizeReward", "odd_envs.OwnLearner", "odd_envs.Inside"],
+    ["NormalizeObservation", "NormalizeReward", "odd_envs.OwnLearner", "odd_envs.Welford", "odd_envs.Inside"],
 )
 @pytest.mark.parametrize("when", ["", ",when:train"])
 def test_a_wrapper_that_learns_is_refused(ppo_train, tmp_path, name, when):
@@ -241,6 +243,30 @@ def test_an_encoder_that_raises_in_mid_training_is_named(ppo_train, switch):
 
 
 IMAGE = (36, 36, 2)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.int64])
+def test_an_image_of_other_integers_is_spoken_of(dtype):
+    space = spaces.Box(0, 255, IMAGE, dtype)
+    for given in (space, PackedObservations(spaces.Dict({"eye": space}))):
+        line = image_notice(given)
+        assert (line is not None and "int64" in line) == (dtype is np.int64)
+    assert image_notice(spaces.Box(0, 255, (4,), dtype)) is None
+
+
+def test_only_two_of_gymnasiums_wrappers_learn():
+    env = gym.wrappers.TimeLimit(gym.make("CartPole-v1"), 100)
+    for wrapper, arguments in (
+        (gym.wrappers.RecordEpisodeStatistics, {}),
+        (gym.wrappers.FrameStackObservation, {"stack_size": 3}),
+        (gym.wrappers.ClipReward, {"max_reward": 1}),
+        (gym.wrappers.TimeAwareObservation, {}),
+    ):
+        env = wrapper(env, **arguments)
+    env.reset(seed=0)
+    assert learning_layers(env) == []
+    assert learning_layers(gym.wrappers.NormalizeReward(env)) == ["NormalizeReward"]
+    env.close()
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,13 @@ from ppo_cli.config import Config, ConfigError, EnvConfig, from_stored
 from ppo_cli.distributions import make_distribution
 from ppo_cli.encoders import EncoderChoice
 from ppo_cli.envs.make import EnvError, EnvFn, env_fn, resolve_env_id
-from ppo_cli.envs.notices import learning_notice, mask_notice, normalization_notice, range_notice
+from ppo_cli.envs.notices import (
+    image_notice,
+    learning_notice,
+    mask_notice,
+    normalization_notice,
+    range_notice,
+)
 from ppo_cli.envs.packed import MASKABLE, MaskSource, as_array, find_mask
 from ppo_cli.envs.pool import import_envpool
 from ppo_cli.envs.spaces import stored_observation
@@ -52,8 +58,8 @@ def check_environment(config: Config) -> tuple[Config, list[str]]:
     try:
         env_id = resolve_env_id(typed)
         env = _try_environment(env_id, replace(config.env, action_mask=False))
-        notices = [_id_notice(typed, env_id), learning_notice(env)]
         source = _mask_source(config, env)
+        notices = [_id_notice(typed, env_id), learning_notice(env), image_notice(env.observation_space)]
         masked = _decide_mask(config, env, source)
         if config.env.action_mask is not False:
             notices.append(mask_notice(env, source))

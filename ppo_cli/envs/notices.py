@@ -9,7 +9,14 @@ from gymnasium import spaces
 
 from ppo_cli.envs.packed import MASKABLE, MaskSource
 from ppo_cli.envs.wrappers import learning_layers
-from ppo_cli.packing import MASK, PackedActions, PackedObservations, is_scaled_image
+from ppo_cli.packing import (
+    MASK,
+    PackedActions,
+    PackedObservations,
+    has_byte_range,
+    image_layout,
+    is_scaled_image,
+)
 
 Env = gym.Env[Any, Any]
 
@@ -112,5 +119,25 @@ def normalization_notice(space: spaces.Space[Any]) -> str | None:
     return f"normalize.observations=true leaves {what} as they are"
 
 
+def image_notice(space: spaces.Space[Any]) -> str | None:
+    """That an observation has an image's shape and range, and a dtype that makes it a row of numbers.
+
+    Args:
+        space: of the observations, packed where it is nested.
+    """
+    leaves = [leaf.space for leaf in space.leaves] if isinstance(space, PackedObservations) else [space]
+    for leaf in leaves:
+        if not isinstance(leaf, spaces.Box) or leaf.dtype == np.uint8 or not has_byte_range(leaf):
+            continue
+        as_bytes = spaces.Box(0, 255, leaf.shape, np.uint8)
+        if image_layout(leaf) is None and image_layout(as_bytes) is not None:
+            return (
+                f"observations {leaf.shape} from 0 to 255 of {leaf.dtype} are rows of numbers here; images as "
+                "uint8, which env.wrappers=[{name:DtypeObservation,dtype:uint8}] makes them"
+            )
+    return None
+
+
 def _name(env: Env) -> str:
-    return env.spec.id if env.spec is not None else type(env.unwrapped).__name__
+    spec = env.unwrapped.spec
+    return spec.id if spec is not None else type(env.unwrapped).__name__

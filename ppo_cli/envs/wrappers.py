@@ -100,9 +100,10 @@ def _learns(layer: Env) -> bool:
     if getattr(layer, "update_running_mean", True) is False:  # Gymnasium's switch: they stay as they are
         return False
     known = (gym.wrappers.NormalizeObservation, gym.wrappers.NormalizeReward)
-    return isinstance(layer, known) or any(
-        _STATISTICS.fullmatch(name) or _is_running_mean(value) for name, value in vars(layer).items()
-    )
+    if isinstance(layer, known) or (isinstance(layer, gym.Wrapper) and _is_running_mean(layer)):
+        return True
+    kept = {name: value for name, value in vars(layer).items() if value is not None}
+    return any(_STATISTICS.fullmatch(name) or _is_running_mean(value) for name, value in kept.items())
 
 
 def _is_running_mean(value: Any) -> bool:  # noqa: ANN401
