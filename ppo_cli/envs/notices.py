@@ -132,7 +132,7 @@ def image_notice(space: spaces.Space[Any]) -> str | None:
         as_bytes = spaces.Box(0, 255, leaf.shape, np.uint8)
         if image_layout(leaf) is None and image_layout(as_bytes) is not None:
             return (
-                f"observations {leaf.shape} from 0 to 255 of {leaf.dtype} are rows of numbers here; images as "
+                f"observations {leaf.shape} from 0 to 255 of {leaf.dtype} are rows of numbers; images as "
                 "uint8, which env.wrappers=[{name:DtypeObservation,dtype:uint8}] makes them"
             )
     return None
