@@ -56,6 +56,8 @@ class EnvConfig:
     id: str = MISSING
     kwargs: dict[str, Any] = MISSING
     wrappers: list[dict[str, Any]] = MISSING
+    reset_options: dict[str, Any] = MISSING
+    seed_below: Optional[Integer] = MISSING  # noqa: UP045
     action_mask: Union[bool, str] = MISSING  # noqa: UP007
     timeout: float = MISSING
     on_error: str = MISSING
@@ -191,11 +193,17 @@ RANGES = {
     "eval.episodes": _NON_NEGATIVE,
     "eval.seed": _NON_NEGATIVE,
     "eval.max_steps": _AT_LEAST_ONE,
+    "env.seed_below": _AT_LEAST_ONE,
     "env.timeout": Range(0, math.inf, open_low=True),
     "checkpoint.every": _AT_LEAST_ONE,
     "checkpoint.keep": _AT_LEAST_ONE,
 }
-OPEN = ("env.kwargs.", "network.encoders.")  # sections whose keys are the user's own
+_INTEGERS = (Integer, list[Integer], Union[Integer, str], Optional[Integer])  # noqa: UP007, UP045
+OPEN = {  # sections whose keys are the user's own, and what a key there is
+    "env.kwargs.": "a new argument of the environment",
+    "env.reset_options.": "an option of its resets",
+    "network.encoders.": "an observation's encoder",
+}
 CHOICES = {
     "env.on_error": ("stop", "restart"),
     "vectorization": ("auto", "sync", "async", "envpool"),
@@ -238,6 +246,7 @@ def describe_type(kind: Any) -> str:  # noqa: ANN401
         list[Integer]: "a list of integers",
         list[dict[str, Any]]: "a list of mappings such as {name: FrameStackObservation, stack_size: 4}",
         Optional[float]: "a number or null",  # noqa: UP045
+        Optional[Integer]: "an integer or null",  # noqa: UP045
         Union[Integer, str]: "an integer or auto",  # noqa: UP007
         Union[bool, str]: "true, false or auto",  # noqa: UP007
     }
@@ -375,7 +384,7 @@ def _check_fields(section: Any, prefix: str) -> None:  # noqa: ANN401
         if is_dataclass(value):
             _check_fields(value, f"{key}.")
             continue
-        if hints[item.name] in (Integer, list[Integer], Union[Integer, str]):  # noqa: UP007
+        if hints[item.name] in _INTEGERS:
             value = [_integer(key, v) for v in value] if isinstance(value, list) else _integer(key, value)
             setattr(section, item.name, value)
         for number in value if isinstance(value, list) else [value]:
@@ -418,8 +427,10 @@ def _check_wrappers(config: Config) -> None:
 
 
 def _check_envpool(config: Config) -> None:
-    if config.env.wrappers:
-        raise ConfigError("env.wrappers: EnvPool's environments take no wrappers; use vectorization=auto")
+    for knob in ("wrappers", "reset_options", "seed_below"):
+        if getattr(config.env, knob) not in ([], {}, None):
+            what = "no wrappers" if knob == "wrappers" else "their seeds at once and no options"
+            raise ConfigError(f"env.{knob}: EnvPool's environments take {what}; use vectorization=auto")
     if config.env.on_error == "restart":
         raise ConfigError("env.on_error=restart: EnvPool's environments can't be restarted; use stop")
     if config.checkpoint.exact:

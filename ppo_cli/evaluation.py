@@ -16,7 +16,7 @@ from ppo_cli.envs import calls
 from ppo_cli.envs.calls import Call, calling, let_interrupt_pass
 from ppo_cli.envs.group import RENEWALS, EnvFaultError, OnError, as_number, explain
 from ppo_cli.envs.make import EnvError, EnvFn
-from ppo_cli.envs.packed import check_indices, index_range
+from ppo_cli.envs.packed import ObservationCheck
 from ppo_cli.envs.spaces import action_adapter
 from ppo_cli.envs.vector import spawn_seeds
 from ppo_cli.policy import Policy
@@ -136,8 +136,10 @@ class _Player:
         self.episode, self.observation, self.total, self.length = 0, np.zeros(0), 0.0, 0
         self._make, self._seeds, self._on_error = make, seeds, on_error
         self._faults = 0  # of the episode
-        space = self.env.observation_space
-        self._shape, self._dtype, self._range = space.shape, space.dtype, index_range(space)
+        self._check, self._dtype = (
+            ObservationCheck(self.env.observation_space),
+            self.env.observation_space.dtype,
+        )
 
     def begin(self, episode: int) -> None:
         """Starts an episode."""
@@ -196,10 +198,7 @@ class _Player:
 
     def _checked(self, obs: Any) -> Array:  # noqa: ANN401
         """A copy of an observation, as training sees it whatever an environment returns."""
-        if np.shape(obs) != self._shape:
-            raise ValueError(f"an observation of shape {np.shape(obs)}, where its space says {self._shape}")
-        check_indices(obs, self._range)
-        return np.array(obs, self._dtype)
+        return np.array(self._check(obs), self._dtype)
 
 
 def _play(

@@ -16,7 +16,7 @@ from ppo_cli.envs.snapshot import Lost
 from ppo_cli.envs.spaces import action_adapter, stored_observation
 from ppo_cli.envs.vector import Vector
 from ppo_cli.metrics import EpisodeStatistics, RunLog
-from ppo_cli.normalize import ObservationNormalizer, RewardNormalizer
+from ppo_cli.normalize import ObservationNormalizer, RewardNormalizer, as_float32
 from ppo_cli.rollout import Rollout
 
 ALL = slice(None)  # environments
@@ -52,7 +52,7 @@ class Collector:
     def observe(self, observations: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Observations [..., *shape] as the agent sees them."""
         normalizer = self.observation_normalizer
-        return observations if normalizer is None else normalizer(observations)
+        return as_float32(observations) if normalizer is None else normalizer(observations)
 
     def reset(self, seeds: list[int]) -> None:
         """Starts the first episode of each environment with its seed."""

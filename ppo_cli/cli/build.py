@@ -25,13 +25,20 @@ from ppo_cli.envs import calls
 from ppo_cli.envs.calls import Call, calling, let_interrupt_pass
 from ppo_cli.envs.group import OnError
 from ppo_cli.envs.make import EnvError, EnvFn, env_fn, resolve_env_id
-from ppo_cli.envs.packed import has_info_mask
+from ppo_cli.envs.notices import (
+    image_notice,
+    learning_notice,
+    mask_notice,
+    normalization_notice,
+    range_notice,
+)
+from ppo_cli.envs.packed import MASKABLE, MaskSource, as_array, find_mask
 from ppo_cli.envs.pool import import_envpool
 from ppo_cli.envs.snapshot import find_kind
 from ppo_cli.envs.spaces import stored_observation
 from ppo_cli.envs.vector import Stream, spawn_seeds
 from ppo_cli.normalize import ObservationNormalizer, RewardNormalizer
-from ppo_cli.packing import PackedObservations, image_layout
+from ppo_cli.packing import PackedObservations, is_scaled_image
 from ppo_cli.policy import Policy
 from ppo_cli.schedules import Schedule
 from ppo_cli.text import flat
@@ -43,11 +50,12 @@ CHECKPOINT_STEPS = 50_000  # environment steps between checkpoints, about, for c
 COMPILE_REPAYS = 5_000  # minibatch steps from which compiling (about 25 s, once) saves time in all
 
 
-def check_environment(config: Config) -> tuple[Config, str | None]:
+def check_environment(config: Config) -> tuple[Config, list[str]]:
     """Makes the environment and the network once, to hold the config against them.
 
     Returns:
-        The config with the id that runs, and a line about it where the id that was typed is retired.
+        The config with the id that runs, and lines about what will not be as one may expect: another id than
+        the one that was typed, or something that the environment has and a run does not follow.
 
     Raises:
         ConfigError: the environment can't be made or trained on as the config asks; one line that says why.
@@ -56,12 +64,16 @@ def check_environment(config: Config) -> tuple[Config, str | None]:
         return _check_environment(config)
 
 
-def _check_environment(config: Config) -> tuple[Config, str | None]:
+def _check_environment(config: Config) -> tuple[Config, list[str]]:
     typed = config.env.id
     try:
         env_id = resolve_env_id(typed)
         env = _try_environment(env_id, replace(config.env, action_mask=False))
-        masked = _decide_mask(config, env)
+        source = _mask_source(config, env)
+        notices = [_id_notice(typed, env_id), learning_notice(env), image_notice(env.observation_space)]
+        masked = _decide_mask(config, env, source)
+        if config.env.action_mask is not False:
+            notices.append(mask_notice(env, source))
         if masked:
             calls.close(env)
             env = _try_environment(env_id, replace(config.env, action_mask=True))
@@ -71,6 +83,10 @@ def _check_environment(config: Config) -> tuple[Config, str | None]:
             _check_exact(replace(config.env, id=env_id, action_mask=masked))
     except EnvError as error:
         raise ConfigError(str(error)) from error
+    if not config.squash_actions:
+        notices.append(range_notice(env.action_space, config.network.log_std_init))
+    if config.normalize.observations:
+        notices.append(normalization_notice(env.observation_space))
     try:
         build_model(config, env)
     except ValueError as error:
@@ -78,11 +94,16 @@ def _check_environment(config: Config) -> tuple[Config, str | None]:
     finally:
         calls.close(env)
     config = replace(config, env=replace(config.env, id=env_id, action_mask=masked))
+    return config, [line for line in notices if line]
+
+
+def _id_notice(typed: str, env_id: str) -> str | None:
+    """That another id runs than the one that was typed."""
     if env_id == typed:
-        return config, None
+        return None
     if not re.search(r"-v\d+$", typed):
-        return config, f"{typed} names no version; running the newest, {env_id}, without its preset"
-    return config, f"{typed} is retired in Gymnasium; running its successor {env_id}"
+        return f"{typed} names no version; running the newest, {env_id}, without its preset"
+    return f"{typed} is retired in Gymnasium; running its successor {env_id}"
 
 
 def _check_exact(config: EnvConfig) -> None:
@@ -94,25 +115,36 @@ def _check_exact(config: EnvConfig) -> None:
         )
 
 
-def _decide_mask(config: Config, env: Env[Any, Any]) -> bool:
-    """Whether the masks in ``info`` are obeyed.
+def _mask_source(config: Config, env: Env[Any, Any]) -> MaskSource | None:
+    """Where the environment's masks are, beside its observation; only where that is of interest.
+
+    Raises:
+        EnvError: masks are asked for of a backend that has none.
+    """
+    if config.vectorization == "envpool":  # whose infos hold no masks
+        if config.env.action_mask is True:
+            raise EnvError("env.action_mask=true: EnvPool gives no masks; use vectorization=auto")
+        return "none"
+    return "none" if config.env.action_mask is False else find_mask(env)
+
+
+def _decide_mask(config: Config, env: Env[Any, Any], source: MaskSource | None) -> bool:
+    """Whether the masks beside the observation are obeyed.
 
     Raises:
         EnvError: they should be, and there are none.
     """
-    asked = config.env.action_mask
-    if config.vectorization == "envpool":  # whose infos hold no masks
-        if asked is True:
-            raise EnvError("env.action_mask=true: EnvPool gives no masks; use vectorization=auto")
-        return False
-    if asked is True and isinstance(env.action_space, (spaces.Discrete, spaces.MultiDiscrete)):
-        if has_info_mask(env) is False:
-            raise EnvError(
-                f"env.action_mask=true: reset of {config.env.id} gives no 'action_mask' in its info; use "
-                "auto (a key 'action_mask' of a Dict observation is obeyed in any case)"
-            )
-        return True
-    return bool(has_info_mask(env)) if asked == "auto" else bool(asked)
+    asked, is_maskable = config.env.action_mask, isinstance(env.action_space, MASKABLE)
+    seen = env.observation_space
+    has_key = isinstance(seen, PackedObservations) and any(leaf.is_mask for leaf in seen.leaves)
+    if asked is True and is_maskable and source == "none":
+        raise EnvError(
+            f"env.action_mask=true: {config.env.id} has neither an 'action_mask' in its infos nor a method "
+            "action_masks(); use auto (a key 'action_mask' of a Dict observation is obeyed in any case)"
+        )
+    if asked == "auto":
+        return is_maskable and (source == "info" or (source in ("method", "step") and not has_key))
+    return bool(asked)
 
 
 def env_maker(config: EnvConfig, training: bool = False) -> EnvFn:
@@ -120,7 +152,15 @@ def env_maker(config: EnvConfig, training: bool = False) -> EnvFn:
     masked = (
         config.action_mask is True
     )  # auto has become true or false, but in runs from before there were masks
-    return env_fn(config.id, config.kwargs, config.wrappers, masked, training=training)
+    return env_fn(
+        config.id,
+        config.kwargs,
+        config.wrappers,
+        masked,
+        training=training,
+        reset_options=config.reset_options,
+        seed_below=config.seed_below,
+    )
 
 
 def on_error_of(config: EnvConfig) -> OnError:
@@ -144,7 +184,8 @@ def _try_environment(env_id: str, config: EnvConfig) -> Env[Any, Any]:
     try:
         with calling(Call.RESET):
             observation = env.reset(seed=0)[0]
-        inside = env.observation_space.contains(observation)
+        space = env.observation_space
+        inside = space.contains(observation) or space.contains(as_array(observation))  # a tensor, perhaps
     except BaseException as error:
         calls.close(env)
         let_interrupt_pass(error)
@@ -264,7 +305,7 @@ def compile_cache() -> Path:
 def build_normalizers(
     config: Config, observation_space: spaces.Space[Any]
 ) -> tuple[ObservationNormalizer | None, RewardNormalizer | None]:
-    """The normalisers that the config asks for; images and observations without numbers have none."""
+    """The normalisers that the config asks for; images in a known range and what is no number have none."""
     observations = rewards = None
     if config.normalize.observations:
         observations = _observation_normalizer(observation_space, config.normalize.clip)
@@ -276,7 +317,7 @@ def build_normalizers(
 def _observation_normalizer(space: spaces.Space[Any], clip: float) -> ObservationNormalizer | None:
     if isinstance(space, PackedObservations):
         return ObservationNormalizer((space.floats,), clip, packed=True) if space.floats else None
-    if isinstance(space, spaces.Box) and image_layout(space) is None:
+    if isinstance(space, spaces.Box) and not is_scaled_image(space):
         return ObservationNormalizer(space.shape, clip)
     return None
 

@@ -11,6 +11,7 @@ import re
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,12 +85,17 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         help="arguments of the environment over the run's own; YAML values",
     )  # fmt: skip
     add(
+        "--reset-options", metavar="KEY=VALUE", nargs="+", action="extend", default=[],
+        help="options of every reset over the run's env.reset_options; YAML values",
+    )  # fmt: skip
+    add(
         "--json", metavar="FILE.json", nargs="?", const="-",
         help="write eval.json's keys, checkpoint and interval: instead of the table, or into a file",
     )  # fmt: skip
     add("--video", metavar="DIR", type=Path, help="film the first episode into an MP4 there")
     options = parser.parse_intermixed_args(arguments)
-    options.env_kwargs = _env_kwargs(options.env_kwargs)
+    options.env_kwargs = _mapping("--env-kwargs", options.env_kwargs)
+    options.reset_options = _mapping("--reset-options", options.reset_options)
     _check(options)
     return options
 
@@ -123,21 +129,21 @@ def _go_headless() -> None:
         os.environ.setdefault("MUJOCO_GL", "egl")
 
 
-def _env_kwargs(typed: Sequence[str]) -> dict[str, Any]:
-    """Arguments of the environment, their values read as ppo-train reads them from YAML."""
-    kwargs: dict[str, Any] = {}
+def _mapping(option: str, typed: Sequence[str]) -> dict[str, Any]:
+    """What an option of several KEY=VALUE holds, the values read as ppo-train reads them from YAML."""
+    values: dict[str, Any] = {}
     for item in typed:
         key, equals, _ = item.partition("=")
         if not (equals and key.isidentifier()):
-            raise ConfigError(f"--env-kwargs {item}: expected KEY=VALUE; runs come before it")
+            raise ConfigError(f"{option} {item}: expected KEY=VALUE; runs come before it")
         try:
             read = OmegaConf.to_container(OmegaConf.from_dotlist([item]))
         except (YAMLError, OmegaConfBaseException) as error:
-            raise ConfigError(f"--env-kwargs {item}: the value is no YAML") from error
-        if key == "render_mode":
-            raise ConfigError(f"--env-kwargs {item}: an evaluation draws nothing; --video DIR makes a film")
-        kwargs[key] = read[key] if isinstance(read, dict) else None
-    return kwargs
+            raise ConfigError(f"{option} {item}: the value is no YAML") from error
+        if option == "--env-kwargs" and key == "render_mode":
+            raise ConfigError(f"{option} {item}: an evaluation draws nothing; --video DIR makes a film")
+        values[key] = read[key] if isinstance(read, dict) else None
+    return values
 
 
 def _evaluate_all(options: argparse.Namespace) -> int:
@@ -205,10 +211,13 @@ def _evaluate_run(checkpoint: Path, named: bool, options: argparse.Namespace) ->
     import torch
 
     from ppo_cli.cli.build import env_maker, on_error_of
+    from ppo_cli.encoders import EncoderError
     from ppo_cli.envs.group import EnvFaultError, explain
     from ppo_cli.evaluation import bootstrap_interval, evaluate, summarize
 
     checkpoint, policy, config, steps = _load(checkpoint, named, options.env_kwargs)
+    reset_options = {**config.env.reset_options, **options.reset_options}
+    config = replace(config, env=replace(config.env, reset_options=reset_options))
     torch.set_num_threads(1 if config.threads == "auto" else int(config.threads))  # other sums, other bits
     own = config.eval
     episodes = options.episodes or own.episodes or DEFAULT_EPISODES
@@ -225,7 +234,7 @@ def _evaluate_run(checkpoint: Path, named: bool, options: argparse.Namespace) ->
         evaluation = evaluate(
             policy, make, episodes, seed, deterministic, own.max_steps, actions, on_error_of(config.env)
         )
-    except EnvFaultError as error:
+    except (EnvFaultError, EncoderError, FloatingPointError) as error:
         raise RunError(f"{config.env.id}: {error}") from error
     except Exception as error:  # observations of another shape, where arguments have changed them
         raise RunError(f"{config.env.id} {explain(error)}") from error

@@ -33,6 +33,8 @@ FIXED = (
     "env.id",
     "env.kwargs",
     "env.wrappers",
+    "env.reset_options",
+    "env.seed_below",
     "env.action_mask",
     "seed",
     "n_envs",
@@ -128,7 +130,7 @@ def override_config(config: Config, overrides: Sequence[str]) -> Config:
         key = override.key_or_group
         if override.is_sweep_override():
             raise ConfigError(f"{typed}: resume= goes on with one run, which takes one value")
-        if key not in kinds and not key.startswith(OPEN):
+        if key not in kinds and not key.startswith(tuple(OPEN)):
             raise ConfigError(
                 f"unknown key {key!r} in {typed!r}{nearest(key, list(kinds))}; "
                 "resume= takes knobs, not groups"
@@ -162,7 +164,7 @@ def _differences(before: Config, after: Config) -> list[str]:
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        if isinstance(value, Mapping) and prefix + key != "env.kwargs":
+        if isinstance(value, Mapping) and f"{prefix}{key}." not in OPEN:
             flat.update(_flat(value, f"{prefix}{key}."))
         else:
             flat[prefix + key] = value

@@ -25,6 +25,7 @@ from ppo_cli.cli.endings import Interrupted, RunError, StopSignal
 from ppo_cli.cli.folder import own_run, repair
 from ppo_cli.cli.keeper import CheckpointKeeper, global_generators, set_global_generators
 from ppo_cli.config import Config, save_yaml, to_dict
+from ppo_cli.encoders import EncoderError
 from ppo_cli.envs.backends import available_cores, make_vector
 from ppo_cli.envs.group import EnvFaultError
 from ppo_cli.envs.make import EnvError, EnvFn
@@ -41,6 +42,9 @@ logger = logging.getLogger(__name__)
 
 
 Watch = Callable[[Position, Evaluation], None]
+
+# What ends a run in a line of its own; anything else is a fault of ours.
+FAULTS = (EnvError, EnvFaultError, CheckpointError, EncoderError, FloatingPointError, OSError)
 
 
 def run(
@@ -85,7 +89,7 @@ def run_owned(
     with StopSignal(partial(_advice, folder), at_once=True):  # while it trains, another
         try:
             return _run(config, folder, saved, live, watch)
-        except (EnvError, EnvFaultError, CheckpointError, FloatingPointError, OSError) as error:
+        except FAULTS as error:
             advice = _advice(folder)
             raise RunError(f"{error}{advice and f'; {advice}'}") from error
 
@@ -101,7 +105,7 @@ def _run(
     config: Config, folder: Path, saved: Mapping[str, Any] | None, live: bool, watch: Watch | None
 ) -> float:
     with Watchdog(config.env.timeout, partial(_advice, folder)):
-        config, notice = check_environment(config)
+        config, notices = check_environment(config)
         save_yaml(config, folder / "config.yaml")
         torch.set_num_threads(1 if config.threads == "auto" else int(config.threads))
         make, make_evaluated = env_maker(config.env, training=True), env_maker(config.env)
@@ -110,7 +114,7 @@ def _run(
         envs, choice = make_vector(
             config.env.id, make, config.n_envs, config.vectorization, kind, on_error_of(config.env)
         )
-        for line in filter(None, [notice, _batch_notice(config), choice, kind_notice]):
+        for line in filter(None, [*notices, _batch_notice(config), choice, kind_notice]):
             logger.info(line)
         seed_global_generators(config.seed)  # again: what went before may have drawn from them
         try:

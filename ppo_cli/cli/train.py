@@ -102,7 +102,7 @@ def _start(args: Namespace, flags: Sequence[str]) -> None:
 
     checked = [check_environment(config) for _, config in jobs]
     if args.multirun and not any(override.startswith("hydra/sweeper=") for override in overrides):
-        for notice in dict.fromkeys(notice for _, notice in checked if notice):
+        for notice in dict.fromkeys(notice for _, notices in checked for notice in notices):
             print(notice)
         start_sweep(overrides, jobs, args.config_dir, config_name)
         return

@@ -9,11 +9,12 @@ from typing import Any, Literal, NamedTuple
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
+from gymnasium import spaces
 
 from ppo_cli.envs import calls
 from ppo_cli.envs.calls import Call, let_interrupt_pass
 from ppo_cli.envs.make import EnvFn
-from ppo_cli.envs.packed import check_indices, index_range
+from ppo_cli.envs.packed import ObservationCheck
 from ppo_cli.envs.snapshot import Kind, Lost, is_over, make_at, next_start, replay, seeded_start
 from ppo_cli.text import flat
 
@@ -93,10 +94,12 @@ class Group:
         self._steps = 0
         self._began = [0] * len(makes)  # the step at which each one's start was
         self._shape = out.observations.shape[1:]
-        self._dtypes = {out.observations.dtype}
         self._floats = np.issubdtype(out.observations.dtype, np.floating)
-        self._range = index_range(self.envs[0].observation_space)
-        self._is_careful = on_error == "restart" or self._range is not None
+        space = self.envs[0].observation_space
+        self._checked = ObservationCheck(space)
+        # indices have a range inside their dtype
+        self._is_careful = on_error == "restart" or isinstance(space, (spaces.Discrete, spaces.MultiDiscrete))
+        self._is_told = _has_layer(self.envs[0], gym.wrappers.RecordEpisodeStatistics)
 
     def reset(self, seeds: Sequence[int | None], options: dict[str, Any] | None = None) -> None:
         """Starts a new episode in each environment with its seed."""
@@ -132,12 +135,12 @@ class Group:
                 if not isinstance(reward, float):
                     reward = as_number(reward)
                 if obs.__class__ is not np.ndarray or obs.shape != shape or obs.dtype != dtype or careful:
-                    self._check(obs, reward)
+                    obs = self._check(obs, reward)
                 if terminated or truncated:
                     final_obs[i] = obs
                     if self._floats and not np.isfinite(final_obs[i]).all():
                         raise ValueError("a NaN or an infinity in its episode's last observation")
-                    self._out.returns[i] = _told_return(info)
+                    self._out.returns[i] = _told_return(info) if self._is_told else math.nan
                 else:
                     observations[i] = obs
                 rewards[i] = reward
@@ -251,22 +254,14 @@ class Group:
         obs, _ = env.reset(seed=None if start is None else start.get("seed"), options=options)
         if start is not None:
             self.starts[i], self._began[i] = start, self._steps
-        self._check(obs, 0.0)
-        self._out.observations[i] = obs
+        self._out.observations[i] = self._check(obs, 0.0)
 
-    def _check(self, obs: Any, reward: Any) -> None:  # noqa: ANN401
-        """Raises ValueError where an observation is of another shape or kind than the space says."""
-        if np.shape(obs) != self._shape:
-            raise ValueError(f"an observation of shape {np.shape(obs)}, where its space says {self._shape}")
-        dtype = getattr(obs, "dtype", None)
-        if dtype is not None and dtype not in self._dtypes:
-            kept = self._out.observations.dtype
-            if not (np.can_cast(dtype, kept, "same_kind") or (dtype.kind in "iub" and kept.kind in "iub")):
-                raise ValueError(f"an observation of dtype {dtype}, where its space says {kept}")
-            self._dtypes.add(dtype)
-        check_indices(obs, self._range)
+    def _check(self, obs: Any, reward: Any) -> Any:  # noqa: ANN401
+        """The observation as an array; ValueError where it is not as the space says."""
+        obs = self._checked(obs)
         if self._on_error == "restart" and not (math.isfinite(reward) and np.isfinite(obs).all()):
             raise ValueError("a NaN or an infinity in its observation or reward")
+        return obs
 
     def _find_infinite(self) -> None:
         finite = np.isfinite(self._out.rewards)
@@ -323,6 +318,15 @@ def as_number(reward: Any) -> float:  # noqa: ANN401
     except (TypeError, ValueError):
         shown = " ".join(repr(reward).split())
         raise ValueError(f"a reward {shown}, where one number is expected") from None
+
+
+def _has_layer(env: gym.Env[Any, Any], kind: type) -> bool:
+    """Whether a wrapper of that class is around an environment."""
+    while isinstance(env, gym.Wrapper):
+        if isinstance(env, kind):
+            return True
+        env = env.env
+    return False
 
 
 def _told_return(info: Mapping[str, Any]) -> float:

@@ -14,7 +14,7 @@ from gymnasium.envs.registration import parse_env_id
 from ppo_cli.envs import calls
 from ppo_cli.envs.calls import Call, calling, let_interrupt_pass
 from ppo_cli.envs.packed import pack
-from ppo_cli.envs.wrappers import wrap
+from ppo_cli.envs.wrappers import ResetArguments, wrap
 from ppo_cli.text import flat
 
 EnvFn = Callable[[], "gym.Env[Any, Any]"]
@@ -76,6 +76,8 @@ def make_env(
     action_mask: bool = False,
     *,
     training: bool = False,
+    reset_options: Mapping[str, Any] | None = None,
+    seed_below: int | None = None,
 ) -> "gym.Env[Any, Any]":
     """One environment in its wrappers: no rendering unless ``kwargs`` asks for it; nested spaces are packed.
 
@@ -83,24 +85,29 @@ def make_env(
         env_id: as `resolve_env_id` gives it.
         kwargs: arguments of the environment.
         wrappers: entries as `ppo_cli.envs.wrappers` describes them, the innermost first.
-        action_mask: whether the masks in ``info`` become part of the observation.
+        action_mask: whether the masks beside the observation become part of it.
         training: whether wrappers with ``when: train`` are among them.
+        reset_options: ``options`` of every reset.
+        seed_below: seeds are taken modulo this; None leaves them as they are.
 
     Raises:
         EnvError: a package is missing, or the environment or a wrapper refuses its arguments.
     """
     with calling(Call.MAKE):
-        return _make_env(env_id, kwargs, wrappers, action_mask, training)
+        env = _make_bare(env_id, kwargs)
+        if reset_options or seed_below is not None:
+            env = ResetArguments(env, reset_options or {}, seed_below)
+        return _dress(env, env_id, wrappers, action_mask, training)
 
 
-def _make_env(
+def _dress(
+    env: "gym.Env[Any, Any]",
     env_id: str,
-    kwargs: Mapping[str, Any] | None,
     wrappers: Sequence[Mapping[str, Any]],
     action_mask: bool,
     training: bool,
 ) -> "gym.Env[Any, Any]":
-    env = _make_bare(env_id, kwargs)
+    """The environment in its wrappers, packed."""
     try:
         env = wrap(env, wrappers, training)
     except ValueError as refused:
@@ -120,9 +127,20 @@ def env_fn(
     action_mask: bool = False,
     *,
     training: bool = False,
+    reset_options: Mapping[str, Any] | None = None,
+    seed_below: int | None = None,
 ) -> EnvFn:
     """`make_env` with its arguments bound."""
-    return partial(make_env, env_id, kwargs, wrappers, action_mask, training=training)
+    return partial(
+        make_env,
+        env_id,
+        kwargs,
+        wrappers,
+        action_mask,
+        training=training,
+        reset_options=reset_options,
+        seed_below=seed_below,
+    )
 
 
 def _make_bare(env_id: str, kwargs: Mapping[str, Any] | None) -> "gym.Env[Any, Any]":
