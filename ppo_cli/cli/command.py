@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from ppo_cli.cli.endings import Ended, Interrupted, RunError
+from ppo_cli.cli.endings import Interrupted, RunError
 from ppo_cli.config import ConfigError
 from ppo_cli.envs.make import EnvError
 
@@ -28,8 +28,6 @@ def run_command(name: str, work: Callable[[], int | None]) -> NoReturn:
     except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
         sys.stderr.close()
         sys.exit(141)
-    except Ended as ended:
-        line, status = ended, 2 if isinstance(ended.__cause__, ConfigError) else 1
     except (RunError, OSError) as error:
         line, status = error, 1
     if line is not None:

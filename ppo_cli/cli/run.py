@@ -22,6 +22,7 @@ from ppo_cli.cli.build import (
 )
 from ppo_cli.cli.endings import Interrupted, RunError, StopSignal
 from ppo_cli.cli.keeper import CheckpointKeeper, global_generators, set_global_generators
+from ppo_cli.cli.quoting import shell_quoted
 from ppo_cli.cli.run_dir import lock_run
 from ppo_cli.config import Config, save_yaml, to_dict
 from ppo_cli.envs.backends import available_cores, make_vector
@@ -73,7 +74,7 @@ def run(
 
 
 def _advice(folder: Path) -> str:
-    return f"`ppo-train resume='{folder}'` goes on from the last checkpoint"
+    return f"`ppo-train resume={shell_quoted(folder)}` goes on from the last checkpoint"
 
 
 def _run(
