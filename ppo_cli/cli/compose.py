@@ -239,7 +239,7 @@ def _check_override(override: Override) -> None:
     typed, key = override.input_line, override.key_or_group
     chosen = _is_group(key) and not (override.is_delete() or override.is_sweep_override())
     if chosen and not isinstance(override.value(), (str, int, float, bool)):
-        raise ConfigError(f"{typed}: expected one name; to leave out a choice, type ~{key}")
+        raise ConfigError(f"{typed}: expected a name, and one only; to leave out a choice, type ~{key}")
     if key in GROUPS or key.startswith(("hydra/", "hydra.", *OPEN)):
         return
     kinds = dict(knobs())

@@ -39,6 +39,7 @@ FIXED = (
     "squash_actions",
     "network.",
     "normalize.",
+    "checkpoint.exact",
 )
 
 
@@ -75,7 +76,7 @@ def resumed_config(folder: Path, overrides: Sequence[str]) -> Config:
     """
     before = _stored_config(folder)
     after = override_config(before, overrides)
-    _differences(before, after, None)
+    _differences(before, after)
     return after
 
 
@@ -96,7 +97,7 @@ def _resume(folder: Path, change: Callable[[Config], Config], live: bool) -> Non
     if saved is not None:
         _check_same_run(folder, before, from_stored(saved["config"]))
     after = change(before)
-    lines = [f"{line}; going on from the one before" for line in damage] + _differences(before, after, saved)
+    lines = [f"{line}; going on from the one before" for line in damage] + _differences(before, after)
     _log_to(folder / "train.log", logging.INFO if live else logging.WARNING)
     for line in lines:
         logger.info(line)
@@ -157,7 +158,7 @@ def override_config(config: Config, overrides: Sequence[str]) -> Config:
     return parse(changed)
 
 
-def _differences(before: Config, after: Config, saved: Mapping[str, Any] | None) -> list[str]:
+def _differences(before: Config, after: Config) -> list[str]:
     """A line on each knob that changes, and on what that means for annealed ones.
 
     Raises:
@@ -165,11 +166,8 @@ def _differences(before: Config, after: Config, saved: Mapping[str, Any] | None)
     """
     old, new = _flat(to_dict(before)), _flat(to_dict(after))
     changed = [key for key in new if new[key] != old.get(key)]
-    fixed = list(FIXED)
-    if saved is not None and saved["snapshot_kind"] == "restart":
-        fixed.append("checkpoint.every")  # its environments start anew at every checkpoint
     for key in changed:
-        if _is_fixed(key, fixed):
+        if _is_fixed(key, FIXED):
             raise ConfigError(
                 f"{key} can't change on resuming: it was {old.get(key)}, given {new[key]}; start a new run"
             )
