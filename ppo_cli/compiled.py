@@ -166,5 +166,10 @@ def _processor() -> str:
     if not cpuinfo.exists():
         return platform.processor()
     return next(
-        (line for line in cpuinfo.read_text().splitlines() if line.startswith(("flags", "Features"))), ""
+        (
+            line
+            for line in cpuinfo.read_text(encoding="utf-8").splitlines()
+            if line.startswith(("flags", "Features"))
+        ),
+        "",
     )

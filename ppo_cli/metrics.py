@@ -182,10 +182,10 @@ class RunLog:
         if lengths is None:
             name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
             self._events = EventFile(run_dir / name)
-            self._csv_file = rows.open("w", newline="")
+            self._csv_file = rows.open("w", newline="", encoding="utf-8")
         else:
             self._events = EventFile(run_dir / lengths["event_file"], lengths["events"])
-            self._csv_file = rows.open("r+", newline="")
+            self._csv_file = rows.open("r+", newline="", encoding="utf-8")
             self._csv_file.truncate(lengths["csv"])
             self._csv_file.seek(lengths["csv"])
         self._csv = csv.writer(self._csv_file)

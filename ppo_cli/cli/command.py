@@ -1,6 +1,7 @@
 """What the commands share: what is wrong ends in one line on stderr and a status."""
 
 import argparse
+import io
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -17,6 +18,7 @@ def run_command(name: str, work: Callable[[], int | None]) -> NoReturn:
     wrong on the way, 128 + n for signal n.
     """
     line: object = None
+    replace_unprintable()
     try:
         status = work() or 0
     except (ConfigError, EnvError) as error:
@@ -33,6 +35,12 @@ def run_command(name: str, work: Callable[[], int | None]) -> NoReturn:
     if line is not None:
         print(f"{name}: {line}", file=sys.stderr)
     sys.exit(status)
+
+
+def replace_unprintable() -> None:
+    """Has this process print ``?`` for what the output's encoding lacks (ε, ±, a name's bytes), and go on."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # not closed, and no stand-in; stderr escapes by itself
+        sys.stdout.reconfigure(errors="replace")
 
 
 class Parser(argparse.ArgumentParser):

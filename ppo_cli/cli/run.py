@@ -231,9 +231,9 @@ def _report(evaluation: Evaluation, config: Config, steps: int, folder: Path) ->
 def _typed_knobs(folder: Path) -> set[str]:
     """The knobs that were typed for a run; of a sweep's job, those in which the jobs differ."""
     own, plan = folder / ".hydra" / "overrides.yaml", folder.parent / "jobs.json"
-    typed = set(yaml.safe_load(own.read_text())) if own.is_file() else set()
+    typed = set(yaml.safe_load(own.read_text(encoding="utf-8"))) if own.is_file() else set()
     if plan.is_file():
-        jobs = [job["overrides"] for job in json.loads(plan.read_text())["jobs"]]
+        jobs = [job["overrides"] for job in json.loads(plan.read_text(encoding="utf-8"))["jobs"]]
         typed -= set(jobs[0]).intersection(*jobs[1:]) if len(jobs) > 1 else set()
     keys = {override.lstrip("+").partition("=")[0] for override in typed}
     return {"env.id" if key == "env" else key for key in keys}

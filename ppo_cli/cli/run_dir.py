@@ -125,7 +125,7 @@ def lock_file(path: Path, refusal: str | None = None) -> Iterator[None]:
     except ModuleNotFoundError:  # Windows
         yield
         return
-    with path.open("w") as file:
+    with path.open("w", encoding="utf-8") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if refusal else 0))
         except OSError as error:

@@ -28,6 +28,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ppo_cli.cli import board
 from ppo_cli.cli.board import Board, reason
+from ppo_cli.cli.command import replace_unprintable
 from ppo_cli.cli.compose import composing, explain_error, fixed_folder, given_folder, with_folder
 from ppo_cli.cli.endings import Interrupted, RunError, StopSignal
 from ppo_cli.cli.jobs import JOBS, REPLACED, Job, Sweep, check_config, load_jobs, save_jobs
@@ -277,6 +278,7 @@ def run_job(composed: DictConfig, live: bool = True) -> float:
     Returns:
         The evaluation's mean return, which a search maximises; NaN where there is none.
     """
+    replace_unprintable()  # in a launcher's process
     folder = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
     note = folder / "failed.txt"
     try:

@@ -53,6 +53,7 @@ def main() -> None:
 def _dispatch(arguments: list[str]) -> None:
     """Does what the command line asks for: run, sweep, search, go on with one of them, or show something."""
     parser = _parser()
+    _check_letters(arguments)
     args = parser.parse_intermixed_args(arguments)
     args.overrides = quote_folders(args.overrides)
     _take_mode(args)
@@ -73,6 +74,17 @@ def _dispatch(arguments: list[str]) -> None:
         (_go_on if what == "run" else _go_on_with_sweep)(folder, overrides, args)
         return
     _start(args)
+
+
+def _check_letters(arguments: Sequence[str]) -> None:
+    """Raises ConfigError where an argument holds bytes that are no letters, which no file could be told."""
+    for argument in arguments:
+        if not argument.isprintable():
+            given = argument.encode("unicode_escape", "surrogateescape").decode("ascii")
+            raise ConfigError(
+                f"{given!r} holds what can't be printed, or letters that this terminal's encoding "
+                f"({sys.getfilesystemencoding()}) lacks; in a UTF-8 locale (LC_ALL=C.UTF-8) all can be typed"
+            )
 
 
 def _parser() -> ArgumentParser:

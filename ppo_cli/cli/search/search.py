@@ -307,6 +307,6 @@ def _conclude(folder: Path, plan: Plan, study: "optuna.Study") -> None:
 
 def _reason(folder: Path) -> str:
     try:
-        return (folder / "failed.txt").read_text().splitlines()[0]
+        return (folder / "failed.txt").read_text(encoding="utf-8").splitlines()[0]
     except (OSError, IndexError):
         return "failed.txt, which said why, is gone"
