@@ -12,10 +12,12 @@ from omegaconf import OmegaConf
 
 from ppo_cli.cli.compose import composing
 from ppo_cli.cli.endings import RunError
+from ppo_cli.cli.folder import CHECKPOINTS, evaluated_at, own_run, repair
 from ppo_cli.config import (
     OPEN,
     Config,
     ConfigError,
+    as_omegaconf,
     from_stored,
     knobs,
     load_yaml,
@@ -23,6 +25,7 @@ from ppo_cli.config import (
     parse,
     to_dict,
 )
+from ppo_cli.files import open_own
 
 logger = logging.getLogger(__name__)
 
@@ -88,33 +91,41 @@ def _stored_config(folder: Path) -> Config:
 
 def _resume(folder: Path, change: Callable[[Config], Config], live: bool) -> None:
     before = _stored_config(folder)
+    with own_run(folder):
+        _go_on(folder, before, change, live)
+
+
+def _go_on(folder: Path, before: Config, change: Callable[[Config], Config], live: bool) -> None:
     from ppo_cli.checkpoint import CheckpointError, load_newest  # late: they bring PyTorch
 
     try:
-        saved, damage = load_newest(folder / "checkpoints")
+        saved, damage = load_newest(folder / CHECKPOINTS)
     except CheckpointError as error:
         raise RunError(f"{error}; no older checkpoint is intact") from error
     if saved is not None:
         _check_same_run(folder, before, from_stored(saved["config"]))
     after = change(before)
     lines = [f"{line}; going on from the one before" for line in damage] + _differences(before, after)
+    if saved is not None and not saved["iteration"]:
+        saved = None  # nothing has been trained: the beginning is exact whatever the environments are
+    repair(folder, None if saved is None else saved["steps"], after.checkpoint.keep)
     _log_to(folder / "train.log", logging.INFO if live else logging.WARNING)
     for line in lines:
         logger.info(line)
     if saved is None:
-        logger.info("%s has no checkpoint yet: it starts from the beginning", folder)
+        logger.info("%s has trained nothing yet: it starts from the beginning", folder)
     else:
         done = saved["steps"] >= after.total_timesteps
-        if done and (not after.eval.episodes or (folder / "eval.json").exists()):
+        if done and (not after.eval.episodes or evaluated_at(folder) == saved["steps"]):
             logger.info(
                 "%s is finished: %s of total_timesteps=%s; a larger total_timesteps= extends it",
                 folder, f"{saved['steps']:,}", f"{after.total_timesteps:,}",
             )  # fmt: skip
             return
         logger.info("going on from step %s in %s", f"{saved['steps']:,}", folder)
-    from ppo_cli.cli.run import run
+    from ppo_cli.cli.run import run_owned
 
-    run(after, folder, saved, live)
+    run_owned(after, folder, saved, live)
 
 
 def _check_same_run(folder: Path, run: Config, checkpoint: Config) -> None:
@@ -138,7 +149,7 @@ def override_config(config: Config, overrides: Sequence[str]) -> Config:
     Raises:
         ConfigError: a key is no knob, or a value can't be taken.
     """
-    changed = OmegaConf.create(to_dict(config))
+    changed = as_omegaconf(config)
     kinds = dict(knobs())
     for typed in overrides:
         try:
@@ -192,9 +203,8 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _log_to(path: Path, console_level: int) -> None:
     """What Hydra sets up for other runs: plain lines on the terminal and, appended, in train.log."""
-    handlers: list[logging.Handler] = [
-        logging.StreamHandler(sys.stdout),
-        logging.FileHandler(path, encoding="utf-8"),
-    ]
+    open_own(path).close()  # it is no link
+    file = logging.FileHandler(path, encoding="utf-8")
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout), file]
     handlers[0].setLevel(console_level)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers, force=True)

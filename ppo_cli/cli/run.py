@@ -1,5 +1,6 @@
 """One run of a checked config: trains, saves, evaluates and leaves a folder."""
 
+import contextlib
 import json
 import logging
 import random
@@ -20,16 +21,16 @@ from ppo_cli.cli.build import (
     env_maker,
 )
 from ppo_cli.cli.endings import Interrupted, RunError, StopSignal
+from ppo_cli.cli.folder import CHECKPOINTS, own_run, repair
 from ppo_cli.cli.keeper import CheckpointKeeper, global_generators, set_global_generators
 from ppo_cli.cli.quoting import shell_quoted
-from ppo_cli.cli.run_dir import lock_run
 from ppo_cli.config import Config, save_yaml, to_dict
 from ppo_cli.envs.backends import available_cores, make_vector
 from ppo_cli.envs.group import EnvFaultError, OnError
 from ppo_cli.envs.make import EnvFn
 from ppo_cli.envs.snapshot import Kind, Lost, find_kind
 from ppo_cli.evaluation import Evaluation, evaluate, summarize
-from ppo_cli.files import write_whole
+from ppo_cli.files import read_json, read_yaml, write_whole
 from ppo_cli.metrics import Knob, RunLog
 from ppo_cli.policy import Policy
 from ppo_cli.trainer import Collector, Position, make_collector, train
@@ -64,12 +65,27 @@ def run(
         Interrupted: a signal ended it, after the running iteration and its checkpoint.
         RunError: it can't go on.
     """
-    with lock_run(folder):
-        try:
-            return _run(config, folder, saved, live, watch)
-        except (EnvFaultError, CheckpointError, FloatingPointError, OSError) as error:
-            advice = f"; {_advice(folder)}" if (folder / "checkpoints" / "last.pt").exists() else ""
-            raise RunError(f"{error}{advice}") from error
+    try:
+        with own_run(folder):
+            repair(folder, None if saved is None else saved["steps"], config.checkpoint.keep)
+            return run_owned(config, folder, saved, live, watch)
+    except OSError as error:
+        raise RunError(str(error)) from error
+
+
+def run_owned(
+    config: Config,
+    folder: Path,
+    saved: Mapping[str, Any] | None,
+    live: bool = True,
+    watch: Watch | None = None,
+) -> float:
+    """`run` in a folder that this process holds already, and that is in the state of ``saved``."""
+    try:
+        return _run(config, folder, saved, live, watch)
+    except (EnvFaultError, CheckpointError, FloatingPointError, OSError) as error:
+        advice = f"; {_advice(folder)}" if (folder / CHECKPOINTS / "last.pt").exists() else ""
+        raise RunError(f"{error}{advice}") from error
 
 
 def _advice(folder: Path) -> str:
@@ -80,9 +96,6 @@ def _run(
     config: Config, folder: Path, saved: Mapping[str, Any] | None, live: bool, watch: Watch | None
 ) -> float:
     with Watchdog(config.env.timeout, _advice(folder)) as watchdog:
-        if saved is None and (folder / "metrics.csv").exists():
-            for leftover in folder.glob("events.out.tfevents.*"):  # of this run, before its first checkpoint
-                leftover.unlink()
         config, notice = check_environment(config)
         save_yaml(config, folder / "config.yaml")
         torch.set_num_threads(1 if config.threads == "auto" else int(config.threads))
@@ -231,9 +244,10 @@ def _report(evaluation: Evaluation, config: Config, steps: int, folder: Path) ->
 def _typed_knobs(folder: Path) -> set[str]:
     """The knobs that were typed for a run; of a sweep's job, those in which the jobs differ."""
     own, plan = folder / ".hydra" / "overrides.yaml", folder.parent / "jobs.json"
-    typed = set(yaml.safe_load(own.read_text(encoding="utf-8"))) if own.is_file() else set()
-    if plan.is_file():
-        jobs = [job["overrides"] for job in json.loads(plan.read_text(encoding="utf-8"))["jobs"]]
+    typed: set[str] = set()
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):  # they only order HPARAMS
+        typed = {str(override) for override in yaml.safe_load(read_yaml(own))}
+        jobs = [job["overrides"] for job in read_json(plan)["jobs"]]
         typed -= set(jobs[0]).intersection(*jobs[1:]) if len(jobs) > 1 else set()
     keys = {override.lstrip("+").partition("=")[0] for override in typed}
     return {"env.id" if key == "env" else key for key in keys}

@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from ppo_cli.config import ConfigError
+from ppo_cli.files import open_own
 
 LONGEST_NAME = 120
 
@@ -125,7 +126,7 @@ def lock_file(path: Path, refusal: str | None = None) -> Iterator[None]:
     except ModuleNotFoundError:  # Windows
         yield
         return
-    with path.open("w", encoding="utf-8") as file:
+    with open_own(path) as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if refusal else 0))
         except OSError as error:

@@ -31,6 +31,7 @@ from ppo_cli.cli.board import Board, reason
 from ppo_cli.cli.command import replace_unprintable
 from ppo_cli.cli.compose import composing, explain_error, fixed_folder, given_folder, with_folder
 from ppo_cli.cli.endings import Interrupted, RunError, StopSignal
+from ppo_cli.cli.folder import evaluated_at
 from ppo_cli.cli.jobs import JOBS, REPLACED, Job, Sweep, check_config, load_jobs, save_jobs
 from ppo_cli.cli.quoting import hydra_quoted, shell_quoted
 from ppo_cli.cli.resume import resume
@@ -313,7 +314,7 @@ def is_finished(folder: Path) -> bool:
         config = from_stored(load_yaml(folder / "config.yaml"))
     except (CheckpointError, ConfigError):  # the job itself says what is wrong
         return False
-    evaluated = not config.eval.episodes or (folder / "eval.json").exists()
+    evaluated = not config.eval.episodes or evaluated_at(folder) == saved["steps"]
     return bool(saved["steps"] >= config.total_timesteps and evaluated)
 
 
