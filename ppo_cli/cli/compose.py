@@ -1,11 +1,12 @@
 """Composition before Hydra runs: every job of a command line is composed and checked, or refused."""
 
 import itertools
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -61,6 +62,9 @@ def explain_error(error: Exception) -> str:
     causes: list[BaseException] = [error]
     while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
         causes.append(cause)
+    for cause in causes:  # on a knob, given in a file
+        if isinstance(cause, OmegaConfBaseException) and str(cause.full_key) in dict(knobs()):
+            return explain(cause)
     if isinstance(error, HydraException) and (line := _explain_hydra(error)) is not None:
         return line
     if isinstance(error, OmegaConfBaseException) and error.full_key:
@@ -311,8 +315,18 @@ def _check_hydra(hydra: DictConfig) -> None:
             "hydra.job.chdir=true: ppo-train stays in the folder where it was started, so that paths mean "
             "what they say; leave it out"
         )
+    for name in ("job_logging", "hydra_logging"):
+        _check_levels(f"hydra.{name}", OmegaConf.to_container(hydra[name]))
     if hydra.mode is not None and hydra.mode.name == "MULTIRUN":
         raise ConfigError("hydra.mode=MULTIRUN in a config file: leave it out, and type -m for a sweep")
+
+
+def _check_levels(key: str, settings: Any) -> None:  # noqa: ANN401
+    """Raises ConfigError where a level is none, in settings as `logging.config.dictConfig` takes them."""
+    for name, value in settings.items() if isinstance(settings, dict) else ():
+        if name == "level" and not isinstance(value, int) and logging.getLevelName(value) == f"Level {value}":
+            raise ConfigError(f"{key}.level={value}: expected DEBUG, INFO, WARNING, ERROR or CRITICAL")
+        _check_levels(f"{key}.{name}", value)
 
 
 def _missing_choice(error: MissingConfigException) -> str:
