@@ -9,6 +9,7 @@ compiler, in hundredths of a second.
 import hashlib
 import os
 import platform
+import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -49,8 +50,17 @@ def compile_function(function: Function, examples: Sequence[Tensor], cache: Path
         aside = package.with_name(f"{package.stem}-{os.getpid()}.pt2")
         _compile(function, examples, aside)
         aside.replace(package)  # whole or not at all: jobs of a sweep may compile the same step at once
-    # what torch._inductor.aoti_load_package calls, without importing the compiler, which takes seconds
-    loader = torch._C._aoti.AOTIModelPackageLoader(str(package), "model", True, 1, -1)
+    # What torch._inductor.aoti_load_package calls, without importing the compiler, which takes seconds. It
+    # unpacks into a temporary folder, which is not needed once it is loaded: a kill later on leaves none.
+    before = os.environ.get("TMPDIR")
+    with tempfile.TemporaryDirectory(prefix="ppo-cli-", ignore_cleanup_errors=True) as unpacked:
+        os.environ["TMPDIR"] = unpacked
+        try:
+            loader = torch._C._aoti.AOTIModelPackageLoader(str(package), "model", True, 1, -1)
+        finally:
+            os.environ.pop("TMPDIR")
+            if before is not None:
+                os.environ["TMPDIR"] = before
     library: Library = loader.run
     return library
 
@@ -166,5 +176,10 @@ def _processor() -> str:
     if not cpuinfo.exists():
         return platform.processor()
     return next(
-        (line for line in cpuinfo.read_text().splitlines() if line.startswith(("flags", "Features"))), ""
+        (
+            line
+            for line in cpuinfo.read_text(encoding="utf-8").splitlines()
+            if line.startswith(("flags", "Features"))
+        ),
+        "",
     )

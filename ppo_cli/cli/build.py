@@ -1,6 +1,8 @@
 """From a checked config to the objects of a run; the one place that unpacks it."""
 
+import itertools
 import logging
+import math
 import os
 import re
 import shutil
@@ -88,7 +90,10 @@ def _check_environment(config: Config) -> tuple[Config, list[str]]:
     if config.normalize.observations:
         notices.append(normalization_notice(env.observation_space))
     try:
+        _check_memory(config, env)
         build_model(config, env)
+    except ConfigError:
+        raise
     except ValueError as error:
         raise ConfigError(f"env={env_id}: {' '.join(str(error).split())}") from error
     finally:
@@ -104,6 +109,30 @@ def _id_notice(typed: str, env_id: str) -> str | None:
     if not re.search(r"-v\d+$", typed):
         return f"{typed} names no version; running the newest, {env_id}, without its preset"
     return f"{typed} is retired in Gymnasium; running its successor {env_id}"
+
+
+def _check_memory(config: Config, env: Env[Any, Any]) -> None:
+    """Raises ConfigError where the rollout, or the weights, would take more than this machine's memory."""
+    if not hasattr(os, "sysconf"):  # Windows
+        return
+    limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    shape, dtype = stored_observation(env.observation_space, config.normalize.observations)
+    acts = make_distribution(env.action_space, config.squash_actions)
+    row = math.prod(shape) * dtype.itemsize + math.prod(acts.action_shape) * acts.action_dtype.itemsize + 15
+    trunks = 1 if config.network.shared else 2
+    weights = trunks * sum(math.prod(pair) for pair in itertools.pairwise(config.network.hidden_sizes))
+    for name, size in (
+        (
+            f"n_envs * n_steps = {config.n_envs * config.n_steps:,} steps",
+            config.n_envs * config.n_steps * row,
+        ),
+        ("network.hidden_sizes", weights * 4 * 4),  # float32: weights, their gradient, Adam's two moments
+    ):
+        if size > limit:
+            raise ConfigError(
+                f"{name} would take {size / 2**30:,.1f} GiB of memory, and this machine has "
+                f"{limit / 2**30:,.1f}; lower it"
+            )
 
 
 def _check_exact(config: EnvConfig) -> None:

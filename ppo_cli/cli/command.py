@@ -5,12 +5,13 @@ Nothing is imported here that takes a while.
 
 import argparse
 import errno
+import io
 import logging
 import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from ppo_cli.cli.endings import Ended, Interrupted, RunError, StopSignal, end_children, no_advice
+from ppo_cli.cli.endings import Interrupted, RunError, StopSignal, end_children, no_advice
 from ppo_cli.cli.streams import lasting_streams, output_failure
 
 
@@ -29,6 +30,7 @@ def run_command(name: str, work: Callable[[], int | None], needs_output: bool = 
     before, logging.raiseExceptions = logging.raiseExceptions, False  # no pages of what can't be logged
     try:
         with lasting_streams():
+            replace_unprintable()
             line, status = _outcome(work)
             sys.stdout.flush()
             failure = output_failure()
@@ -50,8 +52,6 @@ def _outcome(work: Callable[[], int | None]) -> tuple[object, int]:
     except Interrupted as interrupted:
         end_children()
         return interrupted, 128 + interrupted.number
-    except Ended as ended:
-        return ended, _status(ended.__cause__) or 1
     except Exception as error:
         status = _status(error)
         if status is None:
@@ -67,6 +67,12 @@ def _status(error: BaseException | None) -> int | None:
     if isinstance(error, (ConfigError, EnvError)):
         return 2
     return 1 if isinstance(error, (RunError, OSError)) else None
+
+
+def replace_unprintable() -> None:
+    """Has this process print ``?`` for what the output's encoding lacks (ε, ±, a name's bytes), and go on."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # not closed, and no stand-in; stderr escapes by itself
+        sys.stdout.reconfigure(errors="replace")
 
 
 class Parser(argparse.ArgumentParser):

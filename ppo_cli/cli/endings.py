@@ -43,7 +43,15 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Ended(BaseException):
-    """A `RunError` or `ConfigError` on its way to `main`; Hydra would print a page about an `Exception`."""
+    """What ended a job, on its way through Hydra, which would print a page about an `Exception`.
+
+    Attributes:
+        error: what was raised.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 def no_advice() -> str:

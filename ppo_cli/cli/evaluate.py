@@ -314,7 +314,7 @@ def _show(found: Sequence[tuple[str, Summary]], options: argparse.Namespace) -> 
         print(_lines(*found[0]))
     sys.stdout.flush()
     if options.json is not None:  # last, so that a full disk does not lose the table
-        Path(options.json).write_text(text)
+        Path(options.json).write_text(text, encoding="utf-8")
 
 
 def _lines(run: str, summary: Summary) -> str:

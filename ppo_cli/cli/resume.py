@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
+from ppo_cli.cli.compose import composing
 from ppo_cli.cli.endings import RunError
 from ppo_cli.cli.folder import CHECKPOINTS, evaluated_at, own_run, repair
 from ppo_cli.cli.streams import LogFile
@@ -18,11 +19,11 @@ from ppo_cli.config import (
     Config,
     ConfigError,
     as_omegaconf,
-    from_dict,
     from_stored,
     knobs,
     load_yaml,
     nearest,
+    parse,
     to_dict,
 )
 
@@ -59,23 +60,53 @@ def resume(folder: Path, overrides: Sequence[str], live: bool = True) -> None:
         ConfigError: the folder holds no run, or an override can't be taken.
         RunError: there are checkpoints, and none is intact; or the run can't go on.
     """
+    _resume(folder, lambda before: override_config(before, overrides), live)
+
+
+def resume_as(folder: Path, config: Config) -> None:
+    """`resume` with all knobs as ``config`` has them.
+
+    Raises:
+        ConfigError: one differs that can't change any more.
+        RunError: as `resume`.
+    """
+    _resume(folder, lambda _: config, live=True)
+
+
+def resumed_config(folder: Path, overrides: Sequence[str]) -> Config:
+    """The config that `resume` would go on with.
+
+    Raises:
+        ConfigError: as `resume`.
+    """
+    before = _stored_config(folder)
+    after = override_config(before, overrides)
+    _differences(before, after)
+    return after
+
+
+def _stored_config(folder: Path) -> Config:
     if not (folder / "config.yaml").is_file():
         raise ConfigError(f"resume={folder}: no run there (no config.yaml); runs lie below outputs/")
+    return from_stored(load_yaml(folder / "config.yaml"))
+
+
+def _resume(folder: Path, change: Callable[[Config], Config], live: bool) -> None:
+    before = _stored_config(folder)
     with own_run(folder):
-        _go_on(folder, overrides, live)
+        _go_on(folder, before, change, live)
 
 
-def _go_on(folder: Path, overrides: Sequence[str], live: bool) -> None:
+def _go_on(folder: Path, before: Config, change: Callable[[Config], Config], live: bool) -> None:
     from ppo_cli.checkpoint import CheckpointError, load_newest  # late: they bring PyTorch
 
     try:
         saved, damage = load_newest(folder / CHECKPOINTS)
     except CheckpointError as error:
         raise RunError(f"{error}; no older checkpoint is intact") from error
-    before = from_stored(load_yaml(folder / "config.yaml"))
     if saved is not None:
         _check_same_run(folder, before, from_stored(saved["config"]))
-    after = override_config(before, overrides)
+    after = change(before)
     lines = [f"{line}; going on from the one before" for line in damage] + _differences(before, after)
     if saved is not None and not saved["iteration"]:
         saved = None  # nothing has been trained: the beginning is exact whatever the environments are
@@ -135,8 +166,9 @@ def override_config(config: Config, overrides: Sequence[str]) -> Config:
                 f"unknown key {key!r} in {typed!r}{nearest(key, list(kinds))}; "
                 "resume= takes knobs, not groups"
             )
-        OmegaConf.update(changed, key, override.value(), merge=False, force_add=True)
-    return from_dict(OmegaConf.to_container(changed))  # type: ignore[arg-type]
+        with composing():
+            OmegaConf.update(changed, key, override.value(), merge=False, force_add=True)
+    return parse(changed)
 
 
 def _differences(before: Config, after: Config) -> list[str]:

@@ -22,8 +22,9 @@ from ppo_cli.cli.build import (
     on_error_of,
 )
 from ppo_cli.cli.endings import Interrupted, RunError, StopSignal
-from ppo_cli.cli.folder import own_run, repair
+from ppo_cli.cli.folder import CHECKPOINTS, own_run, repair
 from ppo_cli.cli.keeper import CheckpointKeeper, global_generators, set_global_generators
+from ppo_cli.cli.quoting import shell_quoted
 from ppo_cli.config import Config, save_yaml, to_dict
 from ppo_cli.encoders import EncoderError
 from ppo_cli.envs.backends import available_cores, make_vector
@@ -96,9 +97,9 @@ def run_owned(
 
 def _advice(folder: Path) -> str:
     """What to do when the run has ended, where there is something to go on from."""
-    if not (folder / "checkpoints" / "last.pt").exists():
+    if not (folder / CHECKPOINTS / "last.pt").exists():
         return ""
-    return f"`ppo-train resume='{folder}'` goes on from the last checkpoint"
+    return f"`ppo-train resume={shell_quoted(folder)}` goes on from the last checkpoint"
 
 
 def _run(

@@ -265,7 +265,7 @@ def _read_evaluation(path: Path, last_step: float) -> float | None:
     if not path.exists():
         return None
     try:  # a ValueError is also what no text raises
-        summary = json.loads(path.read_text())
+        summary = json.loads(path.read_text(encoding="utf-8"))
         mean, steps = float(summary["mean"]), int(summary["steps"])
     except (ValueError, KeyError, TypeError) as error:
         raise BrokenRunError("eval.json is damaged") from error

@@ -218,7 +218,7 @@ def load_plan(folder: Path) -> Plan:
         ConfigError: the file is not a plan.
     """
     try:
-        stored = json.loads((folder / PLAN).read_text())
+        stored = json.loads((folder / PLAN).read_text(encoding="utf-8"))
         return Plan(
             stored["typed"],
             [axis_from_dict(axis) for axis in stored["axes"]],

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 
+from ppo_cli.cli.compose import fixed_folder
 from ppo_cli.cli.endings import RunError, StopSignal
+from ppo_cli.cli.quoting import shell_quoted
 from ppo_cli.cli.run_dir import lock_file
 from ppo_cli.cli.search.plan import (
     PLAN,
@@ -69,7 +71,11 @@ def check_optuna() -> None:
 
 
 def start_search(
-    typed: Sequence[str], overrides: Sequence[str], config_dir: str | None, config_name: str
+    typed: Sequence[str],
+    overrides: Sequence[str],
+    config_dir: str | None,
+    config_name: str,
+    go_on: bool = False,
 ) -> None:
     """Composes and checks a search, makes its folder, and runs it.
 
@@ -78,18 +84,29 @@ def start_search(
         overrides: the same in Hydra's own terms.
         config_dir: a folder of the user's own files, or None.
         config_name: of the primary config.
+        go_on: with the search that is there already, if one is.
 
     Raises:
-        ConfigError: it can't be searched like that; there is no folder then.
+        ConfigError: it can't be searched like that, or another search is there; there is no folder then.
         Interrupted: a signal ended it.
         RunError: trials failed.
     """
     check_optuna()
     plan = make_plan(typed, overrides, config_dir, config_name)
-    folder = sweep_folder(overrides)
-    save_plan(plan, folder)
-    print(f"a search of {plan.settings.n_trials} trials, {len(plan.seeds)} seeds each · {folder}", flush=True)
-    _search(folder, plan)
+    there = fixed_folder("sweep") if go_on else None
+    if there is not None and is_search(there):
+        if load_plan(there) != plan:
+            raise ConfigError(
+                f"the search in {there} is another than is typed now; name another folder for this one, or "
+                f"sweep.resume={shell_quoted(there)} to go on with that"
+            )
+        _search(there, plan)
+        return
+    with sweep_folder() as folder:
+        save_plan(plan, folder)
+        seeds = f"{len(plan.seeds)} seeds each"
+        print(f"a search of {plan.settings.n_trials} trials, {seeds} · {folder}", flush=True)
+        _search(folder, plan)
 
 
 def is_search(folder: Path) -> bool:
@@ -127,7 +144,7 @@ def _search(folder: Path, plan: Plan) -> None:
     """Runs trials until none is left, of another process neither, and says what was found."""
     from ppo_cli.cli.search.study import open_study
 
-    advice = f"`ppo-train sweep.resume='{folder}'` goes on with the search"
+    advice = f"`ppo-train sweep.resume={shell_quoted(folder)}` goes on with the search"
     (folder / LOCKS).mkdir(exist_ok=True)
     with StopSignal(lambda: advice, at_once=True):  # while a run trains, its own takes over
         with lock_file(folder / LOCKS / "study"):
@@ -281,12 +298,12 @@ def _conclude(folder: Path, plan: Plan, study: "optuna.Study") -> None:
         more = f"{PREFIX}n_trials={len(trials) + len(failed)}"
         raise RunError(
             f"{len(failed)} of {len(trials)} trials failed, and are not tried again; "
-            f"`ppo-train sweep.resume='{folder}' {more}` draws others{table(failed)}"
+            f"`ppo-train sweep.resume={shell_quoted(folder)} {more}` draws others{table(failed)}"
         )
 
 
 def _reason(folder: Path) -> str:
     try:
-        return (folder / "failed.txt").read_text().splitlines()[0]
+        return (folder / "failed.txt").read_text(encoding="utf-8").splitlines()[0]
     except (OSError, IndexError):
         return "failed.txt, which said why, is gone"

@@ -81,7 +81,7 @@ def run_trial(plan: Plan, trial: optuna.Trial, folder: Path, values: Mapping[str
     """
     for mark, state in ((PRUNED, TrialState.PRUNED), (FAILED, TrialState.FAIL)):
         if (folder / mark).exists():  # it ended, and the process did before it could tell the study
-            return Outcome(state, None, (folder / mark).read_text().splitlines()[0])
+            return Outcome(state, None, (folder / mark).read_text(encoding="utf-8").splitlines()[0])
     curves: list[Curve] = []
     for seed in plan.seeds:
         job = folder / f"seed={seed}"
@@ -152,7 +152,7 @@ def _report(settings: Settings, trial: optuna.Trial, curves: Sequence[Curve], st
 def _load_curve(path: Path) -> Curve:
     if not path.exists():
         return {}
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         return {int(row["step"]): float(row["mean"]) for row in csv.DictReader(file)}
 
 
