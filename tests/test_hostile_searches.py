@@ -8,8 +8,10 @@ from contextlib import closing
 import pytest
 
 from ppo_cli.cli.compose import expand_preset
+from ppo_cli.cli.endings import RunError
 from ppo_cli.cli.search import trial as search_trial
-from ppo_cli.cli.search.plan import make_plan, save_plan
+from ppo_cli.cli.search.plan import load_plan, make_plan, save_plan
+from ppo_cli.config import ConfigError
 from ppo_cli.evaluation import Evaluation
 from ppo_cli.trainer import Position
 
@@ -22,8 +24,16 @@ SEARCH = (
 )  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory):
+    """The bytes of a `search.json`."""
+    folder = tmp_path_factory.mktemp("plan")
+    save_plan(make_plan(SEARCH, expand_preset(SEARCH), None, "config"), folder)
+    return (folder / "search.json").read_bytes()
+
+
 @pytest.fixture
-def found(tmp_path, monkeypatch):
+def found(tmp_path, monkeypatch, plan):
     """The folder of a search of two trials, whose runs end at once."""
 
     def run(config, folder, saved, watch):
@@ -31,10 +41,28 @@ def found(tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(search_trial, "run", run)
-    folder = tmp_path / "found"
-    folder.mkdir()
-    save_plan(make_plan(SEARCH, expand_preset(SEARCH), None, "config"), folder)
-    return folder
+    (tmp_path / "found").mkdir()
+    (tmp_path / "found" / "search.json").write_bytes(plan)
+    return tmp_path / "found"
+
+
+@pytest.fixture(scope="module")
+def finished():
+    """What the study of a search holds whose trials have ended, once there is one."""
+    return {}
+
+
+@pytest.fixture
+def ended(ppo_train, found, finished):
+    """The folder of a search whose trials have ended."""
+    if not finished:
+        assert ppo_train("sweep.resume=found").status == 0
+        finished["study"] = (found / "study.db").read_bytes()
+        finished["trials"] = [path.name for path in found.glob("00?_*")]
+    (found / "study.db").write_bytes(finished["study"])
+    for name in finished["trials"]:
+        (found / name / "seed=0").mkdir(parents=True, exist_ok=True)
+    return found
 
 
 def changed(folder, *path, value):
@@ -100,17 +128,26 @@ def assert_refused(outcome, said):
         (("bases", 0, "config", "eval", "episodes"), 0),
     ],
 )  # fmt: skip
-def test_what_a_stored_search_may_say_is_a_closed_list(ppo_train, tmp_path, found, path, value):
+def test_what_a_stored_search_may_say_is_a_closed_list(found, path, value):
     changed(found, *path, value=value)
+    with pytest.raises(ConfigError, match=r"search\.json is no search: ") as refusal:
+        load_plan(found)
+    assert str(refusal.value).isprintable()
+
+
+def test_a_stored_search_that_says_more_is_refused_before_anything_is_written(ppo_train, tmp_path, found):
+    changed(found, "settings", "_target_", value="os.mkdir")
     assert_refused(ppo_train("sweep.resume=found"), "search.json is no search: ")
     assert [entry.name for entry in found.iterdir()] == ["search.json"]
     assert [entry.name for entry in tmp_path.iterdir()] == ["found"]
 
 
 @pytest.mark.parametrize("text", ["[1]", "[" * 100_000, "9" * 5_000, "\0", '{"typed": [], "typed": []}', "{"])
-def test_a_damaged_search_is_a_line(ppo_train, found, text):
+def test_a_damaged_search_is_a_line(found, text):
     (found / "search.json").write_text(text)
-    assert_refused(ppo_train("sweep.resume=found"), "search.json is no search: ")
+    with pytest.raises(ConfigError, match=r"search\.json is no search: ") as refusal:
+        load_plan(found)
+    assert str(refusal.value).isprintable()
 
 
 def query(found, *statements):
@@ -134,7 +171,6 @@ STATE = "UPDATE trials SET state = 'RUNNING'"
         lambda db: query(db.parent, "CREATE VIEW v AS SELECT 1"),
         lambda db: query(db.parent, "DROP TABLE trial_params"),
         lambda db: query(db.parent, "UPDATE trials SET state = 'WHATEVER'"),
-        lambda db: query(db.parent, "UPDATE studies SET study_name = 'search'", "DELETE FROM version_info"),
         lambda db: query(db.parent, STATE, "UPDATE trial_params SET distribution_json = '['"),
         lambda db: query(
             db.parent, STATE, "UPDATE trial_params SET distribution_json = '" + "[" * 9_000 + "'"
@@ -145,7 +181,6 @@ STATE = "UPDATE trials SET state = 'RUNNING'"
         lambda db: query(
             db.parent, STATE, "UPDATE trial_params SET param_value = 9 WHERE param_name = 'network'"
         ),
-        lambda db: query(db.parent, STATE, "UPDATE trial_params SET param_name = 'x' || param_name"),
         lambda db: query(db.parent, "UPDATE trial_params SET param_value = 'x'"),
         lambda db: query(db.parent, "UPDATE trial_values SET value = 'x'"),
         lambda db: query(db.parent, "UPDATE study_directions SET direction = 'x'"),
@@ -157,24 +192,17 @@ STATE = "UPDATE trials SET state = 'RUNNING'"
         lambda db: db.with_name("study.db-journal").write_bytes(bytes.fromhex("d9d505f920a163d7")),
     ],
 )
-def test_a_damaged_study_is_a_line(ppo_train, found, damage):
-    outcome = ppo_train("sweep.resume=found")
-    assert outcome.status == 0, outcome.err
-    damage(found / "study.db")
-    before = (found / "search.json").read_bytes()
-    outcome = ppo_train("sweep.resume=found", "hydra.sweeper.n_trials=3")
-    assert (outcome.status, outcome.err.count("\n")) in ((2, 1), (0, 0)), outcome.err
-    if outcome.status:
-        assert "study" in outcome.err
-    assert "Traceback" not in outcome.out
-    assert json.loads((found / "search.json").read_bytes())["axes"] == json.loads(before)["axes"]
+def test_a_damaged_study_is_a_line(ppo_train, ended, damage):
+    damage(ended / "study.db")
+    assert_refused(ppo_train("sweep.resume=found"), "study")
 
 
 @pytest.mark.parametrize(
     "name", [".locks", "trial", "trial/seed=0", "trial/seed=0/train.log", "trial/pruned.txt"]
 )
-def test_a_trials_folder_that_leads_elsewhere_is_not_written_to(ppo_train, tmp_path, found, name):
-    assert ppo_train("sweep.resume=found").status == 0
+def test_a_trials_folder_that_leads_elsewhere_is_not_written_to(ppo_train, tmp_path, ended, name):
+    found = ended
+    (found / ".locks").mkdir(exist_ok=True)
     (trial,) = found.glob("000_*")
     query(found, STATE)
     victim = tmp_path / "victim"
@@ -194,23 +222,15 @@ def test_a_trials_folder_that_leads_elsewhere_is_not_written_to(ppo_train, tmp_p
     assert list(victim.iterdir()) == [] if is_folder else victim.read_text() == "mine\n"
 
 
-@pytest.mark.parametrize(
-    "text", ["", "step\n1\n", "step,mean\nx,1\n", "step,mean\n9,nan\n", "\0", "step,mean\n1\n"]
-)
-def test_a_damaged_curve_fails_its_trial_alone(ppo_train, found, text):
-    assert ppo_train("sweep.resume=found").status == 0
-    (trial,) = found.glob("000_*")
-    query(found, "UPDATE trials SET state = 'RUNNING' WHERE number = 0")
-    (trial / "seed=0" / "evaluations.csv").write_text(text)
-    outcome = ppo_train("sweep.resume=found")
-    assert "Traceback" not in outcome.err
-    if text not in ("", "\0"):
-        assert outcome.status == 1
-        assert "evaluations.csv is damaged" in outcome.err
+@pytest.mark.parametrize("text", ["step\n1\n", "step,mean\nx,1\n", "step,mean\n9,nan\n", "step,mean\n1\n"])
+def test_a_damaged_curve_is_a_line(tmp_path, text):
+    (tmp_path / "evaluations.csv").write_text(text)
+    with pytest.raises(RunError, match=r"evaluations\.csv is damaged"):
+        search_trial._load_curve(tmp_path / "evaluations.csv")
 
 
-def test_notes_of_trials_are_lines_that_can_be_printed(ppo_train, found):
-    assert ppo_train("sweep.resume=found").status == 0
+def test_notes_of_trials_are_lines_that_can_be_printed(ppo_train, ended):
+    found = ended
     first, second = sorted(found.glob("00?_*"))
     (first / "failed.txt").write_text("\x1b[2Jgone\nmore")
     (second / "pruned.txt").write_text("")

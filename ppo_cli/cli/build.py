@@ -1,10 +1,8 @@
 """From a checked config to the objects of a run; the one place that unpacks it."""
 
 import logging
-import os
 import re
 import shutil
-import tempfile
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
@@ -17,6 +15,7 @@ from platformdirs import user_cache_path
 
 from ppo_cli.actor_critic import ActorCritic, make_actor_critic
 from ppo_cli.agent import Hyperparameters, PPOAgent, Schedules, flatten_parameters
+from ppo_cli.cache import trusted_folder
 from ppo_cli.checkpoint import CheckpointError, load_checkpoint
 from ppo_cli.config import Config, ConfigError, EnvConfig, from_stored
 from ppo_cli.distributions import make_distribution
@@ -216,13 +215,7 @@ def decide_compile(config: Config) -> bool:
 
 def compile_cache() -> Path:
     """The folder in the platform's cache where later runs and sweeps find what was compiled."""
-    cache = user_cache_path("ppo-cli") / "compiled"
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-    except OSError:  # a read-only home
-        cache = Path(tempfile.gettempdir()) / "ppo-cli" / "compiled"
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache / "inductor"))
-    return cache
+    return trusted_folder(user_cache_path("ppo-cli") / "compiled")
 
 
 def build_normalizers(
