@@ -6,7 +6,6 @@ import math
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
@@ -19,6 +18,7 @@ from platformdirs import user_cache_path
 
 from ppo_cli.actor_critic import ActorCritic, make_actor_critic
 from ppo_cli.agent import Hyperparameters, PPOAgent, Schedules, flatten_parameters
+from ppo_cli.cache import trusted_folder
 from ppo_cli.checkpoint import CheckpointError, load_run
 from ppo_cli.config import Config, ConfigError, EnvConfig, from_stored
 from ppo_cli.distributions import make_distribution
@@ -322,13 +322,7 @@ def decide_compile(config: Config) -> bool:
 
 def compile_cache() -> Path:
     """The folder in the platform's cache where later runs and sweeps find what was compiled."""
-    cache = user_cache_path("ppo-cli") / "compiled"
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-    except OSError:  # a read-only home
-        cache = Path(tempfile.gettempdir()) / "ppo-cli" / "compiled"
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache / "inductor"))
-    return cache
+    return trusted_folder(user_cache_path("ppo-cli") / "compiled")
 
 
 def build_normalizers(
