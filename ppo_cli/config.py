@@ -122,6 +122,7 @@ class CheckpointConfig:
 
     every: Union[Integer, str] = MISSING  # noqa: UP007
     keep: Integer = MISSING
+    exact: bool = MISSING
 
 
 @dataclass
@@ -383,8 +384,17 @@ def _check_wrappers(config: Config) -> None:
             raise ConfigError(
                 f"env.wrappers: {entry['name']} has when={entry['when']}: expected train, or no when"
             )
-    if config.env.wrappers and config.vectorization == "envpool":
+
+
+def _check_envpool(config: Config) -> None:
+    if config.env.wrappers:
         raise ConfigError("env.wrappers: EnvPool's environments take no wrappers; use vectorization=auto")
+    if config.env.on_error == "restart":
+        raise ConfigError("env.on_error=restart: EnvPool's environments can't be restarted; use stop")
+    if config.checkpoint.exact:
+        raise ConfigError(
+            "checkpoint.exact=true: EnvPool's environments can't be brought back; use vectorization=auto"
+        )
 
 
 def _check_across(config: Config) -> None:
@@ -403,8 +413,8 @@ def _check_across(config: Config) -> None:
     ):
         if isinstance(value, str) and value != "auto":
             raise ConfigError(f"{name}={value}: expected {allowed} or auto")
-    if config.env.on_error == "restart" and config.vectorization == "envpool":
-        raise ConfigError("env.on_error=restart: EnvPool's environments can't be restarted; use stop")
+    if config.vectorization == "envpool":
+        _check_envpool(config)
     if config.eval.every and not config.eval.episodes:
         raise ConfigError(f"eval.every={config.eval.every} needs eval.episodes of at least 1, given 0")
     _check_device(config.device)

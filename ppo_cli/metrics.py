@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -42,6 +42,7 @@ TAGS = (
     "losses/explained_variance",
     "losses/grad_norm",
     "charts/env_faults",
+    "charts/cut_episodes",
     "time/collect",
     "time/update",
 )
@@ -52,7 +53,12 @@ Knob = bool | int | float | str | None
 
 @dataclass
 class EpisodeStatistics:
-    """Raw returns and lengths of the episodes that end in an iteration, for N environments at once."""
+    """Raw returns and lengths of the episodes that end in an iteration, for N environments at once.
+
+    Attributes:
+        n_envs: N.
+        cut: number of episodes that resuming cut, since the run began; 0 in one that is exact.
+    """
 
     n_envs: int
 
@@ -61,6 +67,7 @@ class EpisodeStatistics:
         self._lengths = np.zeros(self.n_envs, np.int64)
         self.ended_returns: list[float] = []
         self.ended_lengths: list[int] = []
+        self.cut = 0
 
     def step(
         self,
@@ -102,19 +109,21 @@ class EpisodeStatistics:
         self.ended_lengths.clear()
         return means
 
-    def forget(self) -> None:
-        """Drops the running episodes, which are cut without having ended."""
-        self._returns[:] = 0.0
-        self._lengths[:] = 0
+    def forget(self, environments: Sequence[int]) -> None:
+        """Drops running episodes that are cut without having ended."""
+        self._returns[list(environments)] = 0.0
+        self._lengths[list(environments)] = 0
+        self.cut += len(environments)
 
-    def state_dict(self) -> dict[str, npt.NDArray[Any]]:
-        """Return and length of the running episodes so far, as a checkpoint stores them."""
-        return {"returns": self._returns, "lengths": self._lengths}
+    def state_dict(self) -> dict[str, Any]:
+        """Return and length of the running episodes so far, and `cut`, as a checkpoint stores them."""
+        return {"returns": self._returns, "lengths": self._lengths, "cut": self.cut}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Sets the running episodes from `state_dict`."""
         self._returns[:] = state["returns"]
         self._lengths[:] = state["lengths"]
+        self.cut = int(state.get("cut", 0))  # older checkpoints have none
 
 
 class EventFile:

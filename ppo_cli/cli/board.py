@@ -24,6 +24,8 @@ from rich.live import Live
 from rich.table import Table
 from typing_extensions import Self
 
+from ppo_cli.files import first_line
+
 State = Literal["waiting", "running", "finished", "failed"]
 
 POLL_SECONDS = 1.0  # a table takes some milliseconds to draw
@@ -246,10 +248,7 @@ class Board:
 
 def reason(folder: Path) -> str:
     """Why a job did not finish, in a line."""
-    try:
-        return (folder / "failed.txt").read_text().splitlines()[0]
-    except (OSError, IndexError):
-        return f"it did not finish; {folder / 'train.log'} may say why"
+    return first_line(folder / "failed.txt") or f"it did not finish; {folder / 'train.log'} may say why"
 
 
 def _duration(seconds: float) -> str:

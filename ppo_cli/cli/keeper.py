@@ -19,6 +19,7 @@ from ppo_cli.agent import PPOAgent
 from ppo_cli.checkpoint import CheckpointError, keep_newest, link_checkpoint, save_checkpoint
 from ppo_cli.cli.build import checkpoint_interval
 from ppo_cli.config import Config, to_dict
+from ppo_cli.envs.snapshot import Lost
 from ppo_cli.envs.vector import spawn_seeds
 from ppo_cli.metrics import RunLog
 from ppo_cli.trainer import Collector, Position
@@ -47,22 +48,15 @@ class CheckpointKeeper:
         return Position()
 
     def save(self, position: Position, now: bool) -> None:
-        """Saves every ``checkpoint.every`` iterations, and ``now``.
+        """Saves every ``checkpoint.every`` iterations, and ``now``; what is trained is only read."""
+        if now or position.iteration % self._every == 0:
+            self._write(position)
 
-        Environments that can't be brought back are made anew at every scheduled checkpoint, in a run that is
-        never interrupted just the same. They have no other checkpoints, but for the last of a run.
-        """
-        scheduled = position.iteration % self._every == 0
-        over = position.steps >= self._config.total_timesteps
-        restarts = self._collector.envs.kind == "restart"
-        if not (scheduled or over or (now and not restarts)):
-            return
-        if restarts:
-            self._collector.restart(self._seeds(position))
-        self._write(position)
-
-    def restore(self, saved: Mapping[str, Any]) -> Position:
+    def restore(self, saved: Mapping[str, Any]) -> tuple[Position, list[Lost]]:
         """Brings the run to a checkpoint.
+
+        Returns:
+            Where the run is, and the environments that did not come back and begin new episodes.
 
         Raises:
             CheckpointError: the checkpoint is of another environment or network.
@@ -70,13 +64,13 @@ class CheckpointKeeper:
         position = Position(saved["iteration"], saved["steps"])
         try:
             self._agent.load_state_dict(saved)
-            self._collector.load_state_dict(saved, self._seeds(position))
+            lost = self._collector.load_state_dict(saved, self._seeds(position))
         except (RuntimeError, KeyError) as error:
             reason = " ".join(str(error).split())
             raise CheckpointError(f"the checkpoint does not fit this run's config: {reason}") from error
         self._best = saved["best"]
         set_global_generators(saved["generators"])
-        return position
+        return position, lost
 
     def consider(self, position: Position, mean: float) -> None:
         """Keeps the checkpoint of this position as ``best.pt`` if no evaluation's mean return was higher."""

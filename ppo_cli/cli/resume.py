@@ -38,6 +38,7 @@ FIXED = (
     "squash_actions",
     "network.",
     "normalize.",
+    "checkpoint.exact",
 )
 
 
@@ -65,7 +66,7 @@ def resume(folder: Path, overrides: Sequence[str], live: bool = True) -> None:
     if saved is not None:
         _check_same_run(folder, before, from_stored(saved["config"]))
     after = override_config(before, overrides)
-    lines = [f"{line}; going on from the one before" for line in damage] + _differences(before, after, saved)
+    lines = [f"{line}; going on from the one before" for line in damage] + _differences(before, after)
     _log_to(folder / "train.log", logging.INFO if live else logging.WARNING)
     for line in lines:
         logger.info(line)
@@ -125,7 +126,7 @@ def override_config(config: Config, overrides: Sequence[str]) -> Config:
     return from_dict(OmegaConf.to_container(changed))  # type: ignore[arg-type]
 
 
-def _differences(before: Config, after: Config, saved: Mapping[str, Any] | None) -> list[str]:
+def _differences(before: Config, after: Config) -> list[str]:
     """A line on each knob that changes, and on what that means for annealed ones.
 
     Raises:
@@ -133,11 +134,8 @@ def _differences(before: Config, after: Config, saved: Mapping[str, Any] | None)
     """
     old, new = _flat(to_dict(before)), _flat(to_dict(after))
     changed = [key for key in new if new[key] != old.get(key)]
-    fixed = list(FIXED)
-    if saved is not None and saved["snapshot_kind"] == "restart":
-        fixed.append("checkpoint.every")  # its environments start anew at every checkpoint
     for key in changed:
-        if _is_fixed(key, fixed):
+        if _is_fixed(key, FIXED):
             raise ConfigError(
                 f"{key} can't change on resuming: it was {old.get(key)}, given {new[key]}; start a new run"
             )

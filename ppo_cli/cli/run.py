@@ -17,7 +17,6 @@ from ppo_cli.cli.build import (
     build_agent,
     build_normalizers,
     check_environment,
-    checkpoint_interval,
     env_maker,
 )
 from ppo_cli.cli.endings import Interrupted, RunError, StopSignal
@@ -27,7 +26,7 @@ from ppo_cli.config import Config, save_yaml, to_dict
 from ppo_cli.envs.backends import available_cores, make_vector
 from ppo_cli.envs.group import EnvFaultError, OnError
 from ppo_cli.envs.make import EnvFn
-from ppo_cli.envs.snapshot import Kind, SnapshotError, find_kind
+from ppo_cli.envs.snapshot import Kind, Lost, find_kind
 from ppo_cli.evaluation import Evaluation, evaluate, summarize
 from ppo_cli.files import write_whole
 from ppo_cli.metrics import Knob, RunLog
@@ -67,7 +66,7 @@ def run(
     with lock_run(folder):
         try:
             return _run(config, folder, saved, live, watch)
-        except (EnvFaultError, SnapshotError, CheckpointError, FloatingPointError, OSError) as error:
+        except (EnvFaultError, CheckpointError, FloatingPointError, OSError) as error:
             advice = f"; {_advice(folder)}" if (folder / "checkpoints" / "last.pt").exists() else ""
             raise RunError(f"{error}{advice}") from error
 
@@ -106,7 +105,11 @@ def _run(
             collector = make_collector(envs, agent, config.n_steps, *normalizers, watchdog.pulse)
             with RunLog(folder, config.total_timesteps, saved and saved["log"], live) as log:
                 keeper = CheckpointKeeper(folder, config, agent, collector, log)
-                position = keeper.begin() if saved is None else keeper.restore(saved)
+                if saved is None:
+                    position = keeper.begin()
+                else:
+                    position, lost = keeper.restore(saved)
+                    _say_lost(lost, config.n_envs)
                 policy = Policy(agent.model, agent.distribution, collector.observation_normalizer)
 
                 def evaluation_at(position: Position) -> Evaluation:
@@ -160,20 +163,29 @@ def _train(
 def _snapshot_kind(config: Config, make: EnvFn, saved: Mapping[str, Any] | None) -> tuple[Kind, str | None]:
     """How the environments are brought back, and a line on it; a run that goes on keeps what it had."""
     if saved is not None:
-        if saved["snapshot_kind"] == "own":
-            raise CheckpointError(
-                "an older ppo-cli saved the environments as clones, which this one can't bring back; "
-                "ppo-eval still takes the checkpoint, training has to start anew"
-            )
         return saved["snapshot_kind"], None
-    kind: Kind = "restart" if config.vectorization == "envpool" else find_kind(make)
-    if kind != "restart":
-        start = "an episode's start by its generator" if kind == "replay" else "a seeded start"
-        return kind, f"snapshots: {start}, and the actions since"
+    kind: Kind = "none" if config.vectorization == "envpool" else find_kind(make, config.checkpoint.exact)
+    starts = {
+        "replay": "an episode's start by its generator",
+        "seed": "a seeded start",
+        "anew": "environments made anew at the end of some episodes (checkpoint.exact=true)",
+    }
+    if kind != "none":
+        return kind, f"snapshots: {starts[kind]}, and the actions since"
     return kind, (
-        f"snapshots: none of {config.env.id} (vectorization={config.vectorization}), which starts anew at "
-        f"every checkpoint: each {checkpoint_interval(config)} iterations"
+        f"snapshots: none of {config.env.id} (vectorization={config.vectorization}); going on after a stop "
+        "begins new episodes there, which is not exact"
     )
+
+
+def _say_lost(lost: Sequence[Lost], n_envs: int) -> None:
+    """A line on the environments that did not come back."""
+    if lost:
+        which = "all" if len(lost) == n_envs else f"{len(lost)} of {n_envs}"
+        logger.info(
+            "not exact from here on: %s environments begin new episodes (environment %d: %s)",
+            which, lost[0].env, lost[0].why,
+        )  # fmt: skip
 
 
 def _on_error(config: Config) -> OnError:

@@ -2,22 +2,19 @@
 
 Before the first job starts, the sweep's folder has `jobs.json`: every job, with its folder and its config.
 What is left to do is read from the folders alone, so that a sweep goes on wherever it was stopped. Hydra's
-launchers run the jobs.
+launchers run the jobs; on going on, each from the config in its folder, so that nothing stored is composed.
 """
 
 import contextlib
 import importlib.util
-import json
 import logging
 import os
 import signal
 import traceback
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from hydra import initialize_config_dir
 from hydra._internal.callbacks import Callbacks
@@ -32,12 +29,13 @@ from omegaconf import DictConfig, OmegaConf
 from ppo_cli.cli import board
 from ppo_cli.cli.board import Board, reason
 from ppo_cli.cli.endings import Interrupted, RunError, StopSignal
+from ppo_cli.cli.jobs import Job, Sweep, check_config, load_jobs, save_jobs
 from ppo_cli.cli.resume import resume
 from ppo_cli.cli.run_dir import is_hydra, job_names, lock_run, make_exclusive
-from ppo_cli.config import Config, ConfigError, conf_dir, parse, to_dict
+from ppo_cli.config import Config, ConfigError, conf_dir, from_stored, load_yaml, parse, to_dict
 from ppo_cli.envs.make import EnvError
 from ppo_cli.envs.workers import end_with_parent
-from ppo_cli.files import write_whole
+from ppo_cli.files import make_folder, printable, read_json, write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -47,24 +45,6 @@ EXTRAS = {  # of launchers: what each needs, and the extra that brings it
     "submitit_slurm": ("hydra_plugins.hydra_submitit_launcher", "submitit"),
     "ray": ("ray", "ray"),
 }
-
-
-@dataclass(frozen=True)
-class Job:
-    """A job of a sweep: the name of its folder, its overrides, and the config that they make."""
-
-    folder: str
-    overrides: list[str]
-    config: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """What `jobs.json` holds: Hydra's settings, the overrides as typed, and the jobs they stand for."""
-
-    config_name: str
-    overrides: list[str]
-    jobs: list[Job]
 
 
 def check_launcher(overrides: Sequence[str]) -> None:
@@ -103,7 +83,7 @@ def start_sweep(
     names = job_names([job for job, _ in jobs])
     planned = [Job(name, job, to_dict(config)) for name, (job, config) in zip(names, jobs, strict=True)]
     plan = Sweep(config_name, typed, planned)
-    write_whole(folder / "jobs.json", json.dumps(asdict(plan), indent=1) + "\n")
+    save_jobs(plan, folder)
     _run(folder, plan)
 
 
@@ -142,28 +122,45 @@ def resume_sweep(folder: Path, overrides: Sequence[str]) -> None:
                 f"{override}: sweep.resume= takes settings of Hydra's only, such as hydra/launcher=joblib; "
                 "the jobs keep their configs"
             )
+    plan = load_jobs(folder, overrides)
+    check_launcher(plan.overrides)
+    _check_folders(folder, plan)
+    _run(folder, plan, going_on=True)
+
+
+def _check_folders(folder: Path, plan: Sweep) -> None:
+    """Raises ConfigError where a job's folder is a link, or holds one, through which it would write."""
     try:
-        stored = json.loads((folder / "jobs.json").read_text())
-        plan = Sweep(**{**stored, "jobs": [Job(**job) for job in stored["jobs"]]})
-    except FileNotFoundError as error:
-        raise ConfigError(
-            f"sweep.resume={folder}: no sweep there (no jobs.json); sweeps lie below outputs/sweeps/"
-        ) from error
-    except (ValueError, TypeError, KeyError) as error:
-        raise ConfigError(f"{folder / 'jobs.json'} is not a list of jobs: {one_line(error)}") from error
-    before = plan.overrides
-    if any(override.startswith("hydra/launcher=") for override in overrides):
-        before = [o for o in before if not o.lstrip("+~").startswith(("hydra/launcher=", "hydra.launcher."))]
-    check_launcher([*before, *overrides])
-    for job in plan.jobs:
-        config = folder / job.folder / "config.yaml"
-        if not config.exists():  # the config is as it was then: presets may have changed
-            config.parent.mkdir(exist_ok=True)
-            write_whole(config, OmegaConf.to_yaml(OmegaConf.create(job.config)))
-    _run(folder, Sweep(plan.config_name, [*before, *overrides], plan.jobs))
+        for job in plan.jobs:
+            if os.path.lexists(folder / job.folder):
+                make_folder(folder / job.folder)
+    except OSError as error:
+        raise ConfigError(str(error)) from error
 
 
-def _run(folder: Path, plan: Sweep) -> None:
+def _prepare(folder: Path, job: Job) -> Job:
+    """The job as its folder alone says it, where what it lacks to begin is put: presets may have changed."""
+    own = folder / job.folder
+    make_folder(own)
+    if not (own / "config.yaml").exists():
+        write_whole(own / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(job.config)))
+    if not (own / ".hydra").exists():
+        make_folder(own / ".hydra")
+        write_whole(own / ".hydra" / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(job.overrides)))
+    return Job(job.folder, [], job.config)
+
+
+def _launcher_folder(folder: Path, plan: Sweep) -> list[str]:
+    """A new folder for what submitit's processes tell each other: it unpickles whatever lies in its own."""
+    launchers = [override for override in plan.overrides if override.startswith("hydra/launcher=submitit")]
+    key = "hydra.launcher.submitit_folder="
+    if not launchers or any(override.startswith(key) for override in plan.overrides):
+        return []
+    own = make_exclusive(folder / ".submitit")
+    return [key + _quoted(f"{own}/%j")]
+
+
+def _run(folder: Path, plan: Sweep, going_on: bool = False) -> None:
     """Runs the jobs that are not finished, and ends with what became of them."""
     advice = f"`ppo-train sweep.resume='{folder}'` goes on with the sweep"
     ended = ""
@@ -171,6 +168,9 @@ def _run(folder: Path, plan: Sweep) -> None:
         left = [job for job in plan.jobs if not is_finished(folder / job.folder)]
         if len(left) < len(plan.jobs):
             print(f"finished already: {len(plan.jobs) - len(left)} of {len(plan.jobs)} jobs")
+        if going_on:
+            left = [_prepare(folder, job) for job in [check_config(folder, job) for job in left]]
+            plan = Sweep(plan.config_name, [*plan.overrides, *_launcher_folder(folder, plan)], plan.jobs)
         try:
             _launch(folder, plan, left)
         except ConfigError:
@@ -204,7 +204,7 @@ def _launch(folder: Path, plan: Sweep, jobs: Sequence[Job]) -> None:
         configure_log(config.hydra.hydra_logging, config.hydra.verbose)
         callbacks = Callbacks(config)
         callbacks.on_multirun_start(config=config, config_name=plan.config_name)
-        OmegaConf.save(config, folder / "multirun.yaml")
+        write_whole(folder / "multirun.yaml", OmegaConf.to_yaml(config))
         for name in ("hydra", "hydra_plugins"):  # the launchers' own lines: the board says more
             logging.getLogger(name).setLevel(logging.WARNING)
         task = partial(_run_watched, os.getpid())
@@ -224,7 +224,7 @@ def _launch(folder: Path, plan: Sweep, jobs: Sequence[Job]) -> None:
 def _job_overrides(folder: Path, job: Job) -> list[str]:
     own = [override for override in job.overrides if not is_hydra(override)]
     own.append(f"hydra.sweep.subdir={_quoted(job.folder)}")
-    if (folder / job.folder / ".hydra").exists():
+    if os.path.lexists(folder / job.folder / ".hydra"):
         own.append("hydra.output_subdir=null")  # what it holds is how the job began
     return own
 
@@ -264,7 +264,7 @@ def run_job(composed: DictConfig, live: bool = True) -> float:
     except Exception as error:
         logger.log(logging.ERROR if live else logging.INFO, "%s failed: %s", folder, one_line(error))
         with contextlib.suppress(OSError):  # a full disk may be what failed
-            note.write_text(f"{one_line(error)}\n\n{traceback.format_exc()}")
+            write_whole(note, f"{one_line(error)}\n\n{traceback.format_exc()}")
         return float("nan")
 
 
@@ -276,7 +276,7 @@ def _begin_or_go_on(composed: DictConfig, folder: Path, live: bool) -> float:
 
         run(parse(composed), folder, live=live)
     evaluation = folder / "eval.json"
-    return float(json.loads(evaluation.read_text())["mean"]) if evaluation.exists() else float("nan")
+    return float(read_json(evaluation)["mean"]) if evaluation.exists() else float("nan")
 
 
 def is_finished(folder: Path) -> bool:
@@ -285,11 +285,13 @@ def is_finished(folder: Path) -> bool:
 
     try:
         saved, _ = load_newest(folder / "checkpoints")
-        config = OmegaConf.load(folder / "config.yaml")
-    except (CheckpointError, FileNotFoundError):  # the job itself says what is wrong
+        if saved is None:
+            return False
+        config = from_stored(load_yaml(folder / "config.yaml"))
+    except (CheckpointError, ConfigError):  # the job itself says what is wrong
         return False
     evaluated = not config.eval.episodes or (folder / "eval.json").exists()
-    return saved is not None and saved["steps"] >= config.total_timesteps and evaluated
+    return bool(saved["steps"] >= config.total_timesteps and evaluated)
 
 
 def check_search(folder: Path) -> None:
@@ -307,6 +309,6 @@ def table(failed: Sequence[tuple[str, str]]) -> str:
 
 def one_line(error: BaseException) -> str:
     """An error in one line, with its type where the text is not made for a user."""
-    text = " ".join(str(error).split())
+    text = printable(" ".join(str(error).split()))
     ours = isinstance(error, (RunError, ConfigError, EnvError, HydraException))
     return text if ours else f"{type(error).__name__}: {text}"
