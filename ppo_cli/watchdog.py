@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from multiprocessing.sharedctypes import RawArray
 from types import TracebackType
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,8 @@ class Watchdog:
     `ppo_cli.envs.calls`.
     """
 
+    _watching: ClassVar[bool] = False
+
     def __init__(self, timeout: float, advice: Callable[[], str]) -> None:
         """Shares the memory that calls are marked in.
 
@@ -38,9 +41,10 @@ class Watchdog:
         self._process: mp.process.BaseProcess | None = None
 
     def __enter__(self) -> Self:
-        """Starts to watch, where the system can fork."""
-        self._before = calls.report_to(self._calls)
-        if "fork" in mp.get_all_start_methods():
+        """Starts to watch, where the system can fork; a process that is watched already needs no second one."""
+        if "fork" in mp.get_all_start_methods() and not Watchdog._watching:
+            Watchdog._watching = True
+            self._before = calls.report_to(self._calls)
             watched = np.frombuffer(self._calls, np.int64).reshape(calls.SLOTS, calls.WIDTH)
             arguments = (watched, self._timeout, self._advice, os.getpid())
             self._process = mp.get_context("fork").Process(target=_watch, args=arguments, daemon=True)
@@ -52,10 +56,11 @@ class Watchdog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stops watching."""
-        calls.report_to(self._before)
         if self._process is not None:
             self._process.kill()
             self._process.join()
+            calls.report_to(self._before)
+            Watchdog._watching = False
 
 
 def _watch(watched: npt.NDArray[np.int64], timeout: float, advice: Callable[[], str], parent: int) -> None:

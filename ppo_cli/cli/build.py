@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -370,7 +369,7 @@ def restore_policy(
         ) from error
     trained_on = config.env.kwargs
     config = replace(config, env=replace(config.env, kwargs={**trained_on, **(env_kwargs or {})}))
-    with closing(env_maker(config.env)()) as env:
+    with calls.closing(env_maker(config.env)()) as env:
         try:
             model = build_model(config, env).to(device)
         except ValueError as error:
@@ -406,6 +405,6 @@ def _check_kinds(trained_on: Env[Any, Any], env: Env[Any, Any]) -> None:
         (make_distribution(each.action_space), stored_observation(each.observation_space, normalized=False))
         for each in (trained_on, env)
     ]
-    trained_on.close()
+    calls.close(trained_on)
     if kinds[0] != kinds[1]:
         raise ValueError("other spaces than in training")

@@ -1,5 +1,6 @@
 """The console scripts: each can be stopped by a signal before it has imported what takes a while."""
 
+import atexit
 import signal
 from importlib import import_module
 from types import FrameType
@@ -33,12 +34,19 @@ def _enter(name: str, module: str) -> NoReturn:
     def work() -> None:
         import_module(module).main()
 
+    atexit.register(_ignore_all)  # first, so that it is the last to run
     try:
         run_command(name, work)
     finally:
         for number in STOPPING:  # the line is said and the status is set: what is left takes a moment
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, _ending)
+
+
+def _ignore_all() -> None:
+    """Until the process is gone: the interpreter, as it ends, would give the signals their defaults back."""
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _ending(number: int, _frame: FrameType | None) -> None:

@@ -134,6 +134,12 @@ def _ask_hydra(args: Namespace, parser: ArgumentParser) -> None:
     """Prints what Hydra says of itself, or of how a command line is composed."""
     overrides = args.overrides if args.shell_completion else with_folder(args.overrides, args.config_dir)
     name = args.config_name or "config"
+    if args.info:
+        if any(override.startswith(("resume=", "sweep.resume=")) for override in args.overrides):
+            raise ConfigError(
+                "--info shows how a line is composed, and one with resume= is not; leave out one"
+            )
+        compose_job(expand_preset(args.overrides), args.config_dir, name)  # before half a page is printed
     with composing(), initialize_config_dir(str(conf_dir()), "train", "1.3"):
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None

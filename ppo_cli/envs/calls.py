@@ -81,6 +81,15 @@ def let_interrupt_pass(error: BaseException) -> None:
         raise error
 
 
+@contextmanager
+def closing(env: gym.Env[Any, Any]) -> Iterator[gym.Env[Any, Any]]:
+    """Closes an environment at the end."""
+    try:
+        yield env
+    finally:
+        close(env)
+
+
 def close(env: gym.Env[Any, Any], number: int | None = None) -> None:
     """Closes an environment, which is not needed any more: what it raises then ends nothing."""
     with calling(Call.CLOSE, number):
