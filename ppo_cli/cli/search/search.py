@@ -32,7 +32,8 @@ from ppo_cli.cli.search.plan import (
 )
 from ppo_cli.cli.search.settings import PREFIX
 from ppo_cli.cli.sweep import one_line, sweep_folder, table
-from ppo_cli.config import ConfigError, to_dict
+from ppo_cli.cli.trust import imports
+from ppo_cli.config import ConfigError, from_stored, to_dict
 from ppo_cli.files import first_line, make_folder, printable, write_whole
 
 if TYPE_CHECKING:
@@ -138,6 +139,9 @@ def resume_search(folder: Path, overrides: Sequence[str]) -> None:
     if overrides:
         check_classes(plan.settings)
         save_plan(plan, folder)
+    lines = (line for base in plan.bases for line in imports(from_stored(base.config), folder / PLAN))
+    for line in dict.fromkeys(lines):
+        print(line, flush=True)
     _search(folder, plan)
 
 
