@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ppo_cli.cli.command import run_command
 from ppo_cli.cli.compose import compose_jobs, expand_preset
-from ppo_cli.cli.endings import Ended, RunError
+from ppo_cli.cli.endings import Ended, RunError, no_advice
 from ppo_cli.cli.help import help_text
 from ppo_cli.cli.resume import resume
 from ppo_cli.cli.run_dir import folder_name, make_exclusive, run_dir
@@ -99,8 +99,10 @@ def _start(args: Namespace, flags: Sequence[str]) -> None:
     for _, config in jobs:
         resolve_env_id(config.env.id)  # a misspelt id is said before PyTorch is there
     from ppo_cli.cli.build import check_environment
+    from ppo_cli.watchdog import Watchdog
 
-    checked = [check_environment(config) for _, config in jobs]
+    with Watchdog(max(config.env.timeout for _, config in jobs), no_advice):  # one for all
+        checked = [check_environment(config) for _, config in jobs]
     if args.multirun and not any(override.startswith("hydra/sweeper=") for override in overrides):
         for notice in dict.fromkeys(notice for _, notice in checked if notice):
             print(notice)
