@@ -19,6 +19,7 @@ from ppo_cli.actor_critic import ActorCritic, make_actor_critic
 from ppo_cli.agent import Hyperparameters, PPOAgent, Schedules, flatten_parameters
 from ppo_cli.cache import trusted_folder
 from ppo_cli.checkpoint import CheckpointError, load_run
+from ppo_cli.cli.endings import no_advice
 from ppo_cli.cli.trust import imports
 from ppo_cli.config import Config, ConfigError, EnvConfig, from_stored
 from ppo_cli.distributions import make_distribution
@@ -62,7 +63,7 @@ def check_environment(config: Config) -> tuple[Config, list[str]]:
     Raises:
         ConfigError: the environment can't be made or trained on as the config asks; one line that says why.
     """
-    with Watchdog(config.env.timeout, lambda: ""):
+    with Watchdog(config.env.timeout, no_advice):
         return _check_environment(config)
 
 
