@@ -16,7 +16,7 @@ from ppo_cli import losses
 from ppo_cli.acting import numpy_actor
 from ppo_cli.actor_critic import ActorCritic, StateDependentHead
 from ppo_cli.advantages import explained_variance, gae, normalize_advantages
-from ppo_cli.compiled import Library, compile_function
+from ppo_cli.compiled import Library, compile_function, explain_failure
 from ppo_cli.distributions import Distribution
 from ppo_cli.optim import AdamState, adam, adam_init, clip_by_norm
 from ppo_cli.rollout import Batch, Noted, Rollout, minibatches, sequence_minibatches
@@ -190,7 +190,7 @@ def compile_step(step: Step, cache: Path) -> Step:
             try:
                 library = compile_function(flat_step, [tensor.clone() for tensor in inputs], cache)
             except Exception as error:  # a broken toolchain fails in many ways
-                reason = (str(error).splitlines() or [type(error).__name__])[0]
+                reason = explain_failure(error)
                 logger.warning("the update can't be compiled and runs uncompiled: %s", reason)
                 library = lambda tensors: flat_step(*tensors)  # noqa: E731
         params, exp_avg, exp_avg_sq, count, active, sums, seen = library(inputs)

@@ -8,6 +8,7 @@ package, `load` runs such a file.
 import copy
 import json
 import logging
+import os
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -408,6 +409,8 @@ def load(path: Path, kind: str) -> Run:
         kind: ``onnx`` or ``torchscript``.
     """
     if kind == "onnx":
+        # on being imported it writes a device id below the home folder, and tells its makers of its use
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         import onnxruntime  # late: an extra
 
         options = onnxruntime.SessionOptions()

@@ -4,12 +4,16 @@ Text is UTF-8 wherever it is written or read, whatever the locale says.
 """
 
 import contextlib
+import errno
+import json
 import os
 import stat
+from collections.abc import Iterable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, Literal
 
 MOST_TEXT = 16 * 2**20  # bytes of a file that is read whole
+DEEPEST = 50  # levels of YAML; configs have five
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows has this one and lacks the others
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # opening a FIFO would wait for its other end
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
@@ -26,8 +30,7 @@ def read_bytes(path: Path, limit: int = MOST_TEXT) -> bytes:
         NotPlainError: it is no plain file, or longer than ``limit`` bytes.
         OSError: it can't be read.
     """
-    with os.fdopen(os.open(path, os.O_RDONLY | _NO_WAIT | _BINARY), "rb") as file:
-        _check_plain(path, file.fileno())
+    with _opened(path, os.open(path, os.O_RDONLY | _NO_WAIT | _BINARY), "rb") as file:
         data = file.read(limit + 1)
     if len(data) > limit:
         raise NotPlainError(f"{path} is longer than {limit:,} bytes, the most that is read of such a file")
@@ -41,6 +44,91 @@ def read_text(path: Path, limit: int = MOST_TEXT) -> str:
         UnicodeDecodeError: it is not UTF-8.
     """
     return read_bytes(path, limit).decode("utf-8")
+
+
+def read_json(path: Path, limit: int = MOST_TEXT) -> Any:  # noqa: ANN401
+    """What a plain file holds as JSON; that a key comes twice in a mapping is no JSON here.
+
+    Raises:
+        ValueError: it is no JSON, is nested too deep, or is not UTF-8; one line.
+        OSError: as `read_bytes`.
+    """
+    try:
+        return json.loads(read_text(path, limit), object_pairs_hook=_without_twins)
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+
+
+def _without_twins(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key[:40]!r} comes twice")
+        found[key] = value
+    return found
+
+
+def read_yaml(path: Path, limit: int = 2**20) -> str:
+    """The text of a plain file, which is YAML that is safe to load with a safe loader.
+
+    An alias stands for what is written elsewhere, so that a few lines of them make billions of values or a
+    mapping that holds itself; no config of ours has one.
+
+    Raises:
+        ValueError: it is no YAML, has an alias, is nested too deep, or is not UTF-8; one line.
+        OSError: as `read_bytes`.
+    """
+    import yaml  # late: PyYAML is not needed to write a file
+
+    text = read_text(path, limit)
+    depth = 0
+    try:
+        for event in yaml.parse(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+            if isinstance(event, yaml.AliasEvent):
+                raise ValueError("it has an alias (*NAME), which is not taken")
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST:
+                raise ValueError("it is nested too deep")
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    return text
+
+
+def first_line(path: Path) -> str:
+    """The first line of a plain file, or nothing where it can't be read; only what can be printed."""
+    try:
+        text = read_bytes(path).decode("utf-8", "replace")
+    except OSError:
+        return ""
+    return printable(text.splitlines()[0]) if text else ""
+
+
+def printable(text: str) -> str:
+    """A text in which what is no letter, sign or space, as what steers a terminal, is an escape instead."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder, or takes the one that is there: a real one, in which there is no link and no device.
+
+    Raises:
+        NotPlainError: it is a link or no folder, or something in it is neither a plain file nor a folder.
+        OSError: it can't be made.
+    """
+    with contextlib.suppress(FileExistsError):
+        path.mkdir()
+    if not stat.S_ISDIR(path.lstat().st_mode):
+        raise NotPlainError(f"{path} is a link, where a folder is expected; nothing is written through it")
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if not (entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)):
+                what = "a link" if entry.is_symlink() else "no plain file"
+                raise NotPlainError(
+                    f"{Path(entry.path)} is {what}, in a folder that is written to; remove it"
+                )
 
 
 def open_own(path: Path, *, new: bool = False) -> BinaryIO:
@@ -62,12 +150,7 @@ def open_own(path: Path, *, new: bool = False) -> BinaryIO:
         if path.is_symlink():
             raise NotPlainError(f"{path} is a link, through which nothing is written; remove it") from error
         raise
-    try:
-        _check_plain(path, descriptor)
-        return os.fdopen(descriptor, "r+b")
-    except BaseException:
-        os.close(descriptor)
-        raise
+    return _opened(path, descriptor, "r+b")
 
 
 def write_whole(path: Path, data: str | bytes) -> None:
@@ -94,8 +177,18 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
+def _opened(path: Path, descriptor: int, mode: Literal["rb", "r+b"]) -> BinaryIO:
+    try:
+        _check_plain(path, descriptor)
+        return os.fdopen(descriptor, mode)
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
 def _check_plain(path: Path, descriptor: int) -> None:
     mode = os.fstat(descriptor).st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(mode):
-        what = "a folder" if stat.S_ISDIR(mode) else "no plain file"
-        raise NotPlainError(f"{path} is {what}, where a plain file is expected")
+        raise NotPlainError(f"{path} is no plain file, where one is expected")

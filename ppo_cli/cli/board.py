@@ -24,6 +24,8 @@ from rich.live import Live
 from rich.table import Table
 from typing_extensions import Self
 
+from ppo_cli.files import first_line
+
 State = Literal["waiting", "running", "finished", "failed"]
 
 POLL_SECONDS = 1.0  # a table takes some milliseconds to draw
@@ -211,7 +213,7 @@ class Board:
             return f"{folder} failed: {reason(folder)}"
         result = ""
         if self._jobs[name].evaluated:
-            evaluation = json.loads((folder / "eval.json").read_text())
+            evaluation = json.loads((folder / "eval.json").read_text(encoding="utf-8"))
             result = f"return {evaluation['mean']:.1f} ± {evaluation['std']:.1f} after "
         return f"{folder} finished: {result}{progress.steps:,} steps, {_duration(progress.seconds)}"
 
@@ -246,10 +248,7 @@ class Board:
 
 def reason(folder: Path) -> str:
     """Why a job did not finish, in a line."""
-    try:
-        return (folder / "failed.txt").read_text().splitlines()[0]
-    except (OSError, IndexError):
-        return f"it did not finish; {folder / 'train.log'} may say why"
+    return first_line(folder / "failed.txt") or f"it did not finish; {folder / 'train.log'} may say why"
 
 
 def _duration(seconds: float) -> str:

@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import re
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,7 +24,7 @@ from rich.text import Text
 from yaml import YAMLError
 
 from ppo_cli.cli.command import Parser, run_command
-from ppo_cli.cli.endings import RunError
+from ppo_cli.cli.endings import Interrupted, RunError
 from ppo_cli.cli.run_dir import folder_name
 from ppo_cli.config import Config, ConfigError, EnvConfig
 from ppo_cli.envs.make import EnvError
@@ -49,7 +50,7 @@ _EXAMPLES = """\
 
 def main() -> None:
     """Entry point of the console script."""
-    run_command("ppo-eval", lambda: _evaluate_all(_parse(sys.argv[1:])))
+    run_command("ppo-eval", lambda: _evaluate_all(_parse(sys.argv[1:])), needs_output=True)
 
 
 def _say(line: object) -> None:
@@ -153,6 +154,7 @@ def _evaluate_all(options: argparse.Namespace) -> int:
     """
     found: list[tuple[str, Summary]] = []
     status = 0
+    interrupted: Interrupted | None = None
     for run in options.runs:
         try:
             checkpoint = find_checkpoint(Path(run), options.checkpoint)
@@ -163,14 +165,16 @@ def _evaluate_all(options: argparse.Namespace) -> int:
             status = 2 if alone and isinstance(error, (ConfigError, EnvError)) else 1
             line = " ".join(str(error).split())
             _say(line if run in line else f"{run}: {line}")
-        except KeyboardInterrupt:
-            _say(f"interrupted in {run}; {len(found)} of {len(options.runs)} runs were evaluated")
-            status = 130
+        except KeyboardInterrupt as error:
+            done = f"interrupted in {run}; {len(found)} of {len(options.runs)} runs were evaluated"
+            interrupted = Interrupted(getattr(error, "number", signal.SIGINT), done)
             break
     if not _has_scipy() and found:
         _say("no intervals without SciPy: pip install 'ppo-cli[report]'")
     if found:
         _show(found, options)
+    if interrupted is not None:
+        raise interrupted
     return status
 
 
@@ -206,7 +210,7 @@ def _evaluate_run(checkpoint: Path, named: bool, options: argparse.Namespace) ->
     """Evaluates one checkpoint, which was asked for by name or not, and films it where that is asked for."""
     import torch
 
-    from ppo_cli.cli.build import env_maker
+    from ppo_cli.cli.build import env_maker, on_error_of
     from ppo_cli.encoders import EncoderError
     from ppo_cli.envs.group import EnvFaultError, explain
     from ppo_cli.evaluation import bootstrap_interval, evaluate, summarize
@@ -228,7 +232,7 @@ def _evaluate_run(checkpoint: Path, named: bool, options: argparse.Namespace) ->
     make = env_maker(config.env)
     try:
         evaluation = evaluate(
-            policy, make, episodes, seed, deterministic, own.max_steps, first_actions=actions
+            policy, make, episodes, seed, deterministic, own.max_steps, actions, on_error_of(config.env)
         )
     except (EnvFaultError, EncoderError, FloatingPointError) as error:
         raise RunError(f"{config.env.id}: {error}") from error
@@ -253,12 +257,12 @@ def _load(checkpoint: Path, named: bool, env_kwargs: dict[str, Any]) -> "tuple[P
     Raises:
         RunError: the checkpoint is damaged, and was asked for by name or is the only one; or it is no run's.
     """
-    from ppo_cli.checkpoint import CheckpointError, load_checkpoint, load_newest
+    from ppo_cli.checkpoint import CheckpointError, load_newest, load_run
     from ppo_cli.cli.build import restore_policy
 
     try:
         try:
-            payload = load_checkpoint(checkpoint)
+            payload = load_run(checkpoint)
         except CheckpointError as damage:
             if checkpoint.parent.name != "checkpoints":
                 raise
@@ -274,8 +278,6 @@ def _load(checkpoint: Path, named: bool, env_kwargs: dict[str, Any]) -> "tuple[P
         return checkpoint, policy, config, payload["steps"]
     except CheckpointError as error:
         raise RunError(error if str(checkpoint) in str(error) else f"{checkpoint}: {error}") from error
-    except KeyError as error:
-        raise RunError(f"{checkpoint} is not the checkpoint of a run: it has no {error}") from error
 
 
 def _film(
@@ -312,7 +314,7 @@ def _show(found: Sequence[tuple[str, Summary]], options: argparse.Namespace) -> 
         print(_lines(*found[0]))
     sys.stdout.flush()
     if options.json is not None:  # last, so that a full disk does not lose the table
-        Path(options.json).write_text(text)
+        Path(options.json).write_text(text, encoding="utf-8")
 
 
 def _lines(run: str, summary: Summary) -> str:

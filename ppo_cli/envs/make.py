@@ -11,8 +11,11 @@ import gymnasium as gym
 from gymnasium import error
 from gymnasium.envs.registration import parse_env_id
 
+from ppo_cli.envs import calls
+from ppo_cli.envs.calls import Call, calling, let_interrupt_pass
 from ppo_cli.envs.packed import pack
 from ppo_cli.envs.wrappers import ResetArguments, wrap
+from ppo_cli.text import flat
 
 EnvFn = Callable[[], "gym.Env[Any, Any]"]
 
@@ -90,18 +93,30 @@ def make_env(
     Raises:
         EnvError: a package is missing, or the environment or a wrapper refuses its arguments.
     """
-    env = _make_bare(env_id, kwargs)
-    if reset_options or seed_below is not None:
-        env = ResetArguments(env, reset_options or {}, seed_below)
+    with calling(Call.MAKE):
+        env = _make_bare(env_id, kwargs)
+        if reset_options or seed_below is not None:
+            env = ResetArguments(env, reset_options or {}, seed_below)
+        return _dress(env, env_id, wrappers, action_mask, training)
+
+
+def _dress(
+    env: "gym.Env[Any, Any]",
+    env_id: str,
+    wrappers: Sequence[Mapping[str, Any]],
+    action_mask: bool,
+    training: bool,
+) -> "gym.Env[Any, Any]":
+    """The environment in its wrappers, packed."""
     try:
         env = wrap(env, wrappers, training)
     except ValueError as refused:
-        env.close()
+        calls.close(env)
         raise EnvError(f"env.wrappers: {refused}") from refused
     try:
         return pack(env, action_mask)
     except ValueError as unsupported:
-        env.close()
+        calls.close(env)
         raise EnvError(f"env.id={env_id}: {_one_line(unsupported)}") from unsupported
 
 
@@ -142,7 +157,8 @@ def _make_bare(env_id: str, kwargs: Mapping[str, Any] | None) -> "gym.Env[Any, A
     except ImportError as missing:
         hint = f": pip install {missing.name}" if missing.name else ""
         raise EnvError(f"env.id={env_id} can't be imported: {_one_line(missing)}{hint}") from missing
-    except Exception as refused:  # environments check their arguments in every way there is
+    except BaseException as refused:  # environments check their arguments in every way there is
+        let_interrupt_pass(refused)
         given = f" with env.kwargs={dict(kwargs)}" if kwargs else ""
         reason = f"{type(refused).__name__}: {_one_line(refused)}"
         raise EnvError(f"env.id={env_id} can't be made{given}: {reason}") from refused
@@ -158,7 +174,8 @@ def _register(module: str, name: str) -> None:
                 f"env.id={module}:{name}: no module named {missing.name!r}; pip install {missing.name}, "
                 "or put your own module on PYTHONPATH"
             ) from missing
-        except Exception as broken:
+        except BaseException as broken:
+            let_interrupt_pass(broken)
             raise EnvError(
                 f"env.id={module}:{name}: importing {module} raised "
                 f"{type(broken).__name__}: {_one_line(broken)}"
@@ -192,4 +209,4 @@ def _join(module: str, name: str) -> str:
 
 
 def _one_line(exception: BaseException) -> str:
-    return " ".join(str(exception).split())
+    return flat(exception)

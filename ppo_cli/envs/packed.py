@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from ppo_cli.envs.calls import Call, calling, let_interrupt_pass
 from ppo_cli.packing import MASK, PackedActions, PackedObservations, is_nested, random_action
 
 Env = gym.Env[Any, Any]
@@ -252,21 +253,23 @@ def find_mask(env: Env) -> MaskSource | None:
         steps do; ``none`` of these; None where a reset raises.
     """
     try:
-        if MASK in env.reset(seed=0)[1]:
+        with calling(Call.RESET):
+            info = env.reset(seed=0)[1]
+        if MASK in info:
             return "info"
         if mask_method(env) is not None:
             return "method"
-    except (
-        Exception,
-        SystemExit,
-    ):  # of the environment's own; training says so, or goes on, as env.on_error wants it
+    except BaseException as error:  # training says so, or goes on, as env.on_error wants it
+        let_interrupt_pass(error)
         return None
     with contextlib.suppress(Exception, SystemExit):  # such as of an action that a mask would have forbidden
         env.action_space.seed(0)
         for _ in range(MASK_TRIAL):
-            *_, terminated, truncated, info = env.step(sample_action(env))
+            with calling(Call.STEP):
+                *_, terminated, truncated, info = env.step(sample_action(env))
             if MASK in info:
                 return "step"
             if terminated or truncated:
-                env.reset()
+                with calling(Call.RESET):
+                    env.reset()
     return "none"

@@ -15,7 +15,9 @@ from typing import Any
 import gymnasium as gym
 
 from ppo_cli.envs import atari
+from ppo_cli.envs.calls import let_interrupt_pass
 from ppo_cli.imports import load_class
+from ppo_cli.text import flat
 
 Env = gym.Env[Any, Any]
 WrapperClass = type[gym.Wrapper[Any, Any, Any, Any]]
@@ -146,9 +148,10 @@ def _construct(env: Env, name: str, arguments: dict[str, Any]) -> Env:
     wrapper = find_wrapper(name)
     try:
         return wrapper(env, **arguments)
-    except Exception as refused:  # wrappers check what they are given in every way there is
+    except BaseException as refused:  # wrappers check what they are given in every way there is
+        let_interrupt_pass(refused)
         given = f" with {arguments}" if arguments else ""
-        reason = f"{type(refused).__name__}: {_one_line(refused)}"
+        reason = f"{type(refused).__name__}: {flat(refused)}"
         raise ValueError(f"{name}{given} can't wrap {_shown(env)}: {reason}") from refused
 
 
@@ -161,7 +164,3 @@ def _shown(env: Env) -> str:
 def _tupled(value: Any) -> Any:  # noqa: ANN401
     """YAML knows no tuples, which Gymnasium's wrappers ask for where they take a shape."""
     return tuple(_tupled(item) for item in value) if isinstance(value, list) else value
-
-
-def _one_line(exception: BaseException) -> str:
-    return " ".join(str(exception).split())
