@@ -60,6 +60,8 @@ class EnvConfig:
     id: str = MISSING
     kwargs: dict[str, Any] = MISSING
     wrappers: list[dict[str, Any]] = MISSING
+    reset_options: dict[str, Any] = MISSING
+    seed_below: Optional[Integer] = MISSING  # noqa: UP045
     action_mask: Union[bool, str] = MISSING  # noqa: UP007
     timeout: float = MISSING
     on_error: str = MISSING
@@ -198,12 +200,18 @@ RANGES = {
     "eval.episodes": Range(0, 10**6),
     "eval.seed": _SEED,
     "eval.max_steps": _COUNT,
+    "env.seed_below": Range(1, 2**32),
     "env.timeout": Range(0, math.inf, open_low=True),
     "checkpoint.every": _COUNT,
     "checkpoint.keep": _COUNT,
 }
+_INTEGERS = (Integer, list[Integer], Union[Integer, str], Optional[Integer])  # noqa: UP007, UP045
 MOST_LAYERS = 64  # of network.hidden_sizes
-OPEN = ("env.kwargs.", "network.encoders.")  # sections whose keys are the user's own
+OPEN = {  # sections whose keys are the user's own, and what a key there is
+    "env.kwargs.": "a new argument of the environment",
+    "env.reset_options.": "an option of its resets",
+    "network.encoders.": "an observation's encoder",
+}
 CHOICES = {
     "env.on_error": ("stop", "restart"),
     "vectorization": ("auto", "sync", "async", "envpool"),
@@ -246,6 +254,7 @@ def describe_type(kind: Any) -> str:  # noqa: ANN401
         list[Integer]: "a list of integers",
         list[dict[str, Any]]: "a list of mappings such as {name: FrameStackObservation, stack_size: 4}",
         Optional[float]: "a number or null",  # noqa: UP045
+        Optional[Integer]: "an integer or null",  # noqa: UP045
         Union[Integer, str]: "an integer or auto",  # noqa: UP007
         Union[bool, str]: "true, false or auto",  # noqa: UP007
     }
@@ -397,7 +406,7 @@ def _check_fields(section: Any, prefix: str) -> None:  # noqa: ANN401
         if is_dataclass(value):
             _check_fields(value, f"{key}.")
             continue
-        if hints[item.name] in (Integer, list[Integer], Union[Integer, str]):  # noqa: UP007
+        if hints[item.name] in _INTEGERS:
             value = [_integer(key, v) for v in value] if isinstance(value, list) else _integer(key, value)
             setattr(section, item.name, value)
         numbers = value if isinstance(value, list) else [value]
@@ -412,8 +421,8 @@ def _check_fields(section: Any, prefix: str) -> None:  # noqa: ANN401
 
 
 def _integer(key: str, value: Any) -> Any:  # noqa: ANN401
-    if isinstance(value, str):
-        return value  # auto, which `_check_across` looks at
+    if value is None or isinstance(value, str):
+        return value  # none, or auto, which `_check_across` looks at
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value // 1:
         raise ConfigError(f"{key}={value}: expected an integer")
     return int(value)
@@ -456,8 +465,10 @@ def _check_wrappers(config: Config) -> None:
 
 
 def _check_envpool(config: Config) -> None:
-    if config.env.wrappers:
-        raise ConfigError("env.wrappers: EnvPool's environments take no wrappers; use vectorization=auto")
+    for knob in ("wrappers", "reset_options", "seed_below"):
+        if getattr(config.env, knob) not in ([], {}, None):
+            what = "no wrappers" if knob == "wrappers" else "their seeds at once and no options"
+            raise ConfigError(f"env.{knob}: EnvPool's environments take {what}; use vectorization=auto")
     if config.env.on_error == "restart":
         raise ConfigError("env.on_error=restart: EnvPool's environments can't be restarted; use stop")
     if config.checkpoint.exact:

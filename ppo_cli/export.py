@@ -269,7 +269,7 @@ class _ReadLeaves(nn.Module):
         self.positions = [given.index(leaf.path) for leaf in space.leaves]
         self.scales = nn.ModuleDict()
         for number, leaf in enumerate(space.leaves):
-            if normalizer is not None and leaf.dtype == "float32":
+            if normalizer is not None and leaf.stop <= normalizer.scaled_bytes:
                 self.scales[str(number)] = _Scale(normalizer, leaf.start // 4, leaf.shape)
 
     def forward(self, values: Sequence[Tensor]) -> list[Tensor]:

@@ -355,11 +355,9 @@ def _explain_hydra(error: HydraException) -> str | None:
     text = " ".join(str(error).split())
     if isinstance(cause, OmegaConfBaseException):
         key = str(cause.full_key or "")
-        if key.startswith(OPEN):
-            what = (
-                "a new argument of the environment" if key.startswith(OPEN[0]) else "an observation's encoder"
-            )
-            return f"unknown key {key!r}: {what} takes a plus, +{key}=VALUE"
+        for section, what in OPEN.items():
+            if key.startswith(section):
+                return f"unknown key {key!r}: {what} takes a plus, +{key}=VALUE"
         return explain(cause)
     unknown = re.search(r"In '(?P<file>[^']+)'.*Key '(?P<key>[^']+)' not in", text)
     if unknown is None:

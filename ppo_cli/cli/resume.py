@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from ppo_cli.cli.compose import composing
 from ppo_cli.cli.endings import RunError
 from ppo_cli.cli.folder import CHECKPOINTS, evaluated_at, own_run, repair
+from ppo_cli.cli.streams import LogFile
 from ppo_cli.config import (
     OPEN,
     Config,
@@ -25,7 +26,6 @@ from ppo_cli.config import (
     parse,
     to_dict,
 )
-from ppo_cli.files import open_own
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +34,8 @@ FIXED = (
     "env.id",
     "env.kwargs",
     "env.wrappers",
+    "env.reset_options",
+    "env.seed_below",
     "env.action_mask",
     "seed",
     "n_envs",
@@ -159,7 +161,7 @@ def override_config(config: Config, overrides: Sequence[str]) -> Config:
         key = override.key_or_group
         if override.is_sweep_override():
             raise ConfigError(f"{typed}: resume= goes on with one run, which takes one value")
-        if key not in kinds and not key.startswith(OPEN):
+        if key not in kinds and not key.startswith(tuple(OPEN)):
             raise ConfigError(
                 f"unknown key {key!r} in {typed!r}{nearest(key, list(kinds))}; "
                 "resume= takes knobs, not groups"
@@ -194,7 +196,7 @@ def _differences(before: Config, after: Config) -> list[str]:
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        if isinstance(value, Mapping) and prefix + key != "env.kwargs":
+        if isinstance(value, Mapping) and f"{prefix}{key}." not in OPEN:
             flat.update(_flat(value, f"{prefix}{key}."))
         else:
             flat[prefix + key] = value
@@ -203,8 +205,6 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _log_to(path: Path, console_level: int) -> None:
     """What Hydra sets up for other runs: plain lines on the terminal and, appended, in train.log."""
-    open_own(path).close()  # it is no link
-    file = logging.FileHandler(path, encoding="utf-8")
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout), file]
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout), LogFile(path)]
     handlers[0].setLevel(console_level)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers, force=True)

@@ -9,7 +9,6 @@ import contextlib
 import importlib.util
 import logging
 import os
-import signal
 import traceback
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -30,7 +29,7 @@ from ppo_cli.cli import board
 from ppo_cli.cli.board import Board, reason
 from ppo_cli.cli.command import replace_unprintable
 from ppo_cli.cli.compose import composing, explain_error, fixed_folder, given_folder, with_folder
-from ppo_cli.cli.endings import Interrupted, RunError, StopSignal
+from ppo_cli.cli.endings import RunError, StopSignal
 from ppo_cli.cli.folder import evaluated_at
 from ppo_cli.cli.jobs import JOBS, REPLACED, Job, Sweep, check_config, load_jobs, save_jobs
 from ppo_cli.cli.quoting import hydra_quoted, shell_quoted
@@ -191,7 +190,7 @@ def _run(folder: Path, plan: Sweep, going_on: bool = False) -> None:
     """Runs the jobs that are not finished, and ends with what became of them."""
     advice = f"`ppo-train sweep.resume={shell_quoted(folder)}` goes on with the sweep"
     ended = ""
-    with lock_run(folder), StopSignal(advice, at_once=True) as stop:  # while a job trains, its own takes over
+    with lock_run(folder), StopSignal(lambda: advice, at_once=True):  # while a job trains, its own takes over
         left = [job for job in plan.jobs if not is_finished(folder / job.folder)]
         if len(left) < len(plan.jobs):
             print(f"finished already: {len(plan.jobs) - len(left)} of {len(plan.jobs)} jobs")
@@ -202,9 +201,6 @@ def _run(folder: Path, plan: Sweep, going_on: bool = False) -> None:
             _launch(folder, plan, left)
         except ConfigError:
             raise
-        except KeyboardInterrupt as error:
-            number = getattr(error, "number", stop.number or signal.SIGINT)  # Ray raises its own in its place
-            raise Interrupted(number, advice) from error
         except Exception as error:  # of the launcher: jobs note their own
             if not any((folder / job.folder / ".lock").exists() for job in left):  # none has begun
                 raise ConfigError(explain_error(error)) from error
@@ -245,6 +241,7 @@ def _launch(folder: Path, plan: Sweep, jobs: Sequence[Job]) -> None:
         ]
         with Board(folder, on_board):
             for first in range(0, len(jobs), batch):
+                StopSignal.check()
                 launcher.launch(overrides[first : first + batch], initial_job_idx=first)
         callbacks.on_multirun_end(config=config, config_name=plan.config_name)
 
@@ -261,6 +258,7 @@ def _run_watched(parent: int, composed: DictConfig) -> float:
     """A job that the board shows: it writes into its train.log, and only warns on the terminal."""
     if os.getppid() == parent:  # a worker of joblib's, which would go on alone after a `kill -9` of the sweep
         end_with_parent()
+    logging.raiseExceptions = False  # as in the process of the sweep: what can't be logged ends no job
     for handler in logging.getLogger().handlers:
         if type(handler) is logging.StreamHandler:
             handler.setLevel(logging.WARNING)
@@ -282,10 +280,12 @@ def run_job(composed: DictConfig, live: bool = True) -> float:
     replace_unprintable()  # in a launcher's process
     folder = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
     note = folder / "failed.txt"
+    StopSignal.check()
     try:
         note.unlink(missing_ok=True)
         return _begin_or_go_on(composed, folder, live)
     except Exception as error:
+        StopSignal.check()
         logger.log(logging.ERROR if live else logging.INFO, "%s failed: %s", folder, one_line(error))
         with contextlib.suppress(OSError):  # a full disk may be what failed
             write_whole(note, f"{one_line(error)}\n\n{traceback.format_exc()}")

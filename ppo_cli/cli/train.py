@@ -243,7 +243,7 @@ def _show(config: DictConfig, args: Namespace) -> None:
     print(f"# @package {args.package}\n{text}" if args.package else text, end="")
 
 
-def _check_environments(jobs: Sequence[tuple[list[str], Config]]) -> list[tuple[Config, str | None]]:
+def _check_environments(jobs: Sequence[tuple[list[str], Config]]) -> list[tuple[Config, list[str]]]:
     """`check_environment` of every job's config."""
     for _, config in jobs:
         resolve_env_id(config.env.id)  # a misspelt id is said before PyTorch is there
@@ -260,7 +260,7 @@ def _start_jobs(overrides: list[str], config_dir: str | None, name: str, auto: b
     jobs = compose_jobs(overrides, True, config_dir, name)
     checked = _check_environments(jobs)
     if own:
-        for notice in dict.fromkeys(notice for _, notice in checked if notice):
+        for notice in dict.fromkeys(notice for _, notices in checked for notice in notices):
             print(notice)
         start_sweep(overrides, jobs, config_dir, name, auto)
         return
