@@ -136,9 +136,7 @@ def _ask_hydra(args: Namespace, parser: ArgumentParser) -> None:
     name = args.config_name or "config"
     if args.info:
         if any(override.startswith(("resume=", "sweep.resume=")) for override in args.overrides):
-            raise ConfigError(
-                "--info shows how a line is composed, and one with resume= is not; leave out one"
-            )
+            raise ConfigError("--info shows how a line is composed, which resume= is not; leave out one")
         compose_job(expand_preset(args.overrides), args.config_dir, name)  # before half a page is printed
     with composing(), initialize_config_dir(str(conf_dir()), "train", "1.3"):
         hydra = GlobalHydra.instance().hydra
