@@ -1,9 +1,12 @@
 """Checkpoints: tensors and plain values only, with a checksum that is verified on loading."""
 
 import hashlib
+import io
 import os
 import pickle
+import re
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +14,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-FORMAT = 2
+from ppo_cli.checkpoint_schema import SchemaError, check_run
+from ppo_cli.files import open_own, read_bytes, sync_folder
+
+FORMAT = 3  # 2 had no snapshots of the kinds `anew` and `none`, but two others
+MOST_BYTES = 16 * 2**30
+DEEPEST = 32  # levels of dicts and lists; a run's checkpoint has five
 
 
 class CheckpointError(ValueError):
     """A file is not an intact checkpoint; the message is one line."""
 
 
+class NewerCheckpointError(CheckpointError):
+    """A file is a checkpoint of a newer version, in place of which no older one is taken."""
+
+
 def save_checkpoint(path: Path, payload: dict[str, Any]) -> None:
-    """Writes a checkpoint aside, syncs it and renames it, so that no kill leaves half a file.
+    """Writes a checkpoint aside, syncs it and renames it, so that nothing leaves half a file.
 
     Args:
         path: where to; an existing file is replaced.
@@ -27,39 +39,61 @@ def save_checkpoint(path: Path, payload: dict[str, Any]) -> None:
 
     Raises:
         TypeError: a value of any other kind.
+        OSError: it can't be written, a link instead of its folder included.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = own_folder(path.parent)
     plain = _plain({"format": FORMAT, **payload})
+    data = io.BytesIO()  # PyTorch's own writer of files hides why a write failed
+    torch.save({**plain, "sha256": _digest(plain)}, data)
     aside = path.with_name(f".{path.name}.tmp")
     try:
-        with aside.open("wb") as file:
-            torch.save({**plain, "sha256": _digest(plain)}, file)
+        aside.unlink(missing_ok=True)
+        with open_own(aside, new=True) as file:
+            file.write(data.getbuffer())
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+    sync_folder(folder)
+
+
+def own_folder(path: Path) -> Path:
+    """Makes a folder where there is none.
+
+    Raises:
+        OSError: a link or a file lies there.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    if path.is_symlink():
+        raise OSError(f"{path} is a link, through which nothing is written; remove it")
+    return path
 
 
 def link_checkpoint(path: Path, name: str) -> None:
     """Makes ``name`` in its folder another name of a checkpoint, at once; a copy where links can't be."""
     aside = path.with_name(f".{name}.tmp")
-    aside.unlink(missing_ok=True)
     try:
-        os.link(path, aside)
-    except OSError:
-        shutil.copyfile(path, aside)
-    aside.replace(path.with_name(name))
+        aside.unlink(missing_ok=True)
+        try:
+            os.link(path, aside)
+        except OSError:
+            shutil.copyfile(path, aside)
+        aside.replace(path.with_name(name))
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Reads a checkpoint onto the CPU. No code in the file is ever run.
+    """Reads any file that `save_checkpoint` wrote onto the CPU. No code in it is ever run.
 
     Raises:
         CheckpointError: the file is missing, damaged, or holds anything but tensors and plain values.
     """
     try:
-        payload: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        data = read_bytes(path, MOST_BYTES)
+        _check_container(data)
+        payload: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"no checkpoint at {path}") from error
     except pickle.UnpicklingError as error:
@@ -71,14 +105,35 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is not a readable checkpoint: {reason}") from error
     version = payload.get("format") if isinstance(payload, dict) else None
     if isinstance(version, int) and version > FORMAT:
-        raise CheckpointError(
+        raise NewerCheckpointError(
             f"{path} has format {version}, from a newer ppo-cli; this one reads up to {FORMAT}: upgrade it"
         )
-    if not isinstance(version, int) or version != FORMAT or "sha256" not in payload:
-        raise CheckpointError(f"{path} is not a ppo-cli checkpoint of format {FORMAT}")
+    if not isinstance(version, int) or version not in (2, FORMAT) or "sha256" not in payload:
+        raise CheckpointError(f"{path} is not a ppo-cli checkpoint of format 2 or {FORMAT}")
     expected = payload.pop("sha256")
-    if _digest(payload) != expected:
+    try:
+        _check_plain(payload, len(data))
+        digest = _digest(payload)
+    except (TypeError, RuntimeError, MemoryError) as error:
+        raise CheckpointError(f"{path} is refused: {error}") from error
+    if digest != expected:
         raise CheckpointError(f"{path} is damaged: its contents do not have the checksum written with them")
+    return payload
+
+
+def load_run(path: Path) -> dict[str, Any]:
+    """The checkpoint of a run, held against its schema.
+
+    Raises:
+        CheckpointError: as `load_checkpoint`; or a field is missing, of another type or out of range.
+    """
+    payload = load_checkpoint(path)
+    if payload["format"] == 2 and payload.get("snapshot_kind") in ("restart", "own"):
+        payload.update(snapshot_kind="none", environments=None)  # what brought these back is gone
+    try:
+        check_run(payload)
+    except SchemaError as error:
+        raise CheckpointError(f"{path} is not the checkpoint of a run: {error}") from error
     return payload
 
 
@@ -90,7 +145,7 @@ def keep_newest(folder: Path, keep: int) -> None:
 
 def numbered(folder: Path) -> list[Path]:
     """The checkpoints ``<steps>.pt`` of a folder, newest first."""
-    found = [path for path in folder.glob("*.pt") if path.stem.isdigit()]
+    found = [path for path in folder.glob("*.pt") if re.fullmatch(r"[0-9]{1,16}", path.stem)]
     return sorted(found, key=lambda path: int(path.stem), reverse=True)
 
 
@@ -101,17 +156,27 @@ def load_newest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
         It, or None where there is none at all; and a line on each newer one that is damaged.
 
     Raises:
-        CheckpointError: there are checkpoints, and none is intact.
+        CheckpointError: there are checkpoints, and none is intact, or the newest intact one is of a newer
+            version.
     """
     damage: list[str] = []
     for path in numbered(folder):
         try:
-            return load_checkpoint(path), damage
-        except CheckpointError as error:  # noqa: PERF203 - each file fails on its own
+            return _load_numbered(path), damage
+        except NewerCheckpointError:  # noqa: PERF203 - each file fails on its own
+            raise
+        except CheckpointError as error:
             damage.append(str(error))
     if damage:
         raise CheckpointError(damage[0])
     return None, damage
+
+
+def _load_numbered(path: Path) -> dict[str, Any]:
+    saved = load_run(path)
+    if saved["steps"] != int(path.stem):
+        raise CheckpointError(f"{path} is not the checkpoint of {path.stem} steps, but of {saved['steps']}")
+    return saved
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - any tree of plain values
@@ -134,6 +199,41 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - any tree of plain values
         if isinstance(value, kind):
             return plain(value)
     raise TypeError(f"a checkpoint holds tensors and plain values, given {type(value).__name__}")
+
+
+def _check_container(data: bytes) -> None:
+    """Raises ValueError for what `torch.save` does not write, such as an archive that unpacks to more."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > len(data):
+            raise ValueError("its parts are larger than the file")
+
+
+def _check_plain(value: Any, size: int) -> None:  # noqa: ANN401
+    """Raises TypeError for a tree that is deeper, larger or of other things than a checkpoint's.
+
+    Args:
+        value: the tree, which may be part of itself.
+        size: of the file in bytes.
+    """
+    left, stack = size, [(value, 0)]
+    while stack:
+        item, depth = stack.pop()
+        left -= 1  # whatever is in the tree takes a byte of the file at least
+        if depth > DEEPEST or left < 0:
+            raise TypeError("its contents are nested too deeply, or hold themselves")
+        if type(item) is dict:
+            if not all(type(key) is str for key in item):
+                raise TypeError("its keys are not all strings")
+            stack += [(below, depth + 1) for below in item.values()]
+        elif type(item) is list:
+            stack += [(below, depth + 1) for below in item]
+        elif type(item) is Tensor:
+            if item.layout != torch.strided or item.is_quantized or item.device.type != "cpu":
+                raise TypeError("it holds a tensor that is not a plain one")
+            if item.numel() * item.element_size() > size:
+                raise TypeError("it holds a tensor that is larger than the file")
+        elif item is not None and type(item) not in (bool, int, float, str):
+            raise TypeError(f"it holds a value of type {type(item).__name__}")
 
 
 def _digest(value: Any) -> str:  # noqa: ANN401

@@ -6,8 +6,9 @@ anything: `ppo_cli.cli` turns a checked `Config` into objects.
 
 import difflib
 import math
+import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional, Union, get_type_hints
@@ -17,7 +18,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 from yaml import YAMLError
 
-from ppo_cli.files import write_whole
+from ppo_cli.files import read_yaml, write_whole
 
 if TYPE_CHECKING:
     Integer = int
@@ -122,6 +123,7 @@ class CheckpointConfig:
 
     every: Union[Integer, str] = MISSING  # noqa: UP007
     keep: Integer = MISSING
+    exact: bool = MISSING
 
 
 @dataclass
@@ -284,12 +286,18 @@ def from_dict(plain: Mapping[Any, Any]) -> Config:
 def from_stored(plain: Mapping[Any, Any]) -> Config:
     """A checked config that an older version may have stored: younger knobs get their defaults.
 
+    Interpolations such as ``${oc.env:HOME}`` are not resolved: they stand for themselves.
+
     Raises:
         ConfigError: as `parse`.
     """
     tops = {name.split(".")[0] for name, _ in knobs()}
     defaults = {key: value for key, value in load_yaml(conf_dir() / "config.yaml").items() if key in tops}
-    merged = OmegaConf.to_container(OmegaConf.merge(defaults, dict(plain)))
+    own = _map_texts(plain, lambda text: _escape(text, every=False))
+    try:
+        merged = OmegaConf.to_container(OmegaConf.merge(defaults, own))
+    except OmegaConfBaseException as error:
+        raise ConfigError(explain(error)) from error
     return from_dict(merged if isinstance(merged, dict) else {})
 
 
@@ -298,9 +306,33 @@ def to_dict(config: Config) -> dict[str, Any]:
     return asdict(config)
 
 
+def as_omegaconf(config: Config) -> DictConfig:
+    """The config as OmegaConf holds it, with every ``${`` as a literal."""
+    literal: dict[str, Any] = _map_texts(to_dict(config), lambda text: _escape(text, every=True))
+    return OmegaConf.create(literal)
+
+
+def _map_texts(value: Any, change: Callable[[str], str]) -> Any:  # noqa: ANN401
+    if isinstance(value, Mapping):
+        return {key: _map_texts(item, change) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_map_texts(item, change) for item in value]
+    return change(value) if isinstance(value, str) else value
+
+
+def _escape(text: str, every: bool) -> str:
+    """A text whose ``${`` OmegaConf takes as letters: those that would be an interpolation, or every one."""
+
+    def escaped(found: re.Match[str]) -> str:
+        slashes = found[1]
+        return found[0] if not every and len(slashes) % 2 else f"{2 * slashes}\\${{"
+
+    return re.sub(r"(\\*)\$\{", escaped, text)
+
+
 def save_yaml(config: Config, path: Path) -> None:
     """Writes the config as YAML of literal values, whole or not at all."""
-    write_whole(path, OmegaConf.to_yaml(OmegaConf.create(to_dict(config))))
+    write_whole(path, OmegaConf.to_yaml(as_omegaconf(config)))
 
 
 def load_yaml(path: Path) -> dict[Any, Any]:
@@ -310,8 +342,8 @@ def load_yaml(path: Path) -> dict[Any, Any]:
         ConfigError: the file can't be read, or holds something else.
     """
     try:
-        loaded = OmegaConf.to_container(OmegaConf.load(path))
-    except (YAMLError, OSError) as error:
+        loaded = OmegaConf.to_container(OmegaConf.create(read_yaml(path)))
+    except (YAMLError, OmegaConfBaseException, OSError, ValueError) as error:
         raise ConfigError(f"{path} can't be read: {' '.join(str(error).split())}") from error
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path}: expected a mapping of knobs")
@@ -383,8 +415,17 @@ def _check_wrappers(config: Config) -> None:
             raise ConfigError(
                 f"env.wrappers: {entry['name']} has when={entry['when']}: expected train, or no when"
             )
-    if config.env.wrappers and config.vectorization == "envpool":
+
+
+def _check_envpool(config: Config) -> None:
+    if config.env.wrappers:
         raise ConfigError("env.wrappers: EnvPool's environments take no wrappers; use vectorization=auto")
+    if config.env.on_error == "restart":
+        raise ConfigError("env.on_error=restart: EnvPool's environments can't be restarted; use stop")
+    if config.checkpoint.exact:
+        raise ConfigError(
+            "checkpoint.exact=true: EnvPool's environments can't be brought back; use vectorization=auto"
+        )
 
 
 def _check_across(config: Config) -> None:
@@ -403,8 +444,8 @@ def _check_across(config: Config) -> None:
     ):
         if isinstance(value, str) and value != "auto":
             raise ConfigError(f"{name}={value}: expected {allowed} or auto")
-    if config.env.on_error == "restart" and config.vectorization == "envpool":
-        raise ConfigError("env.on_error=restart: EnvPool's environments can't be restarted; use stop")
+    if config.vectorization == "envpool":
+        _check_envpool(config)
     if config.eval.every and not config.eval.episodes:
         raise ConfigError(f"eval.every={config.eval.every} needs eval.episodes of at least 1, given 0")
     _check_device(config.device)

@@ -1,5 +1,6 @@
 """Running statistics that normalise observations and rewards while an agent trains."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -104,9 +105,9 @@ class RewardNormalizer:
         self.gamma = gamma
         self.clip = clip
 
-    def forget(self) -> None:
-        """Drops the running episodes, which are cut without having ended."""
-        self.returns[:] = 0.0
+    def forget(self, environments: Sequence[int]) -> None:
+        """Drops running episodes that are cut without having ended."""
+        self.returns[list(environments)] = 0.0
 
     def __call__(
         self, rewards: FloatArray, dones: npt.NDArray[np.bool_], valid: npt.NDArray[np.bool_]

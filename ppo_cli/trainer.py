@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,11 +12,14 @@ import torch
 
 from ppo_cli.agent import PPOAgent, UpdateMetrics
 from ppo_cli.distributions import is_squashed
+from ppo_cli.envs.snapshot import Lost
 from ppo_cli.envs.spaces import action_adapter, stored_observation
 from ppo_cli.envs.vector import StepResult, Vector
 from ppo_cli.metrics import EpisodeStatistics, RunLog
 from ppo_cli.normalize import ObservationNormalizer, RewardNormalizer
 from ppo_cli.rollout import Rollout
+
+ALL = slice(None)  # environments
 
 
 class Position(NamedTuple):
@@ -57,19 +60,14 @@ class Collector:
         """Starts the first episode of each environment with its seed."""
         self._begin(self.envs.reset(seed=seeds)[0])
 
-    def restart(self, seeds: list[int]) -> None:
-        """Makes the environments anew; the running episodes are cut and stay out of the statistics."""
-        self.episodes.forget()
-        if self.reward_normalizer is not None:
-            self.reward_normalizer.forget()
-        self._begin(self.envs.rebuild(seeds))
-
-    def _begin(self, observations: npt.NDArray[Any]) -> None:
+    def _begin(self, observations: npt.NDArray[Any], environments: Sequence[int] | slice = ALL) -> None:
+        """Takes in the first observations of episodes, [N, *shape], in some environments or all."""
         if self.observation_normalizer is not None:
-            self.observation_normalizer.update(observations)
+            self.observation_normalizer.update(observations[environments])
         # the last row, because every rollout begins by taking over the last row of the one before
-        self.rollout.observations[-1] = torch.as_tensor(self.observe(observations))
-        self.rollout.states[-1] = 0.0
+        first = torch.as_tensor(self.observe(observations[environments]))
+        self.rollout.observations[-1, environments] = first
+        self.rollout.states[-1, environments] = 0.0
 
     def collect(self, agent: PPOAgent) -> None:
         """Fills the rollout with the next T steps of each environment."""
@@ -109,7 +107,7 @@ class Collector:
             "observations": self.rollout.observations[-1],
             "memory": self.rollout.states[-1],
             "episodes": self.episodes.state_dict(),
-            "environments": None if self.envs.kind == "restart" else self.envs.snapshot(),
+            "environments": self.envs.snapshot(),
         }
         if self.observation_normalizer is not None:
             state["observation_statistics"] = self.observation_normalizer.statistics.state_dict()
@@ -118,20 +116,24 @@ class Collector:
             state["discounted_returns"] = self.reward_normalizer.returns
         return state
 
-    def load_state_dict(self, state: Mapping[str, Any], seeds: list[int]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], seeds: list[int]) -> list[Lost]:
         """Goes on where `state_dict` was taken.
+
+        Environments that do not come back begin new episodes. The running ones are cut: like truncated ones
+        they were bootstrapped when the rollout before ended, and they stay out of the statistics.
 
         Args:
             state: from `state_dict`.
-            seeds: those of the `restart` that preceded it, for environments that can't be brought back.
+            seeds: of each environment's new episode, if it begins one.
 
-        Raises:
-            SnapshotError: an environment did not come back.
+        Returns:
+            The environments that did not come back.
         """
         if state["environments"] is None:
-            self.envs.rebuild(seeds)
+            self.envs.reset(seed=seeds)
+            lost = [Lost(env, "it can't be brought back") for env in range(self.envs.num_envs)]
         else:
-            self.envs.restore(state["environments"])
+            lost = self.envs.restore(state["environments"], seeds)
         self.rollout.observations[-1] = state["observations"]
         self.rollout.states[-1] = state.get("memory", 0.0)  # older checkpoints have none
         self.episodes.load_state_dict(state["episodes"])
@@ -140,6 +142,13 @@ class Collector:
         if self.reward_normalizer is not None:
             self.reward_normalizer.statistics.load_state_dict(state["reward_statistics"])
             self.reward_normalizer.returns = np.asarray(state["discounted_returns"]).copy()
+        if lost:
+            environments = [env for env, _ in lost]
+            self.episodes.forget(environments)
+            if self.reward_normalizer is not None:
+                self.reward_normalizer.forget(environments)
+            self._begin(self.envs.observations, environments)
+        return lost
 
 
 def make_collector(
@@ -246,6 +255,7 @@ def _scalars(
         "charts/vf_coef": agent.vf_coef,
         **{f"losses/{name}": value for name, value in vars(metrics).items()},
         "charts/env_faults": float(collector.envs.faults),
+        "charts/cut_episodes": float(collector.episodes.cut),
         "time/collect": collect,
         "time/update": update,
     }

@@ -124,7 +124,7 @@ def test_a_snapshot_between_two_lives_brings_back_the_game(monkeypatch, vector):
     rest = trace(first, actions[600:])
     first.close()
     second = SyncVector(makes, "seed")
-    second.restore(snapshot)
+    assert second.restore(snapshot, [3, 4]) == []
     assert trace(second, actions[600:]) == rest
     second.close()
 

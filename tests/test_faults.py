@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ppo_cli.checkpoint import load_checkpoint
-from ppo_cli.cli.run_dir import lock_run
+from ppo_cli.cli.folder import own_run as lock_run
 from ppo_cli.envs.make import env_fn
 from ppo_cli.envs.snapshot import find_kind
 
@@ -150,7 +150,7 @@ def test_a_full_disk_ends_with_a_line_and_the_last_checkpoint(tmp_path):
 def test_two_processes_do_not_share_a_folder(ppo_train, tmp_path):
     assert ppo_train("env=CartPole-v1", *RUN, "hydra.run.dir=run").status == 0
     holder = (
-        "from pathlib import Path; from ppo_cli.cli.run_dir import lock_run\n"
+        "from pathlib import Path; from ppo_cli.cli.folder import own_run as lock_run\n"
         "with lock_run(Path('run')): print('held', flush=True); input()"
     )
     with subprocess.Popen(
@@ -189,9 +189,9 @@ def test_a_signal_from_outside_saves_and_the_second_ends_at_once(tmp_path, numbe
         ("CartPole-v1", "replay"),
         ("LunarLander-v3", "replay"),
         ("FrozenLake-v1", "replay"),
-        ("BipedalWalker-v3", "restart"),
+        ("BipedalWalker-v3", "none"),
         ("broken_envs:OwnGenerator-v0", "seed"),
-        ("broken_envs:Drifting-v0", "restart"),
+        ("broken_envs:Drifting-v0", "none"),
     ],
 )
 def test_the_kind_of_snapshot_is_found_by_trying(env_id, kind):

@@ -6,7 +6,8 @@ import json
 import sys
 
 import pytest
-from test_resume import assert_same_end, interrupt  # noqa: F401
+from run_ends import assert_same_end
+from test_resume import interrupt  # noqa: F401
 
 from ppo_cli.cli import evaluate as eval_cli
 from ppo_cli.cli import export as export_cli

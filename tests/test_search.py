@@ -14,7 +14,7 @@ import pytest
 
 pytest.importorskip("optuna")
 
-from test_resume import assert_same_end
+from run_ends import assert_same_end
 from test_sweep import KILLED, contents, interrupt  # noqa: F401 - a fixture
 
 from ppo_cli.cli.build import check_environment

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from test_resume import assert_same_end
+from run_ends import assert_same_end
 
 from ppo_cli.cli.run_dir import job_names
 from ppo_cli.metrics import RunLog

@@ -16,13 +16,14 @@ from platformdirs import user_cache_path
 from ppo_cli.actor_critic import ActorCritic, make_actor_critic
 from ppo_cli.agent import Hyperparameters, PPOAgent, Schedules, flatten_parameters
 from ppo_cli.cache import trusted_folder
-from ppo_cli.checkpoint import CheckpointError, load_checkpoint
+from ppo_cli.checkpoint import CheckpointError, load_run
 from ppo_cli.config import Config, ConfigError, EnvConfig, from_stored
 from ppo_cli.distributions import make_distribution
 from ppo_cli.encoders import EncoderChoice
 from ppo_cli.envs.make import EnvError, EnvFn, env_fn, resolve_env_id
 from ppo_cli.envs.packed import has_info_mask
 from ppo_cli.envs.pool import import_envpool
+from ppo_cli.envs.snapshot import find_kind
 from ppo_cli.envs.spaces import stored_observation
 from ppo_cli.envs.vector import Stream, spawn_seeds
 from ppo_cli.normalize import ObservationNormalizer, RewardNormalizer
@@ -55,6 +56,8 @@ def check_environment(config: Config) -> tuple[Config, str | None]:
             env = _try_environment(env_id, replace(config.env, action_mask=True))
         if config.vectorization == "envpool":
             import_envpool(env_id, config.env.kwargs)
+        if config.checkpoint.exact:
+            _check_exact(replace(config.env, id=env_id, action_mask=masked))
     except EnvError as error:
         raise ConfigError(str(error)) from error
     try:
@@ -69,6 +72,15 @@ def check_environment(config: Config) -> tuple[Config, str | None]:
     if not re.search(r"-v\d+$", typed):
         return config, f"{typed} names no version; running the newest, {env_id}, without its preset"
     return config, f"{typed} is retired in Gymnasium; running its successor {env_id}"
+
+
+def _check_exact(config: EnvConfig) -> None:
+    """Raises EnvError where nothing brings the environment back."""
+    if find_kind(env_maker(config, training=True), exact=True) == "none":
+        raise EnvError(
+            f"checkpoint.exact=true: {config.id} does not give the same observations when it is made anew, "
+            "seeded and given the same actions; leave it out, and a run that goes on begins new episodes"
+        )
 
 
 def _decide_mask(config: Config, env: Env[Any, Any]) -> bool:
@@ -246,13 +258,13 @@ def load_policy(checkpoint: Path) -> tuple[Policy, Config]:
         ConfigError: the config inside is not a valid one, or the network does not fit its environment.
         EnvError: the environment can't be made.
     """
-    return restore_policy(load_checkpoint(checkpoint))
+    return restore_policy(load_run(checkpoint))
 
 
 def restore_policy(
     payload: Mapping[str, Any], env_kwargs: Mapping[str, Any] | None = None
 ) -> tuple[Policy, Config]:
-    """`load_policy` of what `load_checkpoint` gave, with ``env_kwargs`` over those in the config."""
+    """`load_policy` of what `load_run` gave, with ``env_kwargs`` over those in the config."""
     try:
         stored, weights = payload["config"], payload["model"]
         device = _device_here(stored["device"])

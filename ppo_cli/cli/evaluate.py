@@ -244,12 +244,12 @@ def _load(checkpoint: Path, named: bool, env_kwargs: dict[str, Any]) -> "tuple[P
     Raises:
         RunError: the checkpoint is damaged, and was asked for by name or is the only one; or it is no run's.
     """
-    from ppo_cli.checkpoint import CheckpointError, load_checkpoint, load_newest
+    from ppo_cli.checkpoint import CheckpointError, load_newest, load_run
     from ppo_cli.cli.build import restore_policy
 
     try:
         try:
-            payload = load_checkpoint(checkpoint)
+            payload = load_run(checkpoint)
         except CheckpointError as damage:
             if checkpoint.parent.name != "checkpoints":
                 raise
@@ -265,8 +265,6 @@ def _load(checkpoint: Path, named: bool, env_kwargs: dict[str, Any]) -> "tuple[P
         return checkpoint, policy, config, payload["steps"]
     except CheckpointError as error:
         raise RunError(error if str(checkpoint) in str(error) else f"{checkpoint}: {error}") from error
-    except KeyError as error:
-        raise RunError(f"{checkpoint} is not the checkpoint of a run: it has no {error}") from error
 
 
 def _film(

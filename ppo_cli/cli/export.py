@@ -101,16 +101,14 @@ def _home(checkpoint: Path) -> Path:
 
 
 def _policy(checkpoint: Path) -> "tuple[Policy, Config, int]":
-    from ppo_cli.checkpoint import CheckpointError, load_checkpoint
+    from ppo_cli.checkpoint import CheckpointError, load_run
     from ppo_cli.cli.build import restore_policy
 
     try:
-        payload = load_checkpoint(checkpoint)
+        payload = load_run(checkpoint)
         return *restore_policy(payload), int(payload["steps"])
     except CheckpointError as error:
         raise RunError(error if str(checkpoint) in str(error) else f"{checkpoint}: {error}") from error
-    except KeyError as error:
-        raise RunError(f"{checkpoint} is not the checkpoint of a run: it has no {error}") from error
 
 
 def _write(policy: "Policy", config: "Config", steps: int, options: argparse.Namespace, path: Path) -> str:

@@ -18,7 +18,10 @@ from ppo_cli import __version__
 from ppo_cli.agent import PPOAgent
 from ppo_cli.checkpoint import CheckpointError, keep_newest, link_checkpoint, save_checkpoint
 from ppo_cli.cli.build import checkpoint_interval
+from ppo_cli.cli.folder import CHECKPOINTS
 from ppo_cli.config import Config, to_dict
+from ppo_cli.envs.group import EnvFaultError
+from ppo_cli.envs.snapshot import Lost
 from ppo_cli.envs.vector import spawn_seeds
 from ppo_cli.metrics import RunLog
 from ppo_cli.trainer import Collector, Position
@@ -35,7 +38,7 @@ class CheckpointKeeper:
         self, folder: Path, config: Config, agent: PPOAgent, collector: Collector, log: RunLog
     ) -> None:
         """Of a run in ``folder``."""
-        self.folder = folder / "checkpoints"
+        self.folder = folder / CHECKPOINTS
         self._config, self._agent, self._collector, self._log = config, agent, collector, log
         self._every = checkpoint_interval(config)
         self._best = -math.inf
@@ -47,22 +50,15 @@ class CheckpointKeeper:
         return Position()
 
     def save(self, position: Position, now: bool) -> None:
-        """Saves every ``checkpoint.every`` iterations, and ``now``.
+        """Saves every ``checkpoint.every`` iterations, and ``now``; what is trained is only read."""
+        if now or position.iteration % self._every == 0:
+            self._write(position)
 
-        Environments that can't be brought back are made anew at every scheduled checkpoint, in a run that is
-        never interrupted just the same. They have no other checkpoints, but for the last of a run.
-        """
-        scheduled = position.iteration % self._every == 0
-        over = position.steps >= self._config.total_timesteps
-        restarts = self._collector.envs.kind == "restart"
-        if not (scheduled or over or (now and not restarts)):
-            return
-        if restarts:
-            self._collector.restart(self._seeds(position))
-        self._write(position)
-
-    def restore(self, saved: Mapping[str, Any]) -> Position:
+    def restore(self, saved: Mapping[str, Any]) -> tuple[Position, list[Lost]]:
         """Brings the run to a checkpoint.
+
+        Returns:
+            Where the run is, and the environments that did not come back and begin new episodes.
 
         Raises:
             CheckpointError: the checkpoint is of another environment or network.
@@ -70,13 +66,15 @@ class CheckpointKeeper:
         position = Position(saved["iteration"], saved["steps"])
         try:
             self._agent.load_state_dict(saved)
-            self._collector.load_state_dict(saved, self._seeds(position))
-        except (RuntimeError, KeyError) as error:
+            lost = self._collector.load_state_dict(saved, self._seeds(position))
+        except EnvFaultError:
+            raise
+        except (RuntimeError, KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
             reason = " ".join(str(error).split())
             raise CheckpointError(f"the checkpoint does not fit this run's config: {reason}") from error
         self._best = saved["best"]
         set_global_generators(saved["generators"])
-        return position
+        return position, lost
 
     def consider(self, position: Position, mean: float) -> None:
         """Keeps the checkpoint of this position as ``best.pt`` if no evaluation's mean return was higher."""
@@ -89,6 +87,7 @@ class CheckpointKeeper:
 
     def _write(self, position: Position) -> None:
         path = self.folder / f"{position.steps}.pt"
+        self._log.sync()  # what a checkpoint says of other files is true after a power cut too
         save_checkpoint(path, self._payload(position))
         link_checkpoint(path, "last.pt")
         keep_newest(self.folder, self._config.checkpoint.keep)

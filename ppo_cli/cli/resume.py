@@ -11,10 +11,12 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from ppo_cli.cli.endings import RunError
+from ppo_cli.cli.folder import CHECKPOINTS, evaluated_at, own_run, repair
 from ppo_cli.config import (
     OPEN,
     Config,
     ConfigError,
+    as_omegaconf,
     from_dict,
     from_stored,
     knobs,
@@ -22,6 +24,7 @@ from ppo_cli.config import (
     nearest,
     to_dict,
 )
+from ppo_cli.files import open_own
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +41,7 @@ FIXED = (
     "squash_actions",
     "network.",
     "normalize.",
+    "checkpoint.exact",
 )
 
 
@@ -55,34 +59,42 @@ def resume(folder: Path, overrides: Sequence[str], live: bool = True) -> None:
     """
     if not (folder / "config.yaml").is_file():
         raise ConfigError(f"resume={folder}: no run there (no config.yaml); runs lie below outputs/")
+    with own_run(folder):
+        _go_on(folder, overrides, live)
+
+
+def _go_on(folder: Path, overrides: Sequence[str], live: bool) -> None:
     from ppo_cli.checkpoint import CheckpointError, load_newest  # late: they bring PyTorch
 
     try:
-        saved, damage = load_newest(folder / "checkpoints")
+        saved, damage = load_newest(folder / CHECKPOINTS)
     except CheckpointError as error:
         raise RunError(f"{error}; no older checkpoint is intact") from error
     before = from_stored(load_yaml(folder / "config.yaml"))
     if saved is not None:
         _check_same_run(folder, before, from_stored(saved["config"]))
     after = override_config(before, overrides)
-    lines = [f"{line}; going on from the one before" for line in damage] + _differences(before, after, saved)
+    lines = [f"{line}; going on from the one before" for line in damage] + _differences(before, after)
+    if saved is not None and not saved["iteration"]:
+        saved = None  # nothing has been trained: the beginning is exact whatever the environments are
+    repair(folder, None if saved is None else saved["steps"], after.checkpoint.keep)
     _log_to(folder / "train.log", logging.INFO if live else logging.WARNING)
     for line in lines:
         logger.info(line)
     if saved is None:
-        logger.info("%s has no checkpoint yet: it starts from the beginning", folder)
+        logger.info("%s has trained nothing yet: it starts from the beginning", folder)
     else:
         done = saved["steps"] >= after.total_timesteps
-        if done and (not after.eval.episodes or (folder / "eval.json").exists()):
+        if done and (not after.eval.episodes or evaluated_at(folder) == saved["steps"]):
             logger.info(
                 "%s is finished: %s of total_timesteps=%s; a larger total_timesteps= extends it",
                 folder, f"{saved['steps']:,}", f"{after.total_timesteps:,}",
             )  # fmt: skip
             return
         logger.info("going on from step %s in %s", f"{saved['steps']:,}", folder)
-    from ppo_cli.cli.run import run
+    from ppo_cli.cli.run import run_owned
 
-    run(after, folder, saved, live)
+    run_owned(after, folder, saved, live)
 
 
 def _check_same_run(folder: Path, run: Config, checkpoint: Config) -> None:
@@ -106,7 +118,7 @@ def override_config(config: Config, overrides: Sequence[str]) -> Config:
     Raises:
         ConfigError: a key is no knob, or a value can't be taken.
     """
-    changed = OmegaConf.create(to_dict(config))
+    changed = as_omegaconf(config)
     kinds = dict(knobs())
     for typed in overrides:
         try:
@@ -125,7 +137,7 @@ def override_config(config: Config, overrides: Sequence[str]) -> Config:
     return from_dict(OmegaConf.to_container(changed))  # type: ignore[arg-type]
 
 
-def _differences(before: Config, after: Config, saved: Mapping[str, Any] | None) -> list[str]:
+def _differences(before: Config, after: Config) -> list[str]:
     """A line on each knob that changes, and on what that means for annealed ones.
 
     Raises:
@@ -133,11 +145,8 @@ def _differences(before: Config, after: Config, saved: Mapping[str, Any] | None)
     """
     old, new = _flat(to_dict(before)), _flat(to_dict(after))
     changed = [key for key in new if new[key] != old.get(key)]
-    fixed = list(FIXED)
-    if saved is not None and saved["snapshot_kind"] == "restart":
-        fixed.append("checkpoint.every")  # its environments start anew at every checkpoint
     for key in changed:
-        if _is_fixed(key, fixed):
+        if _is_fixed(key, FIXED):
             raise ConfigError(
                 f"{key} can't change on resuming: it was {old.get(key)}, given {new[key]}; start a new run"
             )
@@ -162,6 +171,8 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _log_to(path: Path, console_level: int) -> None:
     """What Hydra sets up for other runs: plain lines on the terminal and, appended, in train.log."""
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout), logging.FileHandler(path)]
+    open_own(path).close()  # it is no link
+    file = logging.FileHandler(path, encoding="utf-8")
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout), file]
     handlers[0].setLevel(console_level)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers, force=True)

@@ -1,5 +1,6 @@
 """One run of a checked config: trains, saves, evaluates and leaves a folder."""
 
+import contextlib
 import json
 import logging
 import random
@@ -17,19 +18,18 @@ from ppo_cli.cli.build import (
     build_agent,
     build_normalizers,
     check_environment,
-    checkpoint_interval,
     env_maker,
 )
 from ppo_cli.cli.endings import Interrupted, RunError, StopSignal
+from ppo_cli.cli.folder import CHECKPOINTS, own_run, repair
 from ppo_cli.cli.keeper import CheckpointKeeper, global_generators, set_global_generators
-from ppo_cli.cli.run_dir import lock_run
 from ppo_cli.config import Config, save_yaml, to_dict
 from ppo_cli.envs.backends import available_cores, make_vector
 from ppo_cli.envs.group import EnvFaultError, OnError
 from ppo_cli.envs.make import EnvFn
-from ppo_cli.envs.snapshot import Kind, SnapshotError, find_kind
+from ppo_cli.envs.snapshot import Kind, Lost, find_kind
 from ppo_cli.evaluation import Evaluation, evaluate, summarize
-from ppo_cli.files import write_whole
+from ppo_cli.files import read_json, read_yaml, write_whole
 from ppo_cli.metrics import Knob, RunLog
 from ppo_cli.policy import Policy
 from ppo_cli.trainer import Collector, Position, make_collector, train
@@ -64,12 +64,27 @@ def run(
         Interrupted: a signal ended it, after the running iteration and its checkpoint.
         RunError: it can't go on.
     """
-    with lock_run(folder):
-        try:
-            return _run(config, folder, saved, live, watch)
-        except (EnvFaultError, SnapshotError, CheckpointError, FloatingPointError, OSError) as error:
-            advice = f"; {_advice(folder)}" if (folder / "checkpoints" / "last.pt").exists() else ""
-            raise RunError(f"{error}{advice}") from error
+    try:
+        with own_run(folder):
+            repair(folder, None if saved is None else saved["steps"], config.checkpoint.keep)
+            return run_owned(config, folder, saved, live, watch)
+    except OSError as error:
+        raise RunError(str(error)) from error
+
+
+def run_owned(
+    config: Config,
+    folder: Path,
+    saved: Mapping[str, Any] | None,
+    live: bool = True,
+    watch: Watch | None = None,
+) -> float:
+    """`run` in a folder that this process holds already, and that is in the state of ``saved``."""
+    try:
+        return _run(config, folder, saved, live, watch)
+    except (EnvFaultError, CheckpointError, FloatingPointError, OSError) as error:
+        advice = f"; {_advice(folder)}" if (folder / CHECKPOINTS / "last.pt").exists() else ""
+        raise RunError(f"{error}{advice}") from error
 
 
 def _advice(folder: Path) -> str:
@@ -80,9 +95,6 @@ def _run(
     config: Config, folder: Path, saved: Mapping[str, Any] | None, live: bool, watch: Watch | None
 ) -> float:
     with Watchdog(config.env.timeout, _advice(folder)) as watchdog:
-        if saved is None and (folder / "metrics.csv").exists():
-            for leftover in folder.glob("events.out.tfevents.*"):  # of this run, before its first checkpoint
-                leftover.unlink()
         config, notice = check_environment(config)
         save_yaml(config, folder / "config.yaml")
         torch.set_num_threads(1 if config.threads == "auto" else int(config.threads))
@@ -106,7 +118,11 @@ def _run(
             collector = make_collector(envs, agent, config.n_steps, *normalizers, watchdog.pulse)
             with RunLog(folder, config.total_timesteps, saved and saved["log"], live) as log:
                 keeper = CheckpointKeeper(folder, config, agent, collector, log)
-                position = keeper.begin() if saved is None else keeper.restore(saved)
+                if saved is None:
+                    position = keeper.begin()
+                else:
+                    position, lost = keeper.restore(saved)
+                    _say_lost(lost, config.n_envs)
                 policy = Policy(agent.model, agent.distribution, collector.observation_normalizer)
 
                 def evaluation_at(position: Position) -> Evaluation:
@@ -160,20 +176,29 @@ def _train(
 def _snapshot_kind(config: Config, make: EnvFn, saved: Mapping[str, Any] | None) -> tuple[Kind, str | None]:
     """How the environments are brought back, and a line on it; a run that goes on keeps what it had."""
     if saved is not None:
-        if saved["snapshot_kind"] == "own":
-            raise CheckpointError(
-                "an older ppo-cli saved the environments as clones, which this one can't bring back; "
-                "ppo-eval still takes the checkpoint, training has to start anew"
-            )
         return saved["snapshot_kind"], None
-    kind: Kind = "restart" if config.vectorization == "envpool" else find_kind(make)
-    if kind != "restart":
-        start = "an episode's start by its generator" if kind == "replay" else "a seeded start"
-        return kind, f"snapshots: {start}, and the actions since"
+    kind: Kind = "none" if config.vectorization == "envpool" else find_kind(make, config.checkpoint.exact)
+    starts = {
+        "replay": "an episode's start by its generator",
+        "seed": "a seeded start",
+        "anew": "environments made anew at the end of some episodes (checkpoint.exact=true)",
+    }
+    if kind != "none":
+        return kind, f"snapshots: {starts[kind]}, and the actions since"
     return kind, (
-        f"snapshots: none of {config.env.id} (vectorization={config.vectorization}), which starts anew at "
-        f"every checkpoint: each {checkpoint_interval(config)} iterations"
+        f"snapshots: none of {config.env.id} (vectorization={config.vectorization}); going on after a stop "
+        "begins new episodes there, which is not exact"
     )
+
+
+def _say_lost(lost: Sequence[Lost], n_envs: int) -> None:
+    """A line on the environments that did not come back."""
+    if lost:
+        which = "all" if len(lost) == n_envs else f"{len(lost)} of {n_envs}"
+        logger.info(
+            "not exact from here on: %s environments begin new episodes (environment %d: %s)",
+            which, lost[0].env, lost[0].why,
+        )  # fmt: skip
 
 
 def _on_error(config: Config) -> OnError:
@@ -218,9 +243,10 @@ def _report(evaluation: Evaluation, config: Config, steps: int, folder: Path) ->
 def _typed_knobs(folder: Path) -> set[str]:
     """The knobs that were typed for a run; of a sweep's job, those in which the jobs differ."""
     own, plan = folder / ".hydra" / "overrides.yaml", folder.parent / "jobs.json"
-    typed = set(yaml.safe_load(own.read_text())) if own.is_file() else set()
-    if plan.is_file():
-        jobs = [job["overrides"] for job in json.loads(plan.read_text())["jobs"]]
+    typed: set[str] = set()
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):  # they only order HPARAMS
+        typed = {str(override) for override in yaml.safe_load(read_yaml(own))}
+        jobs = [job["overrides"] for job in read_json(plan)["jobs"]]
         typed -= set(jobs[0]).intersection(*jobs[1:]) if len(jobs) > 1 else set()
     keys = {override.lstrip("+").partition("=")[0] for override in typed}
     return {"env.id" if key == "env" else key for key in keys}

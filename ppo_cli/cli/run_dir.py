@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
+from ppo_cli.files import open_own
+
 LONGEST_NAME = 120
 
 
@@ -90,7 +92,7 @@ def lock_file(path: Path, refusal: str | None = None) -> Iterator[None]:
     except ModuleNotFoundError:  # Windows
         yield
         return
-    with path.open("w") as file:
+    with open_own(path) as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if refusal else 0))
         except OSError as error:

@@ -29,10 +29,11 @@ from omegaconf import DictConfig, OmegaConf
 from ppo_cli.cli import board
 from ppo_cli.cli.board import Board, reason
 from ppo_cli.cli.endings import Interrupted, RunError, StopSignal
+from ppo_cli.cli.folder import evaluated_at
 from ppo_cli.cli.jobs import Job, Sweep, check_config, load_jobs, save_jobs
 from ppo_cli.cli.resume import resume
 from ppo_cli.cli.run_dir import is_hydra, job_names, lock_run, make_exclusive
-from ppo_cli.config import Config, ConfigError, conf_dir, from_stored, load_yaml, parse, to_dict
+from ppo_cli.config import Config, ConfigError, conf_dir, from_stored, load_yaml, parse, save_yaml, to_dict
 from ppo_cli.envs.make import EnvError
 from ppo_cli.envs.workers import end_with_parent
 from ppo_cli.files import make_folder, printable, read_json, write_whole
@@ -143,7 +144,7 @@ def _prepare(folder: Path, job: Job) -> Job:
     own = folder / job.folder
     make_folder(own)
     if not (own / "config.yaml").exists():
-        write_whole(own / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(job.config)))
+        save_yaml(from_stored(job.config), own / "config.yaml")
     if not (own / ".hydra").exists():
         make_folder(own / ".hydra")
         write_whole(own / ".hydra" / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(job.overrides)))
@@ -290,7 +291,7 @@ def is_finished(folder: Path) -> bool:
         config = from_stored(load_yaml(folder / "config.yaml"))
     except (CheckpointError, ConfigError):  # the job itself says what is wrong
         return False
-    evaluated = not config.eval.episodes or (folder / "eval.json").exists()
+    evaluated = not config.eval.episodes or evaluated_at(folder) == saved["steps"]
     return bool(saved["steps"] >= config.total_timesteps and evaluated)
 
 

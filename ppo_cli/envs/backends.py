@@ -24,7 +24,7 @@ def available_cores() -> int:
 
 
 def make_vector(
-    env_id: str, make: EnvFn, n: int, vectorization: str, kind: Kind = "restart", on_error: OnError = "stop"
+    env_id: str, make: EnvFn, n: int, vectorization: str, kind: Kind = "none", on_error: OnError = "stop"
 ) -> tuple[Vector, str | None]:
     """A vector of ``n`` environments from the named backend.
 
@@ -34,7 +34,7 @@ def make_vector(
         n: number of environments.
         vectorization: ``sync`` steps them in this process, ``async`` in groups in several processes;
             both give the same results. ``auto`` times both and takes the faster. ``envpool`` is EnvPool.
-        kind: of snapshot; EnvPool's is always ``restart``.
+        kind: of snapshot; EnvPool's is always ``none``.
         on_error: what a fault of an environment does.
 
     Returns:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ppo_cli.envs.make import EnvFn
 from ppo_cli.envs.packed import check_indices, index_range
-from ppo_cli.envs.snapshot import Kind, SnapshotError, is_over, next_start, replay, seeded_start
+from ppo_cli.envs.snapshot import Kind, Lost, is_over, make_at, next_start, replay, seeded_start
 
 Array = npt.NDArray[Any]
 OnError = Literal["stop", "restart"]
@@ -98,12 +98,6 @@ class Group:
             except Exception as error:
                 raise self._explain(i, error) from error
 
-    def rebuild(self, seeds: Sequence[int]) -> None:
-        """Makes the environments anew and starts a new episode in each with its seed."""
-        self.close()
-        self.envs = [make() for make in self._makes]
-        self.reset(seeds)
-
     def step(self, actions: Array) -> None:
         """Steps each environment with its action, [N, *shape]."""
         observations, rewards, terminations, truncations, final_obs, *_ = self._out
@@ -137,33 +131,62 @@ class Group:
 
     def restore(
         self,
-        starts: Sequence[dict[str, Any]],
+        starts: Sequence[dict[str, Any] | None],
         actions: Sequence[Array],
         observations: Array,
-        seeds: list[int],
-    ) -> None:
-        """Brings fresh environments to where snapshots were taken.
+        seeds: Sequence[int],
+        new_seeds: Sequence[int],
+    ) -> list[Lost]:
+        """Brings the environments to where snapshots were taken.
 
         Args:
-            starts: of each, where its snapshot starts.
+            starts: of each, where its snapshot starts; None where it has none.
             actions: of each since then, [K, *shape].
             observations: what each returned last, [N, *shape].
             seeds: the seed that each was last given.
+            new_seeds: the seed of each one's new episode, if it does not come back.
+
+        Returns:
+            Those that did not come back, which began a new episode.
 
         Raises:
-            SnapshotError: an environment returned something else.
+            EnvFaultError: an environment fails in its new episode too.
         """
-        self.starts, self._seeds = list(starts), list(seeds)
-        self._steps, self._began = 0, [-len(taken) for taken in actions]
-        for i, (env, start, taken) in enumerate(zip(self.envs, starts, actions, strict=True)):
-            found = replay(env, start, taken)
-            kept = observations[i]
-            if np.asarray(found, kept.dtype).tobytes() != kept.tobytes():
-                raise SnapshotError(
-                    f"environment {self._first + i} did not come back to its saved observation, replaying "
-                    f"{len(taken)} actions; it changed since, or draws from elsewhere than its np_random"
-                )
-            self._out.observations[i] = kept
+        self._seeds, self._steps = list(seeds), 0
+        lost = []
+        for i, (start, taken) in enumerate(zip(starts, actions, strict=True)):
+            why = "it can't be brought back"
+            if start is not None:
+                why = self._replay(i, start, taken, observations[i])
+            if why:
+                lost.append(Lost(self._first + i, why))
+                self._seeds[i] = new_seeds[i]
+                self._remake(i)
+        return lost
+
+    def _replay(self, i: int, start: dict[str, Any], taken: Array, kept: Array) -> str:
+        """Brings a fresh environment to a snapshot; why it did not come back, or nothing."""
+        try:
+            self.envs[i].close()
+            self.envs[i] = make_at(self._kind, self._makes[i], start)
+            found = replay(self.envs[i], start, taken)
+        except Exception as error:
+            return f"it {explain(error)}"
+        if np.asarray(found, kept.dtype).tobytes() != kept.tobytes():
+            return f"it did not come back to its saved observation, replaying {len(taken)} actions"
+        self.starts[i], self._began[i] = start, -len(taken)
+        self._out.observations[i] = kept
+        return ""
+
+    def _remake(self, i: int) -> None:
+        """Makes an environment anew and starts an episode with its seed."""
+        with contextlib.suppress(Exception):
+            self.envs[i].close()
+        try:
+            self.envs[i] = self._makes[i]()
+            self._begin(i, self._seeds[i])
+        except Exception as error:
+            raise self._explain(i, error) from error
 
     def state(self) -> tuple[list[dict[str, Any]], list[int | None]]:
         """Where the snapshots start, and the seeds that were last given."""
@@ -180,6 +203,9 @@ class Group:
         if over and start is None:
             start = next_start(self._kind, env, self.starts[i], self._steps - self._began[i])
         self._out.over[i], self._out.fresh[i] = over, start is not None
+        if start is not None and self._kind == "anew":
+            env.close()
+            env = self.envs[i] = make_at(self._kind, self._makes[i], start)
         obs, _ = env.reset(seed=None if start is None else start.get("seed"), options=options)
         if start is not None:
             self.starts[i], self._began[i] = start, self._steps

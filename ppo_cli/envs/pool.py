@@ -49,7 +49,7 @@ class EnvPoolVector(Vector):
             env: the same environment in Gymnasium, whose spaces hold.
             n_threads: threads that step the environments.
         """
-        super().__init__(n, env.observation_space, env.action_space, "restart")
+        super().__init__(n, env.observation_space, env.action_space, "none")
         self.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}
         self._make = import_envpool(env_id, {}).make_gymnasium
         self._arguments = {"task_id": env_id, "num_envs": n, "num_threads": n_threads}
@@ -62,17 +62,22 @@ class EnvPoolVector(Vector):
             warnings.simplefilter("ignore")  # about the precision of its spaces, which are not used
             self._pool = self._make(**self._arguments, env_seed=seed_list(seed, self.num_envs))
             self._dtype = self._pool.action_space.dtype
-            observations, _ = self._pool.reset()
+            self._last, _ = self._pool.reset()
         self._ended = np.zeros(self.num_envs, np.bool_)
-        return observations, {}
+        return self._last, {}
 
-    def rebuild(self, seeds: Sequence[int]) -> Array:
-        """Makes the environments anew and starts a first episode in each; its observations [N, *shape]."""
-        return self.reset(seed=list(seeds))[0]
+    def snapshot(self) -> None:
+        """None: an EnvPool can't be brought back."""
+
+    @property
+    def observations(self) -> Array:
+        """What each environment returned last, [N, *shape]."""
+        observations: Array = self._last
+        return observations
 
     def step(self, actions: Array) -> StepResult:
         """Steps every environment with its action, [N, *shape]."""
         filler = self._ended
-        observations, rewards, terminated, truncated, _ = self._pool.step(actions.astype(self._dtype))
+        self._last, rewards, terminated, truncated, _ = self._pool.step(actions.astype(self._dtype))
         self._ended = terminated | truncated
-        return observations, rewards.astype(np.float64), terminated, truncated, {"filler": filler}
+        return self._last, rewards.astype(np.float64), terminated, truncated, {"filler": filler}

@@ -1,39 +1,109 @@
 """Snapshots: an environment in mid-episode as plain values, and back, bit for bit.
 
 A snapshot is a start and the actions since, which are replayed through the whole stack of wrappers; where an
-episode ends on the way, the environment is reset as it was then. There are three kinds, and `find_kind` tries
-which one an environment allows:
+episode ends on the way, the environment is reset as it was then. What kind of start brings an environment
+back is tried by `find_kind`:
 
 - ``replay``: every episode is a start, by the state of its generator before the reset, or the seed.
 - ``seed``: a start is a reset with a seed of its own, for environments with more that is random than
   ``np_random``. A seed can cost much (ALE loads the game anew, 0.1 s), so that there is one only every
   `RESEED_STEPS`, with the next episode.
-- ``restart``: neither brings it back, so that environments are made anew at every scheduled checkpoint.
+- ``anew``: a start is an environment that is made anew, with global generators of its own, and reset with a
+  seed; at an episode's end, as rarely as for ``seed``. Nothing lives longer than that in such an environment,
+  so that it is taken only where exactness is asked for (``checkpoint.exact``).
+- ``none``: nothing brings it back. It is left alone, and a run that goes on begins new episodes.
+
+Whatever the kind, saving only reads: a run is the same whether it saves or not.
 """
 
 import contextlib
-from collections.abc import Mapping
-from typing import Any, Literal
+import random
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, NamedTuple
 
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from ppo_cli.envs.make import EnvFn
 from ppo_cli.envs.packed import sample_action
 
 Array = npt.NDArray[Any]
 Env = gym.Env[Any, Any]
-Kind = Literal["replay", "seed", "restart"]
+Kind = Literal["replay", "seed", "anew", "none"]
 
-RESEED_STEPS = 4000  # steps since a start from which the next episode of kind `seed` is a new one
+RESEED_STEPS = 4000  # steps since a start from which the next episode is a new one: kinds `seed` and `anew`
+MOST_REPLAYED = 50_000  # actions of an environment that are kept; one without an end is not brought back
 # What `find_kind` steps through: two episodes, the beginning of a third, and the steps that it compares.
 EPISODE_STEPS, LEAD_STEPS, COMPARED_STEPS = 50, 25, 100
 SEED_TRIALS = 4  # of kind `seed`: what a Box2D world keeps over a reset shows in some episodes only
 
 
-class SnapshotError(ValueError):
-    """An environment did not come back to where it was; the message is one line."""
+class Lost(NamedTuple):
+    """An environment that did not come back to where it was and begins a new episode."""
+
+    env: int
+    why: str
+
+
+class OwnGenerators(gym.Wrapper[Any, Any, Any, Any]):
+    """An environment made with a seed, whose draws from the global generators disturb no other's.
+
+    Python's, NumPy's and PyTorch's global generators are exchanged for its own while it is made, reset and
+    stepped, so that all that is random in it follows from its seed.
+    """
+
+    def __init__(self, make: EnvFn, seed: int) -> None:
+        """Makes it."""
+        outside = global_states()
+        try:
+            seed_global_generators(seed)
+            super().__init__(make())
+            self._states = global_states()
+        finally:
+            set_global_states(outside)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Resets."""
+        with self._exchanged():
+            return self.env.reset(seed=seed, options=options)
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:  # noqa: ANN401
+        """Steps."""
+        with self._exchanged():
+            return self.env.step(action)
+
+    @contextlib.contextmanager
+    def _exchanged(self) -> Iterator[None]:
+        outside = global_states()
+        set_global_states(self._states)
+        try:
+            yield
+        finally:
+            self._states = global_states()
+            set_global_states(outside)
+
+
+def seed_global_generators(seed: int) -> None:
+    """Seeds Python's, NumPy's and PyTorch's global generators, from which some environments draw."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def global_states() -> tuple[Any, Any, Any]:
+    """States of Python's, NumPy's and PyTorch's global generators."""
+    return random.getstate(), np.random.get_state(), torch.get_rng_state()
+
+
+def set_global_states(states: tuple[Any, Any, Any]) -> None:
+    """Sets what `global_states` gave."""
+    random.setstate(states[0])
+    np.random.set_state(states[1])
+    torch.set_rng_state(states[2])
 
 
 def is_over(env: Env) -> bool:
@@ -57,9 +127,7 @@ def next_start(kind: Kind, env: Env, last: Mapping[str, Any], steps: int) -> dic
     """
     if kind == "replay":
         return {"generator": _plain(env.unwrapped.np_random.bit_generator.state)}
-    if kind == "seed":
-        return _next_seed(last) if steps >= RESEED_STEPS else None
-    return {}
+    return _next_seed(last) if kind != "none" and steps >= RESEED_STEPS else None
 
 
 def seeded_start(seed: int) -> dict[str, Any]:
@@ -91,46 +159,60 @@ def replay(env: Env, start: Mapping[str, Any], actions: Array) -> Any:  # noqa: 
     return observation
 
 
-def find_kind(make: EnvFn) -> Kind:
+def make_at(kind: Kind, make: EnvFn, start: Mapping[str, Any]) -> Env:
+    """A fresh environment for `replay` to bring to a start."""
+    return OwnGenerators(make, int(start["seed"])) if kind == "anew" else make()
+
+
+def find_kind(make: EnvFn, exact: bool = False) -> Kind:
     """The best kind of snapshot that brings this environment back, found out by doing it.
 
     An environment that has been used goes through a reset or two and some way into an episode. A fresh one is
     brought there; from then on both must return the same, to the bit and past an episode's end.
+
+    Args:
+        make: its constructor.
+        exact: whether ``anew`` will do.
     """
-    kinds: tuple[Kind, ...] = ("replay", "seed")
+    kinds: tuple[Kind, ...] = ("replay", "seed", "anew") if exact else ("replay", "seed")
     for kind in kinds:
         with contextlib.suppress(Exception):  # it may refuse in any way; what does not work is not used
             if _reproduces(make, kind):
                 return kind
-    return "restart"
+    return "none"
 
 
 def _reproduces(make: EnvFn, kind: Kind) -> bool:
-    first = make()
+    first = make_at(kind, make, seeded_start(0))
     try:
         if kind == "replay" and hasattr(first.unwrapped, "ale"):
             return False  # what ALE's own generator drew may show only after more steps than are tried here
         first.action_space.seed(0)
         first.reset(seed=0)
+        if kind == "anew":
+            return _comes_back(first, make, kind, seeded_start(0))
         _wander(first, kind, seeded_start(0), [], EPISODE_STEPS)
         trials = SEED_TRIALS if kind == "seed" else 1
-        return all(_comes_back(first, make, kind, trial) for trial in range(1, trials + 1))
+        for seed in range(1, trials + 1):
+            first.reset(seed=seed)
+            if not _comes_back(first, make, kind, seeded_start(seed)):
+                return False
+        return True
     finally:
         first.close()
 
 
-def _comes_back(first: Env, make: EnvFn, kind: Kind, seed: int) -> bool:
-    """Whether a fresh environment gets to where ``first`` goes from a seed on."""
-    first.reset(seed=seed)
-    start, actions = _wander(first, kind, seeded_start(seed), [], EPISODE_STEPS)
+def _comes_back(first: Env, make: EnvFn, kind: Kind, start: dict[str, Any]) -> bool:
+    """Whether a fresh environment gets to where ``first`` goes from a start on, at which it is."""
+    start, actions = _wander(first, kind, start, [], EPISODE_STEPS)
     if kind == "replay" and is_over(first):  # episodes may be longer than all this: one is cut
         start, actions = next_start(kind, first, start, len(actions)) or {}, []
         first.reset()
     start, actions = _wander(first, kind, start, actions, LEAD_STEPS)
-    second = make()
+    second = make_at(kind, make, start)
     try:
         replay(second, start, np.asarray(actions, first.action_space.dtype))
-        return all(_same_step(first, second, sample_action(first)) for _ in range(COMPARED_STEPS))
+        return all(_same_step(first, second, _random_action(first)) for _ in range(COMPARED_STEPS))
     finally:
         second.close()
 
@@ -140,7 +222,7 @@ def _wander(
 ) -> tuple[dict[str, Any], list[Any]]:
     """Steps at random; the last start and the actions since."""
     for _ in range(steps):
-        actions.append(sample_action(env))
+        actions.append(_random_action(env))
         if any(env.step(actions[-1])[2:4]):
             fresh = next_start(kind, env, start, len(actions)) if is_over(env) else None
             if fresh is not None:
@@ -154,6 +236,10 @@ def _same_step(first: Env, second: Env, action: Any) -> bool:  # noqa: ANN401
     if not (_same(one, other) and rest == others):
         return False
     return not (rest[1] or rest[2]) or _same(first.reset()[0], second.reset()[0])
+
+
+def _random_action(env: Env) -> Any:  # noqa: ANN401
+    return sample_action(env.env if isinstance(env, OwnGenerators) else env)
 
 
 def _same(one: Any, other: Any) -> bool:  # noqa: ANN401

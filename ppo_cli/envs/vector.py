@@ -18,7 +18,7 @@ from gymnasium.vector.utils import batch_space
 
 from ppo_cli.envs.group import Buffers, Group, OnError, allocate
 from ppo_cli.envs.make import EnvFn
-from ppo_cli.envs.snapshot import Kind
+from ppo_cli.envs.snapshot import MOST_REPLAYED, Kind, Lost
 
 Array = npt.NDArray[Any]
 StepResult = tuple[Array, Array, Array, Array, dict[str, Any]]
@@ -64,26 +64,31 @@ class Vector(VectorEnv[Any, Any, Any]):
         """Starts a new episode in each environment, with a seed each."""
         raise NotImplementedError
 
-    def rebuild(self, seeds: Sequence[int]) -> Array:
-        """Makes the environments anew and starts a first episode in each; its observations [N, *shape]."""
+    def snapshot(self) -> dict[str, Any] | None:
+        """Where every environment is, as plain values, for `restore`, or None; it changes nothing."""
         raise NotImplementedError
 
-    def snapshot(self) -> dict[str, Any]:
-        """Where every environment is, as plain values, for `restore`; not for the kind ``restart``."""
-        raise NotImplementedError
+    def restore(self, snapshot: Mapping[str, Any], seeds: Sequence[int]) -> list[Lost]:
+        """Brings fresh environments to a snapshot, or to new episodes where they do not come back.
 
-    def restore(self, snapshot: Mapping[str, Any]) -> None:
-        """Brings fresh environments to a snapshot.
+        Args:
+            snapshot: from `snapshot`.
+            seeds: of each environment's new episode, if it begins one.
 
-        Raises:
-            SnapshotError: an environment did not come back there.
+        Returns:
+            Those that begin a new episode, in order.
         """
+        raise NotImplementedError
+
+    @property
+    def observations(self) -> Array:
+        """What each environment returned last, [N, *shape]."""
         raise NotImplementedError
 
     def _result(self, out: Buffers, actions: Array) -> StepResult:
         ended = out.terminated | out.truncated
         infos = {}
-        if self.kind != "restart":
+        if self.kind != "none":
             self._taken.append(actions.copy())
         if ended.any():
             infos = {
@@ -102,8 +107,12 @@ class Vector(VectorEnv[Any, Any, Any]):
         self._room = 1024
 
     def _drop_ended(self) -> None:
-        """Drops the actions of steps before every environment's start."""
-        first = int(self._began.min())
+        """Drops the actions of steps before every environment's start, and those of episodes without an end.
+
+        What has more than `MOST_REPLAYED` since its start keeps none until the next: `_began` is negative.
+        """
+        kept = self._began[self._began >= 0]
+        first = max(int(kept.min()) if len(kept) else len(self._taken), len(self._taken) - MOST_REPLAYED)
         del self._taken[:first]
         self._began -= first
         self._room = 2 * len(self._taken) + 1024
@@ -113,17 +122,28 @@ class Vector(VectorEnv[Any, Any, Any]):
     ) -> dict[str, Any]:
         self._drop_ended()
         taken = np.array(self._taken, self.action_space.dtype).reshape(-1, *(self.action_space.shape or ()))
+        known = [self.kind != "none" and began >= 0 for began in self._began]
         return {
             "kind": self.kind,
-            "starts": list(starts),
-            "actions": [taken[began:, i].copy() for i, began in enumerate(self._began)],
+            "starts": [start if kept else None for start, kept in zip(starts, known, strict=True)],
+            "actions": [
+                taken[began if kept else len(taken) :, i].copy()
+                for i, (began, kept) in enumerate(zip(self._began, known, strict=True))
+            ],
             "observations": out.observations.copy(),
             "seeds": list(seeds),
             "faults": out.faults.copy(),
         }
 
-    def _recall(self, out: Buffers, snapshot: Mapping[str, Any]) -> list[Array]:
-        """Takes over a snapshot's record; returns the actions of each environment since its start."""
+    def _recall(
+        self, out: Buffers, snapshot: Mapping[str, Any]
+    ) -> tuple[list[dict[str, Any] | None], list[Array], Array, list[int]]:
+        """Takes over a snapshot's record.
+
+        Returns:
+            What `Group.restore` wants of each environment: where its snapshot starts, its actions since then,
+            its last observation, and its seed.
+        """
         actions = [np.asarray(taken) for taken in snapshot["actions"]]
         longest = max(len(taken) for taken in actions)
         record = np.zeros((longest, *(self.action_space.shape or ())), self.action_space.dtype)
@@ -134,7 +154,13 @@ class Vector(VectorEnv[Any, Any, Any]):
         self._taken = list(record)
         out.faults[:] = np.asarray(snapshot["faults"])
         self.faults = int(out.faults.sum())
-        return actions
+        return snapshot["starts"], actions, np.asarray(snapshot["observations"]), snapshot["seeds"]
+
+    def _mark_lost(self, lost: list[Lost]) -> list[Lost]:
+        """Begins the record of environments anew that begin a new episode."""
+        for env, _ in lost:
+            self._began[env] = len(self._taken)
+        return lost
 
 
 class SyncVector(Vector):
@@ -144,7 +170,7 @@ class SyncVector(Vector):
     environment's own step.
     """
 
-    def __init__(self, env_fns: Sequence[EnvFn], kind: Kind = "restart", on_error: OnError = "stop") -> None:
+    def __init__(self, env_fns: Sequence[EnvFn], kind: Kind = "none", on_error: OnError = "stop") -> None:
         env = env_fns[0]()
         super().__init__(len(env_fns), env.observation_space, env.action_space, kind)
         env.close()
@@ -168,20 +194,18 @@ class SyncVector(Vector):
         self._group.step(actions)
         return self._result(self._out, actions)
 
-    def rebuild(self, seeds: Sequence[int]) -> Array:
-        """Makes the environments anew and starts a first episode in each; its observations [N, *shape]."""
-        self._group.rebuild(seeds)
-        return self._out.observations
-
     def snapshot(self) -> dict[str, Any]:
         """Where every environment is, as plain values, for `restore`."""
         return self._snapshot(self._out, *self._group.state())
 
-    def restore(self, snapshot: Mapping[str, Any]) -> None:
-        """Brings fresh environments to a snapshot."""
-        actions = self._recall(self._out, snapshot)
-        observations = np.asarray(snapshot["observations"])
-        self._group.restore(snapshot["starts"], actions, observations, snapshot["seeds"])
+    def restore(self, snapshot: Mapping[str, Any], seeds: Sequence[int]) -> list[Lost]:
+        """Brings fresh environments to a snapshot, or to new episodes where they do not come back."""
+        return self._mark_lost(self._group.restore(*self._recall(self._out, snapshot), seeds))
+
+    @property
+    def observations(self) -> Array:
+        """What each environment returned last, [N, *shape]."""
+        return self._out.observations
 
     def close_extras(self, **_: object) -> None:
         """Closes the environments."""

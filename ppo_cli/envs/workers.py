@@ -18,7 +18,7 @@ import numpy as np
 
 from ppo_cli.envs.group import Buffers, EnvFaultError, Group, OnError
 from ppo_cli.envs.make import EnvFn
-from ppo_cli.envs.snapshot import Kind, SnapshotError
+from ppo_cli.envs.snapshot import Kind, Lost
 from ppo_cli.envs.vector import Array, StepResult, Vector, seed_list
 
 PR_SET_PDEATHSIG = 1  # prctl(2): the signal that a process gets when its parent dies
@@ -42,7 +42,7 @@ class AsyncVector(Vector):
     """
 
     def __init__(
-        self, env_fns: Sequence[EnvFn], n_processes: int, kind: Kind = "restart", on_error: OnError = "stop"
+        self, env_fns: Sequence[EnvFn], n_processes: int, kind: Kind = "none", on_error: OnError = "stop"
     ) -> None:
         """Starts the workers.
 
@@ -113,23 +113,22 @@ class AsyncVector(Vector):
                 raise worker[2].recv()
         return self._result(self._out, actions)
 
-    def rebuild(self, seeds: Sequence[int]) -> Array:
-        """Makes the environments anew and starts a first episode in each; its observations [N, *shape]."""
-        self._call("rebuild", [(seeds[group],) for group in self._slices])
-        return self._out.observations
-
     def snapshot(self) -> dict[str, Any]:
         """Where every environment is, as plain values, for `restore`."""
         states = self._call("state", [() for _ in self._slices])
         starts, seeds = ([item for state in states for item in state[k]] for k in range(2))
         return self._snapshot(self._out, starts, seeds)
 
-    def restore(self, snapshot: Mapping[str, Any]) -> None:
-        """Brings fresh environments to a snapshot."""
-        actions = self._recall(self._out, snapshot)
-        observations = np.asarray(snapshot["observations"])
-        columns = (snapshot["starts"], actions, observations, snapshot["seeds"])
-        self._call("restore", [tuple(column[group] for column in columns) for group in self._slices])
+    def restore(self, snapshot: Mapping[str, Any], seeds: Sequence[int]) -> list[Lost]:
+        """Brings fresh environments to a snapshot, or to new episodes where they do not come back."""
+        columns = (*self._recall(self._out, snapshot), seeds)
+        calls = [tuple(column[group] for column in columns) for group in self._slices]
+        return self._mark_lost([lost for group in self._call("restore", calls) for lost in group])
+
+    @property
+    def observations(self) -> Array:
+        """What each environment returned last, [N, *shape]."""
+        return self._out.observations
 
     def _call(self, method: str, arguments: list[tuple[Any, ...]]) -> list[Any]:
         """Calls a method of every `Group`, each with its own arguments; what they return, in order."""
@@ -197,14 +196,14 @@ def _work(
                 group.step(actions)
             elif (message := pipe.recv()) is not None:
                 method, values = message
-                if method in ("reset", "rebuild"):
+                if method == "reset":
                     _seed_global_generators(values[0][0])
                 pipe.send(getattr(group, method)(*values))
             else:
                 break
             done.release()
         group.close()
-    except (EnvFaultError, SnapshotError) as error:  # one line, for the parent to raise
+    except EnvFaultError as error:  # one line, for the parent to raise
         pipe.send(error)
         done.release()
     except Exception as error:
