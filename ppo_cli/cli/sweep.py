@@ -36,7 +36,7 @@ from ppo_cli.cli.quoting import hydra_quoted, shell_quoted
 from ppo_cli.cli.resume import resume
 from ppo_cli.cli.run_dir import is_hydra, job_names, lock_run, make_exclusive, new_folder
 from ppo_cli.cli.trust import imports
-from ppo_cli.config import Config, ConfigError, conf_dir, from_stored, load_yaml, parse, to_dict
+from ppo_cli.config import Config, ConfigError, conf_dir, from_stored, load_yaml, parse, save_yaml, to_dict
 from ppo_cli.envs.make import EnvError
 from ppo_cli.envs.workers import end_with_parent
 from ppo_cli.files import make_folder, printable, read_json, write_whole
@@ -182,7 +182,7 @@ def _prepare(folder: Path, job: Job) -> Job:
     own = folder / job.folder
     make_folder(own)
     if not (own / "config.yaml").exists():
-        write_whole(own / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(job.config)))
+        save_yaml(from_stored(job.config), own / "config.yaml")
     if not (own / ".hydra").exists():
         make_folder(own / ".hydra")
         write_whole(own / ".hydra" / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(job.overrides)))
