@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 import pickle
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -23,6 +24,10 @@ DEEPEST = 32  # levels of dicts and lists; a run's checkpoint has five
 
 class CheckpointError(ValueError):
     """A file is not an intact checkpoint; the message is one line."""
+
+
+class NewerCheckpointError(CheckpointError):
+    """A file is a checkpoint of a newer version, in place of which no older one is taken."""
 
 
 def save_checkpoint(path: Path, payload: dict[str, Any]) -> None:
@@ -100,7 +105,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is not a readable checkpoint: {reason}") from error
     version = payload.get("format") if isinstance(payload, dict) else None
     if isinstance(version, int) and version > FORMAT:
-        raise CheckpointError(
+        raise NewerCheckpointError(
             f"{path} has format {version}, from a newer ppo-cli; this one reads up to {FORMAT}: upgrade it"
         )
     if not isinstance(version, int) or version not in (2, FORMAT) or "sha256" not in payload:
@@ -140,7 +145,7 @@ def keep_newest(folder: Path, keep: int) -> None:
 
 def numbered(folder: Path) -> list[Path]:
     """The checkpoints ``<steps>.pt`` of a folder, newest first."""
-    found = [path for path in folder.glob("*.pt") if path.stem.isdigit()]
+    found = [path for path in folder.glob("*.pt") if re.fullmatch(r"[0-9]{1,16}", path.stem)]
     return sorted(found, key=lambda path: int(path.stem), reverse=True)
 
 
@@ -151,17 +156,27 @@ def load_newest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
         It, or None where there is none at all; and a line on each newer one that is damaged.
 
     Raises:
-        CheckpointError: there are checkpoints, and none is intact.
+        CheckpointError: there are checkpoints, and none is intact, or the newest intact one is of a newer
+            version.
     """
     damage: list[str] = []
     for path in numbered(folder):
         try:
-            return load_run(path), damage
-        except CheckpointError as error:  # noqa: PERF203 - each file fails on its own
+            return _load_numbered(path), damage
+        except NewerCheckpointError:  # noqa: PERF203 - each file fails on its own
+            raise
+        except CheckpointError as error:
             damage.append(str(error))
     if damage:
         raise CheckpointError(damage[0])
     return None, damage
+
+
+def _load_numbered(path: Path) -> dict[str, Any]:
+    saved = load_run(path)
+    if saved["steps"] != int(path.stem):
+        raise CheckpointError(f"{path} is not the checkpoint of {path.stem} steps, but of {saved['steps']}")
+    return saved
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - any tree of plain values

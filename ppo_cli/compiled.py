@@ -7,10 +7,12 @@ compiler, in hundredths of a second.
 """
 
 import hashlib
+import logging
 import os
 import platform
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,15 +21,22 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ppo_cli.cache import find, store, trusted_folder, workshop
+from ppo_cli.files import printable
+
+logger = logging.getLogger(__name__)
+
 Function = Callable[..., tuple[Tensor, ...]]
 Library = Callable[[list[Tensor]], Sequence[Tensor]]
 
 # Half of the time that Inductor takes by default goes to what one library does not repay: headers compiled
-# beforehand, debug lines, and trying out whether the compiler knows the processor's instructions.
+# beforehand (into a folder that users share), debug lines, and trying out whether the compiler knows the
+# processor's instructions.
+TRIED_OUT = "cpp.vec_isa_ok"
 QUICK = {
     "aot_inductor.precompile_headers": False,
     "aot_inductor.enable_line_tables": False,
-    "cpp.vec_isa_ok": True,
+    TRIED_OUT: True,
 }
 
 
@@ -39,34 +48,80 @@ def compile_function(function: Function, examples: Sequence[Tensor], cache: Path
     Args:
         function: takes tensors, returns a tuple of tensors; its control flow must not depend on their values.
         examples: inputs whose shapes, dtypes and device are those of every later call.
-        cache: folder of compiled libraries, found again by operations, shapes, versions and processor.
+        cache: folder of compiled libraries, found again by operations, shapes, versions and processor; where
+            it can't be trusted or written to, another is used.
     """
     if examples[0].is_cuda:
         return _capture(function, examples)
-    package = cache / f"{_fingerprint(function, examples)}.pt2"
-    if not package.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        aside = package.with_name(f"{package.stem}-{os.getpid()}.pt2")
-        _compile(function, examples, aside)
-        aside.replace(package)  # whole or not at all: jobs of a sweep may compile the same step at once
-    # what torch._inductor.aoti_load_package calls, without importing the compiler, which takes seconds
-    loader = torch._C._aoti.AOTIModelPackageLoader(str(package), "model", True, 1, -1)
+    name, folder = _fingerprint(function, examples), trusted_folder(cache)
+    package = find(name, folder)
+    if package is not None:
+        try:
+            return _load(package)
+        except RuntimeError:  # whole, and yet of no use: it is compiled anew
+            package.unlink(missing_ok=True)
+    with workshop() as work:
+        built = _compile(function, examples, work)
+        try:
+            store(name, built, folder)
+        except OSError as error:
+            logger.warning("what is compiled can't be kept for other runs: %s", error)
+        return _load(built)
+
+
+def _load(package: Path) -> Library:
+    """What torch._inductor.aoti_load_package calls, without importing the compiler, which takes seconds.
+
+    It unpacks into a temporary folder, which is not needed once it is loaded: a kill later on leaves none.
+    """
+    with workshop() as unpacked, _environment("TMPDIR", unpacked):
+        loader = torch._C._aoti.AOTIModelPackageLoader(str(package), "model", True, 1, -1)
     library: Library = loader.run
     return library
 
 
-def _compile(function: Function, examples: Sequence[Tensor], package: Path) -> None:
+def _compile(function: Function, examples: Sequence[Tensor], work: Path) -> Path:
+    """Compiles in an empty folder, and returns the file."""
     from torch.fx.experimental.proxy_tensor import make_fx
 
     graph = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*examples)
-    with warnings.catch_warnings():
+    package = work / "library.pt2"
+    # Inductor's sources and objects too lie where nobody else can write to
+    with warnings.catch_warnings(), _environment("TORCHINDUCTOR_CACHE_DIR", work / "inductor"):
         warnings.simplefilter("ignore")  # PyTorch's about its own internals
         exported = torch.export.export(graph, tuple(examples))
         build = partial(torch._inductor.aoti_compile_and_package, exported, package_path=str(package))
+        options = {name: QUICK[name] for name in QUICK if name in torch._inductor.list_options()}
         try:
-            build(inductor_configs=QUICK)
-        except Exception:  # an option of another PyTorch, or an older compiler than the processor
-            build()
+            build(inductor_configs=options)
+        except Exception:  # an older compiler than the processor
+            options.pop(TRIED_OUT, None)
+            build(inductor_configs=options)
+    return package
+
+
+@contextmanager
+def _environment(name: str, folder: Path) -> Iterator[None]:
+    """Has an environment variable name a folder meanwhile."""
+    before = os.environ.get(name)
+    os.environ[name] = str(folder)
+    try:
+        yield
+    finally:
+        os.environ.pop(name, None)
+        if before is not None:
+            os.environ[name] = before
+
+
+def explain_failure(error: BaseException) -> str:
+    """Why compiling failed, in a line: what the compiler said, or else the innermost error's first line."""
+    text = str(error)
+    said = text.partition("\nOutput:\n")[2].splitlines()  # of the compiler, behind its command
+    errors = [line for line in said if "error" in line.lower()] or [line for line in said if line.strip()]
+    while not errors and error.__cause__ is not None:
+        error = error.__cause__
+    lines = errors or str(error).splitlines() or [type(error).__name__]
+    return printable(" ".join(lines[0].split()))[:300]
 
 
 def _capture(function: Function, examples: Sequence[Tensor]) -> Library:
@@ -166,5 +221,10 @@ def _processor() -> str:
     if not cpuinfo.exists():
         return platform.processor()
     return next(
-        (line for line in cpuinfo.read_text().splitlines() if line.startswith(("flags", "Features"))), ""
+        (
+            line
+            for line in cpuinfo.read_text(encoding="utf-8").splitlines()
+            if line.startswith(("flags", "Features"))
+        ),
+        "",
     )

@@ -4,12 +4,13 @@ Text is UTF-8 wherever it is written or read, whatever the locale says.
 """
 
 import contextlib
+import errno
 import json
 import os
 import stat
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 MOST_TEXT = 16 * 2**20  # bytes of a file that is read whole
 DEEPEST = 50  # levels of YAML; configs have five
@@ -29,8 +30,7 @@ def read_bytes(path: Path, limit: int = MOST_TEXT) -> bytes:
         NotPlainError: it is no plain file, or longer than ``limit`` bytes.
         OSError: it can't be read.
     """
-    with os.fdopen(os.open(path, os.O_RDONLY | _NO_WAIT | _BINARY), "rb") as file:
-        _check_plain(path, file.fileno())
+    with _opened(path, os.open(path, os.O_RDONLY | _NO_WAIT | _BINARY), "rb") as file:
         data = file.read(limit + 1)
     if len(data) > limit:
         raise NotPlainError(f"{path} is longer than {limit:,} bytes, the most that is read of such a file")
@@ -150,12 +150,7 @@ def open_own(path: Path, *, new: bool = False) -> BinaryIO:
         if path.is_symlink():
             raise NotPlainError(f"{path} is a link, through which nothing is written; remove it") from error
         raise
-    try:
-        _check_plain(path, descriptor)
-        return os.fdopen(descriptor, "r+b")
-    except BaseException:
-        os.close(descriptor)
-        raise
+    return _opened(path, descriptor, "r+b")
 
 
 def write_whole(path: Path, data: str | bytes) -> None:
@@ -182,8 +177,18 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
+def _opened(path: Path, descriptor: int, mode: Literal["rb", "r+b"]) -> BinaryIO:
+    try:
+        _check_plain(path, descriptor)
+        return os.fdopen(descriptor, mode)
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
 def _check_plain(path: Path, descriptor: int) -> None:
     mode = os.fstat(descriptor).st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(mode):
-        what = "a folder" if stat.S_ISDIR(mode) else "no plain file"
-        raise NotPlainError(f"{path} is {what}, where a plain file is expected")
+        raise NotPlainError(f"{path} is no plain file, where one is expected")

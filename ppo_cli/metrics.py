@@ -1,27 +1,32 @@
 """What a run shows and leaves: TensorBoard, metrics.csv and the progress line."""
 
 import csv
+import io
 import logging
 import math
 import os
 import socket
+import struct
 import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 from tensorboard.plugins.hparams import api_pb2, metadata
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
 from tensorboard.summary.writer.record_writer import RecordWriter
 from typing_extensions import Self
+
+from ppo_cli.files import open_own, sync_folder
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +52,7 @@ TAGS = (
     "time/update",
 )
 EVAL_TAG = "eval/episodic_return"
+RECORD_EXTRA = 16  # bytes of a record of an event file that are not its data
 
 Knob = bool | int | float | str | None
 
@@ -130,15 +136,14 @@ class EventFile:
     """A TensorBoard event file that is written at once, so that its length can be known and cut back to."""
 
     def __init__(self, path: Path, length: int | None = None) -> None:
-        """Opens a new file, or goes on behind the first ``length`` bytes of an old one."""
+        """Opens a new file, or goes on behind the first ``length`` bytes of an old one, if they are there."""
         self.path = path
-        self._file = path.open("xb" if length is None else "r+b")
+        self._file = open_own(path, new=length is None)
         self._records = RecordWriter(self._file)
-        if length is None:
+        if length is not None:
+            _cut(self._file, _whole_records(self._file, length), length, path.name)
+        if not self.length():
             self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
-        else:
-            self._file.truncate(length)
-            self._file.seek(length)
 
     def add(self, summary: Summary, step: int | None = None) -> None:
         """Writes one summary."""
@@ -148,6 +153,10 @@ class EventFile:
         """Bytes so far."""
         return self._file.tell()
 
+    def sync(self) -> None:
+        """Brings to disk what was written."""
+        os.fsync(self._file.fileno())
+
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
@@ -155,6 +164,86 @@ class EventFile:
     def _write(self, event: Event) -> None:
         self._records.write(event.SerializeToString())
         self._file.flush()
+
+
+class RowFile:
+    """A metrics.csv that is written at once, a row an iteration, and can be cut back to a length."""
+
+    def __init__(self, path: Path, length: int | None = None) -> None:
+        """Opens a new file in the place of any other, or goes on behind ``length`` bytes of an old one."""
+        self._file = open_own(path)
+        _cut(self._file, 0 if length is None else _whole_rows(self._file, length), length or 0, path.name)
+        self._text = io.TextIOWrapper(self._file, encoding="utf-8", newline="", write_through=True)
+        self._csv = csv.writer(self._text)
+        self._tags: Sequence[str] = TAGS
+        if self.length():
+            self._tags = self._header()[2:]  # an older version's file goes on with its own columns
+        else:
+            self._csv.writerow(["iteration", "step", *TAGS])
+            self._text.flush()
+
+    def add(self, iteration: int, step: int, values: Mapping[str, float]) -> None:
+        """Writes a row; a value that is missing is an empty cell."""
+        self._csv.writerow([iteration, step, *(values.get(tag, "") for tag in self._tags)])
+        self._text.flush()
+
+    def length(self) -> int:
+        """Bytes so far."""
+        return self._file.tell()
+
+    def sync(self) -> None:
+        """Brings to disk what was written."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._text.close()
+
+    def _header(self) -> list[str]:
+        end = self._file.tell()
+        self._file.seek(0)
+        line = self._file.readline().decode("utf-8", "replace")
+        self._file.seek(end)
+        return next(csv.reader([line]))
+
+
+def _cut(file: BinaryIO, whole: int, expected: int, name: str) -> None:
+    """Goes on behind the first ``whole`` bytes of a file, and says where it lacks some of those expected."""
+    file.truncate(whole)
+    file.seek(whole)
+    if whole < expected:
+        logger.warning(
+            "%s has %s of the %s bytes that the checkpoint recorded (a power cut? a copy of a running run?): "
+            "it goes on behind what is whole",
+            name, f"{whole:,}", f"{expected:,}",
+        )  # fmt: skip
+
+
+def _whole_rows(file: BinaryIO, length: int) -> int:
+    """Bytes of the whole rows in the first ``length`` bytes of a file; 0 where it begins with no header."""
+    data = file.read(length)
+    gap = data.find(b"\0")  # what was not on disk yet when the power was cut
+    end = data.rfind(b"\n", 0, None if gap < 0 else gap) + 1
+    return end if data.startswith(b"iteration,step,") else 0
+
+
+def _whole_records(file: BinaryIO, length: int) -> int:
+    """Bytes of the whole records in the first ``length`` bytes of an event file.
+
+    A record is its length (8 bytes), the length's checksum (4), the data, and the data's checksum (4).
+    """
+    length = min(length, os.fstat(file.fileno()).st_size)
+    end = 0
+    while end + RECORD_EXTRA <= length:
+        file.seek(end)
+        size, checksum = file.read(8), file.read(4)
+        if struct.unpack("<I", checksum) != (masked_crc32c(size),):
+            break
+        after = end + RECORD_EXTRA + int(struct.unpack("<Q", size)[0])
+        if after > length:
+            break
+        end = after
+    return end
 
 
 class RunLog:
@@ -178,20 +267,17 @@ class RunLog:
             lengths: from `lengths` of the run that goes on here; what was written after is cut off.
             live: whether this run has the terminal to itself.
         """
-        rows = run_dir / "metrics.csv"
-        if lengths is None:
-            name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
-            self._events = EventFile(run_dir / name)
-            self._csv_file = rows.open("w", newline="")
-        else:
-            self._events = EventFile(run_dir / lengths["event_file"], lengths["events"])
-            self._csv_file = rows.open("r+", newline="")
-            self._csv_file.truncate(lengths["csv"])
-            self._csv_file.seek(lengths["csv"])
-        self._csv = csv.writer(self._csv_file)
-        if lengths is None:
-            self._csv.writerow(["iteration", "step", *TAGS])
-            self._csv_file.flush()
+        name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
+        events, rows = None, None
+        if lengths is not None:
+            rows = lengths["csv"]
+            if (run_dir / lengths["event_file"]).exists():
+                name, events = lengths["event_file"], lengths["events"]
+            else:
+                logger.warning("%s is missing: TensorBoard shows the run from here on", lengths["event_file"])
+        self._events = EventFile(run_dir / name, events)
+        self._rows = RowFile(run_dir / "metrics.csv", rows)
+        sync_folder(run_dir)
         self._total = total_timesteps
         self._started = time.perf_counter()
         self._reported = 0
@@ -218,15 +304,20 @@ class RunLog:
         """Flushes and closes the files and the live line."""
         self.stop_progress()
         self._events.close()
-        self._csv_file.close()
+        self._rows.close()
 
     def lengths(self) -> dict[str, int | str]:
         """Name and length of the files in bytes, for a checkpoint."""
         return {
             "event_file": self._events.path.name,
             "events": self._events.length(),
-            "csv": self._csv_file.tell(),
+            "csv": self._rows.length(),
         }
+
+    def sync(self) -> None:
+        """Brings to disk what was written, so that what `lengths` says is true after a power cut too."""
+        self._events.sync()
+        self._rows.sync()
 
     def iteration(self, iteration: int, step: int, values: Mapping[str, float]) -> None:
         """Writes one row; a NaN (no episode ended, say) is an empty cell and no point in TensorBoard.
@@ -239,8 +330,7 @@ class RunLog:
         known = {tag: value for tag, value in values.items() if not math.isnan(value)}
         summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in known.items()])
         self._events.add(summary, step)  # one event for all tags is cheaper
-        self._csv.writerow([iteration, step, *(known.get(tag, "") for tag in TAGS)])
-        self._csv_file.flush()
+        self._rows.add(iteration, step, known)
         self._recent_return = known.get("charts/episodic_return", self._recent_return)
         self._show(step, values["charts/SPS"])
 

@@ -1,5 +1,6 @@
 """Runs ppo-train inside the test process, in an empty folder."""
 
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ppo_cli.cli.train import main
+from ppo_cli.metrics import RunLog
 
 
 @dataclass(frozen=True)
@@ -38,3 +40,18 @@ def ppo_train(
         return Outcome(status, captured.out, captured.err)
 
     return call
+
+
+@pytest.fixture
+def interrupt(monkeypatch):
+    """A function that makes runs get a signal when they have logged an iteration, or (None) no more."""
+    at = {"iteration": None, "signal": signal.SIGTERM}
+    log = RunLog.iteration
+
+    def log_and_raise(self, iteration, *rest):
+        log(self, iteration, *rest)
+        if iteration == at["iteration"]:
+            signal.raise_signal(at["signal"])
+
+    monkeypatch.setattr(RunLog, "iteration", log_and_raise)
+    return lambda iteration, number=signal.SIGTERM: at.update(iteration=iteration, signal=number)

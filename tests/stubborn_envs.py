@@ -42,7 +42,7 @@ class Late(Ten):
 
 
 class Levels(Ten):
-    """The level, which is seen, rises every 20 episodes."""
+    """The level, which is seen, rises every 40 episodes."""
 
     episodes = 0
 
@@ -51,7 +51,7 @@ class Levels(Ten):
         return super().reset(seed=seed)
 
     def look(self):
-        return np.array([self.episodes // 20, self.np_random.random()], np.float32)
+        return np.array([self.episodes // 40, self.np_random.random()], np.float32)
 
 
 class OtherMachine(Ten):

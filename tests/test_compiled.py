@@ -1,16 +1,22 @@
 """Compiling ahead of time: the same values, found again in the cache, and no run lost where it fails."""
 
 import logging
+import os
+import stat
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
 
-from ppo_cli import agent
+from ppo_cli import agent, cache
 from ppo_cli.actor_critic import make_actor_critic
 from ppo_cli.checkpoint import load_checkpoint
-from ppo_cli.compiled import compile_function
+from ppo_cli.cli.build import compile_cache
+from ppo_cli.compiled import compile_function, explain_failure
 from ppo_cli.distributions import make_distribution
 from ppo_cli.optim import adam_init
 from ppo_cli.packing import PackedActions, PackedObservations
@@ -171,3 +177,201 @@ def test_compiled_and_eager_updates_agree_in_every_network(tmp_path, observation
     assert not torch.equal(first.params, params)
     torch.testing.assert_close(second.params, first.params, rtol=0, atol=1e-5)
     torch.testing.assert_close(second.sums, first.sums, rtol=1e-4, atol=1e-4)
+
+
+def build_none(monkeypatch, built=b"a library"):
+    """Has compiling and loading done by fakes, which note where they compile and what they load."""
+    done = SimpleNamespace(compiled=[], loaded=[])
+
+    def compile_in(function, examples, work):
+        done.compiled.append(work)
+        (work / "library.pt2").write_bytes(built)
+        return work / "library.pt2"
+
+    def load(package):
+        done.loaded.append(package.read_bytes())
+        return lambda inputs: inputs
+
+    monkeypatch.setattr("ppo_cli.compiled._compile", compile_in)
+    monkeypatch.setattr("ppo_cli.compiled._load", load)
+    return done
+
+
+EXAMPLES = [torch.ones(4, 2), torch.ones(4, 2, requires_grad=True)]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(path.read_bytes()[:4]),
+        lambda path: path.write_bytes(b"evil"),
+        lambda path: (path.rename(path.with_name("real")), path.symlink_to("real")),
+        lambda path: (path.unlink(), os.mkfifo(path)),
+        lambda path: path.chmod(0o666),
+        lambda path: path.rename(path.with_name(f"{path.name[:32]}.pt2")),  # of an earlier version
+    ],
+    ids=["empty", "truncated", "other", "link", "fifo", "writable", "unsigned"],
+)
+def test_what_is_not_as_it_was_compiled_is_never_loaded_and_compiled_anew_once(tmp_path, monkeypatch, damage):
+    done = build_none(monkeypatch)
+    compile_function(function, EXAMPLES, tmp_path)
+    (package,) = tmp_path.glob("*.pt2")
+    damage(package)
+    compile_function(function, EXAMPLES, tmp_path)
+    compile_function(function, EXAMPLES, tmp_path)
+    assert len(done.compiled) == 2
+    assert done.loaded == [b"a library"] * 3
+    assert package.read_bytes() == b"a library"
+
+
+def test_a_library_that_does_not_load_is_compiled_anew(tmp_path, monkeypatch):
+    done = build_none(monkeypatch)
+    compile_function(function, EXAMPLES, tmp_path)
+
+    def refuse(package):
+        monkeypatch.setattr("ppo_cli.compiled._load", lambda package: done.loaded.append(package))
+        raise RuntimeError("of another PyTorch")
+
+    monkeypatch.setattr("ppo_cli.compiled._load", refuse)
+    compile_function(function, EXAMPLES, tmp_path)
+    assert len(done.compiled) == 2
+    assert len(list(tmp_path.glob("*.pt2"))) == 1
+
+
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    """A temporary folder that users share."""
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    folder.chmod(0o1777)
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    cache._temporary_folder.cache_clear()
+    yield folder
+    cache._temporary_folder.cache_clear()
+
+
+def test_a_folder_is_made_for_this_user_alone(tmp_path):
+    made = cache.trusted_folder(tmp_path / "home" / "ppo-cli" / "compiled")
+    assert made == tmp_path / "home" / "ppo-cli" / "compiled"
+    assert stat.S_IMODE(made.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("where", ["writable", "link", "file", "other"])
+def test_a_folder_that_others_may_have_filled_is_passed_over_with_a_line(
+    tmp_path, temporary, monkeypatch, caplog, where
+):
+    build_none(monkeypatch)
+    own = tmp_path / "own"
+    if where == "file":
+        own.touch()
+    elif where == "link":
+        own.symlink_to(temporary)
+    else:
+        own.mkdir()
+        own.chmod(0o777 if where == "writable" else 0o755)
+    if where == "other":
+        monkeypatch.setattr(os, "getuid", lambda: 12345)
+        monkeypatch.setattr(
+            cache, "_refusal", lambda path, real=cache._refusal: real(path) if path == own else None
+        )
+        (temporary / "ppo-cli-12345").mkdir()
+    with caplog.at_level(logging.WARNING):
+        compile_function(function, EXAMPLES, own)
+    said = {
+        "writable": "other users can write to it",
+        "link": "a link",
+        "file": "no folder",
+        "other": "another user's",
+    }
+    (line,) = caplog.messages
+    assert line.startswith(f"compiled code is not kept in {own}: ")
+    assert said[where] in line
+    assert not list(own.glob("*.pt2"))
+    assert len(list(temporary.glob("ppo-cli-*/*.pt2"))) == 1
+
+
+def test_where_another_user_made_our_temporary_folder_first_it_is_a_new_one(temporary, monkeypatch, caplog):
+    (temporary / f"ppo-cli-{os.getuid()}").mkdir()
+    (temporary / f"ppo-cli-{os.getuid()}").chmod(0o777)
+    build_none(monkeypatch)
+    monkeypatch.setattr("ppo_cli.cli.build.user_cache_path", lambda name: Path("/proc/not/to/be/made"))
+    with caplog.at_level(logging.WARNING):
+        compile_function(function, EXAMPLES, compile_cache())
+    (line,) = caplog.messages
+    assert "other users can write to it" in line
+    assert not list(temporary.glob(f"ppo-cli-{os.getuid()}/*"))
+    (package,) = temporary.glob("ppo-cli-*/*.pt2")
+    assert stat.S_IMODE(package.parent.stat().st_mode) == 0o700
+
+
+def test_where_the_cache_can_not_be_written_to_libraries_are_found_there_and_kept_elsewhere(
+    tmp_path, temporary, monkeypatch
+):
+    done = build_none(monkeypatch)
+    own = tmp_path / "own"
+    own.mkdir(mode=0o755)
+    compile_function(function, EXAMPLES, own)
+    monkeypatch.setattr(cache, "_is_writable", lambda folder: folder != own)
+    compile_function(function, EXAMPLES, own)
+    other = [torch.ones(5, 2), torch.ones(5, 2, requires_grad=True)]
+    for _ in range(2):
+        compile_function(function, other, own)
+    assert len(done.compiled) == 2
+    assert len(list(own.glob("*.pt2"))) == len(list(temporary.glob("ppo-cli-*/*.pt2"))) == 1
+
+
+def test_on_a_full_disk_what_is_compiled_runs_and_a_line_says_that_it_is_not_kept(
+    tmp_path, monkeypatch, caplog
+):
+    done = build_none(monkeypatch)
+
+    def full(*_args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with caplog.at_level(logging.WARNING):
+        compile_function(function, EXAMPLES, tmp_path)
+    assert caplog.messages == [
+        "what is compiled can't be kept for other runs: [Errno 28] No space left on device"
+    ]
+    assert done.loaded == [b"a library"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_workshop_has_a_name_that_needs_no_quotes(tmp_path, monkeypatch):
+    odd = tmp_path / "a b'é"
+    odd.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(odd))
+    with cache.workshop() as work:
+        assert cache.PLAIN.fullmatch(str(work))
+        assert stat.S_IMODE(work.stat().st_mode) == 0o700
+    assert not work.exists()
+
+
+def test_the_reason_is_what_the_compiler_said():
+    from torch._inductor.exc import CppCompileError
+
+    error = CppCompileError(
+        ["g++", "x.cpp"], "In file included\nx.cpp:1: fatal error: omp.h: No such file\nmore"
+    )
+    assert explain_failure(error) == "x.cpp:1: fatal error: omp.h: No such file"
+    outer = RuntimeError("it failed")
+    outer.__cause__ = OSError(28, "No space left on device")
+    assert explain_failure(outer) == "[Errno 28] No space left on device"
+    assert explain_failure(ValueError()) == "ValueError"
+
+
+@pytest.mark.slow
+def test_it_compiles_where_every_folder_has_a_space_and_a_quote_in_its_name(tmp_path, monkeypatch):
+    odd = tmp_path / "my 'home' é"
+    odd.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(odd))
+    monkeypatch.setenv("TMPDIR", str(odd))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(odd / "inductor"))
+    inputs = [torch.randn(4, 2), torch.randn(4, 2)]
+    total, grad = compile_function(function, EXAMPLES, odd / "compiled")(inputs)
+    torch.testing.assert_close(total, inputs[0] * SCALE + inputs[1])
+    torch.testing.assert_close(grad, inputs[0])
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(odd / "inductor")
+    assert len(list(odd.glob("compiled/*.pt2"))) == 1

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ppo_cli.checkpoint import load_checkpoint
-from ppo_cli.cli.run_dir import lock_run
+from ppo_cli.cli.folder import own_run as lock_run
 from ppo_cli.envs.make import env_fn
 from ppo_cli.envs.snapshot import find_kind
 
@@ -150,7 +150,7 @@ def test_a_full_disk_ends_with_a_line_and_the_last_checkpoint(tmp_path):
 def test_two_processes_do_not_share_a_folder(ppo_train, tmp_path):
     assert ppo_train("env=CartPole-v1", *RUN, "hydra.run.dir=run").status == 0
     holder = (
-        "from pathlib import Path; from ppo_cli.cli.run_dir import lock_run\n"
+        "from pathlib import Path; from ppo_cli.cli.folder import own_run as lock_run\n"
         "with lock_run(Path('run')): print('held', flush=True); input()"
     )
     with subprocess.Popen(
@@ -165,7 +165,7 @@ def test_two_processes_do_not_share_a_folder(ppo_train, tmp_path):
         pass
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP])
 def test_a_signal_from_outside_saves_and_the_second_ends_at_once(tmp_path, number):
     arguments = ("env=CartPole-v1", "total_timesteps=1e7", "compile=false", "hydra.run.dir=run")
     process = start(tmp_path, *arguments)

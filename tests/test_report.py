@@ -5,6 +5,7 @@ import functools
 import importlib.util
 import json
 import math
+import os
 import re
 import sys
 
@@ -530,3 +531,173 @@ def test_without_the_extra_it_says_how_to_install_it(tmp_path, monkeypatch, ppo_
     assert ppo_report(tmp_path) == (
         2, "", "ppo-report: scipy and matplotlib not found: pip install 'ppo-cli[report]'\n",
     )  # fmt: skip
+
+
+# --- what others' folders may hold
+
+
+def changed(run, **knobs):
+    """Sets top-level knobs in a run's config.yaml, each as YAML."""
+    text = (run / "config.yaml").read_text()
+    for name, value in knobs.items():
+        text = re.sub(rf"(?m)^{name}: .*$", lambda _, new=f"{name}: {value}": new, text)
+    (run / "config.yaml").write_text(text)
+
+
+def rows_of(*rows):
+    return lambda run: (run / "metrics.csv").write_text("\n".join([HEADER, *rows, ""]))
+
+
+def config_of(text):
+    return lambda run: (run / "config.yaml").write_text(text)
+
+
+def replaced(name, make):
+    """Makes something else of a file."""
+
+    def replace(run):
+        (run / name).unlink(missing_ok=True)
+        make(run / name)
+
+    return replace
+
+
+ALIASES = "a: &a [x, x, x]\n" + "".join(
+    f"{b}: &{b} [*{a}, *{a}, *{a}]\n" for a, b in zip("abcd", "bcde", strict=True)
+)
+SMALL = "env: {id: CartPole-v1}\nseed: 0\ntotal_timesteps: 9\n"
+LEFT_OUT = [
+    (rows_of("1e999,1,2"), "metrics.csv has a step beyond 9e+18"),
+    (rows_of("1,1e308,2", "2,1e308,2"), "metrics.csv has a charts/episodic_return beyond 1e+100"),
+    (rows_of("1,1,1e308"), "metrics.csv has a charts/SPS beyond 1e+100"),
+    (rows_of("\0\0\0"), "metrics.csv is damaged in line 2"),
+    (rows_of(f"1,{'9' * 200_000},2"), "metrics.csv is damaged in line 2"),
+    (rows_of(f'1,"{"9" * 200_000}'), "metrics.csv is damaged in line 2"),
+    (
+        lambda run: (run / "metrics.csv").write_text(f"step,{HEADER}\n1,1,1,1\n"),
+        "metrics.csv has the column step twice",
+    ),
+    (
+        lambda run: os.truncate(run / "metrics.csv", 2**33),
+        "metrics.csv is longer than 268,435,456 bytes, the most that is read of such a file",
+    ),
+    *(
+        (replaced(name, os.mkfifo), f"{name} is no plain file, where one is expected")
+        for name in ("metrics.csv", "config.yaml", "eval.json")
+    ),
+    *(
+        (
+            replaced(name, lambda path: path.symlink_to("/dev/zero")),
+            f"{name} is no plain file, where one is expected",
+        )
+        for name in ("config.yaml", "eval.json")
+    ),
+    (
+        replaced("config.yaml", lambda path: path.symlink_to(path)),
+        "config.yaml: Too many levels of symbolic links",
+    ),
+    (replaced("config.yaml", lambda path: path.mkdir()), "config.yaml: Is a directory"),
+    (config_of(ALIASES), "config.yaml is no YAML"),
+    (config_of("env: &x {id: *x}\n"), "config.yaml is no YAML"),
+    (config_of("[" * 100_000), "config.yaml is no YAML"),
+    (config_of("\0" * 100), "config.yaml is no YAML"),
+    (config_of("seed: 2001-99-99\n"), "config.yaml is no YAML"),
+    (config_of("env: !!python/object:os.system {}\n"), "config.yaml is no YAML"),
+    (config_of(f"{SMALL}seed: {'9' * 5_000}\n"), "config.yaml is no YAML"),
+    (
+        config_of(SMALL + "".join(f"k{i}: 1\n" for i in range(2_000))),
+        "config.yaml has 2,003 values, more than any run's",
+    ),
+    (
+        lambda run: changed(run, seed=f"0x{'f' * 300}"),
+        f"seed in config.yaml is no number: {16**300 - 1}"[:80],
+    ),
+    (lambda run: changed(run, total_timesteps="1e999"), "total_timesteps in config.yaml is no number: 1e999"),
+    (
+        lambda run: (run / "eval.json").write_text('{"mean": 1e308, "steps": 1}'),
+        "the mean of eval.json is beyond 1e+100",
+    ),
+    (lambda run: (run / "eval.json").write_text('{"mean": 1, "steps": 1e999}'), "eval.json is damaged"),
+    (
+        lambda run: (run / "eval.json").write_text('{"mean": 1, "mean": 2, "steps": 1}'),
+        "eval.json is damaged",
+    ),
+    (lambda run: (run / "eval.json").write_text("[" * 100_000), "eval.json is damaged"),
+]
+
+
+def test_damaged_and_hostile_runs_are_a_line_each_and_end_no_report(tmp_path, ppo_report):
+    write_run(tmp_path / "good", [1.0], 1.0)
+    for number, (damage, _) in enumerate(LEFT_OUT):
+        damage(write_run(tmp_path / f"bad{number:02}", [1.0], 1.0, seed=1))
+    status, out, err = ppo_report(tmp_path)
+    assert status == 0
+    assert "1 (0)" in out
+    lines = err.splitlines()
+    assert len(lines) == len(LEFT_OUT)
+    for number, (line, (_, said)) in enumerate(zip(lines, LEFT_OUT, strict=True)):
+        assert line.startswith(f"ppo-report: left out {tmp_path / f'bad{number:02}'}: {said}")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "$HOME_$x", r"'$\frac{$'", '"a\\nb\\e[2J\\0"', r'"\u202e"', "<script>alert(1)</script>", "'![x](http://e)'",
+        f"'{'x' * 100_000}'", "1e308", "1e-320", "-0.0", "{a: {b: [1]}}", "null", "2001-01-01",
+        "'日本語'", "'|'",
+    ],
+)  # fmt: skip
+def test_an_odd_value_of_a_knob_is_shown_and_drawn_as_it_is(tmp_path, ppo_report, value):
+    write_run(tmp_path / "good", [1.0, 2.0, 3.0], 1.0)
+    for seed in (0, 1):
+        changed(write_run(tmp_path / f"odd{seed}", [1.0, 2.0, 4.0], 1.0, seed=seed), clip_ratio=value)
+    status, out, err = ppo_report(tmp_path)
+    assert (status, err) == (0, "")
+    assert "2 (0, 1)" in out
+    assert all(letter.isprintable() or letter == "\n" for letter in out)
+    assert max(map(len, out.splitlines())) < 1_000
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "<script>" not in page
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert not re.search(r"(?<!\\)<script|!\[x\]\(http", text)
+
+
+def test_a_folder_that_can_not_be_read_is_a_line(tmp_path, ppo_report, monkeypatch):
+    write_run(tmp_path / "good", [1.0], 1.0)
+    (tmp_path / "closed\x1b[2J").mkdir()
+    scan = os.scandir
+
+    def refuse(path):
+        if "closed" in str(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    status, out, err = ppo_report(tmp_path)
+    assert (status, err) == (0, f"ppo-report: left out {tmp_path}/closed\\x1b[2J: Permission denied\n")
+    assert "1 (0)" in out
+
+
+def test_names_of_folders_do_not_steer_the_terminal(tmp_path, ppo_report):
+    write_run(tmp_path / "good", [1.0], 1.0)
+    (write_run(tmp_path / "a\n\x1b[2Jb", [1.0], seed=1) / "config.yaml").unlink()
+    os.rename(write_run(tmp_path / "c", [1.0], seed=2), os.fsencode(tmp_path) + b"/\xff\n")
+    status, _, err = ppo_report(tmp_path)
+    assert (status, err) == (0, f"ppo-report: left out {tmp_path}/a\\n\\x1b[2Jb: it has no config.yaml\n")
+    assert r"/\udcff\n" in (tmp_path / "report" / "runs.csv").read_text()
+
+
+def test_a_report_is_not_written_through_a_link(tmp_path, ppo_report):
+    write_run(tmp_path / "runs" / "good", [1.0], 1.0)
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "runs" / "report").symlink_to(tmp_path / "victim")
+    status, _, err = ppo_report(tmp_path / "runs")
+    assert status == 2
+    assert err.endswith("report is a link, through which nothing is written; --out DIR writes elsewhere\n")
+    assert list((tmp_path / "victim").iterdir()) == []
+    (tmp_path / "runs" / "report").unlink()
+    (tmp_path / "runs" / "report").mkdir()
+    for name in ("report.html", "table.csv", "CartPole-v1_learning_curves.png"):
+        (tmp_path / "runs" / "report" / name).symlink_to(tmp_path / "victim" / name)
+    assert ppo_report(tmp_path / "runs")[0] == 0
+    assert list((tmp_path / "victim").iterdir()) == []

@@ -8,7 +8,6 @@ import torch
 from run_ends import assert_same_end, logged_steps, rows
 
 from ppo_cli.checkpoint import load_checkpoint, numbered, save_checkpoint
-from ppo_cli.metrics import RunLog
 
 SMALL = ("n_envs=2", "n_steps=128", "total_timesteps=1536", "n_epochs=2", "eval.episodes=2")  # 6 iterations
 EVERYTHING = (
@@ -34,21 +33,6 @@ TASKS = {
     ),
 }  # fmt: skip
 NEEDS = {"MuJoCo": "mujoco", "ALE-RAM": "ale_py", "ALE": "ale_py", "MiniGrid": "minigrid"}
-
-
-@pytest.fixture
-def interrupt(monkeypatch):
-    """A function that makes runs get a signal when they have logged an iteration, or (None) no more."""
-    at = {"iteration": None, "signal": signal.SIGTERM}
-    log = RunLog.iteration
-
-    def log_and_raise(self, iteration, *rest):
-        log(self, iteration, *rest)
-        if iteration == at["iteration"]:
-            signal.raise_signal(at["signal"])
-
-    monkeypatch.setattr(RunLog, "iteration", log_and_raise)
-    return lambda iteration, number=signal.SIGTERM: at.update(iteration=iteration, signal=number)
 
 
 SLOW_TO_START = {"ALE-RAM": ("sync",), "ALE": ("async",)}  # tests/test_atari.py compares both

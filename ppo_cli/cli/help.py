@@ -32,7 +32,7 @@ def knob_comments() -> dict[str, str]:
     """The one-line comment of each knob in conf/config.yaml, by dotted name."""
     comments: dict[str, str] = {}
     path: list[str] = []
-    for line in (conf_dir() / "config.yaml").read_text().splitlines():
+    for line in (conf_dir() / "config.yaml").read_text(encoding="utf-8").splitlines():
         match = _LINE.match(line)
         if match is None:
             continue

@@ -18,7 +18,9 @@ from ppo_cli import __version__
 from ppo_cli.agent import PPOAgent
 from ppo_cli.checkpoint import CheckpointError, keep_newest, link_checkpoint, save_checkpoint
 from ppo_cli.cli.build import checkpoint_interval
+from ppo_cli.cli.folder import CHECKPOINTS
 from ppo_cli.config import Config, to_dict
+from ppo_cli.envs.group import EnvFaultError
 from ppo_cli.envs.snapshot import Lost
 from ppo_cli.envs.vector import spawn_seeds
 from ppo_cli.metrics import RunLog
@@ -36,7 +38,7 @@ class CheckpointKeeper:
         self, folder: Path, config: Config, agent: PPOAgent, collector: Collector, log: RunLog
     ) -> None:
         """Of a run in ``folder``."""
-        self.folder = folder / "checkpoints"
+        self.folder = folder / CHECKPOINTS
         self._config, self._agent, self._collector, self._log = config, agent, collector, log
         self._every = checkpoint_interval(config)
         self._best = -math.inf
@@ -65,7 +67,9 @@ class CheckpointKeeper:
         try:
             self._agent.load_state_dict(saved)
             lost = self._collector.load_state_dict(saved, self._seeds(position))
-        except (RuntimeError, KeyError) as error:
+        except EnvFaultError:
+            raise
+        except (RuntimeError, KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
             reason = " ".join(str(error).split())
             raise CheckpointError(f"the checkpoint does not fit this run's config: {reason}") from error
         self._best = saved["best"]
@@ -83,6 +87,7 @@ class CheckpointKeeper:
 
     def _write(self, position: Position) -> None:
         path = self.folder / f"{position.steps}.pt"
+        self._log.sync()  # what a checkpoint says of other files is true after a power cut too
         save_checkpoint(path, self._payload(position))
         link_checkpoint(path, "last.pt")
         keep_newest(self.folder, self._config.checkpoint.keep)

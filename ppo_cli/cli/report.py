@@ -3,6 +3,7 @@
 import argparse
 import csv
 import importlib.util
+import io
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from ppo_cli.cli.command import Parser, run_command
 from ppo_cli.cli.run_dir import folder_name
 from ppo_cli.config import ConfigError
+from ppo_cli.files import printable, write_whole
 
 if TYPE_CHECKING:
     from ppo_cli.report.comparison import Comparison
@@ -22,7 +24,7 @@ NEEDED = ("scipy", "matplotlib")  # the extra `report`
 
 def main() -> None:
     """Entry point of the console script."""
-    run_command("ppo-report", lambda: _report(_parser().parse_args()))
+    run_command("ppo-report", lambda: _report(_parser().parse_args()), needs_output=True)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -84,10 +86,14 @@ def _report(args: argparse.Namespace) -> None:
         for env_id, groups in environments.items()
     ]
     out = args.out or args.dirs[0] / "report"
+    if args.out is None and out.is_symlink():
+        raise ConfigError(f"{out} is a link, through which nothing is written; --out DIR writes elsewhere")
     try:
         _write(comparisons, out)
     except OSError as error:
-        raise ConfigError(f"can't write to {out}: {error.strerror}; --out DIR writes elsewhere") from error
+        raise ConfigError(
+            f"can't write to {out}: {error.strerror or error}; --out DIR writes elsewhere"
+        ) from error
     for comparison in comparisons:
         print(f"{comparison.env_id}\n\n{aligned(table(comparison))}\n")
         for note in comparison.notes():
@@ -103,7 +109,7 @@ def _groups(dirs: Sequence[Path]) -> "dict[str, list[Group]]":
     for folder in dirs:
         if not folder.is_dir():
             raise ConfigError(f"{folder} is no folder")
-    runs = [run for run in map(_read, find_runs(dirs)) if run is not None]
+    runs = [run for run in map(_read, find_runs(dirs, _pass_over)) if run is not None]
     if not runs:
         raise ConfigError(f"no run to report in {', '.join(map(str, dirs))}")
     environments, repeated = group_runs(runs)
@@ -122,8 +128,12 @@ def _read(folder: Path) -> "Run | None":
         return None
 
 
+def _pass_over(error: OSError) -> None:
+    _leave_out(f"{error.filename}: {error.strerror}")
+
+
 def _leave_out(line: str) -> None:
-    print(f"ppo-report: left out {line}", file=sys.stderr)
+    print(f"ppo-report: left out {printable(line)}", file=sys.stderr)
 
 
 def _check_baseline(name: str | None, names: Sequence[str]) -> None:
@@ -151,20 +161,21 @@ def _write(comparisons: "Sequence[Comparison]", out: Path) -> None:
         for kind, figure in draw(comparison).items():
             name = f"{folder_name(comparison.env_id)}_{kind}"
             image = render(figure, "svg")
-            (out / f"{name}.svg").write_bytes(image)
-            (out / f"{name}.png").write_bytes(render(figure, "png"))
+            write_whole(out / f"{name}.svg", image)
+            write_whole(out / f"{name}.png", render(figure, "png"))
             names[comparison.env_id].append(f"{name}.png")
             images[comparison.env_id][name] = image
     _write_csv(out / "table.csv", table_rows(comparisons))
     _write_csv(out / "curves.csv", curve_rows(comparisons))
     _write_csv(out / "runs.csv", run_rows(comparisons))
-    (out / "report.md").write_text(markdown(comparisons, names), encoding="utf-8")
-    (out / "report.html").write_text(web_page(comparisons, images), encoding="utf-8")
+    write_whole(out / "report.md", markdown(comparisons, names))
+    write_whole(out / "report.html", web_page(comparisons, images))
 
 
 def _write_csv(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     listed = list(rows)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, listed[0] if listed else [])
-        writer.writeheader()
-        writer.writerows(listed)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, listed[0] if listed else [])
+    writer.writeheader()
+    writer.writerows(listed)
+    write_whole(path, text.getvalue())

@@ -5,6 +5,7 @@ import html
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from ppo_cli.files import printable
 from ppo_cli.report.comparison import Comparison, Summary
 from ppo_cli.report.statistics import CONFIDENCE, RESAMPLES, Estimate
 
@@ -44,20 +45,25 @@ def markdown(comparisons: Sequence[Comparison], figures: Mapping[str, Sequence[s
     """
     parts = ["# Report", LEGEND]
     for comparison in comparisons:
-        parts += [f"## {comparison.env_id}", aligned(table(comparison))]
-        parts += ["\n".join(f"- {note}" for note in comparison.notes())]
+        parts += [f"## {_escaped(comparison.env_id)}", aligned(table(comparison))]
+        parts += ["\n".join(f"- {_escaped(note)}" for note in comparison.notes())]
         parts += [f"![{name}]({name})" for name in figures[comparison.env_id]]
     return "\n\n".join(parts) + "\n"
 
 
 def aligned(rows: Table) -> str:
     """A Markdown table whose columns line up, so that it reads well as plain text too."""
-    safe = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    safe = [[_escaped(cell).replace("|", "\\|") for cell in row] for row in rows]
     widths = [max(len(cell) for cell in column) for column in zip(*safe, strict=True)]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
     lines = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in [safe[0], rule]]
     lines += [[row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in safe[1:]]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _escaped(text: str) -> str:
+    """A text that is no HTML and no link where it lies in Markdown."""
+    return text.replace("<", "\\<").replace("](", "]\\(")
 
 
 def web_page(comparisons: Sequence[Comparison], figures: Mapping[str, Mapping[str, bytes]]) -> str:
@@ -135,7 +141,7 @@ def run_rows(comparisons: Iterable[Comparison]) -> Iterator[dict[str, Cell]]:
                     "environment": comparison.env_id,
                     "group": summary.group.name,
                     "seed": run.seed,
-                    "folder": str(run.folder),
+                    "folder": printable(str(run.folder)),
                     "steps": run.last_step,
                     "final_return": run.final_return,
                     "final_return_from": "training" if run.evaluated is None else "evaluation",

@@ -1,9 +1,12 @@
 """Figures of a comparison, drawn without a display."""
 
 import io
+import itertools
 import math
 import textwrap
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import matplotlib
@@ -18,6 +21,8 @@ from ppo_cli.report.statistics import Estimate
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 GREY = "#888888"
+MOST_KNOBS = 24  # whose sensitivity is drawn
+TALLEST = 300.0  # inches; Matplotlib draws no picture of more than 65,536 pixels
 MOST_TOGETHER = len(COLOURS)  # curves in one pair of axes; more of them get a small one each
 SETTINGS: Any = {  # Matplotlib has a type for it that lists every key, in its newest releases only
     "font.size": 9,
@@ -28,12 +33,13 @@ SETTINGS: Any = {  # Matplotlib has a type for it that lists every key, in its n
     "axes.axisbelow": True,
     "savefig.dpi": 150,
     "svg.hashsalt": "ppo-report",  # the same file every time
+    "text.parse_math": False,  # a value with two dollars is no formula
 }
 
 
 def draw(comparison: Comparison) -> dict[str, Figure]:
     """The figures that a comparison has data for, by their kind."""
-    with matplotlib.rc_context(SETTINGS):
+    with _drawing():
         figures = {
             "learning_curves": _learning_curves(comparison),
             "sensitivity": _sensitivity(comparison),
@@ -46,10 +52,17 @@ def draw(comparison: Comparison) -> dict[str, Figure]:
     return drawn
 
 
+@contextmanager
+def _drawing() -> Iterator[None]:
+    with matplotlib.rc_context(SETTINGS), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of letters that the font lacks, and of names that leave no room
+        yield
+
+
 def render(figure: Figure, kind: str) -> bytes:
     """A figure as a ``png`` or ``svg`` file."""
     file = io.BytesIO()
-    with matplotlib.rc_context(SETTINGS):
+    with _drawing():
         figure.savefig(file, format=kind, metadata={"Date": None} if kind == "svg" else None)
     return file.getvalue()
 
@@ -78,7 +91,7 @@ def _small_curves(comparison: Comparison, drawn: list[tuple[Summary, Curve]]) ->
     """Each group in axes of its own, over the baseline in grey."""
     columns = 4
     rows = math.ceil(len(drawn) / columns)
-    figure = Figure(figsize=(2.6 * columns, 1.9 * rows + 0.6), layout="constrained")
+    figure = Figure(figsize=(2.6 * columns, min(1.9 * rows + 0.6, TALLEST)), layout="constrained")
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     base = next((curve for summary, curve in drawn if summary.group.name == comparison.baseline), None)
     for axes, (summary, curve) in zip(grid.flat, drawn, strict=False):
@@ -120,9 +133,8 @@ def _label(summary: Summary) -> str:
 
 def _sensitivity(comparison: Comparison) -> Figure | None:
     """Final return against each numeric knob, a line for each setting of the others."""
-    knobs = {
-        name: points for name in comparison.summaries[0].group.knobs if (points := _points(comparison, name))
-    }
+    every = ((name, _points(comparison, name)) for name in comparison.summaries[0].group.knobs)
+    knobs = dict(itertools.islice(((name, points) for name, points in every if points), MOST_KNOBS))
     if not knobs:
         return None
     columns = min(3, len(knobs))
@@ -207,7 +219,7 @@ def _sample_efficiency(comparison: Comparison) -> Figure | None:
     if comparison.threshold is None:
         return None
     summaries = comparison.summaries
-    figure = Figure(figsize=(8, 0.32 * len(summaries) + 1.3), layout="constrained")
+    figure = Figure(figsize=(8, min(0.32 * len(summaries) + 1.3, TALLEST)), layout="constrained")
     axes = figure.subplots()
     for row, summary in enumerate(summaries):
         assert summary.reached is not None
@@ -217,7 +229,10 @@ def _sample_efficiency(comparison: Comparison) -> Figure | None:
             axes.plot([summary.median_steps], [row], "|", color="black", markersize=14, markeredgewidth=2)
         text = f"{len(steps)}/{len(summary.reached)} reached it"
         axes.text(1.01, row, text, transform=axes.get_yaxis_transform(), va="center", fontsize=8)
-    axes.set_yticks(range(len(summaries)), [summary.group.name for summary in summaries])
+    names = [summary.group.name for summary in summaries]
+    axes.set_yticks(
+        range(len(summaries)), [name if len(name) < 80 else textwrap.fill(name, 60) for name in names]
+    )
     axes.set_ylim(len(summaries) - 0.5, -0.5)
     axes.set_xlim(0, 1.02 * max(run.last_step for summary in summaries for run in summary.group.runs))
     axes.set_xlabel(f"environment steps to a return of {comparison.threshold:g}; bar: median")

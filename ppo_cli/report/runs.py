@@ -1,10 +1,12 @@
 """Finding runs below folders, reading them, and grouping them by what was trained."""
 
 import csv
+import hashlib
+import io
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
+from ppo_cli.files import NotPlainError, printable, read_json, read_text, read_yaml
+
 Floats = npt.NDArray[np.float64]
 
 COLUMNS = ("step", "charts/episodic_return", "charts/SPS")
@@ -20,6 +24,13 @@ LAST_SHARE = 0.1  # of the logged returns: what stands for the final return wher
 # Knobs, and sections of them, that say how a run is run and not what is learned.
 NOT_LEARNED = ("seed", "device", "threads", "compile", "checkpoint", "eval", "env.timeout")
 ABSENT = "unset"  # a knob that another run's config has and this one's lacks
+# A run's files may be damaged, or anybody's: what is beyond these is none of a run, and would spoil a report.
+LONGEST = 256 * 2**20  # bytes of a metrics.csv: a million iterations
+MOST_KNOBS = 1_000
+LONGEST_VALUE = 200  # characters of a knob's value as it is shown
+LARGEST = 1e100  # a return, or a knob that is drawn as a number, so that sums and axes stay finite
+MOST_STEPS = 2.0**63
+DEEPEST = 60  # folders below the one that is asked for
 
 
 class BrokenRunError(ValueError):
@@ -79,14 +90,18 @@ class Group:
     runs: tuple[Run, ...]
 
 
-def find_runs(roots: Iterable[Path]) -> Iterator[Path]:
+def find_runs(roots: Iterable[Path], passed_over: Callable[[OSError], None] | None = None) -> Iterator[Path]:
     """Folders at or below ``roots``, links followed, that are runs or look as if they had become one.
 
     Each comes once, and a link to a folder that it lies in leads nowhere.
+
+    Args:
+        roots: folders to look into.
+        passed_over: is told of each folder that can't be read.
     """
     seen = set()
     for root in roots:
-        for name, folders, files in os.walk(root, followlinks=True):
+        for name, folders, files in os.walk(root, followlinks=True, onerror=passed_over):
             here = Path(name).resolve()
             if here in seen or (Path(name).is_symlink() and here in Path(name).parent.resolve().parents):
                 folders.clear()
@@ -96,6 +111,8 @@ def find_runs(roots: Iterable[Path]) -> Iterator[Path]:
             if "metrics.csv" in files or {"config.yaml", "train.log"} <= set(files):
                 folders.clear()
                 yield Path(name)
+            if len(Path(name).parts) - len(root.parts) >= DEEPEST:
+                folders.clear()
             seen.add(here)
 
 
@@ -106,11 +123,13 @@ def read_run(folder: Path) -> Run:
         BrokenRunError: it has no readable config, or nothing to report.
     """
     try:
-        knobs = dict(_flatten(_read_config(folder / "config.yaml")))
+        knobs = _read_config(folder / "config.yaml")
         steps, returns, speeds = _read_metrics(folder / "metrics.csv")
         evaluated = _read_evaluation(folder / "eval.json", steps[-1])
     except FileNotFoundError as error:
         raise BrokenRunError(f"it has no {Path(error.filename).name}") from error
+    except NotPlainError as error:
+        raise BrokenRunError(str(error).removeprefix(f"{folder}{os.sep}")) from error
     except OSError as error:
         raise BrokenRunError(f"{Path(error.filename or folder).name}: {error.strerror}") from error
     ended = np.isfinite(returns)
@@ -140,7 +159,7 @@ def _needed(knobs: Mapping[str, str], name: str) -> str:
 
 def _whole(knobs: Mapping[str, str], name: str) -> int:
     value = number(_needed(knobs, name))
-    if value is None:
+    if value is None or not abs(value) < MOST_STEPS:
         raise BrokenRunError(f"{name} in config.yaml is no number: {knobs[name]}")
     return int(value)
 
@@ -169,12 +188,12 @@ def group_runs(runs: Iterable[Run]) -> tuple[dict[str, list[Group]], list[str]]:
 
 
 def number(value: str) -> float | None:
-    """A knob's value as a finite number, or None."""
+    """A knob's value as a number that can be drawn, or None."""
     try:
         parsed = float(value)
     except ValueError:
         return None
-    return parsed if math.isfinite(parsed) else None
+    return parsed if parsed == 0 or 1 / LARGEST <= abs(parsed) <= LARGEST else None
 
 
 def _named(env_id: str, members: list[list[Run]]) -> list[Group]:
@@ -202,26 +221,38 @@ def _is_learned(name: str) -> bool:
     return name != "env.id" and name not in NOT_LEARNED and name.partition(".")[0] not in NOT_LEARNED
 
 
-def _read_config(path: Path) -> Mapping[str, Any]:
+def _read_config(path: Path) -> dict[str, str]:
+    """Every knob of a config.yaml by dotted name, as it is typed."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C is ten times as fast
-    try:
-        config = yaml.load(path.read_bytes(), loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    try:  # a ValueError is also what a date or a number raises that is none
+        config = yaml.load(read_yaml(path), loader)
+    except (yaml.YAMLError, ValueError) as error:
         raise BrokenRunError("config.yaml is no YAML") from error
     if not isinstance(config, dict) or not isinstance(config.get("env"), dict):
         raise BrokenRunError("config.yaml is not that of a run")
     # Sync and async step the same environments to the same bits; EnvPool's are others.
     if config.get("vectorization") in ("sync", "async"):
         config["vectorization"] = "auto"
-    return config
+    knobs = {_shown(name): _shown(value) for name, value in _flatten(config)}
+    if len(knobs) > MOST_KNOBS:
+        raise BrokenRunError(f"config.yaml has {len(knobs):,} values, more than any run's")
+    return knobs
 
 
-def _flatten(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+def _flatten(section: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     for name, value in section.items():
         if isinstance(value, dict):
             yield from _flatten(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", _typed(value)
+
+
+def _shown(text: str) -> str:
+    """A text as it can be printed and drawn; a long one ends in a hash."""
+    plain = printable(text)
+    if len(plain) <= LONGEST_VALUE:
+        return plain
+    return f"{plain[: LONGEST_VALUE - 9]}_{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:8]}"
 
 
 def _typed(value: Any) -> str:  # noqa: ANN401
@@ -236,19 +267,16 @@ def _typed(value: Any) -> str:  # noqa: ANN401
 def _read_metrics(path: Path) -> tuple[Floats, Floats, Floats]:
     """Columns of a metrics.csv; an empty cell is NaN."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, LONGEST)
     except UnicodeDecodeError as error:
         raise BrokenRunError("metrics.csv is no text") from error
     whole = text[: text.rfind("\n") + 1]  # what follows is a row that is being written
-    rows = csv.reader(whole.splitlines())
-    header = next(rows, [])
-    missing = [column for column in COLUMNS if column not in header]
-    if missing:
-        raise BrokenRunError(f"metrics.csv has no column {missing[0]}" if header else "metrics.csv is empty")
-    places = [header.index(column) for column in COLUMNS]
+    rows = csv.reader(io.StringIO(whole))
     try:
-        values = [[float(row[place] or "nan") for place in places] for row in rows]
+        values = list(_cells(rows))
     except (ValueError, IndexError, csv.Error) as error:
+        if isinstance(error, BrokenRunError):
+            raise
         raise BrokenRunError(f"metrics.csv is damaged in line {rows.line_num}") from error
     if not values:
         raise BrokenRunError("no iteration has ended yet")
@@ -257,18 +285,39 @@ def _read_metrics(path: Path) -> tuple[Floats, Floats, Floats]:
         raise BrokenRunError("metrics.csv has an infinite charts/episodic_return")
     if not (np.diff(steps, prepend=0) > 0).all():
         raise BrokenRunError("the steps of metrics.csv do not rise")
+    for column, numbers, most in zip(
+        COLUMNS, (steps, returns, speeds), (MOST_STEPS, LARGEST, LARGEST), strict=True
+    ):
+        if (np.abs(numbers) > most).any():
+            raise BrokenRunError(f"metrics.csv has a {column} beyond {most:.0e}")
     return steps, returns, speeds
+
+
+def _cells(rows: Iterator[list[str]]) -> Iterator[list[float]]:
+    """The numbers of the columns, row by row."""
+    header = next(rows, [])
+    missing = [column for column in COLUMNS if column not in header]
+    if missing:
+        raise BrokenRunError(f"metrics.csv has no column {missing[0]}" if header else "metrics.csv is empty")
+    twice = [column for column in COLUMNS if header.count(column) > 1]
+    if twice:
+        raise BrokenRunError(f"metrics.csv has the column {twice[0]} twice")
+    places = [header.index(column) for column in COLUMNS]
+    for row in rows:
+        yield [float(row[place] or "nan") for place in places]
 
 
 def _read_evaluation(path: Path, last_step: float) -> float | None:
     """Mean return of the final evaluation; None where there is none, or the run has gone on since."""
-    if not path.exists():
-        return None
     try:  # a ValueError is also what no text raises
-        summary = json.loads(path.read_text())
+        summary = read_json(path)
         mean, steps = float(summary["mean"]), int(summary["steps"])
-    except (ValueError, KeyError, TypeError) as error:
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise BrokenRunError("eval.json is damaged") from error
     if not math.isfinite(mean):
         raise BrokenRunError("the mean of eval.json is not finite")
+    if abs(mean) > LARGEST:
+        raise BrokenRunError(f"the mean of eval.json is beyond {LARGEST:.0e}")
     return mean if steps >= last_step else None

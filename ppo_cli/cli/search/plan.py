@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -11,14 +12,16 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import IntervalSweep, Override
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from ppo_cli.cli.compose import GROUPS, compose_jobs, parse_overrides
 from ppo_cli.cli.resume import override_config
 from ppo_cli.cli.run_dir import folder_name, is_hydra
 from ppo_cli.cli.search.settings import Settings, check_settings, check_typed, read_settings
 from ppo_cli.cli.search.space import Axis, axis_from_dict, to_axis
-from ppo_cli.config import Config, ConfigError, from_dict, to_dict
-from ppo_cli.files import write_whole
+from ppo_cli.config import OPEN, Config, ConfigError, from_dict, from_stored, knobs, to_dict
+from ppo_cli.files import printable, read_json, write_whole
 
 PLAN = "search.json"
 # Trials that differ in these can't be compared.
@@ -130,12 +133,16 @@ def _seeds(override: Override | None) -> list[int]:
 
 def _checked_axis(override: Override) -> Axis:
     key = override.get_key_element().lstrip("+~")
-    if any(key == name or (name[-1] in "./" and key.startswith(name)) for name in NOT_SEARCHED):
+    if _is_not_searched(key):
         raise ConfigError(
             f"{override.input_line}: {key} can't be searched, because trials would not be comparable; "
             "give it one value"
         )
     return to_axis(override)
+
+
+def _is_not_searched(key: str) -> bool:
+    return any(key == name or (name[-1] in "./" and key.startswith(name)) for name in NOT_SEARCHED)
 
 
 def _bases(
@@ -212,19 +219,84 @@ def save_plan(plan: Plan, folder: Path) -> None:
 
 
 def load_plan(folder: Path) -> Plan:
-    """What `save_plan` wrote.
+    """What `save_plan` wrote, held against what a plan may say: the folder may come from anybody.
 
     Raises:
-        ConfigError: the file is not a plan.
+        ConfigError: the file is not a plan, or one that can't be run; one line.
     """
     try:
-        stored = json.loads((folder / PLAN).read_text())
-        return Plan(
-            stored["typed"],
-            [axis_from_dict(axis) for axis in stored["axes"]],
-            stored["seeds"],
-            Settings(**stored["settings"]),
-            [Base(**base) for base in stored["bases"]],
+        stored = read_json(folder / PLAN)
+        plan = Plan(
+            [_word(word) for word in _listed(stored["typed"])],
+            [_axis(axis) for axis in _listed(stored["axes"])],
+            [_seed(seed) for seed in _listed(stored["seeds"])],
+            read_settings(OmegaConf.create(_mapping(stored["settings"]))),
+            [_base(base) for base in _listed(stored["bases"])],
         )
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ConfigError(f"{folder / PLAN} is no search: {type(error).__name__}: {error}") from error
+        _check_whole(plan)
+        check_classes(plan.settings)
+        _check_ends(plan)
+    except (OSError, ValueError, TypeError, KeyError, RecursionError, OmegaConfBaseException) as error:
+        kind = "" if isinstance(error, ConfigError) else f"{type(error).__name__}: "
+        text = printable(" ".join(str(error).split()))
+        raise ConfigError(f"{folder / PLAN} is no search: {kind}{text:.1000}") from error
+    return plan
+
+
+def _listed(value: Any) -> list[Any]:  # noqa: ANN401
+    if not isinstance(value, list):
+        raise TypeError(f"expected a list, given {value!r:.80}")
+    return value
+
+
+def _mapping(value: Any) -> dict[str, Any]:  # noqa: ANN401
+    if not isinstance(value, dict):
+        raise TypeError(f"expected a mapping, given {value!r:.80}")
+    return value
+
+
+def _word(value: Any) -> str:  # noqa: ANN401
+    """A stored override: it is shown, to be typed; never one of Hydra's settings."""
+    if not isinstance(value, str) or not value.isprintable() or not re.match(r"[+~]{0,2}\w", value):
+        raise TypeError(f"expected an override, given {value!r:.80}")
+    if is_hydra(value) or "${" in value:
+        raise ValueError(f"it has {value:.200}, which isn't taken from a file")
+    return value
+
+
+def _seed(value: Any) -> int:  # noqa: ANN401
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"expected a seed, given {value!r:.80}")
+    return value
+
+
+def _axis(stored: Any) -> Axis:  # noqa: ANN401
+    axis = axis_from_dict(_mapping(stored))
+    key = _word(axis.key).lstrip("+")
+    if _is_not_searched(key) or not (key in (*dict(knobs()), *GROUPS) or key.startswith(tuple(OPEN))):
+        raise ValueError(f"{key:.80} can't be searched")
+    for value in axis.ends():
+        _word(f"{axis.key}={value}")
+    return axis
+
+
+def _base(stored: Any) -> Base:  # noqa: ANN401
+    groups = {
+        _word(key): _word(f"{key}={value}").partition("=")[2] for key, value in stored["groups"].items()
+    }
+    return Base(groups, to_dict(from_stored(_mapping(stored["config"]))))
+
+
+def _check_whole(plan: Plan) -> None:
+    """Raises ValueError where a trial could draw what the plan has no config for."""
+    groups = [axis for axis in plan.axes if axis.key in GROUPS]
+    combinations = itertools.product(*(axis.ends() for axis in groups))
+    needed = [
+        {axis.key: value for axis, value in zip(groups, values, strict=True)} for values in combinations
+    ]
+    if not plan.axes or not plan.seeds or [base.groups for base in plan.bases] != needed:
+        raise ValueError("expected axes, seeds, and a config for each choice of a group")
+    if len({axis.key for axis in plan.axes}) < len(plan.axes) or len(set(plan.seeds)) < len(plan.seeds):
+        raise ValueError("an axis or a seed comes twice")
+    if not all(base.config["eval"]["episodes"] for base in plan.bases):
+        raise ValueError("eval.episodes=0: a search needs evaluations")

@@ -6,7 +6,6 @@ process owns a trial by a lock that ends with the process, so that what a dead o
 
 import csv
 import io
-import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,7 +15,9 @@ from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 
-from ppo_cli.cli.endings import Interrupted, RunError, StopSignal
+from ppo_cli.cli.compose import fixed_folder
+from ppo_cli.cli.endings import RunError, StopSignal
+from ppo_cli.cli.quoting import shell_quoted
 from ppo_cli.cli.run_dir import lock_file
 from ppo_cli.cli.search.plan import (
     PLAN,
@@ -30,9 +31,9 @@ from ppo_cli.cli.search.plan import (
     trial_folder,
 )
 from ppo_cli.cli.search.settings import PREFIX
-from ppo_cli.cli.sweep import sweep_folder, table
+from ppo_cli.cli.sweep import one_line, sweep_folder, table
 from ppo_cli.config import ConfigError, to_dict
-from ppo_cli.files import write_whole
+from ppo_cli.files import first_line, make_folder, printable, write_whole
 
 if TYPE_CHECKING:
     import optuna
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from ppo_cli.cli.search.trial import Outcome
 
 SWEEPER = "hydra/sweeper=optuna"
+STUDY = "study.db"
 LOCKS = ".locks"
 PAUSE = 1.0  # seconds between looks at what another process does
 NOT_IN_BEST = ("seed", "eval", "checkpoint", "device", "threads", "compile")
@@ -70,7 +72,11 @@ def check_optuna() -> None:
 
 
 def start_search(
-    typed: Sequence[str], overrides: Sequence[str], config_dir: str | None, config_name: str
+    typed: Sequence[str],
+    overrides: Sequence[str],
+    config_dir: str | None,
+    config_name: str,
+    go_on: bool = False,
 ) -> None:
     """Composes and checks a search, makes its folder, and runs it.
 
@@ -79,18 +85,29 @@ def start_search(
         overrides: the same in Hydra's own terms.
         config_dir: a folder of the user's own files, or None.
         config_name: of the primary config.
+        go_on: with the search that is there already, if one is.
 
     Raises:
-        ConfigError: it can't be searched like that; there is no folder then.
+        ConfigError: it can't be searched like that, or another search is there; there is no folder then.
         Interrupted: a signal ended it.
         RunError: trials failed.
     """
     check_optuna()
     plan = make_plan(typed, overrides, config_dir, config_name)
-    folder = sweep_folder(overrides)
-    save_plan(plan, folder)
-    print(f"a search of {plan.settings.n_trials} trials, {len(plan.seeds)} seeds each · {folder}", flush=True)
-    _search(folder, plan)
+    there = fixed_folder("sweep") if go_on else None
+    if there is not None and is_search(there):
+        if load_plan(there) != plan:
+            raise ConfigError(
+                f"the search in {there} is another than is typed now; name another folder for this one, or "
+                f"sweep.resume={shell_quoted(there)} to go on with that"
+            )
+        _search(there, plan)
+        return
+    with sweep_folder() as folder:
+        save_plan(plan, folder)
+        seeds = f"{len(plan.seeds)} seeds each"
+        print(f"a search of {plan.settings.n_trials} trials, {seeds} · {folder}", flush=True)
+        _search(folder, plan)
 
 
 def is_search(folder: Path) -> bool:
@@ -128,29 +145,53 @@ def _search(folder: Path, plan: Plan) -> None:
     """Runs trials until none is left, of another process neither, and says what was found."""
     from ppo_cli.cli.search.study import open_study
 
-    advice = f"`ppo-train sweep.resume='{folder}'` goes on with the search"
-    (folder / LOCKS).mkdir(exist_ok=True)
-    with StopSignal(advice, at_once=True):  # while a run trains, its own takes over
-        try:
-            with lock_file(folder / LOCKS / "study"):
-                study = open_study(folder, plan.settings)
-            said = False
-            while True:
-                with _claim(folder, plan, study) as claim:
-                    if claim is not None:
-                        _run_claim(folder, plan, study, claim)
-                        said = False
-                        continue
+    advice = f"`ppo-train sweep.resume={shell_quoted(folder)}` goes on with the search"
+    _own_folder(folder / LOCKS)
+    with StopSignal(lambda: advice, at_once=True):  # while a run trains, its own takes over
+        with lock_file(folder / LOCKS / "study"), _reading(folder):
+            study = open_study(folder / STUDY, plan.settings)
+        said = False
+        while True:
+            StopSignal.check()
+            with _claim(folder, plan, study) as claim:
+                if claim is not None:
+                    _run_claim(folder, plan, study, claim)
+                    said = False
+                    continue
+            with _reading(folder):
                 running = _running(study)
-                if not running:
-                    break
-                if not said:
-                    print(f"waiting for trial {running[0].number}, which another process runs", flush=True)
-                said = True
-                time.sleep(PAUSE)
-        except KeyboardInterrupt as error:
-            raise Interrupted(getattr(error, "number", signal.SIGINT), advice) from error
-    _conclude(folder, plan, study)
+            if not running:
+                break
+            if not said:
+                print(f"waiting for trial {running[0].number}, which another process runs", flush=True)
+            said = True
+            time.sleep(PAUSE)
+    with _reading(folder):
+        _conclude(folder, plan, study)
+
+
+@contextmanager
+def _reading(folder: Path) -> Iterator[None]:
+    """What goes wrong inside is the study's: Optuna and SQLAlchemy raise whatever its contents lead to.
+
+    Raises:
+        ConfigError: the study can't be read, in one line.
+    """
+    try:
+        yield
+    except (ConfigError, RunError, OSError):
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"{folder / STUDY} is damaged, or no study of this search: {one_line(error)}"
+        ) from error
+
+
+def _own_folder(path: Path) -> None:
+    try:
+        make_folder(path)
+    except OSError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _running(study: "optuna.Study") -> list["optuna.trial.FrozenTrial"]:
@@ -163,7 +204,7 @@ def _running(study: "optuna.Study") -> list["optuna.trial.FrozenTrial"]:
 def _claim(folder: Path, plan: Plan, study: "optuna.Study") -> Iterator[Claim | None]:
     """A trial for this process to own meanwhile: one that a dead process left, or else a new one, or None."""
     with ExitStack() as own:
-        with lock_file(folder / LOCKS / "study"):  # what is in here, one process does at a time
+        with lock_file(folder / LOCKS / "study"), _reading(folder):  # one process at a time
             trial = _take(folder, plan, study, own)
             values = {axis.key: axis.suggest(trial) for axis in plan.axes} if trial is not None else {}
         yield None if trial is None else Claim(trial, values)
@@ -192,10 +233,13 @@ def _run_claim(folder: Path, plan: Plan, study: "optuna.Study", claim: Claim) ->
     number, values = claim.trial.number, claim.values
     own = folder / trial_folder(number, values)
     goes_on = " goes on" if own.exists() else ""
-    own.mkdir(exist_ok=True)
+    _own_folder(own)
     print(f"trial {number}{goes_on}: {' '.join(f'{k}={v}' for k, v in values.items())}", flush=True)
     outcome = run_trial(plan, claim.trial, own, values)
-    with lock_file(folder / LOCKS / "study"):  # its lock is held still: told first, then let go
+    with (
+        lock_file(folder / LOCKS / "study"),
+        _reading(folder),
+    ):  # the trial's is held still: told, then let go
         study.tell(claim.trial, outcome.value, outcome.state)
         write_tables(folder, plan, study)
     print(f"trial {number} {_ended(outcome)}{_best_so_far(study)}", flush=True)
@@ -250,7 +294,7 @@ def write_tables(folder: Path, plan: Plan, study: "optuna.Study") -> None:
     for key in NOT_IN_BEST:
         del config[key]
     head = (
-        f"# @package _global_\n# Trial {best.number} of {folder.name}: {best.value:.1f} "
+        f"# @package _global_\n# Trial {best.number} of {printable(folder.name)}: {best.value:.1f} "
         f"({_objective(plan)}).\n# As experiment/best.yaml in a folder DIR of yours: "
         "ppo-train --config-dir DIR experiment=best\n"
     )
@@ -284,12 +328,9 @@ def _conclude(folder: Path, plan: Plan, study: "optuna.Study") -> None:
         more = f"{PREFIX}n_trials={len(trials) + len(failed)}"
         raise RunError(
             f"{len(failed)} of {len(trials)} trials failed, and are not tried again; "
-            f"`ppo-train sweep.resume='{folder}' {more}` draws others{table(failed)}"
+            f"`ppo-train sweep.resume={shell_quoted(folder)} {more}` draws others{table(failed)}"
         )
 
 
 def _reason(folder: Path) -> str:
-    try:
-        return (folder / "failed.txt").read_text().splitlines()[0]
-    except (OSError, IndexError):
-        return "failed.txt, which said why, is gone"
+    return first_line(folder / "failed.txt") or "failed.txt, which said why, is gone"

@@ -1,8 +1,9 @@
 """What a search varies: Hydra's sweep overrides as axes, from which a trial of Optuna's draws values."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Optional, Union
+from typing import TYPE_CHECKING, Any, Optional, TypeVar, Union
 
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 INTEGERS = (Integer, Union[Integer, str])  # noqa: UP007
 NUMBERS = (*INTEGERS, float, Optional[float])  # noqa: UP045
+Number = TypeVar("Number", int, float)
 DIGITS = 6  # significant ones of a drawn number, so that it can be typed
 
 
@@ -47,9 +49,20 @@ class Interval:
         """A trial's value, as typed."""
         if self.integer:
             low, high, step = int(self.low), int(self.high), int(self.step or 1)
-            return str(trial.suggest_int(self.key, low, high, step=step, log=self.log))
-        drawn = trial.suggest_float(self.key, self.low, self.high, step=self.step, log=self.log)
+            return str(self._inside(trial.suggest_int(self.key, low, high, step=step, log=self.log)))
+        drawn = self._inside(trial.suggest_float(self.key, self.low, self.high, step=self.step, log=self.log))
         return repr(min(max(float(f"{drawn:.{DIGITS}g}"), self.low), self.high))
+
+    def _inside(self, value: Number) -> Number:
+        """A value that was drawn now, or one from a stored study, which Optuna takes as it is.
+
+        Raises:
+            ValueError: it is not in the interval.
+        """
+        slack = 1e-9 * (self.high - self.low)  # of a stepped interval, whose values are sums of floats
+        if not self.low - slack <= value <= self.high + slack:
+            raise ValueError(f"{self.key}={value} is not between {self.low} and {self.high}")
+        return value
 
     def ends(self) -> tuple[str, ...]:
         """Both ends, to be checked."""
@@ -113,7 +126,22 @@ def _ordered(typed: str, key: str, values: list[Any], log: bool) -> Interval:
 
 
 def axis_from_dict(stored: Mapping[str, Any]) -> Axis:
-    """An axis from what ``asdict`` made of it."""
+    """An axis from what ``asdict`` made of it.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is none.
+    """
     if "values" in stored:
-        return Choice(stored["key"], tuple(stored["values"]))
-    return Interval(**stored)
+        choice = Choice(stored["key"], tuple(stored["values"]))
+        if not choice.values or not all(isinstance(value, str) for value in choice.values):
+            raise TypeError("expected words to choose from")
+        return choice
+    axis = Interval(**stored)
+    numbers = [axis.low, axis.high, *([] if axis.step is None else [axis.step])]
+    if not (isinstance(axis.log, bool) and isinstance(axis.integer, bool)):
+        raise TypeError("expected log and integer to be true or false")
+    if not all(isinstance(number, (int, float)) and math.isfinite(number) for number in numbers):
+        raise TypeError("expected finite numbers")
+    if not axis.low < axis.high or (axis.step or 1) <= 0 or (axis.log and axis.low <= 0):
+        raise ValueError("expected an interval from a lower to a higher number")
+    return axis

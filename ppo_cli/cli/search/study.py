@@ -1,8 +1,12 @@
 """Optuna's side of a search: the study, its sampler, and its pruner."""
 
 import inspect
+import os
+import sqlite3
+import stat
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +20,15 @@ from sqlalchemy.engine import URL
 
 from ppo_cli.cli.search.settings import PREFIX, Settings
 from ppo_cli.config import ConfigError
+from ppo_cli.files import printable
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # a search says its own lines
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
-STUDY = "study.db"
 NAME = "search"
 BUSY = 120  # seconds to wait for another process that writes
+LARGEST = 2**30  # bytes of a study; a trial takes some hundreds
+SUPER_JOURNAL = bytes.fromhex("d9d505f920a163d7")  # a journal that ends so names a file, which SQLite deletes
 SAMPLERS: dict[str, type[BaseSampler]] = {
     "tpe": optuna.samplers.TPESampler,
     "random": optuna.samplers.RandomSampler,
@@ -126,9 +132,52 @@ def _call(make: Callable[..., Any], own: Mapping[str, Any], name: str, given: Ma
         raise ConfigError(f"{PREFIX}{name}={dict(given)}: {' '.join(str(error).split())}") from error
 
 
-def open_study(folder: Path, settings: Settings) -> optuna.Study:
-    """The study in a search's folder, made where there is none."""
-    url = URL.create("sqlite", database=str((folder / STUDY).resolve())).render_as_string()
+def check_study(path: Path) -> None:
+    """Raises ConfigError where a study's file, which may come from anybody, is damaged or no mere table.
+
+    What Optuna keeps in it are numbers and JSON. SQLite itself would follow a link, run triggers and views,
+    and delete a file that its journal names.
+    """
+    try:
+        for name in (path, *(path.with_name(f"{path.name}-{end}") for end in ("journal", "wal", "shm"))):
+            if os.path.lexists(name) and not stat.S_ISREG(name.lstat().st_mode):
+                raise ValueError(f"{name.name} is no plain file")
+        if not path.exists():
+            return
+        if path.stat().st_size > LARGEST:
+            raise ValueError(f"it is longer than {LARGEST:,} bytes")
+        journal = path.with_name(f"{path.name}-journal")
+        if journal.exists() and _end(journal, len(SUPER_JOURNAL)) == SUPER_JOURNAL:
+            raise ValueError(f"{journal.name} is of several files")
+        with closing(
+            sqlite3.connect(f"{path.resolve().as_uri()}?mode=rw", timeout=BUSY, uri=True)
+        ) as database:
+            database.execute("PRAGMA trusted_schema=OFF")
+            for kind, name, text in database.execute("SELECT type, name, sql FROM sqlite_master").fetchall():
+                if kind not in ("table", "index") or str(text).upper().startswith("CREATE VIRTUAL"):
+                    raise ValueError(f"it has the {kind} {name}")
+            found = database.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if found != "ok":
+                raise ValueError(found)
+    except (OSError, ValueError, sqlite3.Error) as error:
+        text = printable(" ".join(str(error).split()))
+        raise ConfigError(f"{path} is damaged, or no study of a search: {text:.500}") from error
+
+
+def _end(path: Path, size: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - size))
+        return file.read()
+
+
+def open_study(path: Path, settings: Settings) -> optuna.Study:
+    """The study of a search, made where there is none.
+
+    Raises:
+        ConfigError: what lies there is none.
+    """
+    check_study(path)
+    url = URL.create("sqlite", database=str(path.resolve())).render_as_string()
     storage = optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": BUSY}})
     return optuna.create_study(
         study_name=NAME,

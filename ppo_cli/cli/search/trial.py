@@ -19,9 +19,10 @@ from ppo_cli.cli.run import run
 from ppo_cli.cli.search.plan import Plan, job_config
 from ppo_cli.cli.search.settings import Settings
 from ppo_cli.cli.search.study import report
+from ppo_cli.cli.streams import LogFile
 from ppo_cli.cli.sweep import is_finished, one_line
 from ppo_cli.evaluation import Evaluation
-from ppo_cli.files import write_whole
+from ppo_cli.files import first_line, make_folder, read_text, write_whole
 from ppo_cli.trainer import Position
 
 CURVE = "evaluations.csv"
@@ -80,7 +81,7 @@ def run_trial(plan: Plan, trial: optuna.Trial, folder: Path, values: Mapping[str
     """
     for mark, state in ((PRUNED, TrialState.PRUNED), (FAILED, TrialState.FAIL)):
         if (folder / mark).exists():  # it ended, and the process did before it could tell the study
-            return Outcome(state, None, (folder / mark).read_text().splitlines()[0])
+            return Outcome(state, None, first_line(folder / mark) or f"{mark} is empty")
     curves: list[Curve] = []
     for seed in plan.seeds:
         job = folder / f"seed={seed}"
@@ -107,12 +108,12 @@ def _run_seed(
     before: Sequence[Curve],
 ) -> Curve:
     """The evaluations of one run, which begins, goes on, or is finished already."""
+    make_folder(folder)
     curve = _load_curve(folder / CURVE)
     if is_finished(folder) and curve:
         return curve
     config = job_config(plan, values, seed)
-    folder.mkdir(exist_ok=True)
-    handler = logging.FileHandler(folder / "train.log")
+    handler = LogFile(folder / "train.log")
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler], force=True)
     saved, _ = load_newest(folder / "checkpoints")
     total = int(config.total_timesteps)
@@ -151,8 +152,14 @@ def _report(settings: Settings, trial: optuna.Trial, curves: Sequence[Curve], st
 def _load_curve(path: Path) -> Curve:
     if not path.exists():
         return {}
-    with path.open(newline="") as file:
-        return {int(row["step"]): float(row["mean"]) for row in csv.DictReader(file)}
+    try:
+        rows = csv.DictReader(io.StringIO(read_text(path)))
+        curve = {int(row["step"]): float(row["mean"]) for row in rows}
+    except (ValueError, TypeError, KeyError, csv.Error) as error:
+        raise RunError(f"{path} is damaged: {one_line(error)}") from error
+    if not all(step > 0 and math.isfinite(mean) for step, mean in curve.items()):
+        raise RunError(f"{path} is damaged: a step or a mean is no number")
+    return curve
 
 
 def _save_curve(path: Path, curve: Curve) -> None:

@@ -1,0 +1,69 @@
+"""The one owner of a run's folder: holds it against other processes, and brings it to one state.
+
+Its files are opened by `ppo_cli.files`, inside the folder and never through a link.
+"""
+
+import filecmp
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ppo_cli.cli.run_dir import lock_run
+from ppo_cli.files import make_folder, read_json
+
+CHECKPOINTS = "checkpoints"
+OWN = (CHECKPOINTS, ".hydra", "videos")  # folders in a run's
+
+
+@contextmanager
+def own_run(folder: Path) -> Iterator[None]:
+    """Holds a run's folder, in which there is no link, against other processes.
+
+    Raises:
+        OSError: another process holds it, or there is a link or a device in it.
+    """
+    check_own(folder)
+    with lock_run(folder):
+        yield
+
+
+def check_own(folder: Path) -> None:
+    """Raises NotPlainError where something in a run's folder is neither a plain file nor a folder."""
+    for name in ("", *OWN):
+        if not name or (folder / name).is_symlink() or (folder / name).exists():
+            make_folder(folder / name)
+
+
+def repair(folder: Path, steps: int | None, keep: int) -> None:
+    """Brings a run's folder to the state of its newest intact checkpoint, wherever the run was killed.
+
+    Args:
+        folder: of the run.
+        steps: those of that checkpoint; None where there is none and the run begins anew.
+        keep: number of checkpoints that are kept.
+    """
+    from ppo_cli.checkpoint import keep_newest, link_checkpoint, numbered  # late: they bring PyTorch
+
+    for place in (folder, folder / CHECKPOINTS):
+        for left in place.glob(".*.tmp"):  # of files that were being written
+            left.unlink()
+    if steps is None:
+        for left in (*folder.glob("events.out.tfevents.*"), folder / "metrics.csv", folder / "eval.json"):
+            left.unlink(missing_ok=True)
+        return
+    newest = folder / CHECKPOINTS / f"{steps}.pt"
+    for path in numbered(newest.parent):
+        if int(path.stem) > steps:
+            path.replace(path.with_name(f"{path.name}.damaged"))
+    last = newest.with_name("last.pt")
+    if not (last.is_file() and filecmp.cmp(last, newest, shallow=False)):
+        link_checkpoint(newest, last.name)
+    keep_newest(newest.parent, keep)
+
+
+def evaluated_at(folder: Path) -> int | None:
+    """Environment steps of the policy that a run's `eval.json` is of; None where there is none."""
+    try:
+        return int(read_json(folder / "eval.json")["steps"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
