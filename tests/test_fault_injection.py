@@ -134,9 +134,10 @@ class Situation:
 
     def going_on(self, folder: Path) -> tuple[str, ...]:
         """The command line that goes on after a fault."""
-        if "resume=run" in self.command or not (folder / "run" / "config.yaml").exists():
+        if "resume=run" in self.command:
             return self.command
-        return ("resume=run",)
+        begun = (folder / "run" / "config.yaml").exists()
+        return ("resume=run",) if begun else (*self.command, "resume=auto")
 
 
 @pytest.fixture(scope="module")
