@@ -421,8 +421,8 @@ def _check_fields(section: Any, prefix: str) -> None:  # noqa: ANN401
 
 
 def _integer(key: str, value: Any) -> Any:  # noqa: ANN401
-    if isinstance(value, str):
-        return value  # auto, which `_check_across` looks at
+    if value is None or isinstance(value, str):
+        return value  # none, or auto, which `_check_across` looks at
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value // 1:
         raise ConfigError(f"{key}={value}: expected an integer")
     return int(value)

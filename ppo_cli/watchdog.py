@@ -41,7 +41,7 @@ class Watchdog:
         self._process: mp.process.BaseProcess | None = None
 
     def __enter__(self) -> Self:
-        """Starts to watch, where the system can fork; a process that is watched already needs no second one."""
+        """Starts to watch, where the system can fork and this process is not watched already."""
         if "fork" in mp.get_all_start_methods() and not Watchdog._watching:
             Watchdog._watching = True
             self._before = calls.report_to(self._calls)
