@@ -127,8 +127,10 @@ class EpisodeStatistics:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Sets the running episodes from `state_dict`."""
-        self._returns[:] = state["returns"]
-        self._lengths[:] = state["lengths"]
+        returns, lengths = np.asarray(state["returns"]), np.asarray(state["lengths"])
+        if returns.shape != self._returns.shape or lengths.shape != self._lengths.shape:
+            raise ValueError(f"episodes of {len(returns)} environments, where there are {self.n_envs}")
+        self._returns[:], self._lengths[:] = returns, lengths
         self.cut = int(state.get("cut", 0))  # older checkpoints have none
 
 
@@ -221,7 +223,7 @@ def _cut(file: BinaryIO, whole: int, expected: int, name: str) -> None:
 
 def _whole_rows(file: BinaryIO, length: int) -> int:
     """Bytes of the whole rows in the first ``length`` bytes of a file; 0 where it begins with no header."""
-    data = file.read(length)
+    data = file.read(min(length, os.fstat(file.fileno()).st_size))
     gap = data.find(b"\0")  # what was not on disk yet when the power was cut
     end = data.rfind(b"\n", 0, None if gap < 0 else gap) + 1
     return end if data.startswith(b"iteration,step,") else 0
