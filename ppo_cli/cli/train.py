@@ -30,7 +30,7 @@ from ppo_cli.cli.compose import (
     quote_folders,
     with_folder,
 )
-from ppo_cli.cli.endings import Ended
+from ppo_cli.cli.endings import Ended, no_advice
 from ppo_cli.cli.help import help_text
 from ppo_cli.cli.quoting import hydra_quoted, shell_quoted, typed_path
 from ppo_cli.cli.resume import resume, resume_as, resumed_config
@@ -248,8 +248,10 @@ def _check_environments(jobs: Sequence[tuple[list[str], Config]]) -> list[tuple[
     for _, config in jobs:
         resolve_env_id(config.env.id)  # a misspelt id is said before PyTorch is there
     from ppo_cli.cli.build import check_environment
+    from ppo_cli.watchdog import Watchdog
 
-    return [check_environment(config) for _, config in jobs]
+    with Watchdog(max(config.env.timeout for _, config in jobs), no_advice):  # one for all
+        return [check_environment(config) for _, config in jobs]
 
 
 def _start_jobs(overrides: list[str], config_dir: str | None, name: str, auto: bool) -> None:
