@@ -24,7 +24,8 @@ from ppo_cli.schedules import Schedule
 
 logger = logging.getLogger(__name__)
 
-EVALUATION_ROWS = 4096  # rows of a forward pass outside the update; bounds its memory
+# Rows of a forward pass outside the update, and numbers in what they are encoded as; they bound its memory.
+EVALUATION_ROWS, EVALUATION_NUMBERS = 4096, 2**27
 
 
 @dataclass(frozen=True)
@@ -242,6 +243,7 @@ class PPOAgent:
         self._minibatch_generator = minibatch_generator
         self._params = flatten_parameters(model)
         self._n_envs = n_envs
+        self._rows = max(1, min(EVALUATION_ROWS, EVALUATION_NUMBERS // model.encoder.size))
         self._numpy_actor = numpy_actor(model, distribution, n_envs)
         self.notes = model.is_heavy
         self.optimizer = adam_init(self._params)
@@ -328,7 +330,7 @@ class PPOAgent:
             last_values = self._values(observations[n_steps * n_envs :], last)
             values = torch.cat([rollout.values.to(self.device), last_values.unsqueeze(0)])
         else:
-            chunks = zip(acted_on.split(EVALUATION_ROWS), actions.split(EVALUATION_ROWS), strict=True)
+            chunks = zip(acted_on.split(self._rows), actions.split(self._rows), strict=True)
             logprobs = torch.cat(
                 [self.distribution.log_prob(self.model.policy(obs), taken) for obs, taken in chunks]
             )
@@ -359,10 +361,10 @@ class PPOAgent:
         """Values [R] of any number of rows [R, *shape] and the memory's states there [R, S]."""
         if not len(observations):  # no episode ended; not every module of a user's takes an empty batch
             return torch.zeros(0, device=self.device)
-        chunks = observations.split(EVALUATION_ROWS)
+        chunks = observations.split(self._rows)
         if states is None:
             return torch.cat([self.model.value(rows) for rows in chunks])
-        pairs = zip(chunks, states.to(self.device).split(EVALUATION_ROWS), strict=True)
+        pairs = zip(chunks, states.to(self.device).split(self._rows), strict=True)
         return torch.cat([self.model.value(rows, before) for rows, before in pairs])
 
     def _minibatches(self, rows: Tensor, total: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -70,8 +70,12 @@ def compile_function(function: Function, examples: Sequence[Tensor], cache: Path
 
 
 def _load(package: Path) -> Library:
-    # what torch._inductor.aoti_load_package calls, without importing the compiler, which takes seconds
-    loader = torch._C._aoti.AOTIModelPackageLoader(str(package), "model", True, 1, -1)
+    """What torch._inductor.aoti_load_package calls, without importing the compiler, which takes seconds.
+
+    It unpacks into a temporary folder, which is not needed once it is loaded: a kill later on leaves none.
+    """
+    with workshop() as unpacked, _environment("TMPDIR", unpacked):
+        loader = torch._C._aoti.AOTIModelPackageLoader(str(package), "model", True, 1, -1)
     library: Library = loader.run
     return library
 
@@ -82,7 +86,8 @@ def _compile(function: Function, examples: Sequence[Tensor], work: Path) -> Path
 
     graph = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*examples)
     package = work / "library.pt2"
-    with warnings.catch_warnings(), _inductor_in(work):
+    # Inductor's sources and objects too lie where nobody else can write to
+    with warnings.catch_warnings(), _environment("TORCHINDUCTOR_CACHE_DIR", work / "inductor"):
         warnings.simplefilter("ignore")  # PyTorch's about its own internals
         exported = torch.export.export(graph, tuple(examples))
         build = partial(torch._inductor.aoti_compile_and_package, exported, package_path=str(package))
@@ -96,11 +101,10 @@ def _compile(function: Function, examples: Sequence[Tensor], work: Path) -> Path
 
 
 @contextmanager
-def _inductor_in(work: Path) -> Iterator[None]:
-    """Has Inductor keep its sources and objects in a folder of ours, which nobody else can write to."""
-    name = "TORCHINDUCTOR_CACHE_DIR"
+def _environment(name: str, folder: Path) -> Iterator[None]:
+    """Has an environment variable name a folder meanwhile."""
     before = os.environ.get(name)
-    os.environ[name] = str(work / "inductor")
+    os.environ[name] = str(folder)
     try:
         yield
     finally:
@@ -217,5 +221,10 @@ def _processor() -> str:
     if not cpuinfo.exists():
         return platform.processor()
     return next(
-        (line for line in cpuinfo.read_text().splitlines() if line.startswith(("flags", "Features"))), ""
+        (
+            line
+            for line in cpuinfo.read_text(encoding="utf-8").splitlines()
+            if line.startswith(("flags", "Features"))
+        ),
+        "",
     )

@@ -4,6 +4,7 @@
 anything: `ppo_cli.cli` turns a checked `Config` into objects.
 """
 
+import contextlib
 import difflib
 import math
 import re
@@ -21,9 +22,13 @@ from yaml import YAMLError
 from ppo_cli.files import read_yaml, write_whole
 
 if TYPE_CHECKING:
+    Boolean = bool
     Integer = int
-else:
-    Integer = Union[int, float]  # noqa: UP007 - integral floats (1e6) are welcome; `check` makes them int
+else:  # OmegaConf converts to a plain type, and takes a value of a union as it is
+    Boolean = Union[bool, bytes]  # noqa: UP007 - a `bool` would take 2, "3" and "yes" for true
+    Integer = Union[int, float]  # noqa: UP007 - integral floats (1e6) are welcome; `_integer` makes them int
+
+FLOAT32 = 2.0**-126, (2 - 2**-23) * 2.0**127  # what networks compute with: smallest normal and largest number
 
 
 class ConfigError(ValueError):
@@ -44,9 +49,8 @@ class Range:
 
     def __str__(self) -> str:
         """The interval in words."""
-        if self.high < sys.float_info.max:
-            return f"{'above' if self.open_low else 'from'} {self.low:.10g} to {self.high:.10g}"
-        return f"{'above' if self.open_low else 'of at least'} {self.low:g}"
+        low = f"{'above' if self.open_low else 'from'} {self.low:.10g}"
+        return low if self.high >= sys.float_info.max else f"{low} to {self.high:.10g}"
 
 
 @dataclass
@@ -56,6 +60,8 @@ class EnvConfig:
     id: str = MISSING
     kwargs: dict[str, Any] = MISSING
     wrappers: list[dict[str, Any]] = MISSING
+    reset_options: dict[str, Any] = MISSING
+    seed_below: Optional[Integer] = MISSING  # noqa: UP045
     action_mask: Union[bool, str] = MISSING  # noqa: UP007
     timeout: float = MISSING
     on_error: str = MISSING
@@ -85,9 +91,9 @@ class NetworkConfig:
 
     hidden_sizes: list[Integer] = MISSING
     activation: str = MISSING
-    layer_norm: bool = MISSING
-    shared: bool = MISSING
-    ortho_init: bool = MISSING
+    layer_norm: Boolean = MISSING
+    shared: Boolean = MISSING
+    ortho_init: Boolean = MISSING
     log_std: str = MISSING
     log_std_init: float = MISSING
     image_encoder: str = MISSING
@@ -101,8 +107,8 @@ class NetworkConfig:
 class NormalizeConfig:
     """Running normalisation."""
 
-    observations: bool = MISSING
-    rewards: bool = MISSING
+    observations: Boolean = MISSING
+    rewards: Boolean = MISSING
     clip: float = MISSING
 
 
@@ -112,7 +118,7 @@ class EvalConfig:
 
     every: Integer = MISSING
     episodes: Integer = MISSING
-    deterministic: bool = MISSING
+    deterministic: Boolean = MISSING
     max_steps: Integer = MISSING
     seed: Integer = MISSING
 
@@ -123,7 +129,7 @@ class CheckpointConfig:
 
     every: Union[Integer, str] = MISSING  # noqa: UP007
     keep: Integer = MISSING
-    exact: bool = MISSING
+    exact: Boolean = MISSING
 
 
 @dataclass
@@ -143,14 +149,14 @@ class Config:
     gae_lambda: float = MISSING
     clip_ratio: float = MISSING
     vf_clip_ratio: Optional[float] = MISSING  # noqa: UP045
-    normalize_advantage: bool = MISSING
+    normalize_advantage: Boolean = MISSING
     ent_coef: float = MISSING
     vf_coef: float = MISSING
     max_grad_norm: float = MISSING
     target_kl: Optional[float] = MISSING  # noqa: UP045
-    use_sde: bool = MISSING
+    use_sde: Boolean = MISSING
     sde_sample_freq: Integer = MISSING
-    squash_actions: bool = MISSING
+    squash_actions: Boolean = MISSING
     anneal: AnnealsConfig = field(default_factory=AnnealsConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     normalize: NormalizeConfig = field(default_factory=NormalizeConfig)
@@ -162,14 +168,17 @@ class Config:
 
 
 ANNEALED = ("learning_rate", "clip_ratio", "ent_coef", "vf_coef")
-_POSITIVE, _NON_NEGATIVE, _AT_LEAST_ONE = Range(0, open_low=True), Range(0), Range(1)
+_POSITIVE, _NON_NEGATIVE = Range(0, open_low=True), Range(0)
+_COUNT = Range(1, 10**9)  # of what nobody would see the end above
+_SEED = Range(0, 2**32 - 1)
+_WIDTH = Range(1, 2**14)
 RANGES = {
-    "seed": Range(0, 2**32 - 1),
-    "total_timesteps": _AT_LEAST_ONE,
-    "n_envs": _AT_LEAST_ONE,
-    "n_steps": _AT_LEAST_ONE,
-    "batch_size": _AT_LEAST_ONE,
-    "n_epochs": _AT_LEAST_ONE,
+    "seed": _SEED,
+    "total_timesteps": Range(1, 10**15),
+    "n_envs": Range(1, 2**16),
+    "n_steps": _COUNT,
+    "batch_size": _COUNT,
+    "n_epochs": Range(1, 10**6),
     "learning_rate": _POSITIVE,
     "gamma": Range(0, 1),
     "gae_lambda": Range(0, 1),
@@ -179,23 +188,30 @@ RANGES = {
     "vf_coef": _NON_NEGATIVE,
     "max_grad_norm": Range(0, math.inf, open_low=True),
     "target_kl": _POSITIVE,
-    "sde_sample_freq": Range(-1),
+    "sde_sample_freq": Range(-1, 10**9),
     **{f"anneal.{knob}.final": _NON_NEGATIVE for knob in ANNEALED},
-    "network.hidden_sizes": _AT_LEAST_ONE,
+    "network.hidden_sizes": _WIDTH,
     "network.log_std_init": Range(-20, 20),
-    "network.memory_size": _AT_LEAST_ONE,
-    "network.sequence_length": _AT_LEAST_ONE,
+    "network.memory_size": _WIDTH,
+    "network.sequence_length": _COUNT,
     "normalize.clip": _POSITIVE,
-    "threads": _AT_LEAST_ONE,
-    "eval.every": _NON_NEGATIVE,
-    "eval.episodes": _NON_NEGATIVE,
-    "eval.seed": _NON_NEGATIVE,
-    "eval.max_steps": _AT_LEAST_ONE,
+    "threads": Range(1, 1024),  # each is one of the system's own, whatever the machine has
+    "eval.every": Range(0, 10**9),
+    "eval.episodes": Range(0, 10**6),
+    "eval.seed": _SEED,
+    "eval.max_steps": _COUNT,
+    "env.seed_below": Range(1, 2**32),
     "env.timeout": Range(0, math.inf, open_low=True),
-    "checkpoint.every": _AT_LEAST_ONE,
-    "checkpoint.keep": _AT_LEAST_ONE,
+    "checkpoint.every": _COUNT,
+    "checkpoint.keep": _COUNT,
 }
-OPEN = ("env.kwargs.", "network.encoders.")  # sections whose keys are the user's own
+_INTEGERS = (Integer, list[Integer], Union[Integer, str], Optional[Integer])  # noqa: UP007, UP045
+MOST_LAYERS = 64  # of network.hidden_sizes
+OPEN = {  # sections whose keys are the user's own, and what a key there is
+    "env.kwargs.": "a new argument of the environment",
+    "env.reset_options.": "an option of its resets",
+    "network.encoders.": "an observation's encoder",
+}
 CHOICES = {
     "env.on_error": ("stop", "restart"),
     "vectorization": ("auto", "sync", "async", "envpool"),
@@ -232,12 +248,13 @@ def describe_type(kind: Any) -> str:  # noqa: ANN401
     """What a knob of that type takes, in words."""
     words = {
         float: "a number",
-        bool: "true or false",
+        Boolean: "true or false",
         str: "a word",
         Integer: "an integer",
         list[Integer]: "a list of integers",
         list[dict[str, Any]]: "a list of mappings such as {name: FrameStackObservation, stack_size: 4}",
         Optional[float]: "a number or null",  # noqa: UP045
+        Optional[Integer]: "an integer or null",  # noqa: UP045
         Union[Integer, str]: "an integer or auto",  # noqa: UP007
         Union[bool, str]: "true, false or auto",  # noqa: UP007
     }
@@ -257,13 +274,27 @@ def parse(composed: DictConfig) -> Config:
         ConfigError: a value is missing, of a wrong type or out of range, or two values do not go together.
     """
     own = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
-    try:
-        plain = OmegaConf.to_container(own, resolve=True)
+    raw: Any = OmegaConf.to_container(own)
+    try:  # without its types, which would refuse the text that an environment variable resolves to
+        plain = OmegaConf.to_container(OmegaConf.create(raw), resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(explain(error)) from error
     if not isinstance(plain, dict):
         raise ConfigError(f"expected a mapping of knobs, given {plain!r}")
-    return from_dict(plain)
+    typed = {str(name): _as_typed(str(name), raw[name], value) for name, value in plain.items()}
+    return from_dict(_map_texts(typed, lambda text: _escape(text, every=True)))
+
+
+def _as_typed(key: str, raw: Any, resolved: Any) -> Any:  # noqa: ANN401
+    """What an interpolation resolved to, text read as if typed in its place: 7, true, [64]."""
+    if isinstance(raw, dict) and isinstance(resolved, dict):
+        return {name: _as_typed(f"{key}.{name}", raw[name], value) for name, value in resolved.items()}
+    if isinstance(raw, list) and isinstance(resolved, list):
+        return [_as_typed(key, *pair) for pair in zip(raw, resolved, strict=True)]
+    if isinstance(resolved, str) and "${" in str(raw) and dict(knobs()).get(key) is not str:
+        with contextlib.suppress(YAMLError, OmegaConfBaseException):  # text that is no YAML stays as it is
+            return OmegaConf.to_container(OmegaConf.from_dotlist([f"value={resolved}"]))["value"]  # type: ignore[call-overload,index]
+    return resolved
 
 
 def from_dict(plain: Mapping[Any, Any]) -> Config:
@@ -375,12 +406,14 @@ def _check_fields(section: Any, prefix: str) -> None:  # noqa: ANN401
         if is_dataclass(value):
             _check_fields(value, f"{key}.")
             continue
-        if hints[item.name] in (Integer, list[Integer], Union[Integer, str]):  # noqa: UP007
+        if hints[item.name] in _INTEGERS:
             value = [_integer(key, v) for v in value] if isinstance(value, list) else _integer(key, value)
             setattr(section, item.name, value)
-        for number in value if isinstance(value, list) else [value]:
-            if key in RANGES and isinstance(number, (int, float)) and number not in RANGES[key]:
-                raise ConfigError(f"{key}={number}: expected a value {RANGES[key]}")
+        numbers = value if isinstance(value, list) else [value]
+        if key in RANGES and len(numbers) > MOST_LAYERS:
+            raise ConfigError(f"{key} has {len(numbers)} entries: expected at most {MOST_LAYERS}")
+        for number in numbers:
+            _check_number(key, number)
         choices = CHOICES.get(key)
         if choices and value not in choices:
             hint = nearest(str(value), list(choices))
@@ -388,9 +421,23 @@ def _check_fields(section: Any, prefix: str) -> None:  # noqa: ANN401
 
 
 def _integer(key: str, value: Any) -> Any:  # noqa: ANN401
-    if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
+    if value is None or isinstance(value, str):
+        return value  # none, or auto, which `_check_across` looks at
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value // 1:
         raise ConfigError(f"{key}={value}: expected an integer")
-    return int(value) if isinstance(value, float) else value
+    return int(value)
+
+
+def _check_number(key: str, number: object) -> None:
+    """Raises ConfigError where a number is out of its range, or beyond what networks compute with."""
+    if key not in RANGES or not isinstance(number, (int, float)):
+        return
+    if number not in RANGES[key]:
+        raise ConfigError(f"{key}={number}: expected a value {RANGES[key]}")
+    if not (number == 0 or math.isinf(number) or FLOAT32[0] <= abs(number) <= FLOAT32[1]):
+        raise ConfigError(
+            f"{key}={number}: beyond 32-bit numbers, which reach from {FLOAT32[0]:.3g} to {FLOAT32[1]:.3g}"
+        )
 
 
 def _cuda_devices() -> int:
@@ -418,8 +465,10 @@ def _check_wrappers(config: Config) -> None:
 
 
 def _check_envpool(config: Config) -> None:
-    if config.env.wrappers:
-        raise ConfigError("env.wrappers: EnvPool's environments take no wrappers; use vectorization=auto")
+    for knob in ("wrappers", "reset_options", "seed_below"):
+        if getattr(config.env, knob) not in ([], {}, None):
+            what = "no wrappers" if knob == "wrappers" else "their seeds at once and no options"
+            raise ConfigError(f"env.{knob}: EnvPool's environments take {what}; use vectorization=auto")
     if config.env.on_error == "restart":
         raise ConfigError("env.on_error=restart: EnvPool's environments can't be restarted; use stop")
     if config.checkpoint.exact:

@@ -4,19 +4,27 @@ An encoder is a module with an attribute ``size``, the length of its vectors. `m
 a space; a Dict or Tuple has one a leaf, whose vectors stand side by side.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any, cast
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ppo_cli.imports import load_class
-from ppo_cli.packing import Leaf, PackedObservations, image_layout, nested_value, unsupported
+from ppo_cli.packing import (
+    Leaf,
+    PackedObservations,
+    has_byte_range,
+    image_layout,
+    nested_value,
+    unsupported,
+)
 
 DTYPES = {"float32": torch.float32, "int64": torch.int64, "uint8": torch.uint8}  # of a packed leaf
 NATURE_SMALLEST = 36  # pixels a side that its three convolutions need
@@ -36,27 +44,61 @@ class EncoderChoice:
     by_key: Mapping[str, Any] = field(default_factory=dict)
 
 
+class ByteScale(nn.Module):
+    """Values from 0 to 255 to [0, 1], for images whose bytes come as floats.
+
+    The factor is kept with the weights: those of before there was one are used as they were trained.
+    """
+
+    factor: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("factor", torch.tensor(1 / 255))
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:  # noqa: ANN401
+        state = {f"{prefix}factor": torch.tensor(1.0), **state_dict}
+        super()._load_from_state_dict(state, prefix, *args)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """[B, ...] -> [B, ...]."""
+        return values * self.factor
+
+
+def _float_scale(space: spaces.Space[Any]) -> ByteScale | None:
+    """What brings an image of floats from 0 to 255 to [0, 1]; None for any other observation."""
+    if not isinstance(space, spaces.Box) or image_layout(space) is None or space.dtype == np.uint8:
+        return None
+    return ByteScale() if has_byte_range(space) else None
+
+
 class FlattenEncoder(nn.Module):
-    """Box and MultiBinary observations as float vectors; full-range bytes are scaled to [0, 1]."""
+    """Box and MultiBinary observations as float vectors; full-range bytes are scaled to [0, 1].
+
+    So are images of floats with the bounds of bytes.
+    """
 
     def __init__(self, space: spaces.Box | spaces.MultiBinary) -> None:
         super().__init__()
         self.size = math.prod(space.shape)
         self.is_vector = len(space.shape) == 1
         self.full_bytes = isinstance(space, spaces.Box) and bool((space.high == 255).all())
+        self.float_scale = _float_scale(space)
 
     def forward(self, obs: Tensor) -> Tensor:
         """[B, *shape] -> [B, size]."""
         if self.is_vector and obs.dtype == torch.float32:
             return obs
         flat = obs.reshape(obs.shape[0], self.size).to(torch.float32)
+        if self.float_scale is not None:
+            flat = self.float_scale(flat)
         return flat / 255 if self.full_bytes and obs.dtype == torch.uint8 else flat
 
 
 class OneHotEncoder(nn.Module):
     """Discrete and MultiDiscrete observations as one-hot vectors, side by side."""
 
-    starts: Tensor
+    columns: Tensor  # of an index 0 of each
 
     def __init__(self, space: spaces.Discrete[Any] | spaces.MultiDiscrete[Any]) -> None:
         super().__init__()
@@ -64,14 +106,16 @@ class OneHotEncoder(nn.Module):
             self.nvec, starts = [int(space.n)], [int(space.start)]
         else:
             self.nvec, starts = space.nvec.flatten().tolist(), space.start.flatten().tolist()
-        self.register_buffer("starts", torch.tensor(starts), persistent=False)
-        self.size = sum(self.nvec)
+        firsts = [0, *itertools.accumulate(self.nvec)]
+        self.size = firsts.pop()
+        columns = torch.tensor(firsts) - torch.tensor(starts)
+        self.register_buffer("columns", columns, persistent=False)
 
     def forward(self, obs: Tensor) -> Tensor:
         """[B, *shape] integers -> [B, size]."""
-        indices = obs.reshape(obs.shape[0], len(self.nvec)).to(torch.int64) - self.starts
-        columns = zip(indices.unbind(1), self.nvec, strict=True)
-        return torch.cat([functional.one_hot(index, n) for index, n in columns], dim=1).to(torch.float32)
+        columns = obs.reshape(obs.shape[0], len(self.nvec)).to(torch.int64) + self.columns
+        # not `functional.one_hot`, whose integers take three times the memory of these floats again
+        return torch.zeros((obs.shape[0], self.size), device=obs.device).scatter_(1, columns, 1.0)
 
 
 class MlpEncoder(nn.Module):
@@ -81,7 +125,7 @@ class MlpEncoder(nn.Module):
         super().__init__()
         self.inner = make_simple_encoder(space)
         sizes = [self.inner.size, *_checked_sizes("hidden_sizes", hidden_sizes)]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
         self.size = sizes[-1]
 
     def forward(self, obs: Tensor) -> Tensor:
@@ -106,7 +150,10 @@ def _checked_size(name: str, size: int) -> int:
 
 
 class ImageInput(nn.Module):
-    """Images as float tensors [B, C, H, W]; bytes are scaled to [0, 1] here, on the network's device."""
+    """Images as float tensors [B, C, H, W]; bytes are scaled to [0, 1] here, on the network's device.
+
+    So are floats with the bounds of bytes.
+    """
 
     def __init__(self, space: spaces.Space[Any]) -> None:
         super().__init__()
@@ -118,6 +165,7 @@ class ImageInput(nn.Module):
         *channels, self.height, self.width = (space.shape[axis] for axis in layout)
         self.channels = math.prod(channels)
         self.scale = 1 / 255 if space.dtype == "uint8" else 1.0
+        self.float_scale = _float_scale(space)
 
     def forward(self, obs: Tensor) -> Tensor:
         """[B, *shape] -> [B, C, H, W] float32."""
@@ -125,6 +173,8 @@ class ImageInput(nn.Module):
         images = images.reshape(obs.shape[0], self.channels, self.height, self.width)
         # channels last in memory: a quarter less time in the convolutions' backward pass
         images = images.contiguous(memory_format=torch.channels_last)
+        if self.float_scale is not None:
+            images = self.float_scale(images)
         return images * self.scale if self.scale != 1.0 else images
 
 
@@ -171,7 +221,7 @@ class ImpalaCNN(nn.Module):
         self.size = _checked_size("features", features)
         self.input = ImageInput(space)
         widths = [self.input.channels, *_checked_sizes("channels", channels)]
-        self.entries = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(widths))
+        self.entries = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in itertools.pairwise(widths))
         self.blocks = nn.ModuleList(nn.Conv2d(c, c, 3, padding=1) for c in channels for _ in range(4))
         with torch.no_grad():
             shape = (1, self.input.channels, self.input.height, self.input.width)
@@ -191,6 +241,10 @@ class ImpalaCNN(nn.Module):
         return functional.relu(self.linear(self._flat(self.input(obs))))
 
 
+class EncoderError(RuntimeError):
+    """A module of the user's raised, or returned something else than when it was tried; one line."""
+
+
 class UserEncoder(nn.Module):
     """A module of the user's own, whose vector's length is found out by calling it."""
 
@@ -198,6 +252,7 @@ class UserEncoder(nn.Module):
         super().__init__()
         # as it is always called: batch statistics need more than one row to train
         self.module = module.eval()
+        self.name = name
         self.dtype = torch.uint8 if space.dtype == "uint8" else torch.float32
         if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
             self.dtype = torch.int64
@@ -221,8 +276,21 @@ class UserEncoder(nn.Module):
         return out.shape[1]
 
     def forward(self, obs: Tensor) -> Tensor:
-        """[B, *shape] -> [B, size]; normalised bytes are floats, all else has the dtype that was tried."""
-        features: Tensor = self.module(obs if obs.dtype == torch.float32 else obs.to(self.dtype))
+        """[B, *shape] -> [B, size]; normalised bytes are floats, all else has the dtype that was tried.
+
+        Raises:
+            EncoderError: the module raised, or returned something else than when it was tried.
+        """
+        try:
+            features = self.module(obs if obs.dtype == torch.float32 else obs.to(self.dtype))
+        except Exception as error:
+            raised = " ".join(f"{type(error).__name__}: {error}".split())
+            raise EncoderError(
+                f"the encoder {self.name} raised {raised}, given {tuple(obs.shape)}"
+            ) from error
+        if not isinstance(features, Tensor) or features.dim() != 2 or features.shape[1] != self.size:
+            shown = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+            raise EncoderError(f"the encoder {self.name} returned {shown}, expected [B, {self.size}]")
         return features
 
 

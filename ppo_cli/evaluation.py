@@ -1,25 +1,30 @@
 """Evaluation: whole episodes of a frozen policy on environments of their own."""
 
+import itertools
+import logging
 import math
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from ppo_cli.distributions import is_squashed
-from ppo_cli.envs.group import EnvFaultError, as_number, explain
-from ppo_cli.envs.make import EnvFn
-from ppo_cli.envs.packed import check_indices, index_range
+from ppo_cli.envs import calls
+from ppo_cli.envs.calls import Call, calling, let_interrupt_pass
+from ppo_cli.envs.group import RENEWALS, EnvFaultError, OnError, as_number, explain
+from ppo_cli.envs.make import EnvError, EnvFn
+from ppo_cli.envs.packed import ObservationCheck
 from ppo_cli.envs.spaces import action_adapter
 from ppo_cli.envs.vector import spawn_seeds
 from ppo_cli.policy import Policy
+from ppo_cli.seeding import global_states, seed_global_generators, set_global_states
 
-Env = gym.Env[Any, Any]
+logger = logging.getLogger(__name__)
+
+Array = npt.NDArray[Any]
 
 MAX_SLOTS = 16  # environments stepped side by side, one batch of the network
 
@@ -77,13 +82,14 @@ def evaluate(
     seed: int,
     deterministic: bool,
     max_steps: int = 27_000,
-    pulse: npt.NDArray[np.int64] | None = None,
     first_actions: list[Any] | None = None,
+    on_error: OnError = "stop",
 ) -> Evaluation:
     """Runs ``episodes`` episodes, each with a seed of its own derived from ``seed``.
 
     The episodes are dealt to slots beforehand, so that short ones are not counted more often than long ones.
-    Python's and NumPy's global generators, from which some environments draw, are seeded too.
+    Python's, NumPy's and PyTorch's global generators, from which some environments draw, are seeded
+    meanwhile.
 
     Args:
         policy: acts on raw observations.
@@ -92,106 +98,172 @@ def evaluate(
         seed: the evaluation's own seed.
         deterministic: take the most probable action rather than a sample.
         max_steps: length at which an episode is cut, for environments without a time limit.
-        pulse: one integer that is odd while an environment steps, for a watchdog.
         first_actions: a list that the first episode's actions are added to.
+        on_error: ``restart`` has an episode whose environment fails begin again in a new one, with another
+            seed, as often as `RENEWALS` times.
 
     Raises:
         EnvFaultError: an environment raised, or gave a NaN or an infinity, from which no mean comes back.
     """
-    pulse = np.zeros(1, np.int64) if pulse is None else pulse
     seeds = spawn_seeds(seed, "eval", episodes)
     generator = None if deterministic else torch.Generator().manual_seed(spawn_seeds(seed, "action", 1)[0])
-    random.seed(seeds[0])
-    np.random.seed(seeds[0])
-    envs = [make() for _ in range(min(episodes, MAX_SLOTS))]
+    outside = global_states()
+    seed_global_generators(seeds[0])
+    players: list[_Player] = []
     try:
-        return _play(policy, envs, seeds, generator, max_steps, pulse, first_actions)
+        for _ in range(min(episodes, MAX_SLOTS)):
+            players.append(_Player(make, seeds, on_error))  # noqa: PERF401 - those so far have to be closed
+        return _play(policy, players, episodes, generator, max_steps, first_actions)
     finally:
-        for env in envs:
-            env.close()
+        for player in players:
+            calls.close(player.env)
+        set_global_states(outside)
+
+
+class _Player:
+    """One environment of an evaluation, and the episode that it plays.
+
+    Attributes:
+        env: is another one after a fault.
+        episode: number of the episode.
+        observation: its last, a copy, because environments may reuse the array.
+        total: its return so far.
+        length: its steps so far.
+    """
+
+    def __init__(self, make: EnvFn, seeds: Sequence[int], on_error: OnError) -> None:
+        self.env = make()
+        self.episode, self.observation, self.total, self.length = 0, np.zeros(0), 0.0, 0
+        self._make, self._seeds, self._on_error = make, seeds, on_error
+        self._faults = 0  # of the episode
+        self._check, self._dtype = (
+            ObservationCheck(self.env.observation_space),
+            self.env.observation_space.dtype,
+        )
+
+    def begin(self, episode: int) -> None:
+        """Starts an episode."""
+        self.episode, self._faults = episode, 0
+        self._reset()
+
+    def step(self, action: Any) -> bool | None:  # noqa: ANN401
+        """Whether the episode is over; None where it had to begin again."""
+        self.length += 1
+        try:
+            with calling(Call.STEP):
+                obs, given, terminated, truncated, _ = self.env.step(action)
+            reward = as_number(given)
+            if not math.isfinite(reward):
+                raise ValueError("a NaN or an infinity as reward")
+            self.observation = self._checked(obs)
+            self.total += reward
+            return bool(terminated or truncated)
+        except BaseException as error:
+            self.begin_again(error)
+            return None
+
+    def begin_again(self, error: BaseException) -> None:
+        """Starts the episode again in a new environment, where that is wanted and has not failed too often.
+
+        Raises:
+            EnvFaultError: it is not, or has.
+        """
+        let_interrupt_pass(error)
+        what = f"an environment {explain(error)} in evaluation episode {self.episode}, step {self.length}"
+        self._faults += 1
+        if self._on_error == "stop":
+            raise EnvFaultError(what) from error
+        if self._faults > RENEWALS:
+            raise EnvFaultError(f"{what}, which began {RENEWALS} times again") from error
+        logger.warning("%s; it begins again", what)
+        calls.close(self.env)
+        try:
+            self.env = self._make()
+        except EnvError as again:
+            self.begin_again(again)
+        else:
+            self._reset()
+
+    def _reset(self) -> None:
+        self.total, self.length = 0.0, 0
+        seed = self._seeds[self.episode]
+        if self._faults:
+            seed = int(np.random.SeedSequence([seed, self._faults]).generate_state(1)[0]) >> 1
+        try:
+            with calling(Call.RESET):
+                obs, _ = self.env.reset(seed=seed)
+            self.observation = self._checked(obs)
+        except BaseException as error:
+            self.begin_again(error)
+
+    def _checked(self, obs: Any) -> Array:  # noqa: ANN401
+        """A copy of an observation, as training sees it whatever an environment returns."""
+        return np.array(self._check(obs), self._dtype)
 
 
 def _play(
     policy: Policy,
-    envs: list[Env],
-    seeds: Sequence[int],
+    players: list[_Player],
+    episodes: int,
     generator: torch.Generator | None,
     max_steps: int,
-    pulse: npt.NDArray[np.int64],
     first_actions: list[Any] | None,
 ) -> Evaluation:
-    episodes = len(seeds)
     returns = [0.0] * episodes
     lengths = [0] * episodes
-    to_env = action_adapter(envs[0].action_space, is_squashed(policy.distribution))
-    dtype = envs[0].observation_space.dtype  # as training sees it, whatever an environment returns
-    # slot -> its running episode and observation; slot i runs the episodes i, i + S, i + 2S, ...
-    running: dict[int, tuple[int, Any]] = {
-        slot: (slot, _reset(env, seeds[slot], slot)) for slot, env in enumerate(envs)
-    }
+    to_env = action_adapter(players[0].env.action_space, is_squashed(policy.distribution))
+    for slot, player in enumerate(players):  # slot i plays the episodes i, i + S, i + 2S, ...
+        player.begin(slot)
     initial = policy.initial_state
-    states = None if initial is None else initial.repeat(len(envs), 1)  # of the memory, [S] -> [slots, S]
+    states = None if initial is None else initial.repeat(len(players), 1)  # of the memory, [S] -> [slots, S]
+    running = list(range(len(players)))
     while running:
-        observations = np.asarray([obs for _, obs in running.values()], dtype)
-        if not np.isfinite(observations).all():
-            finite = np.isfinite(observations).reshape(len(observations), -1).all(1)
-            episode = [episode for episode, _ in running.values()][int(np.argmin(finite))]
-            raise _fault("observation", episode, lengths[episode])
-        slots = list(running)
-        stored, after = policy.act(observations, generator, None if states is None else states[slots])
-        actions = to_env(stored)
-        if states is not None and after is not None:
-            states[slots] = after
-        for (slot, (episode, _)), action in zip(list(running.items()), actions, strict=True):
-            if episode == 0 and first_actions is not None:
-                first_actions.append(action)
-            pulse[0] += 1
-            lengths[episode] += 1
-            obs, reward, over = _step(envs[slot], action, episode, lengths[episode])
-            pulse[0] += 1
-            returns[episode] += reward
-            if over or lengths[episode] >= max_steps:
-                episode += len(envs)
-                if episode >= episodes:
-                    del running[slot]
-                    continue
-                obs = _reset(envs[slot], seeds[episode], episode)
-                if states is not None and initial is not None:
-                    states[slot] = initial
-            running[slot] = (episode, obs)
+        batch = [players[slot] for slot in running]
+        observations = np.asarray([player.observation for player in batch])
+        finite = np.isfinite(observations)
+        if finite.all():
+            stored, after = policy.act(observations, generator, None if states is None else states[running])
+            if states is not None and after is not None:
+                states[running] = after
+            actions = to_env(stored)
+            new = [
+                _advance(player, action, max_steps, returns, lengths, len(players), first_actions)
+                for player, action in zip(batch, actions, strict=True)
+            ]
+        else:
+            new = [not each for each in finite.reshape(len(batch), -1).all(1)]
+            for player in itertools.compress(batch, new):
+                player.begin_again(ValueError("a NaN or an infinity as observation"))
+        if states is not None and initial is not None:
+            for slot in itertools.compress(running, new):
+                states[slot] = initial
+        running = [slot for slot in running if players[slot].episode < episodes]
     return Evaluation(returns, lengths)
 
 
-def _reset(env: Env, seed: int, episode: int) -> Any:  # noqa: ANN401
-    try:
-        obs, _ = env.reset(seed=seed)
-        check_indices(obs, index_range(env.observation_space))
-    except Exception as error:
-        raise _failed(error, episode, 0) from error
-    return obs
-
-
-def _step(env: Env, action: Any, episode: int, step: int) -> tuple[Any, float, bool]:  # noqa: ANN401
-    """Observation, reward, and whether the episode is over."""
-    try:
-        obs, given, terminated, truncated, _ = env.step(action)
-        reward = as_number(given)
-        check_indices(obs, index_range(env.observation_space))
-    except Exception as error:
-        raise _failed(error, episode, step) from error
-    if not math.isfinite(reward):
-        raise _fault("reward", episode, step)
-    return obs, reward, bool(terminated or truncated)
-
-
-def _failed(error: Exception, episode: int, step: int) -> EnvFaultError:
-    return EnvFaultError(f"an environment {explain(error)} in evaluation episode {episode}, step {step}")
-
-
-def _fault(what: str, episode: int, step: int) -> EnvFaultError:
-    return EnvFaultError(
-        f"an environment gave a NaN or an infinity as {what} in evaluation episode {episode}, step {step}"
-    )
+def _advance(
+    player: _Player,
+    action: Any,  # noqa: ANN401
+    max_steps: int,
+    returns: list[float],
+    lengths: list[int],
+    stride: int,
+    first_actions: list[Any] | None,
+) -> bool:
+    """Takes a step, notes an episode that is over and starts the next; whether a new one began."""
+    if player.episode == 0 and first_actions is not None:
+        first_actions[player.length :] = [action]  # without those from before it began again
+    over = player.step(action)
+    if over is None:
+        return True
+    if not (over or player.length >= max_steps):
+        return False
+    returns[player.episode], lengths[player.episode] = player.total, player.length
+    if player.episode + stride < len(returns):
+        player.begin(player.episode + stride)
+    else:
+        player.episode = len(returns)
+    return True
 
 
 def bootstrap_interval(returns: Sequence[float], seed: int) -> tuple[float, float] | None:

@@ -8,6 +8,7 @@ package, `load` runs such a file.
 import copy
 import json
 import logging
+import os
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -268,7 +269,7 @@ class _ReadLeaves(nn.Module):
         self.positions = [given.index(leaf.path) for leaf in space.leaves]
         self.scales = nn.ModuleDict()
         for number, leaf in enumerate(space.leaves):
-            if normalizer is not None and leaf.dtype == "float32":
+            if normalizer is not None and leaf.stop <= normalizer.scaled_bytes:
                 self.scales[str(number)] = _Scale(normalizer, leaf.start // 4, leaf.shape)
 
     def forward(self, values: Sequence[Tensor]) -> list[Tensor]:
@@ -408,6 +409,8 @@ def load(path: Path, kind: str) -> Run:
         kind: ``onnx`` or ``torchscript``.
     """
     if kind == "onnx":
+        # on being imported it writes a device id below the home folder, and tells its makers of its use
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         import onnxruntime  # late: an extra
 
         options = onnxruntime.SessionOptions()

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import TypeVar
 
+from ppo_cli.text import flat
+
 T = TypeVar("T")
 
 
@@ -27,9 +29,10 @@ def load_class(path: str, base: type[T], names: Sequence[str], what: str) -> typ
         raise ValueError(f"no {what} {path!r}: expected {', '.join(names)} or package.module.Class{hint}")
     try:
         module = import_module(module_name)
-    except Exception as error:  # whatever a module of the user's raises
-        line = " ".join(str(error).split())
-        raise ValueError(f"importing {module_name} raised {type(error).__name__}: {line}") from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever a module of the user's raises
+        raise ValueError(f"importing {module_name} raised {type(error).__name__}: {flat(error)}") from error
     if not hasattr(module, class_name):
         close = difflib.get_close_matches(class_name, vars(module), n=1, cutoff=0.6)
         hint = f"; did you mean {close[0]!r}?" if close else ""

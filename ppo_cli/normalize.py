@@ -56,10 +56,31 @@ class RunningMeanStd:
         self.count = float(state["count"])
 
 
+def as_float32(observations: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Observations without normalisation as the network takes them: float64 as float32, others as they are.
+
+    Raises:
+        FloatingPointError: a number is not finite in float32; one line.
+    """
+    if observations.dtype != np.float64:
+        return observations
+    with np.errstate(over="ignore"):
+        small = observations.astype(np.float32)
+    finite = np.isfinite(small)
+    if not finite.all():
+        beyond = observations[~finite][0]
+        raise FloatingPointError(
+            f"an observation holds {beyond:g}, which is not finite in float32; normalize.observations=true "
+            "scales numbers before they become float32, and so can a wrapper"
+        )
+    return small
+
+
 class ObservationNormalizer:
     """(obs - mean) / sqrt(var + 1e-8), clipped to ±clip (37 details, continuous no. 6 and 7).
 
     Of a packed observation that is its floats, which stand first in a row of bytes; the rest stays as it is.
+    As many are scaled as there are statistics: images of floats, which come last, had none in older runs.
     """
 
     def __init__(self, shape: tuple[int, ...], clip: float, packed: bool = False) -> None:
@@ -72,7 +93,12 @@ class ObservationNormalizer:
         """
         self.statistics = RunningMeanStd(shape)
         self.clip = clip
-        self._bytes = 4 * shape[0] if packed else None
+        self._is_packed = packed
+
+    @property
+    def scaled_bytes(self) -> int:
+        """How many bytes at the beginning of a packed row are scaled."""
+        return 4 * self.statistics.mean.size
 
     def update(self, observations: npt.NDArray[np.generic]) -> None:
         """Takes in the observations of one step, [N, *shape]."""
@@ -82,15 +108,15 @@ class ObservationNormalizer:
         """Normalised observations, [..., *shape] float32 (or bytes); the statistics stay as they are."""
         values = self._floats(observations).astype(np.float64)
         scaled = self.statistics.scale(values, self.clip, self.statistics.mean).astype(np.float32)
-        if self._bytes is None:
+        if not self._is_packed:
             return scaled
         rows = observations.copy()
-        rows[..., : self._bytes] = scaled.view(np.uint8)
+        rows[..., : self.scaled_bytes] = scaled.view(np.uint8)
         packed: npt.NDArray[np.uint8] = rows
         return packed
 
     def _floats(self, observations: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-        return observations if self._bytes is None else observations[..., : self._bytes].view(np.float32)
+        return observations[..., : self.scaled_bytes].view(np.float32) if self._is_packed else observations
 
 
 class RewardNormalizer:

@@ -65,7 +65,7 @@ class PackedObservations(spaces.Box):
     Attributes:
         original: the nested space.
         leaves: in the order in which they are packed.
-        floats: number of float32 values at the beginning that normalisation scales: all but images.
+        floats: number of float32 values at the beginning that normalisation scales; see `is_scaled_image`.
         real_bytes: bytes at the beginning that hold float32 values, those of images too.
     """
 
@@ -83,7 +83,11 @@ class PackedObservations(spaces.Box):
         order = ("float32", "int64", "uint8")
         found = sorted(
             (_leaf(path, space, maskable) for path, space in walk(original)),
-            key=lambda leaf: (order.index(leaf.dtype), image_layout(leaf.space) is not None),
+            key=lambda leaf: (
+                order.index(leaf.dtype),
+                is_scaled_image(leaf.space),
+                image_layout(leaf.space) is not None,
+            ),
         )
         placed: list[Leaf] = []
         for leaf in found:
@@ -93,7 +97,7 @@ class PackedObservations(spaces.Box):
         self.leaves = tuple(placed)
         reals = [leaf for leaf in placed if leaf.dtype == "float32"]
         self.real_bytes = sum(leaf.stop - leaf.start for leaf in reals)
-        self.floats = sum(leaf.stop - leaf.start for leaf in reals if image_layout(leaf.space) is None) // 4
+        self.floats = sum(leaf.stop - leaf.start for leaf in reals if not is_scaled_image(leaf.space)) // 4
         size = -(-placed[-1].stop // 8) * 8 if placed else 0
         super().__init__(0, 255, (size,), np.uint8)
 
@@ -180,7 +184,7 @@ def image_layout(space: spaces.Space[Any]) -> tuple[int, ...] | None:
     if not isinstance(space, spaces.Box):
         return None
     shape = space.shape
-    is_bytes = space.dtype == np.uint8 and bool((space.high == 255).all() and (space.low == 0).all())
+    is_bytes = space.dtype == np.uint8 and has_byte_range(space)
     if len(shape) == 2 and is_bytes and min(shape) >= 36:
         return (0, 1)
     if len(shape) == 3 and (is_bytes or (np.issubdtype(space.dtype, np.floating) and sorted(shape)[1] >= 8)):
@@ -188,6 +192,18 @@ def image_layout(space: spaces.Space[Any]) -> tuple[int, ...] | None:
     if len(shape) == 4 and is_bytes:  # a stack of images: stack and channels become one axis
         return (0, 3, 1, 2) if shape[3] < shape[1] else (0, 1, 2, 3)
     return None
+
+
+def has_byte_range(space: spaces.Box) -> bool:
+    """Whether bounds are 0 and 255 throughout, whatever the dtype."""
+    return bool((space.high == 255).all() and (space.low == 0).all())
+
+
+def is_scaled_image(space: spaces.Space[Any]) -> bool:
+    """Whether it is an image whose bounds, 0 and 255 or 0 and 1, say how to scale it: without statistics."""
+    if not isinstance(space, spaces.Box) or image_layout(space) is None:
+        return False
+    return has_byte_range(space) or bool((space.low == 0).all() and (space.high == 1).all())
 
 
 def unsupported(space: spaces.Space[Any], role: str, allowed: Sequence[str], key: str = "") -> ValueError:

@@ -114,7 +114,7 @@ def sample_observations(
     found: dict[tuple[str | int, ...], Array] = {}
     for leaf in space.leaves:
         seen: list[Array] = []
-        if normalizer is not None and leaf.dtype == "float32":
+        if normalizer is not None and leaf.stop <= normalizer.scaled_bytes:
             part = slice(leaf.start // 4, leaf.stop // 4)
             statistics = (normalizer.statistics.mean, normalizer.statistics.var)
             seen = [values[part].reshape(leaf.shape) for values in statistics]

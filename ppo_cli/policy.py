@@ -3,14 +3,13 @@
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Generator, Tensor
 
 from ppo_cli.actor_critic import ActorCritic
 from ppo_cli.distributions import Distribution
-from ppo_cli.normalize import ObservationNormalizer
+from ppo_cli.normalize import ObservationNormalizer, as_float32
 
 
 @dataclass(frozen=True)
@@ -52,10 +51,7 @@ class Policy:
         self, observations: npt.NDArray[Any], states: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """Logits [N, P] of raw observations [N, *shape], and the memory's next states [N, S]."""
-        if self.normalizer is not None:
-            observations = self.normalizer(observations)
-        elif observations.dtype == np.float64:
-            observations = observations.astype(np.float32)
+        observations = as_float32(observations) if self.normalizer is None else self.normalizer(observations)
         obs = torch.as_tensor(observations, device=next(self.model.parameters()).device)
         encoded, states = self.model.encode(obs, states)
         return self.model.logits(encoded, obs), states

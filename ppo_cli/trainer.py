@@ -14,9 +14,9 @@ from ppo_cli.agent import PPOAgent, UpdateMetrics
 from ppo_cli.distributions import is_squashed
 from ppo_cli.envs.snapshot import Lost
 from ppo_cli.envs.spaces import action_adapter, stored_observation
-from ppo_cli.envs.vector import StepResult, Vector
+from ppo_cli.envs.vector import Vector
 from ppo_cli.metrics import EpisodeStatistics, RunLog
-from ppo_cli.normalize import ObservationNormalizer, RewardNormalizer
+from ppo_cli.normalize import ObservationNormalizer, RewardNormalizer, as_float32
 from ppo_cli.rollout import Rollout
 
 ALL = slice(None)  # environments
@@ -40,7 +40,6 @@ class Collector:
         to_env: from stored actions to those that the environments take.
         observation_normalizer: None leaves observations as they are.
         reward_normalizer: None leaves rewards as they are.
-        pulse: one integer, odd while the environments step; a watchdog looks at it.
     """
 
     envs: Vector
@@ -49,12 +48,11 @@ class Collector:
     to_env: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
     observation_normalizer: ObservationNormalizer | None
     reward_normalizer: RewardNormalizer | None
-    pulse: npt.NDArray[np.int64]
 
     def observe(self, observations: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Observations [..., *shape] as the agent sees them."""
         normalizer = self.observation_normalizer
-        return observations if normalizer is None else normalizer(observations)
+        return as_float32(observations) if normalizer is None else normalizer(observations)
 
     def reset(self, seeds: list[int]) -> None:
         """Starts the first episode of each environment with its seed."""
@@ -77,7 +75,7 @@ class Collector:
         for t, noise in enumerate(agent.exploration_noise(rollout.n_steps, rollout.n_envs)):
             states = rollout.states[t] if agent.model.memory is not None else None
             actions, noted = agent.act(rollout.acting_on(t), noise, states)
-            next_obs, rewards, terminated, truncated, info = self._step(self.to_env(actions))
+            next_obs, rewards, terminated, truncated, info = self.envs.step(self.to_env(actions))
             dones = terminated | truncated
             valid = new = everywhere
             fresh = dones
@@ -94,12 +92,6 @@ class Collector:
             if noted is not None:
                 rollout.note(t, noted, fresh)
             rollout.add(t, actions, rewards, terminated, truncated, self.observe(next_obs), valid)
-
-    def _step(self, actions: npt.NDArray[Any]) -> StepResult:
-        self.pulse[0] += 1
-        result = self.envs.step(actions)
-        self.pulse[0] += 1
-        return result
 
     def state_dict(self) -> dict[str, Any]:
         """Environments, running episodes, statistics and observations, as a checkpoint stores them."""
@@ -157,7 +149,6 @@ def make_collector(
     n_steps: int,
     observation_normalizer: ObservationNormalizer | None,
     reward_normalizer: RewardNormalizer | None,
-    pulse: npt.NDArray[np.int64] | None = None,
 ) -> Collector:
     """Allocates the buffers for rollouts of ``n_steps`` steps of ``envs``."""
     shape, dtype = stored_observation(envs.single_observation_space, observation_normalizer is not None)
@@ -178,7 +169,6 @@ def make_collector(
         action_adapter(envs.single_action_space, is_squashed(distribution)),
         observation_normalizer,
         reward_normalizer,
-        np.zeros(1, np.int64) if pulse is None else pulse,
     )
 
 

@@ -5,41 +5,51 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from multiprocessing.sharedctypes import RawArray
 from types import TracebackType
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 from typing_extensions import Self
 
+from ppo_cli.envs import calls
+from ppo_cli.signals import held_back, leave_to_parent
+
 POLL_SECONDS = 0.25
 
 
 class Watchdog:
-    """Ends this process where its environments take too long for one step, and says so where it died.
+    """Ends this process where one call of an environment takes too long, and says so where it died.
 
-    Attributes:
-        pulse: one integer in shared memory, int64 [1]; whoever steps environments adds 1 before and 1 after,
-            so that it is odd meanwhile.
+    A call is one step, one reset, one construction or one closing, in this process or in a worker; see
+    `ppo_cli.envs.calls`.
     """
 
-    def __init__(self, timeout: float, advice: str) -> None:
-        """Shares the pulse.
+    _watching: ClassVar[bool] = False
+
+    def __init__(self, timeout: float, advice: Callable[[], str]) -> None:
+        """Shares the memory that calls are marked in.
 
         Args:
-            timeout: seconds that the pulse may stay at one odd value.
-            advice: what to do when the run has ended, a line.
+            timeout: seconds that one call may take.
+            advice: what to do when the run has ended, a line, as it is true then; or nothing.
         """
-        self.pulse: npt.NDArray[np.int64] = np.frombuffer(RawArray("b", 8), np.int64)
+        self._calls = memoryview(RawArray("b", 8 * calls.WIDTH * calls.SLOTS)).cast("B").cast("q")
         self._timeout, self._advice = timeout, advice
         self._process: mp.process.BaseProcess | None = None
 
     def __enter__(self) -> Self:
-        """Starts to watch, where the system can fork."""
-        if "fork" in mp.get_all_start_methods():
-            arguments = (self.pulse, self._timeout, self._advice, os.getpid())
+        """Starts to watch, where the system can fork; once a process is enough."""
+        if "fork" in mp.get_all_start_methods() and not Watchdog._watching:
+            self._before = calls.report_to(self._calls)
+            watched = np.frombuffer(self._calls, np.int64).reshape(calls.SLOTS, calls.WIDTH)
+            arguments = (watched, self._timeout, self._advice, os.getpid())
             self._process = mp.get_context("fork").Process(target=_watch, args=arguments, daemon=True)
-            self._process.start()
+            with held_back():
+                self._process.start()
+            Watchdog._watching = True
         return self
 
     def __exit__(
@@ -49,25 +59,30 @@ class Watchdog:
         if self._process is not None:
             self._process.kill()
             self._process.join()
+            calls.report_to(self._before)
+            Watchdog._watching = False
 
 
-def _watch(pulse: npt.NDArray[np.int64], timeout: float, advice: str, parent: int) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
-    last, stuck = 0, 0.0  # seconds of its own polling: a process that is stopped and goes on has not hung
+def _watch(watched: npt.NDArray[np.int64], timeout: float, advice: Callable[[], str], parent: int) -> None:
+    leave_to_parent()
+    last = watched.copy()
+    stuck = np.zeros(len(watched))  # seconds of its own polling: what is stopped and goes on has not hung
     while True:
         time.sleep(POLL_SECONDS)
         if os.getppid() != parent:
-            _say(f"the process of the run died; {advice}")
+            _say("the process of the run died", advice())
             return
-        now = int(pulse[0])
-        stuck = stuck + POLL_SECONDS if now == last and now % 2 else 0.0
+        now = watched.copy()
+        stuck = np.where((now == last).all(1) & (now[:, 0] != calls.IDLE), stuck + POLL_SECONDS, 0.0)
         last = now
-        if stuck > timeout:
-            _say(f"a step of the environments took more than env.timeout={timeout:g} s; {advice}")
+        longest = int(np.argmax(stuck))
+        if stuck[longest] > timeout:
+            what = calls.describe(int(now[longest, 0]))
+            more = advice() or "a larger env.timeout waits longer"
+            _say(f"{what} took more than env.timeout={timeout:g} s", more)
             os.kill(parent, signal.SIGKILL)
             return
 
 
-def _say(line: str) -> None:
-    print(f"ppo-train: {line}", file=sys.stderr, flush=True)
+def _say(line: str, advice: str) -> None:
+    print(f"ppo-train: {line}{advice and f'; {advice}'}", file=sys.stderr, flush=True)

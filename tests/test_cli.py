@@ -241,6 +241,23 @@ def test_integral_floats_are_integers():
     assert isinstance(config.n_envs, int)
 
 
+def test_an_interpolation_is_read_as_what_it_stands_for(monkeypatch):
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "7")
+    monkeypatch.setenv("SIZES", "[32,8]")
+    monkeypatch.setenv("SHARED", "false")
+    config = composed(
+        "seed=${oc.env:SLURM_ARRAY_TASK_ID}",
+        "network.hidden_sizes=${oc.env:SIZES}",
+        "n_epochs=${seed}",
+        "network.shared=${oc.env:SHARED}",
+        "+env.kwargs.sutton_barto_reward=${oc.env:SHARED}",
+    )
+    assert (config.seed, config.n_epochs) == (7, 7)
+    assert config.network.hidden_sizes == [32, 8]
+    assert config.network.shared is False
+    assert config.env.kwargs == {"sutton_barto_reward": False}
+
+
 def test_a_folder_of_ones_own_presets(ppo_train, tmp_path):
     (tmp_path / "mine" / "env").mkdir(parents=True)
     (tmp_path / "mine" / "env" / "FrozenLake-v1.yaml").write_text("# @package _global_\nn_envs: 3\n")

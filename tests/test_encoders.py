@@ -9,6 +9,7 @@ import pytest
 import torch
 from gymnasium import spaces
 from torch import nn
+from torch.nn import functional
 
 from ppo_cli.checkpoint import load_checkpoint
 from ppo_cli.encoders import (
@@ -350,3 +351,42 @@ def test_the_recipe_in_the_docs_trains_with_no_change_to_ours(tmp_path):
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "eval.json").is_file()
     assert "shop.encoders" in (tmp_path / "run" / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize("name", ["nature_cnn", "impala_cnn", "flatten"])
+def test_floats_with_the_bounds_of_bytes_are_seen_as_the_bytes_would_be(name):
+    pictures = torch.randint(0, 256, (4, 36, 40, 3), dtype=torch.uint8)
+    seen = []
+    for dtype in (np.uint8, np.float32):
+        torch.manual_seed(0)
+        encoder = make_encoder(image(36, 40, 3, dtype=dtype), EncoderChoice(name))
+        with torch.no_grad():
+            seen.append(encoder(pictures.to(torch.float32) if dtype is np.float32 else pictures))
+    torch.testing.assert_close(seen[1], seen[0])
+
+
+def test_weights_that_were_trained_on_floats_from_0_to_255_go_on_so():
+    space, pictures = image(36, 40, 3, dtype=np.float32), 255 * torch.rand(4, 36, 40, 3)
+    old = make_encoder(image(36, 40, 3, dtype=np.float32, high=1), EncoderChoice("nature_cnn"))
+    new = make_encoder(space, EncoderChoice("nature_cnn"))
+    new.load_state_dict(old.state_dict())
+    with torch.no_grad():
+        assert torch.equal(new(pictures), old(pictures))
+    again = make_encoder(space, EncoderChoice("nature_cnn"))
+    fresh = make_encoder(space, EncoderChoice("nature_cnn"))
+    again.load_state_dict(fresh.state_dict())
+    with torch.no_grad():
+        assert torch.equal(again(pictures), fresh(pictures))
+
+
+@pytest.mark.parametrize("start", [0, -3])
+def test_one_hots_are_those_of_pytorch(start):
+    nvec = [3, 1, 5]
+    indices = torch.stack([torch.randint(0, n, (20,)) for n in nvec], dim=1)
+    expected = torch.cat([functional.one_hot(indices[:, i], n) for i, n in enumerate(nvec)], dim=1).float()
+    encoder = OneHotEncoder(spaces.MultiDiscrete(nvec, start=[start] * 3))
+    assert torch.equal(encoder(indices + start), expected)
+    assert torch.equal(
+        OneHotEncoder(spaces.Discrete(5, start=start))(indices[:, 2] + start),
+        functional.one_hot(indices[:, 2], 5).float(),
+    )

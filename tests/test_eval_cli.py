@@ -434,7 +434,7 @@ def test_an_environment_that_fails(ppo_eval, shapes, reward, words):
 def test_a_nan_is_said_with_its_episode_and_step(ppo_eval, shapes, fault, what):
     outcome = ppo_eval("run", "--env-kwargs", f"{fault}=.nan")
     assert refused(
-        outcome, 1, f"run: Shapes-v0: an environment gave a NaN or an infinity as {what}", "0, step 1"
+        outcome, 1, f"run: Shapes-v0: an environment returned a NaN or an infinity as {what}", "0, step 1"
     )
 
 
@@ -452,7 +452,9 @@ def test_ctrl_c_keeps_what_is_finished(ppo_eval, cartpole, monkeypatch):
     outcome = ppo_eval("run", "run/checkpoints/100.pt", "run", "--json")
     assert outcome.status == 130
     assert [each["steps"] for each in outcome.json] == [200]
-    assert outcome.err == "ppo-eval: interrupted in run/checkpoints/100.pt; 1 of 3 runs were evaluated\n"
+    assert (
+        outcome.err == "ppo-eval: SIGINT: interrupted in run/checkpoints/100.pt; 1 of 3 runs were evaluated\n"
+    )
 
 
 def test_one_episode_has_no_interval(ppo_eval, cartpole):

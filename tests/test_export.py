@@ -508,6 +508,22 @@ def test_help_needs_no_pytorch():
         assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
+def test_nothing_is_written_below_the_home_folder(tmp_path):
+    """onnxruntime notes a device id there for its telemetry when it is imported."""
+    home = tmp_path / "home"
+    home.mkdir()
+    program = (
+        "import sys; from pathlib import Path; from ppo_cli.export import load\n"
+        "try: load(Path('nowhere.onnx'), 'onnx')\n"
+        "except Exception: assert 'onnxruntime' in sys.modules"
+    )
+    outside = {key: value for key, value in os.environ.items() if not key.startswith(("XDG_", "ORT_"))}
+    done = subprocess.run([sys.executable, "-c", program], env={**outside, "HOME": str(home)}, cwd=tmp_path)
+    assert done.returncode == 0
+    assert list(home.rglob("*")) == []
+
+
 def test_the_policy_is_left_alone():
     exported = CASES["normalised"]()
     observations = np.random.default_rng(0).normal(size=(5, 3))

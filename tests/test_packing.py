@@ -9,7 +9,7 @@ from gymnasium import spaces
 from ppo_cli.actor_critic import make_actor_critic
 from ppo_cli.distributions import make_distribution
 from ppo_cli.encoders import FlattenEncoder, OneHotEncoder, make_encoder
-from ppo_cli.envs.packed import pack
+from ppo_cli.envs.packed import ObservationCheck, pack
 from ppo_cli.envs.spaces import action_adapter
 from ppo_cli.normalize import ObservationNormalizer
 from ppo_cli.packing import PackedActions, PackedObservations, walk
@@ -240,3 +240,76 @@ def test_an_action_of_an_unsupported_kind_is_refused():
     with pytest.raises(ValueError, match="unsupported action space Text") as refused:
         PackedActions(spaces.Dict({"say": spaces.Text(3)}))
     assert "\n" not in str(refused.value)
+
+
+def test_images_of_floats_without_known_bounds_are_normalised():
+    image = spaces.Box(-np.inf, np.inf, (36, 36, 2), np.float32)
+    packed = PackedObservations(
+        spaces.Dict(
+            {"bright": spaces.Box(0, 1, (36, 36, 2)), "heights": image, "speed": spaces.Box(-1, 1, (2,))}
+        )
+    )
+    assert packed.floats == 2 + 36 * 36 * 2
+    assert [leaf.key for leaf in packed.leaves] == ["speed", "heights", "bright"]
+    older = ObservationNormalizer((packed.floats,), 10.0, packed=True)
+    older.statistics.load_state_dict({"mean": np.ones(2), "var": np.ones(2), "count": 1.0})
+    row = older(np.zeros(packed.shape, np.uint8))  # statistics of before images had any
+    speed, *images = packed.views(row)
+    assert (speed == -1).all()
+    assert not any(image.any() for image in images)
+
+
+@pytest.mark.parametrize(
+    ("space", "value", "said"),
+    [
+        (
+            spaces.Box(0, 255, (2,), np.uint8),
+            np.array([0, 300]),
+            "with 300, where its space says uint8: 0 to 255",
+        ),
+        (spaces.Box(0, 255, (2,), np.uint8), [0, -1], "with -1, where"),
+        (
+            spaces.Box(-9, 9, (2,), np.int8),
+            np.array([0, 128], np.uint8),
+            "with 128, where its space says int8",
+        ),
+        (spaces.Box(0, 255, (2,), np.uint8), [0.5, 1.0], "of dtype float64, where its space says uint8"),
+        (spaces.MultiBinary(2), np.array([0, 256]), "with 256, where"),
+        (spaces.Discrete(3), 3, "of 3, where its space has 0 to 2"),
+        (spaces.Discrete(3), np.float64(1.5), "of dtype float64"),
+        (spaces.Box(-1, 1, (2,)), [0.0], r"of shape \(1,\), where its space says \(2,\)"),
+        (spaces.Box(-1, 1, (2,)), torch.zeros(3), r"of shape \(3,\)"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("nested", [False, True])
+def test_what_would_be_kept_as_another_number_is_refused(space, value, said, nested):
+    env = Given(spaces.Dict({"a": space}))
+    wrapped, env.value = pack(env, False), {"a": value}
+    if not nested:
+        with pytest.raises(ValueError, match=said):
+            ObservationCheck(space)(value)
+    elif isinstance(space, spaces.Box) and space.dtype == np.int8:  # packed as float32, which holds it
+        wrapped.reset()
+    else:
+        with pytest.raises(ValueError, match=f"'a' {said}"):
+            wrapped.reset()
+
+
+@pytest.mark.parametrize(
+    ("space", "value", "kept"),
+    [
+        (spaces.Box(0, 255, (2,), np.uint8), np.array([0, 255]), [0, 255]),
+        (spaces.Box(-1, 1, (2,)), torch.ones(2, requires_grad=True), [1.0, 1.0]),
+        (spaces.Box(-1, 1, (2,)), np.array([1, 0]), [1.0, 0.0]),
+        (spaces.MultiBinary(2), [True, False], [1, 0]),
+        (spaces.Discrete(3), torch.tensor(2), 2),
+        (spaces.Discrete(3), 2, 2),
+    ],
+    ids=str,
+)
+def test_what_can_be_kept_is_taken_whatever_it_comes_as(space, value, kept):
+    assert np.array_equal(np.asarray(ObservationCheck(space)(value), space.dtype), kept)
+    env = Given(spaces.Dict({"a": space}))
+    wrapped, env.value = pack(env, False), {"a": value}
+    assert np.array_equal(wrapped.observation_space.views(wrapped.reset()[0])[0], kept)

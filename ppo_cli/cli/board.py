@@ -213,7 +213,7 @@ class Board:
             return f"{folder} failed: {reason(folder)}"
         result = ""
         if self._jobs[name].evaluated:
-            evaluation = json.loads((folder / "eval.json").read_text())
+            evaluation = json.loads((folder / "eval.json").read_text(encoding="utf-8"))
             result = f"return {evaluation['mean']:.1f} ± {evaluation['std']:.1f} after "
         return f"{folder} finished: {result}{progress.steps:,} steps, {_duration(progress.seconds)}"
 

@@ -1,13 +1,15 @@
 """From a checked config to the objects of a run; the one place that unpacks it."""
 
+import itertools
 import logging
+import math
+import os
 import re
 import shutil
 from collections.abc import Mapping
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from gymnasium import Env, spaces
@@ -17,19 +19,33 @@ from ppo_cli.actor_critic import ActorCritic, make_actor_critic
 from ppo_cli.agent import Hyperparameters, PPOAgent, Schedules, flatten_parameters
 from ppo_cli.cache import trusted_folder
 from ppo_cli.checkpoint import CheckpointError, load_run
+from ppo_cli.cli.endings import no_advice
+from ppo_cli.cli.trust import imports
 from ppo_cli.config import Config, ConfigError, EnvConfig, from_stored
 from ppo_cli.distributions import make_distribution
 from ppo_cli.encoders import EncoderChoice
+from ppo_cli.envs import calls
+from ppo_cli.envs.calls import Call, calling, let_interrupt_pass
+from ppo_cli.envs.group import OnError
 from ppo_cli.envs.make import EnvError, EnvFn, env_fn, resolve_env_id
-from ppo_cli.envs.packed import has_info_mask
+from ppo_cli.envs.notices import (
+    image_notice,
+    learning_notice,
+    mask_notice,
+    normalization_notice,
+    range_notice,
+)
+from ppo_cli.envs.packed import MASKABLE, MaskSource, as_array, find_mask
 from ppo_cli.envs.pool import import_envpool
 from ppo_cli.envs.snapshot import find_kind
 from ppo_cli.envs.spaces import stored_observation
 from ppo_cli.envs.vector import Stream, spawn_seeds
 from ppo_cli.normalize import ObservationNormalizer, RewardNormalizer
-from ppo_cli.packing import PackedObservations, image_layout
+from ppo_cli.packing import PackedObservations, is_scaled_image
 from ppo_cli.policy import Policy
 from ppo_cli.schedules import Schedule
+from ppo_cli.text import flat
+from ppo_cli.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 
@@ -37,22 +53,32 @@ CHECKPOINT_STEPS = 50_000  # environment steps between checkpoints, about, for c
 COMPILE_REPAYS = 5_000  # minibatch steps from which compiling (about 25 s, once) saves time in all
 
 
-def check_environment(config: Config) -> tuple[Config, str | None]:
+def check_environment(config: Config) -> tuple[Config, list[str]]:
     """Makes the environment and the network once, to hold the config against them.
 
     Returns:
-        The config with the id that runs, and a line about it where the id that was typed is retired.
+        The config with the id that runs, and lines about what will not be as one may expect: another id than
+        the one that was typed, or something that the environment has and a run does not follow.
 
     Raises:
         ConfigError: the environment can't be made or trained on as the config asks; one line that says why.
     """
+    with Watchdog(config.env.timeout, no_advice):
+        return _check_environment(config)
+
+
+def _check_environment(config: Config) -> tuple[Config, list[str]]:
     typed = config.env.id
     try:
         env_id = resolve_env_id(typed)
         env = _try_environment(env_id, replace(config.env, action_mask=False))
-        masked = _decide_mask(config, env)
+        source = _mask_source(config, env)
+        notices = [_id_notice(typed, env_id), learning_notice(env), image_notice(env.observation_space)]
+        masked = _decide_mask(config, env, source)
+        if config.env.action_mask is not False:
+            notices.append(mask_notice(env, source))
         if masked:
-            env.close()
+            calls.close(env)
             env = _try_environment(env_id, replace(config.env, action_mask=True))
         if config.vectorization == "envpool":
             import_envpool(env_id, config.env.kwargs)
@@ -60,18 +86,54 @@ def check_environment(config: Config) -> tuple[Config, str | None]:
             _check_exact(replace(config.env, id=env_id, action_mask=masked))
     except EnvError as error:
         raise ConfigError(str(error)) from error
+    if not config.squash_actions:
+        notices.append(range_notice(env.action_space, config.network.log_std_init))
+    if config.normalize.observations:
+        notices.append(normalization_notice(env.observation_space))
     try:
+        _check_memory(config, env)
         build_model(config, env)
+    except ConfigError:
+        raise
     except ValueError as error:
         raise ConfigError(f"env={env_id}: {' '.join(str(error).split())}") from error
     finally:
-        env.close()
+        calls.close(env)
     config = replace(config, env=replace(config.env, id=env_id, action_mask=masked))
+    return config, [line for line in notices if line]
+
+
+def _id_notice(typed: str, env_id: str) -> str | None:
+    """That another id runs than the one that was typed."""
     if env_id == typed:
-        return config, None
+        return None
     if not re.search(r"-v\d+$", typed):
-        return config, f"{typed} names no version; running the newest, {env_id}, without its preset"
-    return config, f"{typed} is retired in Gymnasium; running its successor {env_id}"
+        return f"{typed} names no version; running the newest, {env_id}, without its preset"
+    return f"{typed} is retired in Gymnasium; running its successor {env_id}"
+
+
+def _check_memory(config: Config, env: Env[Any, Any]) -> None:
+    """Raises ConfigError where the rollout, or the weights, would take more than this machine's memory."""
+    if not hasattr(os, "sysconf"):  # Windows
+        return
+    limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    shape, dtype = stored_observation(env.observation_space, config.normalize.observations)
+    acts = make_distribution(env.action_space, config.squash_actions)
+    row = math.prod(shape) * dtype.itemsize + math.prod(acts.action_shape) * acts.action_dtype.itemsize + 15
+    trunks = 1 if config.network.shared else 2
+    weights = trunks * sum(math.prod(pair) for pair in itertools.pairwise(config.network.hidden_sizes))
+    for name, size in (
+        (
+            f"n_envs * n_steps = {config.n_envs * config.n_steps:,} steps",
+            config.n_envs * config.n_steps * row,
+        ),
+        ("network.hidden_sizes", weights * 4 * 4),  # float32: weights, their gradient, Adam's two moments
+    ):
+        if size > limit:
+            raise ConfigError(
+                f"{name} would take {size / 2**30:,.1f} GiB of memory, and this machine has "
+                f"{limit / 2**30:,.1f}; lower it"
+            )
 
 
 def _check_exact(config: EnvConfig) -> None:
@@ -83,25 +145,36 @@ def _check_exact(config: EnvConfig) -> None:
         )
 
 
-def _decide_mask(config: Config, env: Env[Any, Any]) -> bool:
-    """Whether the masks in ``info`` are obeyed.
+def _mask_source(config: Config, env: Env[Any, Any]) -> MaskSource | None:
+    """Where the environment's masks are, beside its observation; only where that is of interest.
+
+    Raises:
+        EnvError: masks are asked for of a backend that has none.
+    """
+    if config.vectorization == "envpool":  # whose infos hold no masks
+        if config.env.action_mask is True:
+            raise EnvError("env.action_mask=true: EnvPool gives no masks; use vectorization=auto")
+        return "none"
+    return "none" if config.env.action_mask is False else find_mask(env)
+
+
+def _decide_mask(config: Config, env: Env[Any, Any], source: MaskSource | None) -> bool:
+    """Whether the masks beside the observation are obeyed.
 
     Raises:
         EnvError: they should be, and there are none.
     """
-    asked = config.env.action_mask
-    if config.vectorization == "envpool":  # whose infos hold no masks
-        if asked is True:
-            raise EnvError("env.action_mask=true: EnvPool gives no masks; use vectorization=auto")
-        return False
-    if asked is True and isinstance(env.action_space, (spaces.Discrete, spaces.MultiDiscrete)):
-        if has_info_mask(env) is False:
-            raise EnvError(
-                f"env.action_mask=true: reset of {config.env.id} gives no 'action_mask' in its info; use "
-                "auto (a key 'action_mask' of a Dict observation is obeyed in any case)"
-            )
-        return True
-    return bool(has_info_mask(env)) if asked == "auto" else bool(asked)
+    asked, is_maskable = config.env.action_mask, isinstance(env.action_space, MASKABLE)
+    seen = env.observation_space
+    has_key = isinstance(seen, PackedObservations) and any(leaf.is_mask for leaf in seen.leaves)
+    if asked is True and is_maskable and source == "none":
+        raise EnvError(
+            f"env.action_mask=true: {config.env.id} has neither an 'action_mask' in its infos nor a method "
+            "action_masks(); use auto (a key 'action_mask' of a Dict observation is obeyed in any case)"
+        )
+    if asked == "auto":
+        return is_maskable and (source == "info" or (source in ("method", "step") and not has_key))
+    return bool(asked)
 
 
 def env_maker(config: EnvConfig, training: bool = False) -> EnvFn:
@@ -109,7 +182,20 @@ def env_maker(config: EnvConfig, training: bool = False) -> EnvFn:
     masked = (
         config.action_mask is True
     )  # auto has become true or false, but in runs from before there were masks
-    return env_fn(config.id, config.kwargs, config.wrappers, masked, training=training)
+    return env_fn(
+        config.id,
+        config.kwargs,
+        config.wrappers,
+        masked,
+        training=training,
+        reset_options=config.reset_options,
+        seed_below=config.seed_below,
+    )
+
+
+def on_error_of(config: EnvConfig) -> OnError:
+    """What a fault of the environment does."""
+    return "restart" if config.on_error == "restart" else "stop"
 
 
 def _try_environment(env_id: str, config: EnvConfig) -> Env[Any, Any]:
@@ -119,27 +205,37 @@ def _try_environment(env_id: str, config: EnvConfig) -> Env[Any, Any]:
         EnvError: it can't be made, or its wrappers do not go together.
     """
     config = replace(config, id=env_id)
-    env = env_maker(config, training=True)()
     if not config.wrappers:
-        return env
-    evaluated = env_maker(config)()
+        return env_maker(config, training=True)()
+    env = env_maker(config)()  # of evaluation; first and on its own, since of some there may be only one
+    evaluated = Spaces(env.observation_space, env.action_space)
+    calls.close(env)
+    env = env_maker(config, training=True)()
     try:
-        observation = env.reset(seed=0)[0]
-        inside = env.observation_space.contains(observation)
-    except Exception as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        with calling(Call.RESET):
+            observation = env.reset(seed=0)[0]
+        space = env.observation_space
+        inside = space.contains(observation) or space.contains(as_array(observation))  # a tensor, perhaps
+    except BaseException as error:
+        calls.close(env)
+        let_interrupt_pass(error)
+        reason = f"{type(error).__name__}: {flat(error)}"
         raise EnvError(f"env.wrappers: the wrapped environment can't be reset: {reason}") from error
-    finally:
-        evaluated.close()
-    spaces_of = [(each.observation_space, each.action_space) for each in (env, evaluated)]
-    if spaces_of[0] != spaces_of[1]:
+    if (env.observation_space, env.action_space) != evaluated:
         raise EnvError("env.wrappers: those with when=train change the spaces, which evaluation shares")
     if not inside:
         raise EnvError("env.wrappers: the observations do not lie in the space that the wrappers promise")
     return env
 
 
-def build_model(config: Config, env: Env[Any, Any]) -> ActorCritic:
+class Spaces(NamedTuple):
+    """What the network of an environment is built for."""
+
+    observation_space: spaces.Space[Any]
+    action_space: spaces.Space[Any]
+
+
+def build_model(config: Config, env: Env[Any, Any] | Spaces) -> ActorCritic:
     """The network for an environment's spaces, with weights drawn from torch's global generator."""
     return make_actor_critic(
         env.observation_space,
@@ -159,7 +255,7 @@ def build_model(config: Config, env: Env[Any, Any]) -> ActorCritic:
     )
 
 
-def build_agent(config: Config, env: Env[Any, Any]) -> PPOAgent:
+def build_agent(config: Config, env: Env[Any, Any] | Spaces) -> PPOAgent:
     """The agent of a run, with fresh weights drawn from the run's seed."""
     torch.manual_seed(spawn_seeds(config.seed, "model", 1)[0])
     return PPOAgent(
@@ -233,7 +329,7 @@ def compile_cache() -> Path:
 def build_normalizers(
     config: Config, observation_space: spaces.Space[Any]
 ) -> tuple[ObservationNormalizer | None, RewardNormalizer | None]:
-    """The normalisers that the config asks for; images and observations without numbers have none."""
+    """The normalisers that the config asks for; images in a known range and what is no number have none."""
     observations = rewards = None
     if config.normalize.observations:
         observations = _observation_normalizer(observation_space, config.normalize.clip)
@@ -245,7 +341,7 @@ def build_normalizers(
 def _observation_normalizer(space: spaces.Space[Any], clip: float) -> ObservationNormalizer | None:
     if isinstance(space, PackedObservations):
         return ObservationNormalizer((space.floats,), clip, packed=True) if space.floats else None
-    if isinstance(space, spaces.Box) and image_layout(space) is None:
+    if isinstance(space, spaces.Box) and not is_scaled_image(space):
         return ObservationNormalizer(space.shape, clip)
     return None
 
@@ -258,13 +354,13 @@ def load_policy(checkpoint: Path) -> tuple[Policy, Config]:
         ConfigError: the config inside is not a valid one, or the network does not fit its environment.
         EnvError: the environment can't be made.
     """
-    return restore_policy(load_run(checkpoint))
+    return restore_policy(load_run(checkpoint), checkpoint)
 
 
 def restore_policy(
-    payload: Mapping[str, Any], env_kwargs: Mapping[str, Any] | None = None
+    payload: Mapping[str, Any], checkpoint: Path, env_kwargs: Mapping[str, Any] | None = None
 ) -> tuple[Policy, Config]:
-    """`load_policy` of what `load_run` gave, with ``env_kwargs`` over those in the config."""
+    """`load_policy` of what `load_run` gave for a file, with ``env_kwargs`` over those in the config."""
     try:
         stored, weights = payload["config"], payload["model"]
         device = _device_here(stored["device"])
@@ -273,9 +369,11 @@ def restore_policy(
         raise CheckpointError(
             f"the checkpoint is not one of a run ({type(error).__name__}: {error})"
         ) from error
+    for line in imports(config, checkpoint):
+        logger.warning(line)
     trained_on = config.env.kwargs
     config = replace(config, env=replace(config.env, kwargs={**trained_on, **(env_kwargs or {})}))
-    with closing(env_maker(config.env)()) as env:
+    with calls.closing(env_maker(config.env)()) as env:
         try:
             model = build_model(config, env).to(device)
         except ValueError as error:
@@ -311,6 +409,6 @@ def _check_kinds(trained_on: Env[Any, Any], env: Env[Any, Any]) -> None:
         (make_distribution(each.action_space), stored_observation(each.observation_space, normalized=False))
         for each in (trained_on, env)
     ]
-    trained_on.close()
+    calls.close(trained_on)
     if kinds[0] != kinds[1]:
         raise ValueError("other spaces than in training")

@@ -1,9 +1,12 @@
 """Composition before Hydra runs: every job of a command line is composed and checked, or refused."""
 
 import itertools
+import logging
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Literal
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -11,10 +14,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 from yaml import YAMLError
 
+from ppo_cli.cli.endings import RunError
+from ppo_cli.cli.quoting import hydra_quoted, typed_path
 from ppo_cli.config import (
     OPEN,
     Config,
@@ -27,8 +32,56 @@ from ppo_cli.config import (
     parse,
     register_schema,
 )
+from ppo_cli.envs.make import EnvError
 
 GROUPS = ("env", "network", "experiment", "search")
+FOLDERS = ("hydra.run.dir", "hydra.sweep.dir")  # Hydra's settings whose values are paths
+
+
+@contextmanager
+def composing() -> Iterator[None]:
+    """Makes one line of whatever Hydra, OmegaConf or YAML raise meanwhile, or a file that can't be read.
+
+    No one has a list of what they raise. What a job raises is no `Exception` there, but an `Ended`.
+
+    Raises:
+        ConfigError: something was raised; the line has the innermost cause.
+    """
+    try:
+        yield
+    except (ConfigError, EnvError, RunError):
+        raise
+    except Exception as error:
+        raise ConfigError(explain_error(error)) from error
+
+
+def explain_error(error: Exception) -> str:
+    """One line for what composing raised: its own, and the cause of all where that says more."""
+    if isinstance(error, MissingConfigException):
+        return _missing_choice(error)
+    causes: list[BaseException] = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
+        causes.append(cause)
+    for cause in causes:  # on a knob, given in a file
+        if isinstance(cause, OmegaConfBaseException) and str(cause.full_key) in dict(knobs()):
+            return explain(cause)
+    if isinstance(error, HydraException) and (line := _explain_hydra(error)) is not None:
+        return line
+    if isinstance(error, OmegaConfBaseException) and error.full_key:
+        return explain(error)
+    if isinstance(causes[-1], OSError):
+        return _text(causes[-1])
+    if any(isinstance(cause, (YAMLError, UnicodeDecodeError)) for cause in causes):
+        return f"a config file can't be read: {_text(causes[-1])}"
+    first, last = _text(error), _text(causes[-1])
+    return first if last in first else f"{first.rstrip('.')}: {last}"
+
+
+def _text(error: BaseException) -> str:
+    lines = str(error).strip().partition("\nfull_key:")[0]
+    text = " ".join(re.sub(r",? ?set env var HYDRA_FULL_ERROR=1[^\n]*", "", lines).split())
+    ours = isinstance(error, (HydraException, OmegaConfBaseException, YAMLError, OSError, ValueError))
+    return text if ours and text else f"{type(error).__name__}: {text}".rstrip(": ")
 
 
 def expand_preset(overrides: Sequence[str]) -> list[str]:
@@ -65,16 +118,57 @@ def compose_jobs(
     Raises:
         ConfigError: one line on the first thing that is wrong.
     """
-    overrides = _with_folder(overrides, config_dir)
-    with initialize_config_dir(config_dir=str(conf_dir()), job_name="train", version_base="1.3"):
+    overrides = with_folder(overrides, config_dir)
+    with composing(), initialize_config_dir(str(conf_dir()), "train", "1.3"):
         parsed = _parse_all(overrides)
         if not multirun:
             _refuse_sweeps(parsed)
         jobs = list(_expand(parsed)) if multirun else [list(overrides)]
+        if not jobs:
+            raise ConfigError("the sweep has no job: a key lists no value")
         for job in jobs:
             if jobs.count(job) > 1:
                 raise ConfigError(f"the sweep has the job {' '.join(job)} twice; a value is listed twice")
         return [(job, parse(_compose(job, config_name))) for job in jobs]
+
+
+def compose_job(overrides: Sequence[str], config_dir: str | None, config_name: str) -> DictConfig:
+    """What one command line composes to, Hydra's own settings included, its knobs not checked.
+
+    Raises:
+        ConfigError: it can't be composed.
+    """
+    overrides = with_folder(overrides, config_dir)
+    with composing(), initialize_config_dir(str(conf_dir()), "train", "1.3"):
+        _refuse_sweeps(_parse_all(overrides))
+        return _compose(overrides, config_name)
+
+
+def given_folder(section: Literal["run", "sweep"]) -> Path | None:
+    """``hydra.run.dir`` or ``hydra.sweep.dir`` of the job that was composed last; None where it is auto.
+
+    Raises:
+        ConfigError: it can't be resolved, or is empty.
+    """
+    with composing():
+        typed = str(getattr(HydraConfig.get(), section).dir)
+    if not typed.strip():
+        raise ConfigError(f"hydra.{section}.dir= is empty: name a folder, or . for this one")
+    return None if typed == "auto" else typed_path(typed)
+
+
+def fixed_folder(section: Literal["run", "sweep"]) -> Path:
+    """`given_folder`, for ``resume=auto``.
+
+    Raises:
+        ConfigError: it is auto, or another one each time.
+    """
+    folder = given_folder(section)
+    raw = OmegaConf.to_container(getattr(HydraConfig.get(), section))
+    if folder is None or "${now:" in str(raw):
+        example = "hydra.run.dir=outputs/NAME" if section == "run" else "hydra.sweep.dir=outputs/sweeps/NAME"
+        raise ConfigError(f"resume=auto needs a folder that is the same each time: type {example} too")
+    return folder
 
 
 def parse_overrides(overrides: Sequence[str], config_dir: str | None) -> list[Override]:
@@ -83,25 +177,53 @@ def parse_overrides(overrides: Sequence[str], config_dir: str | None) -> list[Ov
     Raises:
         ConfigError: one line on the first thing that is wrong.
     """
-    _with_folder(overrides, config_dir)
-    with initialize_config_dir(config_dir=str(conf_dir()), job_name="train", version_base="1.3"):
+    with_folder(overrides, config_dir)
+    with composing(), initialize_config_dir(str(conf_dir()), "train", "1.3"):
         return _parse_all(overrides)
 
 
-def _with_folder(overrides: Sequence[str], config_dir: str | None) -> list[str]:
+def quote_folders(overrides: Sequence[str]) -> list[str]:
+    """The overrides, paths that Hydra's grammar would refuse (``~/x``, ``it's``) in its quotes."""
+    return [_quote_folder(override) for override in overrides]
+
+
+def _quote_folder(override: str) -> str:
+    key, _, value = override.partition("=")
+    if key not in FOLDERS:
+        return override
+    try:
+        OverridesParser.create().parse_override(override)
+    except HydraException:
+        return f"{key}={hydra_quoted(value)}"
+    return override
+
+
+def with_folder(overrides: Sequence[str], config_dir: str | None) -> list[str]:
     """Overrides, and the one that makes Hydra look into a user's folder too."""
     register_schema()
     if config_dir is None:
         return list(overrides)
-    directory = Path(config_dir).resolve()
+    directory = typed_path(config_dir).resolve()
     if not directory.is_dir():
         raise ConfigError(f"--config-dir {config_dir}: no such folder")
-    for file in directory.rglob("*.yaml"):
-        if (conf_dir() / file.relative_to(directory)).exists():
+    _check_folder(directory)
+    return [*overrides, f"hydra.searchpath=[{hydra_quoted(f'file://{directory}')}]"]
+
+
+def _check_folder(directory: Path) -> None:
+    """Raises ConfigError where files in a user's folder would not be taken."""
+    for file in directory.rglob("*.y*ml"):
+        name = file.relative_to(directory)
+        group = name.parts[0]
+        near = next((known for known in GROUPS if group.lower().startswith(known[:-1])), None)
+        if len(name.parts) > 1 and near is not None and group != near:
+            raise ConfigError(f"{file}: {group!r} is no group of configs; did you mean {near!r}?")
+        if len(name.parts) > 1 and group == near and file.suffix == ".yml":
+            raise ConfigError(f"{file}: a config's name ends in .yaml; rename it")
+        if (conf_dir() / name).exists():
             raise ConfigError(
                 f"{file}: ppo-train has a file of that name, which would be taken; give it another one"
             )
-    return [*overrides, f"hydra.searchpath=['file://{directory}']"]
 
 
 def _parse_all(overrides: Sequence[str]) -> list[Override]:
@@ -125,8 +247,9 @@ def _parse_override(parser: OverridesParser, override: str) -> Override:
 def _check_override(override: Override) -> None:
     """Refuses a key that is no knob, naming the nearest one, and a value that is not of the knob's type."""
     typed, key = override.input_line, override.key_or_group
-    if key in GROUPS and isinstance(override.value(), (dict, type(None))) and not override.is_delete():
-        raise ConfigError(f"{typed}: expected a name; to leave out a choice, type ~{key}")
+    chosen = _is_group(key) and not (override.is_delete() or override.is_sweep_override())
+    if chosen and not isinstance(override.value(), (str, int, float, bool)):
+        raise ConfigError(f"{typed}: expected a name, and one only; to leave out a choice, type ~{key}")
     if key in GROUPS or key.startswith(("hydra/", "hydra.", *OPEN)):
         return
     kinds = dict(knobs())
@@ -146,6 +269,10 @@ def _check_override(override: Override) -> None:
         )
     if not isinstance(override.value(), dict):
         raise ConfigError(f"{typed}: {key!r} is a section; set one of {', '.join(below)}")
+
+
+def _is_group(key: str) -> bool:
+    return key in GROUPS or key.startswith("hydra/")
 
 
 def _refuse_sweeps(parsed: Sequence[Override]) -> None:
@@ -174,20 +301,43 @@ def _expand(parsed: Sequence[Override]) -> Iterator[list[str]]:
 
 
 def _compose(overrides: Sequence[str], config_name: str) -> DictConfig:
+    composed = compose(config_name, overrides=list(overrides), return_hydra_config=True)
+    HydraConfig.instance().set_config(composed)  # what ${hydra:...} reads
+    _check_hydra(composed.hydra)
     try:
-        composed = compose(config_name, overrides=list(overrides), return_hydra_config=True)
-        HydraConfig.instance().set_config(composed)  # what ${hydra:...} reads
         with open_dict(composed):
             composed.env.id = composed.env.id  # a literal, resolved while Hydra's config is at hand
-    except MissingConfigException as error:
-        raise ConfigError(_missing_choice(error)) from error
-    except HydraException as error:
-        raise ConfigError(_explain_hydra(error)) from error
     except InterpolationResolutionError as error:
+        if "runtime.choices" not in str(error):
+            raise
         raise ConfigError("no environment is chosen: type env=ID, or env.id=ID for no preset") from error
-    except (YAMLError, OSError) as error:
-        raise ConfigError(f"a config file can't be read: {' '.join(str(error).split())}") from error
     return composed
+
+
+def _check_hydra(hydra: DictConfig) -> None:
+    """Raises ConfigError where a setting of Hydra's, typed or in a file, is none for ppo-train."""
+    if hydra.job.chdir:
+        raise ConfigError(
+            "hydra.job.chdir=true: ppo-train stays in the folder where it was started, so that paths mean "
+            "what they say; leave it out"
+        )
+    for name in ("launcher", "sweeper"):
+        if not OmegaConf.is_dict(hydra[name]):
+            raise ConfigError(
+                f"hydra.{name}={hydra[name]}: expected its settings, one by one; hydra/{name}=NAME chooses it"
+            )
+    for name in ("job_logging", "hydra_logging"):
+        _check_levels(f"hydra.{name}", OmegaConf.to_container(hydra[name]))
+    if hydra.mode is not None and hydra.mode.name == "MULTIRUN":
+        raise ConfigError("hydra.mode=MULTIRUN in a config file: leave it out, and type -m for a sweep")
+
+
+def _check_levels(key: str, settings: Any) -> None:  # noqa: ANN401
+    """Raises ConfigError where a level is none, in settings as `logging.config.dictConfig` takes them."""
+    for name, value in settings.items() if isinstance(settings, dict) else ():
+        if name == "level" and not isinstance(value, int) and logging.getLevelName(value) == f"Level {value}":
+            raise ConfigError(f"{key}.level={value}: expected DEBUG, INFO, WARNING, ERROR or CRITICAL")
+        _check_levels(f"{key}.{name}", value)
 
 
 def _missing_choice(error: MissingConfigException) -> str:
@@ -199,19 +349,23 @@ def _missing_choice(error: MissingConfigException) -> str:
     return f"{group}={name}: expected one of {', '.join(error.options)}{nearest(name, list(error.options))}"
 
 
-def _explain_hydra(error: HydraException) -> str:
+def _explain_hydra(error: HydraException) -> str | None:
+    """One line for Hydra's error where it is about a key; None where it is about something else."""
     cause = error.__cause__
     text = " ".join(str(error).split())
     if isinstance(cause, OmegaConfBaseException):
         key = str(cause.full_key or "")
-        if key.startswith(OPEN):
-            what = (
-                "a new argument of the environment" if key.startswith(OPEN[0]) else "an observation's encoder"
-            )
-            return f"unknown key {key!r}: {what} takes a plus, +{key}=VALUE"
+        for section, what in OPEN.items():
+            if key.startswith(section):
+                return f"unknown key {key!r}: {what} takes a plus, +{key}=VALUE"
         return explain(cause)
     unknown = re.search(r"In '(?P<file>[^']+)'.*Key '(?P<key>[^']+)' not in", text)
-    if unknown is not None:
-        names = [name for knob, _ in knobs() for name in (knob, knob.rpartition(".")[2])]
-        return f"unknown key {unknown['key']!r} in {unknown['file']}.yaml{nearest(unknown['key'], names)}"
-    return text
+    if unknown is None:
+        return None
+    file, key = unknown["file"], unknown["key"]
+    if key in GROUPS or file.partition("/")[0] in ("env", "experiment"):
+        head = "; its keys are knobs only below a first line `# @package _global_`"
+    else:
+        head = ""
+    names = [name for knob, _ in knobs() for name in (knob, knob.rpartition(".")[2])]
+    return f"unknown key {key!r} in {file}.yaml{nearest(key, names)}{head}"

@@ -8,8 +8,10 @@ import importlib.util
 import json
 import os
 import re
+import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +24,7 @@ from rich.text import Text
 from yaml import YAMLError
 
 from ppo_cli.cli.command import Parser, run_command
-from ppo_cli.cli.endings import RunError
+from ppo_cli.cli.endings import Interrupted, RunError
 from ppo_cli.cli.run_dir import folder_name
 from ppo_cli.config import Config, ConfigError, EnvConfig
 from ppo_cli.envs.make import EnvError
@@ -48,7 +50,7 @@ _EXAMPLES = """\
 
 def main() -> None:
     """Entry point of the console script."""
-    run_command("ppo-eval", lambda: _evaluate_all(_parse(sys.argv[1:])))
+    run_command("ppo-eval", lambda: _evaluate_all(_parse(sys.argv[1:])), needs_output=True)
 
 
 def _say(line: object) -> None:
@@ -83,12 +85,17 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         help="arguments of the environment over the run's own; YAML values",
     )  # fmt: skip
     add(
+        "--reset-options", metavar="KEY=VALUE", nargs="+", action="extend", default=[],
+        help="options of every reset over the run's env.reset_options; YAML values",
+    )  # fmt: skip
+    add(
         "--json", metavar="FILE.json", nargs="?", const="-",
         help="write eval.json's keys, checkpoint and interval: instead of the table, or into a file",
     )  # fmt: skip
     add("--video", metavar="DIR", type=Path, help="film the first episode into an MP4 there")
     options = parser.parse_intermixed_args(arguments)
-    options.env_kwargs = _env_kwargs(options.env_kwargs)
+    options.env_kwargs = _mapping("--env-kwargs", options.env_kwargs)
+    options.reset_options = _mapping("--reset-options", options.reset_options)
     _check(options)
     return options
 
@@ -122,21 +129,21 @@ def _go_headless() -> None:
         os.environ.setdefault("MUJOCO_GL", "egl")
 
 
-def _env_kwargs(typed: Sequence[str]) -> dict[str, Any]:
-    """Arguments of the environment, their values read as ppo-train reads them from YAML."""
-    kwargs: dict[str, Any] = {}
+def _mapping(option: str, typed: Sequence[str]) -> dict[str, Any]:
+    """What an option of several KEY=VALUE holds, the values read as ppo-train reads them from YAML."""
+    values: dict[str, Any] = {}
     for item in typed:
         key, equals, _ = item.partition("=")
         if not (equals and key.isidentifier()):
-            raise ConfigError(f"--env-kwargs {item}: expected KEY=VALUE; runs come before it")
+            raise ConfigError(f"{option} {item}: expected KEY=VALUE; runs come before it")
         try:
             read = OmegaConf.to_container(OmegaConf.from_dotlist([item]))
         except (YAMLError, OmegaConfBaseException) as error:
-            raise ConfigError(f"--env-kwargs {item}: the value is no YAML") from error
-        if key == "render_mode":
-            raise ConfigError(f"--env-kwargs {item}: an evaluation draws nothing; --video DIR makes a film")
-        kwargs[key] = read[key] if isinstance(read, dict) else None
-    return kwargs
+            raise ConfigError(f"{option} {item}: the value is no YAML") from error
+        if option == "--env-kwargs" and key == "render_mode":
+            raise ConfigError(f"{option} {item}: an evaluation draws nothing; --video DIR makes a film")
+        values[key] = read[key] if isinstance(read, dict) else None
+    return values
 
 
 def _evaluate_all(options: argparse.Namespace) -> int:
@@ -147,6 +154,7 @@ def _evaluate_all(options: argparse.Namespace) -> int:
     """
     found: list[tuple[str, Summary]] = []
     status = 0
+    interrupted: Interrupted | None = None
     for run in options.runs:
         try:
             checkpoint = find_checkpoint(Path(run), options.checkpoint)
@@ -157,14 +165,16 @@ def _evaluate_all(options: argparse.Namespace) -> int:
             status = 2 if alone and isinstance(error, (ConfigError, EnvError)) else 1
             line = " ".join(str(error).split())
             _say(line if run in line else f"{run}: {line}")
-        except KeyboardInterrupt:
-            _say(f"interrupted in {run}; {len(found)} of {len(options.runs)} runs were evaluated")
-            status = 130
+        except KeyboardInterrupt as error:
+            done = f"interrupted in {run}; {len(found)} of {len(options.runs)} runs were evaluated"
+            interrupted = Interrupted(getattr(error, "number", signal.SIGINT), done)
             break
     if not _has_scipy() and found:
         _say("no intervals without SciPy: pip install 'ppo-cli[report]'")
     if found:
         _show(found, options)
+    if interrupted is not None:
+        raise interrupted
     return status
 
 
@@ -200,11 +210,14 @@ def _evaluate_run(checkpoint: Path, named: bool, options: argparse.Namespace) ->
     """Evaluates one checkpoint, which was asked for by name or not, and films it where that is asked for."""
     import torch
 
-    from ppo_cli.cli.build import env_maker
+    from ppo_cli.cli.build import env_maker, on_error_of
+    from ppo_cli.encoders import EncoderError
     from ppo_cli.envs.group import EnvFaultError, explain
     from ppo_cli.evaluation import bootstrap_interval, evaluate, summarize
 
     checkpoint, policy, config, steps = _load(checkpoint, named, options.env_kwargs)
+    reset_options = {**config.env.reset_options, **options.reset_options}
+    config = replace(config, env=replace(config.env, reset_options=reset_options))
     torch.set_num_threads(1 if config.threads == "auto" else int(config.threads))  # other sums, other bits
     own = config.eval
     episodes = options.episodes or own.episodes or DEFAULT_EPISODES
@@ -219,9 +232,9 @@ def _evaluate_run(checkpoint: Path, named: bool, options: argparse.Namespace) ->
     make = env_maker(config.env)
     try:
         evaluation = evaluate(
-            policy, make, episodes, seed, deterministic, own.max_steps, first_actions=actions
+            policy, make, episodes, seed, deterministic, own.max_steps, actions, on_error_of(config.env)
         )
-    except EnvFaultError as error:
+    except (EnvFaultError, EncoderError, FloatingPointError) as error:
         raise RunError(f"{config.env.id}: {error}") from error
     except Exception as error:  # observations of another shape, where arguments have changed them
         raise RunError(f"{config.env.id} {explain(error)}") from error
@@ -261,7 +274,7 @@ def _load(checkpoint: Path, named: bool, env_kwargs: dict[str, Any]) -> "tuple[P
                 raise RunError(f"{damage}; the newest intact one is {other.name}") from damage
             _say(f"{damage}; evaluating {other.name}, the newest that is intact")
             checkpoint, payload = other, newest
-        policy, config = restore_policy(payload, env_kwargs)
+        policy, config = restore_policy(payload, checkpoint, env_kwargs)
         return checkpoint, policy, config, payload["steps"]
     except CheckpointError as error:
         raise RunError(error if str(checkpoint) in str(error) else f"{checkpoint}: {error}") from error
@@ -301,7 +314,7 @@ def _show(found: Sequence[tuple[str, Summary]], options: argparse.Namespace) -> 
         print(_lines(*found[0]))
     sys.stdout.flush()
     if options.json is not None:  # last, so that a full disk does not lose the table
-        Path(options.json).write_text(text)
+        Path(options.json).write_text(text, encoding="utf-8")
 
 
 def _lines(run: str, summary: Summary) -> str:

@@ -37,7 +37,7 @@ _EXAMPLES = """\
 
 def main() -> None:
     """Entry point of the console script."""
-    run_command("ppo-export", lambda: _export(_parse(sys.argv[1:])))
+    run_command("ppo-export", lambda: _export(_parse(sys.argv[1:])), needs_output=True)
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -106,7 +106,7 @@ def _policy(checkpoint: Path) -> "tuple[Policy, Config, int]":
 
     try:
         payload = load_run(checkpoint)
-        return *restore_policy(payload), int(payload["steps"])
+        return *restore_policy(payload, checkpoint), int(payload["steps"])
     except CheckpointError as error:
         raise RunError(error if str(checkpoint) in str(error) else f"{checkpoint}: {error}") from error
 
@@ -114,12 +114,13 @@ def _policy(checkpoint: Path) -> "tuple[Policy, Config, int]":
 def _write(policy: "Policy", config: "Config", steps: int, options: argparse.Namespace, path: Path) -> str:
     """Writes and checks the file; what was found, in a line."""
     from ppo_cli.cli.build import env_maker
+    from ppo_cli.envs import calls
     from ppo_cli.export import ExportError, Graph, load, write_onnx, write_torchscript
     from ppo_cli.parity import check_parity
 
     env = env_maker(config.env)()
     observations, actions = env.observation_space, env.action_space
-    env.close()
+    calls.close(env)
     about: dict[str, Any] = {
         "ppo_cli": version("ppo-cli"),
         "env": config.env.id,

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from ppo_cli.cli.build import env_maker
 from ppo_cli.cli.endings import RunError
 from ppo_cli.config import EnvConfig
+from ppo_cli.envs import calls
 from ppo_cli.envs.group import explain
 from ppo_cli.envs.make import EnvError
 
@@ -27,7 +28,7 @@ FRAMES_PER_SECOND = 30  # where an environment's metadata names none
 def check_pictures(config: EnvConfig) -> None:
     """Raises EnvError where an environment can't be filmed."""
     plain = env_maker(config)()
-    plain.close()
+    calls.close(plain)
     modes = [str(mode) for mode in plain.metadata.get("render_modes") or ()]
     if "rgb_array" not in modes:
         raise EnvError(
@@ -40,7 +41,7 @@ def check_pictures(config: EnvConfig) -> None:
     except Exception as error:  # a missing package, no OpenGL, ...
         raise EnvError(f"--video: rendering {config.id} {explain(error)}") from error
     finally:
-        env.close()
+        calls.close(env)
 
 
 def film(config: EnvConfig, seed: int, actions: Sequence[Any], path: Path) -> float:
@@ -67,7 +68,7 @@ def film(config: EnvConfig, seed: int, actions: Sequence[Any], path: Path) -> fl
             fps = env.metadata.get("render_fps") or FRAMES_PER_SECOND
             _encode(aside, _frames(env, seed, actions, rewards), fps)
         finally:
-            env.close()
+            calls.close(env)
         aside.replace(path)
     except Exception as error:
         raise RunError(f"--video: filming {config.id} {explain(error)}") from error

@@ -14,6 +14,7 @@ ppo-train: PPO experiments from the command line.
 usage: ppo-train [KEY=VALUE ...]                 one run, into outputs/<env>/
        ppo-train -m KEY=V1,V2 'seed=range(3)'    a sweep, into outputs/sweeps/
        ppo-train -m search=NAME                  a search by Optuna: {searches}
+       ppo-train resume=FOLDER [KEY=VALUE ...]   go on with a run; resume=auto: begin it or go on
        ppo-train --cfg job --resolve             print the config and stop
 
   env=ID            any Gymnasium id, module:Id too; its preset is loaded where there is one
@@ -32,7 +33,7 @@ def knob_comments() -> dict[str, str]:
     """The one-line comment of each knob in conf/config.yaml, by dotted name."""
     comments: dict[str, str] = {}
     path: list[str] = []
-    for line in (conf_dir() / "config.yaml").read_text().splitlines():
+    for line in (conf_dir() / "config.yaml").read_text(encoding="utf-8").splitlines():
         match = _LINE.match(line)
         if match is None:
             continue

@@ -15,6 +15,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
+from ppo_cli.cli.quoting import shell_quoted
 from ppo_cli.cli.run_dir import is_hydra
 from ppo_cli.config import ConfigError, from_stored, to_dict
 from ppo_cli.files import printable, read_json, write_whole
@@ -133,7 +134,7 @@ def load_jobs(folder: Path, typed: Sequence[str]) -> Sweep:
     except ValueError as error:
         raise ConfigError(
             f"{path} has {error}, which isn't taken from a file: type it, or another value, behind "
-            f"sweep.resume='{folder}' if you trust it"
+            f"sweep.resume={shell_quoted(folder)} if you trust it"
         ) from error
     own = [Job(job.folder, [o for o in job.overrides if not is_hydra(o)], job.config) for job in jobs]
     return Sweep("config", [*settings, *typed], own)

@@ -24,7 +24,7 @@ NEEDED = ("scipy", "matplotlib")  # the extra `report`
 
 def main() -> None:
     """Entry point of the console script."""
-    run_command("ppo-report", lambda: _report(_parser().parse_args()))
+    run_command("ppo-report", lambda: _report(_parser().parse_args()), needs_output=True)
 
 
 def _parser() -> argparse.ArgumentParser:

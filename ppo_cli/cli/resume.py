@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +10,23 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
+from ppo_cli.cli.compose import composing
 from ppo_cli.cli.endings import RunError
 from ppo_cli.cli.folder import CHECKPOINTS, evaluated_at, own_run, repair
+from ppo_cli.cli.streams import LogFile
+from ppo_cli.cli.trust import imports
 from ppo_cli.config import (
     OPEN,
     Config,
     ConfigError,
     as_omegaconf,
-    from_dict,
     from_stored,
     knobs,
     load_yaml,
     nearest,
+    parse,
     to_dict,
 )
-from ppo_cli.files import open_own
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +35,8 @@ FIXED = (
     "env.id",
     "env.kwargs",
     "env.wrappers",
+    "env.reset_options",
+    "env.seed_below",
     "env.action_mask",
     "seed",
     "n_envs",
@@ -57,24 +61,55 @@ def resume(folder: Path, overrides: Sequence[str], live: bool = True) -> None:
         ConfigError: the folder holds no run, or an override can't be taken.
         RunError: there are checkpoints, and none is intact; or the run can't go on.
     """
+    _resume(folder, lambda before: override_config(before, overrides), live)
+
+
+def resume_as(folder: Path, config: Config) -> None:
+    """`resume` with all knobs as ``config`` has them.
+
+    Raises:
+        ConfigError: one differs that can't change any more.
+        RunError: as `resume`.
+    """
+    _resume(folder, lambda _: config, live=True)
+
+
+def resumed_config(folder: Path, overrides: Sequence[str]) -> Config:
+    """The config that `resume` would go on with.
+
+    Raises:
+        ConfigError: as `resume`.
+    """
+    before = _stored_config(folder)
+    after = override_config(before, overrides)
+    _differences(before, after)
+    return after
+
+
+def _stored_config(folder: Path) -> Config:
     if not (folder / "config.yaml").is_file():
         raise ConfigError(f"resume={folder}: no run there (no config.yaml); runs lie below outputs/")
+    return from_stored(load_yaml(folder / "config.yaml"))
+
+
+def _resume(folder: Path, change: Callable[[Config], Config], live: bool) -> None:
+    before = _stored_config(folder)
     with own_run(folder):
-        _go_on(folder, overrides, live)
+        _go_on(folder, before, change, live)
 
 
-def _go_on(folder: Path, overrides: Sequence[str], live: bool) -> None:
+def _go_on(folder: Path, before: Config, change: Callable[[Config], Config], live: bool) -> None:
     from ppo_cli.checkpoint import CheckpointError, load_newest  # late: they bring PyTorch
 
     try:
         saved, damage = load_newest(folder / CHECKPOINTS)
     except CheckpointError as error:
         raise RunError(f"{error}; no older checkpoint is intact") from error
-    before = from_stored(load_yaml(folder / "config.yaml"))
     if saved is not None:
         _check_same_run(folder, before, from_stored(saved["config"]))
-    after = override_config(before, overrides)
+    after = change(before)
     lines = [f"{line}; going on from the one before" for line in damage] + _differences(before, after)
+    lines += imports(after, folder / "config.yaml")
     if saved is not None and not saved["iteration"]:
         saved = None  # nothing has been trained: the beginning is exact whatever the environments are
     repair(folder, None if saved is None else saved["steps"], after.checkpoint.keep)
@@ -128,13 +163,14 @@ def override_config(config: Config, overrides: Sequence[str]) -> Config:
         key = override.key_or_group
         if override.is_sweep_override():
             raise ConfigError(f"{typed}: resume= goes on with one run, which takes one value")
-        if key not in kinds and not key.startswith(OPEN):
+        if key not in kinds and not key.startswith(tuple(OPEN)):
             raise ConfigError(
                 f"unknown key {key!r} in {typed!r}{nearest(key, list(kinds))}; "
                 "resume= takes knobs, not groups"
             )
-        OmegaConf.update(changed, key, override.value(), merge=False, force_add=True)
-    return from_dict(OmegaConf.to_container(changed))  # type: ignore[arg-type]
+        with composing():
+            OmegaConf.update(changed, key, override.value(), merge=False, force_add=True)
+    return parse(changed)
 
 
 def _differences(before: Config, after: Config) -> list[str]:
@@ -162,7 +198,7 @@ def _differences(before: Config, after: Config) -> list[str]:
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        if isinstance(value, Mapping) and prefix + key != "env.kwargs":
+        if isinstance(value, Mapping) and f"{prefix}{key}." not in OPEN:
             flat.update(_flat(value, f"{prefix}{key}."))
         else:
             flat[prefix + key] = value
@@ -171,8 +207,6 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _log_to(path: Path, console_level: int) -> None:
     """What Hydra sets up for other runs: plain lines on the terminal and, appended, in train.log."""
-    open_own(path).close()  # it is no link
-    file = logging.FileHandler(path, encoding="utf-8")
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout), file]
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout), LogFile(path)]
     handlers[0].setLevel(console_level)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers, force=True)

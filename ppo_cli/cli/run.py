@@ -3,35 +3,39 @@
 import contextlib
 import json
 import logging
-import random
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import yaml
 
 from ppo_cli.agent import PPOAgent
 from ppo_cli.checkpoint import CheckpointError
 from ppo_cli.cli.build import (
+    Spaces,
     build_agent,
     build_normalizers,
     check_environment,
     env_maker,
+    on_error_of,
 )
 from ppo_cli.cli.endings import Interrupted, RunError, StopSignal
 from ppo_cli.cli.folder import CHECKPOINTS, own_run, repair
 from ppo_cli.cli.keeper import CheckpointKeeper, global_generators, set_global_generators
+from ppo_cli.cli.quoting import shell_quoted
 from ppo_cli.config import Config, save_yaml, to_dict
+from ppo_cli.encoders import EncoderError
 from ppo_cli.envs.backends import available_cores, make_vector
-from ppo_cli.envs.group import EnvFaultError, OnError
-from ppo_cli.envs.make import EnvFn
+from ppo_cli.envs.group import EnvFaultError
+from ppo_cli.envs.make import EnvError, EnvFn
 from ppo_cli.envs.snapshot import Kind, Lost, find_kind
 from ppo_cli.evaluation import Evaluation, evaluate, summarize
 from ppo_cli.files import read_json, read_yaml, write_whole
 from ppo_cli.metrics import Knob, RunLog
 from ppo_cli.policy import Policy
+from ppo_cli.seeding import seed_global_generators
 from ppo_cli.trainer import Collector, Position, make_collector, train
 from ppo_cli.watchdog import Watchdog
 
@@ -39,6 +43,9 @@ logger = logging.getLogger(__name__)
 
 
 Watch = Callable[[Position, Evaluation], None]
+
+# What ends a run in a line of its own; anything else is a fault of ours.
+FAULTS = (EnvError, EnvFaultError, CheckpointError, EncoderError, FloatingPointError, OSError)
 
 
 def run(
@@ -80,42 +87,42 @@ def run_owned(
     watch: Watch | None = None,
 ) -> float:
     """`run` in a folder that this process holds already, and that is in the state of ``saved``."""
-    try:
-        return _run(config, folder, saved, live, watch)
-    except (EnvFaultError, CheckpointError, FloatingPointError, OSError) as error:
-        advice = f"; {_advice(folder)}" if (folder / CHECKPOINTS / "last.pt").exists() else ""
-        raise RunError(f"{error}{advice}") from error
+    with StopSignal(partial(_advice, folder), at_once=True):  # while it trains, another
+        try:
+            return _run(config, folder, saved, live, watch)
+        except FAULTS as error:
+            advice = _advice(folder)
+            raise RunError(f"{error}{advice and f'; {advice}'}") from error
 
 
 def _advice(folder: Path) -> str:
-    return f"`ppo-train resume='{folder}'` goes on from the last checkpoint"
+    """What to do when the run has ended, where there is something to go on from."""
+    if not (folder / CHECKPOINTS / "last.pt").exists():
+        return ""
+    return f"`ppo-train resume={shell_quoted(folder)}` goes on from the last checkpoint"
 
 
 def _run(
     config: Config, folder: Path, saved: Mapping[str, Any] | None, live: bool, watch: Watch | None
 ) -> float:
-    with Watchdog(config.env.timeout, _advice(folder)) as watchdog:
-        config, notice = check_environment(config)
+    with Watchdog(config.env.timeout, partial(_advice, folder)):
+        config, notices = check_environment(config)
         save_yaml(config, folder / "config.yaml")
         torch.set_num_threads(1 if config.threads == "auto" else int(config.threads))
         make, make_evaluated = env_maker(config.env, training=True), env_maker(config.env)
-        _seed_global_generators(config.seed)  # for environments that draw from them, here and in workers
-        watchdog.pulse[0] += 1  # what follows steps environments to try them
+        seed_global_generators(config.seed)  # for environments that draw from them, here and in workers
         kind, kind_notice = _snapshot_kind(config, make, saved)
         envs, choice = make_vector(
-            config.env.id, make, config.n_envs, config.vectorization, kind, _on_error(config)
+            config.env.id, make, config.n_envs, config.vectorization, kind, on_error_of(config.env)
         )
-        watchdog.pulse[0] += 1
-        for line in filter(None, [notice, _batch_notice(config), choice, kind_notice]):
+        for line in filter(None, [*notices, _batch_notice(config), choice, kind_notice]):
             logger.info(line)
-        _seed_global_generators(config.seed)  # again: what went before may have drawn from them
+        seed_global_generators(config.seed)  # again: what went before may have drawn from them
         try:
-            env = make()
-            agent = build_agent(config, env)
-            normalizers = build_normalizers(config, env.observation_space)
-            env.close()
+            agent = build_agent(config, Spaces(envs.single_observation_space, envs.single_action_space))
+            normalizers = build_normalizers(config, envs.single_observation_space)
             _advise_threads(config, agent)
-            collector = make_collector(envs, agent, config.n_steps, *normalizers, watchdog.pulse)
+            collector = make_collector(envs, agent, config.n_steps, *normalizers)
             with RunLog(folder, config.total_timesteps, saved and saved["log"], live) as log:
                 keeper = CheckpointKeeper(folder, config, agent, collector, log)
                 if saved is None:
@@ -128,7 +135,7 @@ def _run(
                 def evaluation_at(position: Position) -> Evaluation:
                     generators = global_generators()  # environments that share them do not disturb training
                     settings = {key: value for key, value in vars(config.eval).items() if key != "every"}
-                    found = evaluate(policy, make_evaluated, **settings, pulse=watchdog.pulse)
+                    found = evaluate(policy, make_evaluated, **settings, on_error=on_error_of(config.env))
                     set_global_generators(generators)
                     log.evaluation(position.steps, found.mean)
                     keeper.consider(position, found.mean)
@@ -159,16 +166,17 @@ def _train(
     evaluation_at: Callable[[Position], Evaluation],
 ) -> Position:
     """Trains to the end of the budget, or of the iteration in which a signal comes."""
-    advice = _advice(keeper.folder.parent)
+    advice = partial(_advice, keeper.folder.parent)
     with StopSignal(advice, at_once=agent.compiled) as signal:
 
         def after_iteration(position: Position) -> None:
             signal.at_once = False
             if config.eval.every and position.iteration % config.eval.every == 0:
                 evaluation_at(position)
-            keeper.save(position, position.steps >= config.total_timesteps or signal.number is not None)
-            if signal.number is not None:
-                raise Interrupted(signal.number, advice)
+            number = signal.number  # once: what comes from here on ends the next iteration
+            keeper.save(position, position.steps >= config.total_timesteps or number is not None)
+            if number is not None:
+                raise Interrupted(number, advice())
 
         return train(agent, collector, log, config.total_timesteps, position, after_iteration)
 
@@ -199,15 +207,6 @@ def _say_lost(lost: Sequence[Lost], n_envs: int) -> None:
             "not exact from here on: %s environments begin new episodes (environment %d: %s)",
             which, lost[0].env, lost[0].why,
         )  # fmt: skip
-
-
-def _on_error(config: Config) -> OnError:
-    return "restart" if config.env.on_error == "restart" else "stop"
-
-
-def _seed_global_generators(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed)
 
 
 def _advise_threads(config: Config, agent: PPOAgent) -> None:

@@ -2,11 +2,13 @@
 
 import hashlib
 import re
+import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
+from ppo_cli.config import ConfigError
 from ppo_cli.files import open_own
 
 LONGEST_NAME = 120
@@ -61,6 +63,38 @@ def make_exclusive(path: Path) -> Path:
             continue
         return candidate
     raise FileExistsError(f"{path} and 9,998 numbered folders beside it exist already")
+
+
+@contextmanager
+def new_folder(path: Path, exclusive: bool) -> Iterator[Path]:
+    """A folder to run something in: ``path``, or where it has to be new, ``path_2`` and so on.
+
+    What was made is taken away again, folders above it too, if bad input ends the work before it has trained.
+
+    Raises:
+        ConfigError: the folder can't be made.
+    """
+    made, before = [], set[Path]()
+    try:
+        made = [folder for folder in (path, *path.parents) if not folder.exists()]
+        if exclusive:
+            path = make_exclusive(path)
+            made = [path, *made]
+        else:
+            path.mkdir(parents=True, exist_ok=True)
+            before = set(path.iterdir())
+    except OSError as error:
+        raise ConfigError(f"{path} can't be made: {error}") from error
+    try:
+        yield path
+    except ConfigError:
+        if not any(path.rglob("checkpoints")):
+            for left in set(path.iterdir()) - before:
+                shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+            for folder in made:
+                with suppress(OSError):  # somebody else's files are in it by now
+                    folder.rmdir()
+        raise
 
 
 @contextmanager

@@ -9,9 +9,8 @@ import contextlib
 import importlib.util
 import logging
 import os
-import signal
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -28,11 +27,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from ppo_cli.cli import board
 from ppo_cli.cli.board import Board, reason
-from ppo_cli.cli.endings import Interrupted, RunError, StopSignal
+from ppo_cli.cli.command import replace_unprintable
+from ppo_cli.cli.compose import composing, explain_error, fixed_folder, given_folder, with_folder
+from ppo_cli.cli.endings import RunError, StopSignal
 from ppo_cli.cli.folder import evaluated_at
-from ppo_cli.cli.jobs import Job, Sweep, check_config, load_jobs, save_jobs
+from ppo_cli.cli.jobs import JOBS, REPLACED, Job, Sweep, check_config, load_jobs, save_jobs
+from ppo_cli.cli.quoting import hydra_quoted, shell_quoted
 from ppo_cli.cli.resume import resume
-from ppo_cli.cli.run_dir import is_hydra, job_names, lock_run, make_exclusive
+from ppo_cli.cli.run_dir import is_hydra, job_names, lock_run, make_exclusive, new_folder
+from ppo_cli.cli.trust import imports
 from ppo_cli.config import Config, ConfigError, conf_dir, from_stored, load_yaml, parse, save_yaml, to_dict
 from ppo_cli.envs.make import EnvError
 from ppo_cli.envs.workers import end_with_parent
@@ -63,57 +66,70 @@ def start_sweep(
     jobs: Sequence[tuple[list[str], Config]],
     config_dir: str | None,
     config_name: str,
+    go_on: bool = False,
 ) -> None:
     """Makes the folder of a new sweep, whose jobs are composed and checked, and runs it.
 
+    Args:
+        overrides: as typed, in Hydra's own terms.
+        jobs: they stand for.
+        config_dir: a folder of the user's own files, or None.
+        config_name: of the primary config.
+        go_on: with the sweep that is there already, if one is.
+
     Raises:
-        ConfigError: a setting of Hydra's does not go together with a sweep.
+        ConfigError: a setting of Hydra's does not go together with a sweep, or another sweep is there.
         Interrupted: a signal ended it.
         RunError: jobs failed.
     """
-    typed = list(overrides)
-    if config_dir is not None:
-        typed.append(f"hydra.searchpath=['file://{Path(config_dir).resolve()}']")
+    typed = with_folder(overrides, config_dir)
     if len({tuple(o for o in job if is_hydra(o)) for job, _ in jobs}) > 1:
         raise ConfigError("settings of Hydra's can't be swept: give each one value")
     if any(override.startswith("hydra.sweep.subdir=") for override in typed):
         raise ConfigError("hydra.sweep.subdir: a sweep's jobs are named by what they differ in; leave it out")
     if HydraConfig.get().sweeper.params:  # of the job that was composed last
         raise ConfigError("hydra.sweeper.params: type what to sweep on the command line")
-    folder = sweep_folder(typed)
     names = job_names([job for job, _ in jobs])
     planned = [Job(name, job, to_dict(config)) for name, (job, config) in zip(names, jobs, strict=True)]
+    there = fixed_folder("sweep") if go_on else None
+    if there is not None and (there / JOBS).is_file():
+        settings = [o for o in typed if is_hydra(o) and o.partition("=")[0] not in REPLACED]
+        resume_sweep(there, settings, planned)
+        return
     plan = Sweep(config_name, typed, planned)
-    save_jobs(plan, folder)
-    _run(folder, plan)
+    with sweep_folder() as folder:
+        save_jobs(plan, folder)
+        _run(folder, plan)
 
 
-def sweep_folder(overrides: Sequence[str]) -> Path:
-    """Makes a folder for a sweep whose jobs are composed: what ``hydra.sweep.dir=`` says, or by the time.
+@contextlib.contextmanager
+def sweep_folder() -> Iterator[Path]:
+    """A folder for a sweep whose jobs are composed: what ``hydra.sweep.dir`` says, or by the time.
 
     Raises:
         ConfigError: there is something in it.
     """
-    if not any(override.startswith("hydra.sweep.dir=") for override in overrides):
-        return make_exclusive(Path("outputs") / "sweeps" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
-    folder = Path(HydraConfig.get().sweep.dir)  # of the job that was composed last
-    if folder.exists() and any(folder.iterdir()):
+    given = given_folder("sweep")
+    now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    path = Path("outputs") / "sweeps" / now if given is None else given
+    if given is not None and path.is_dir() and any(not file.name.startswith(".") for file in path.iterdir()):
         raise ConfigError(
-            f"hydra.sweep.dir={folder} is not empty; sweep.resume='{folder}' goes on with a sweep"
+            f"hydra.sweep.dir={path} is not empty; sweep.resume={shell_quoted(path)} goes on with a sweep"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    with new_folder(path, exclusive=given is None) as folder:
+        yield folder
 
 
-def resume_sweep(folder: Path, overrides: Sequence[str]) -> None:
+def resume_sweep(folder: Path, overrides: Sequence[str], expected: Sequence[Job] | None = None) -> None:
     """Runs what is missing of a sweep, goes on with what is partial, and leaves alone what is finished.
 
     Args:
         folder: of the sweep.
         overrides: settings of Hydra's to change, such as the launcher.
+        expected: the jobs that it has to have, or None for any.
 
     Raises:
-        ConfigError: the folder holds no sweep, or an override can't be taken.
+        ConfigError: the folder holds no sweep, or another one than expected, or an override can't be taken.
         Interrupted: a signal ended it.
         RunError: jobs failed.
     """
@@ -124,9 +140,31 @@ def resume_sweep(folder: Path, overrides: Sequence[str]) -> None:
                 "the jobs keep their configs"
             )
     plan = load_jobs(folder, overrides)
+    if expected is not None and _typed_jobs(expected) != _typed_jobs(plan.jobs):
+        raise ConfigError(
+            f"the sweep in {folder} has other jobs than are typed now; name another folder for these, or "
+            f"sweep.resume={shell_quoted(folder)} to go on with those"
+        )
     check_launcher(plan.overrides)
     _check_folders(folder, plan)
+    for line in dict.fromkeys(line for job in plan.jobs for line in _imports(folder, job)):
+        print(line, flush=True)
     _run(folder, plan, going_on=True)
+
+
+def _imports(folder: Path, job: Job) -> list[str]:
+    """Lines on what a job's stored config has imported; none where it can't be run, as the job will say."""
+    own = folder / job.folder / "config.yaml"
+    with contextlib.suppress(ConfigError):
+        if own.exists():
+            return imports(from_stored(load_yaml(own)), own)
+        return imports(from_stored(job.config), folder / JOBS)
+    return []
+
+
+def _typed_jobs(jobs: Sequence[Job]) -> dict[str, list[str]]:
+    """What was typed for each job, by its folder; not Hydra's settings, and not what presets said then."""
+    return {job.folder: [override for override in job.overrides if not is_hydra(override)] for job in jobs}
 
 
 def _check_folders(folder: Path, plan: Sweep) -> None:
@@ -158,14 +196,14 @@ def _launcher_folder(folder: Path, plan: Sweep) -> list[str]:
     if not launchers or any(override.startswith(key) for override in plan.overrides):
         return []
     own = make_exclusive(folder / ".submitit")
-    return [key + _quoted(f"{own}/%j")]
+    return [key + hydra_quoted(f"{own}/%j")]
 
 
 def _run(folder: Path, plan: Sweep, going_on: bool = False) -> None:
     """Runs the jobs that are not finished, and ends with what became of them."""
-    advice = f"`ppo-train sweep.resume='{folder}'` goes on with the sweep"
+    advice = f"`ppo-train sweep.resume={shell_quoted(folder)}` goes on with the sweep"
     ended = ""
-    with lock_run(folder), StopSignal(advice, at_once=True) as stop:  # while a job trains, its own takes over
+    with lock_run(folder), StopSignal(lambda: advice, at_once=True):  # while a job trains, its own takes over
         left = [job for job in plan.jobs if not is_finished(folder / job.folder)]
         if len(left) < len(plan.jobs):
             print(f"finished already: {len(plan.jobs) - len(left)} of {len(plan.jobs)} jobs")
@@ -176,10 +214,9 @@ def _run(folder: Path, plan: Sweep, going_on: bool = False) -> None:
             _launch(folder, plan, left)
         except ConfigError:
             raise
-        except KeyboardInterrupt as error:
-            number = getattr(error, "number", stop.number or signal.SIGINT)  # Ray raises its own in its place
-            raise Interrupted(number, advice) from error
         except Exception as error:  # of the launcher: jobs note their own
+            if not any((folder / job.folder / ".lock").exists() for job in left):  # none has begun
+                raise ConfigError(explain_error(error)) from error
             ended = f"the launcher ended: {one_line(error)}; "
         failed = [
             (job.folder, reason(folder / job.folder))
@@ -195,21 +232,20 @@ def _launch(folder: Path, plan: Sweep, jobs: Sequence[Job]) -> None:
     """Hands jobs to Hydra's launcher, as Hydra's own sweeper does, which can't leave out any."""
     if not jobs:
         return
-    settings = [*plan.overrides, f"hydra.sweep.dir={_quoted(str(folder))}", "hydra.mode=MULTIRUN"]
-    with initialize_config_dir(config_dir=str(conf_dir()), job_name="train", version_base="1.3"):
+    settings = [*plan.overrides, f"hydra.sweep.dir={hydra_quoted(folder)}", "hydra.mode=MULTIRUN"]
+    with initialize_config_dir(str(conf_dir()), "train", "1.3"):
         loader = GlobalHydra.instance().config_loader()
-        try:
+        with composing():
             config = loader.load_configuration(plan.config_name, settings, RunMode.MULTIRUN)
-        except HydraException as error:
-            raise ConfigError(one_line(error)) from error
-        configure_log(config.hydra.hydra_logging, config.hydra.verbose)
-        callbacks = Callbacks(config)
+            configure_log(config.hydra.hydra_logging, config.hydra.verbose)
+            callbacks = Callbacks(config)
         callbacks.on_multirun_start(config=config, config_name=plan.config_name)
         write_whole(folder / "multirun.yaml", OmegaConf.to_yaml(config))
         for name in ("hydra", "hydra_plugins"):  # the launchers' own lines: the board says more
             logging.getLogger(name).setLevel(logging.WARNING)
         task = partial(_run_watched, os.getpid())
-        launcher = Plugins.instance().instantiate_launcher(HydraContext(loader, callbacks), task, config)
+        with composing():
+            launcher = Plugins.instance().instantiate_launcher(HydraContext(loader, callbacks), task, config)
         batch = config.hydra.sweeper.max_batch_size or len(jobs)
         overrides = [_job_overrides(folder, job) for job in jobs]
         on_board = [
@@ -218,27 +254,24 @@ def _launch(folder: Path, plan: Sweep, jobs: Sequence[Job]) -> None:
         ]
         with Board(folder, on_board):
             for first in range(0, len(jobs), batch):
+                StopSignal.check()
                 launcher.launch(overrides[first : first + batch], initial_job_idx=first)
         callbacks.on_multirun_end(config=config, config_name=plan.config_name)
 
 
 def _job_overrides(folder: Path, job: Job) -> list[str]:
     own = [override for override in job.overrides if not is_hydra(override)]
-    own.append(f"hydra.sweep.subdir={_quoted(job.folder)}")
+    own.append(f"hydra.sweep.subdir={hydra_quoted(job.folder)}")
     if os.path.lexists(folder / job.folder / ".hydra"):
         own.append("hydra.output_subdir=null")  # what it holds is how the job began
     return own
-
-
-def _quoted(text: str) -> str:
-    escaped = text.replace("'", "\\'")
-    return f"'{escaped}'"
 
 
 def _run_watched(parent: int, composed: DictConfig) -> float:
     """A job that the board shows: it writes into its train.log, and only warns on the terminal."""
     if os.getppid() == parent:  # a worker of joblib's, which would go on alone after a `kill -9` of the sweep
         end_with_parent()
+    logging.raiseExceptions = False  # as in the process of the sweep: what can't be logged ends no job
     for handler in logging.getLogger().handlers:
         if type(handler) is logging.StreamHandler:
             handler.setLevel(logging.WARNING)
@@ -257,12 +290,15 @@ def run_job(composed: DictConfig, live: bool = True) -> float:
     Returns:
         The evaluation's mean return, which a search maximises; NaN where there is none.
     """
+    replace_unprintable()  # in a launcher's process
     folder = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
     note = folder / "failed.txt"
+    StopSignal.check()
     try:
         note.unlink(missing_ok=True)
         return _begin_or_go_on(composed, folder, live)
     except Exception as error:
+        StopSignal.check()
         logger.log(logging.ERROR if live else logging.INFO, "%s failed: %s", folder, one_line(error))
         with contextlib.suppress(OSError):  # a full disk may be what failed
             write_whole(note, f"{one_line(error)}\n\n{traceback.format_exc()}")

@@ -5,28 +5,44 @@ PyTorch is imported late: it takes longer than a page of help or an error should
 
 import os
 import sys
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import NoReturn
 
-import hydra
+from hydra import initialize_config_dir
 from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, flag_override
 
 from ppo_cli.cli.command import run_command
-from ppo_cli.cli.compose import compose_jobs, expand_preset
-from ppo_cli.cli.endings import Ended, RunError
+from ppo_cli.cli.compose import (
+    compose_job,
+    compose_jobs,
+    composing,
+    expand_preset,
+    fixed_folder,
+    given_folder,
+    parse_overrides,
+    quote_folders,
+    with_folder,
+)
+from ppo_cli.cli.endings import Ended, no_advice
 from ppo_cli.cli.help import help_text
-from ppo_cli.cli.resume import resume
-from ppo_cli.cli.run_dir import folder_name, make_exclusive, run_dir
+from ppo_cli.cli.quoting import hydra_quoted, shell_quoted, typed_path
+from ppo_cli.cli.resume import resume, resume_as, resumed_config
+from ppo_cli.cli.run_dir import folder_name, new_folder, run_dir
 from ppo_cli.cli.search.search import SWEEPER, choose_search, is_search, resume_search, start_search
 from ppo_cli.cli.sweep import check_launcher, check_search, resume_sweep, run_job, start_sweep, sweep_folder
-from ppo_cli.config import ConfigError, conf_dir, parse, register_schema
+from ppo_cli.config import Config, ConfigError, conf_dir, parse, register_schema, to_dict
 from ppo_cli.envs.make import resolve_env_id
+
+# What Hydra does instead of running: options of which a line has one.
+INSTEAD = ("help", "hydra_help", "cfg", "info", "shell_completion")
+AUTO = "resume=auto"
 
 
 def main() -> None:
@@ -35,29 +51,47 @@ def main() -> None:
 
 
 def _dispatch(arguments: list[str]) -> None:
-    """Goes on with a run or a sweep, or else composes and checks every job and has Hydra run it."""
+    """Does what the command line asks for: run, sweep, search, go on with one of them, or show something."""
+    parser = _parser()
+    _check_letters(arguments)
+    args = parser.parse_intermixed_args(arguments)
+    args.overrides = quote_folders(args.overrides)
+    _take_mode(args)
+    _check_options(args)
+    register_schema()
+    OmegaConf.register_new_resolver("job_dir", folder_name, replace=True)
+    if args.hydra_help or args.info or args.shell_completion:
+        _ask_hydra(args, parser)
+        return
+    for key, what in (("resume=", "run"), ("sweep.resume=", "sweep")):
+        targets = [o.removeprefix(key) for o in args.overrides if o.startswith(key) and o != AUTO]
+        if not targets:
+            continue
+        if len(targets) > 1 or args.multirun or AUTO in args.overrides:
+            raise ConfigError(f"{key} goes on with one {what}: leave out -m and name one folder")
+        folder = typed_path(targets[0])
+        overrides = [override for override in args.overrides if not override.startswith(key)]
+        (_go_on if what == "run" else _go_on_with_sweep)(folder, overrides, args)
+        return
+    _start(args)
+
+
+def _check_letters(arguments: Sequence[str]) -> None:
+    """Raises ConfigError where an argument holds bytes that are no letters, which no file could be told."""
+    for argument in arguments:
+        if not argument.isprintable():
+            given = argument.encode("unicode_escape", "surrogateescape").decode("ascii")
+            raise ConfigError(
+                f"{given!r} holds what can't be printed, or letters that this terminal's encoding "
+                f"({sys.getfilesystemencoding()}) lacks; in a UTF-8 locale (LC_ALL=C.UTF-8) all can be typed"
+            )
+
+
+def _parser() -> ArgumentParser:
     parser = get_args_parser()
     parser.prog = "ppo-train"
     parser.error = _refuse  # type: ignore[method-assign] # Hydra's prints its usage
-    args = parser.parse_args(arguments)
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come back here, whole, instead of ending the process
-    register_schema()
-    OmegaConf.register_new_resolver("job_dir", folder_name, replace=True)
-    if args.shell_completion or args.hydra_help or args.info or args.experimental_rerun:
-        _job()
-        return
-    for key, go_on, what in (("resume=", resume, "run"), ("sweep.resume=", _go_on, "sweep")):
-        targets = [override.removeprefix(key) for override in args.overrides if override.startswith(key)]
-        if len(targets) > 1 or (targets and args.multirun and what == "run"):
-            raise ConfigError(f"{key} goes on with one {what}: leave out -m and name one folder")
-        if targets:
-            go_on(Path(targets[0].strip("'\"")), [o for o in args.overrides if not o.startswith(key)])
-            return
-    if args.config_path:
-        raise ConfigError("--config-path: ppo-train has its own; add a folder of yours with --config-dir")
-    if args.cfg and args.multirun:
-        raise ConfigError("--cfg shows one job: leave out -m and give each key one value")
-    _start(args, [argument for argument in arguments if argument not in args.overrides])
+    return parser
 
 
 def _refuse(message: str) -> NoReturn:
@@ -67,7 +101,76 @@ def _refuse(message: str) -> NoReturn:
     )
 
 
-def _go_on(folder: Path, overrides: Sequence[str]) -> None:
+def _take_mode(args: Namespace) -> None:
+    """Takes ``hydra.mode=MULTIRUN`` for the ``-m`` that it means."""
+    modes = {"hydra.mode=MULTIRUN": True, "hydra.mode=RUN": False}
+    typed = [override for override in args.overrides if override in modes]
+    args.overrides = [override for override in args.overrides if override not in modes]
+    if len(set(typed)) > 1 or (args.multirun and "hydra.mode=RUN" in typed) or (args.run and args.multirun):
+        raise ConfigError("-m (hydra.mode=MULTIRUN) and --run (hydra.mode=RUN): give one of them")
+    args.multirun = args.multirun or any(modes[override] for override in typed)
+
+
+def _check_options(args: Namespace) -> None:
+    """Raises ConfigError where options do not go together, or can't be taken."""
+    given = [f"--{name.replace('_', '-')}" for name in INSTEAD if getattr(args, name)]
+    if len(given) > 1:
+        raise ConfigError(f"{' and '.join(given)}: give one of them")
+    if args.experimental_rerun is not None:
+        raise ConfigError(
+            "--experimental-rerun: to go on with a run, type resume=RUN_DIR; to repeat one, what its "
+            ".hydra/overrides.yaml lists"
+        )
+    if args.config_path:
+        raise ConfigError("--config-path: ppo-train has its own; add a folder of yours with --config-dir")
+    if args.multirun and given and not args.help:
+        raise ConfigError(f"{given[0]} shows one job: leave out -m and give each key one value")
+    for name in ("resolve", "package"):
+        if getattr(args, name) and not args.cfg:
+            raise ConfigError(f"--{name} goes with --cfg: ppo-train --cfg job --{name}")
+
+
+def _ask_hydra(args: Namespace, parser: ArgumentParser) -> None:
+    """Prints what Hydra says of itself, or of how a command line is composed."""
+    overrides = args.overrides if args.shell_completion else with_folder(args.overrides, args.config_dir)
+    name = args.config_name or "config"
+    if args.info:
+        if any(override.startswith(("resume=", "sweep.resume=")) for override in args.overrides):
+            raise ConfigError("--info shows how a line is composed, which resume= is not; leave out one")
+        compose_job(expand_preset(args.overrides), args.config_dir, name)  # before half a page is printed
+    with composing(), initialize_config_dir(str(conf_dir()), "train", "1.3"):
+        hydra = GlobalHydra.instance().hydra
+        assert hydra is not None
+        if args.hydra_help:
+            hydra.hydra_help(name, parser, Namespace(overrides=[]))  # which are of no use to it
+        elif args.info:
+            hydra.show_info(args.info, name, expand_preset(overrides))
+        else:
+            hydra.shell_completion(name, overrides)
+
+
+def _go_on(folder: Path, overrides: Sequence[str], args: Namespace) -> None:
+    """Goes on with a run, or shows the config that it would have."""
+    if not (args.help or args.cfg):
+        resume(folder, overrides)
+        return
+    config = resumed_config(folder, overrides)
+    if args.help:
+        print(help_text(config))
+    elif args.cfg == "job":
+        _show(OmegaConf.create(to_dict(config)), args)
+    else:
+        raise ConfigError(
+            f"--cfg {args.cfg}: a run that goes on has no config of Hydra's; --cfg job shows it"
+        )
+
+
+def _go_on_with_sweep(folder: Path, overrides: Sequence[str], args: Namespace) -> None:
+    if args.help or args.cfg:
+        raise ConfigError(
+            f"{'--help' if args.help else '--cfg'}: sweep.resume= goes on with many configs, which are in "
+            f"{folder / 'jobs.json'}; leave the option out to go on"
+        )
     (resume_search if is_search(folder) else resume_sweep)(folder, overrides)
 
 
@@ -84,51 +187,141 @@ def _with_search(overrides: list[str], multirun: bool) -> list[str]:
     return overrides
 
 
-def _start(args: Namespace, flags: Sequence[str]) -> None:
-    """Composes and checks every job, makes the folder, and has Hydra run them."""
-    check_launcher(args.overrides)
-    overrides = _with_search(expand_preset(args.overrides), args.multirun)
-    config_name = args.config_name or "config"
-    if SWEEPER in overrides and not args.help:
-        start_search(args.overrides, overrides, args.config_dir, config_name)
-        return
-    jobs = compose_jobs(overrides, args.multirun, args.config_dir, config_name)
-    if args.help:
-        print(help_text(jobs[0][1]))
-        return
+def _start(args: Namespace) -> None:
+    """Composes and checks every job, makes the folder, and has them run; or shows what they are."""
+    auto = AUTO in args.overrides
+    typed = [override for override in args.overrides if override != AUTO]
+    check_launcher(typed)
+    overrides = _with_search(expand_preset(typed), args.multirun)
+    name = args.config_name or "config"
+    if args.cfg:
+        _show(_job_config(overrides, args.config_dir, name, args.cfg), args)
+    elif args.help:
+        shared = _of_all_jobs(overrides, args.config_dir) if args.multirun else overrides
+        print(help_text(compose_jobs(shared, False, args.config_dir, name)[0][1]))
+    elif SWEEPER in overrides:
+        start_search(typed, overrides, args.config_dir, name, auto)
+    elif args.multirun:
+        _start_jobs(overrides, args.config_dir, name, auto)
+    else:
+        _start_run(typed, overrides, args.config_dir, name, auto)
+
+
+def _of_all_jobs(overrides: Sequence[str], config_dir: str | None) -> list[str]:
+    """The overrides without those that differ from job to job."""
+    parsed = parse_overrides(overrides, config_dir)
+    return [str(override.input_line) for override in parsed if not override.is_sweep_override()]
+
+
+def _job_config(overrides: Sequence[str], config_dir: str | None, name: str, which: str) -> DictConfig:
+    """The checked config of one job: its own part, or Hydra's, or all."""
+    composed = compose_job(overrides, config_dir, name)
+    resolve_env_id(parse(composed).env.id)
+    hydra = composed.hydra
+    OmegaConf.set_readonly(hydra, None)
+    with flag_override(composed, "struct", False):
+        if which == "job":
+            del composed["hydra"]
+    with flag_override(hydra, "struct", False):
+        for page in ("help", "hydra_help"):
+            del hydra[page]
+    return OmegaConf.masked_copy(composed, "hydra") if which == "hydra" else composed
+
+
+def _show(config: DictConfig, args: Namespace) -> None:
+    """Prints a config as YAML, or the part of it that ``--package`` names."""
+    with composing():
+        shown = config if args.package in (None, "_global_") else OmegaConf.select(config, args.package)
+        if shown is None:
+            raise ConfigError(f"--package {args.package}: the config has no such part")
+        if not OmegaConf.is_config(shown):
+            print(shown)
+            return
+        if args.resolve:
+            OmegaConf.resolve(shown)
+        text = OmegaConf.to_yaml(shown)
+    print(f"# @package {args.package}\n{text}" if args.package else text, end="")
+
+
+def _check_environments(jobs: Sequence[tuple[list[str], Config]]) -> list[tuple[Config, list[str]]]:
+    """`check_environment` of every job's config."""
     for _, config in jobs:
         resolve_env_id(config.env.id)  # a misspelt id is said before PyTorch is there
     from ppo_cli.cli.build import check_environment
+    from ppo_cli.watchdog import Watchdog
 
-    checked = [check_environment(config) for _, config in jobs]
-    if args.multirun and not any(override.startswith("hydra/sweeper=") for override in overrides):
-        for notice in dict.fromkeys(notice for _, notice in checked if notice):
+    with Watchdog(max(config.env.timeout for _, config in jobs), no_advice):  # one for all
+        return [check_environment(config) for _, config in jobs]
+
+
+def _start_jobs(overrides: list[str], config_dir: str | None, name: str, auto: bool) -> None:
+    """Starts a sweep, or another sweeper's search, which chooses its jobs on the way."""
+    own = not any(override.startswith("hydra/sweeper=") for override in overrides)
+    if own and any(override.lstrip("+").startswith("hydra.sweeper.params") for override in overrides):
+        raise ConfigError("hydra.sweeper.params: type what to sweep as a knob, KEY=V1,V2")
+    jobs = compose_jobs(overrides, True, config_dir, name)
+    checked = _check_environments(jobs)
+    if own:
+        for notice in dict.fromkeys(notice for _, notices in checked for notice in notices):
             print(notice)
-        start_sweep(overrides, jobs, args.config_dir, config_name)
+        start_sweep(overrides, jobs, config_dir, name, auto)
         return
-    if args.multirun:  # another sweeper's search, which chooses its jobs on the way
-        folder = sweep_folder(overrides)
-        overrides.append(f"hydra.sweep.dir='{folder}'")
-    elif not (args.cfg or any(override.startswith("hydra.run.dir=") for override in overrides)):
-        folder = make_exclusive(run_dir(checked[0][0].env.id, args.overrides, datetime.now()))
-        overrides.append(f"hydra.run.dir='{folder}'")
-    sys.argv[1:] = [*flags, *overrides]
-    _job()
-    if args.multirun:
+    if auto:
+        raise ConfigError(
+            f"{AUTO}: another sweeper than ppo-train's keeps no plan to go on with; leave it out"
+        )
+    with sweep_folder() as folder:
+        _run_in_hydra(
+            [*overrides, f"hydra.sweep.dir={hydra_quoted(folder)}"], config_dir, name, RunMode.MULTIRUN
+        )
         check_search(folder)
 
 
-@hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
+def _start_run(
+    typed: Sequence[str], overrides: list[str], config_dir: str | None, name: str, auto: bool
+) -> None:
+    """Starts a run in a folder of its own, or goes on with the one that is there."""
+    jobs = compose_jobs(overrides, False, config_dir, name)
+    ((config, _),) = _check_environments(jobs)
+    given = fixed_folder("run") if auto else given_folder("run")
+    folder = run_dir(config.env.id, typed, datetime.now()) if given is None else given
+    if auto and (folder / "config.yaml").is_file():
+        resume_as(folder, config)
+        return
+    if given is not None and (folder / "checkpoints").exists():
+        raise ConfigError(f"{folder} holds a run already; resume={shell_quoted(folder)} goes on with it")
+    with new_folder(folder, exclusive=given is None) as folder:
+        _run_in_hydra(_with_dir(overrides, "hydra.run.dir", folder), config_dir, name, RunMode.RUN)
+
+
+def _with_dir(overrides: Sequence[str], key: str, folder: Path) -> list[str]:
+    """The overrides, a setting of Hydra's being the folder that was made."""
+    return [*(o for o in overrides if not o.startswith(f"{key}=")), f"{key}={hydra_quoted(folder)}"]
+
+
+def _run_in_hydra(overrides: Sequence[str], config_dir: str | None, name: str, mode: RunMode) -> None:
+    """Has Hydra compose once more and run one job, or a sweeper's.
+
+    Raises:
+        ConfigError: a setting of Hydra's is none, or the job's own is raised.
+    """
+    overrides = with_folder([*overrides, f"hydra.mode={mode.name}"], config_dir)
+    try:
+        with composing(), initialize_config_dir(str(conf_dir()), "train", "1.3"):
+            hydra = GlobalHydra.instance().hydra
+            assert hydra is not None
+            (hydra.run if mode == RunMode.RUN else hydra.multirun)(name, _job, list(overrides))
+    except Ended as ended:
+        raise ended.error from ended.error.__cause__
+
+
 def _job(composed: DictConfig) -> float:
     """One job: what Hydra calls with the composed config; its result is what a search maximises."""
     if HydraConfig.get().mode == RunMode.MULTIRUN:  # of a sweeper that chooses the jobs itself
         return run_job(composed)
     from ppo_cli.cli.run import run
 
-    folder = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
     try:
-        if (folder / "checkpoints").exists():
-            raise ConfigError(f"{folder} holds a run already; resume='{folder}' goes on with it")
-        return run(parse(composed), folder)
-    except (ConfigError, RunError) as error:
+        return run(parse(composed), Path(os.path.relpath(HydraConfig.get().runtime.output_dir)))
+    except Exception as error:
         raise Ended(error) from error

@@ -2,16 +2,19 @@
 
 import os
 import time
+from contextlib import closing
 
 import numpy as np
 
-from ppo_cli.envs.group import OnError
-from ppo_cli.envs.make import EnvFn
+from ppo_cli.envs import calls
+from ppo_cli.envs.group import EnvFaultError, OnError
+from ppo_cli.envs.make import EnvError, EnvFn
 from ppo_cli.envs.pool import EnvPoolVector
 from ppo_cli.envs.snapshot import Kind
 from ppo_cli.envs.vector import Array, SyncVector, Vector
 from ppo_cli.envs.workers import AsyncVector
 from ppo_cli.packing import random_action
+from ppo_cli.text import flat
 
 TRIAL_SECONDS = 0.2  # of stepping each backend before `auto` chooses
 
@@ -50,22 +53,35 @@ def make_vector(
         return AsyncVector([make] * n, processes, kind, on_error), None
     if vectorization == "envpool":
         env = make()
-        env.close()
+        calls.close(env)
         return EnvPoolVector(env_id, n, env, processes), None
     if processes == 1:
         chosen, why = "sync", "one environment" if n == 1 else "one core"
     else:
-        backends = ("sync", "async")
-        rates = {name: _trial(make_vector(env_id, make, n, name, kind, on_error)[0]) for name in backends}
-        chosen = "async" if rates["async"] > 1.1 * rates["sync"] else "sync"
-        figures = ", ".join(f"{name} {rate:,.0f}" for name, rate in rates.items())
-        why = f"steps/s with random actions: {figures}; {processes} processes"
+        chosen, why = _choose(make, n, processes, kind, on_error)
     line = f"vectorization=auto: {chosen} ({why})"
     return make_vector(env_id, make, n, chosen, kind, on_error)[0], line
 
 
+def _choose(make: EnvFn, n: int, processes: int, kind: Kind, on_error: OnError) -> tuple[str, str]:
+    """The faster one of `sync` and `async`, and why; what works in one process may not in several."""
+    sync = _trial(SyncVector([make] * n, kind, on_error))
+    try:
+        parallel = _trial(AsyncVector([make] * n, processes, kind, on_error))
+    except (EnvFaultError, EnvError) as error:
+        return "sync", f"async failed: {flat(error)}"
+    chosen = "async" if parallel > 1.1 * sync else "sync"
+    figures = f"sync {sync:,.0f}, async {parallel:,.0f}"
+    return chosen, f"steps/s with random actions: {figures}; {processes} processes"
+
+
 def _trial(envs: Vector) -> float:
-    """Environment steps a second with random actions."""
+    """Environment steps a second with random actions, after which the vector is closed."""
+    with closing(envs):
+        return _rate(envs)
+
+
+def _rate(envs: Vector) -> float:
     obs, _ = envs.reset(seed=0)
     envs.single_action_space.seed(0)
 
@@ -81,5 +97,4 @@ def _trial(envs: Vector) -> float:
         obs = envs.step(actions)[0]
         stepping += time.perf_counter() - started
         steps += 1
-    envs.close()
     return steps * envs.num_envs / stepping

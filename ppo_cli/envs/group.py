@@ -1,6 +1,5 @@
 """The environments of one process: stepping them, their faults, and where their episodes began."""
 
-import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,27 +9,33 @@ from typing import Any, Literal, NamedTuple
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
+from gymnasium import spaces
 
+from ppo_cli.envs import calls
+from ppo_cli.envs.calls import Call, let_interrupt_pass
 from ppo_cli.envs.make import EnvFn
-from ppo_cli.envs.packed import check_indices, index_range
+from ppo_cli.envs.packed import ObservationCheck
 from ppo_cli.envs.snapshot import Kind, Lost, is_over, make_at, next_start, replay, seeded_start
+from ppo_cli.text import flat
 
 Array = npt.NDArray[Any]
 OnError = Literal["stop", "restart"]
+
+RENEWALS = 5  # of an environment in a row, before its fault ends the run
 
 
 class EnvFaultError(RuntimeError):
     """An environment raised, or returned what is no step; the message is one line."""
 
 
-def explain(error: Exception) -> str:
+def explain(error: BaseException) -> str:
     """What an environment or other code that is not ours did, in a few words: what it raised, and where.
 
     An error that our own checks raised is about what it returned.
     """
-    text = " ".join(str(error).split())
+    text = flat(error)
     frames = extract_tb(error.__traceback__)
-    if frames and Path(frames[-1].filename).parent != Path(__file__).parent:
+    if frames and Path(__file__).parents[1] not in Path(frames[-1].filename).parents:
         where = f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}"
         return f"raised {type(error).__name__}: {text} ({where})"
     if "to unpack" in text:
@@ -61,8 +66,8 @@ class Group:
     """Environments that are stepped one after the other and write into `Buffers`.
 
     An environment whose episode ends starts its next in the same step. One that fails ends the run with an
-    `EnvFaultError`, or, with ``on_error="restart"``, has its episode truncated at the last observation and is
-    made anew.
+    `EnvFaultError`, or, with ``on_error="restart"``, is made anew: if it was a step that failed, the episode
+    is truncated at the last observation; if it was the reset after a step, that step counts as it was.
     """
 
     def __init__(
@@ -77,57 +82,75 @@ class Group:
             kind: of snapshot.
             on_error: what a fault does.
         """
-        self.envs = [make() for make in makes]
-        self.starts: list[dict[str, Any]] = [{} for _ in makes]
+        self.envs: list[gym.Env[Any, Any]] = []
         self._makes, self._out, self._first, self._kind, self._on_error = makes, out, first, kind, on_error
+        self._make()
+        self.starts: list[dict[str, Any]] = [{} for _ in makes]
+        self._slot = calls.own_slot()
+        self._steppings, self._resettings = (
+            [calls.mark(what, first + i) for i in range(len(makes))] for what in (Call.STEP, Call.RESET)
+        )
         self._seeds: list[int | None] = [None] * len(makes)
         self._steps = 0
         self._began = [0] * len(makes)  # the step at which each one's start was
         self._shape = out.observations.shape[1:]
-        self._dtypes = {out.observations.dtype}
         self._floats = np.issubdtype(out.observations.dtype, np.floating)
-        self._range = index_range(self.envs[0].observation_space)
-        self._is_careful = on_error == "restart" or self._range is not None
+        space = self.envs[0].observation_space
+        self._checked = ObservationCheck(space)
+        # indices have a range inside their dtype
+        self._is_careful = on_error == "restart" or isinstance(space, (spaces.Discrete, spaces.MultiDiscrete))
+        self._is_told = _has_layer(self.envs[0], gym.wrappers.RecordEpisodeStatistics)
 
     def reset(self, seeds: Sequence[int | None], options: dict[str, Any] | None = None) -> None:
         """Starts a new episode in each environment with its seed."""
-        for i, seed in enumerate(seeds):
-            self._seeds[i] = seed
-            try:
-                self._begin(i, seed, options)
-            except Exception as error:
-                raise self._explain(i, error) from error
+        try:
+            for i, seed in enumerate(seeds):
+                self._seeds[i] = seed
+                self._start(i, seed, options)
+        finally:
+            self._slot[0] = calls.IDLE
 
     def step(self, actions: Array) -> None:
         """Steps each environment with its action, [N, *shape]."""
-        observations, rewards, terminations, truncations, final_obs, *_ = self._out
         self._steps += 1
+        self._slot[1] += 1
+        try:
+            self._step_all(actions)
+        finally:
+            self._slot[0] = calls.IDLE
+        total = np.add.reduce(self._out.rewards)
+        if self._floats:
+            total += np.add.reduce(self._out.observations, axis=None)
+        if not math.isfinite(total):
+            self._find_infinite()
+
+    def _step_all(self, actions: Array) -> None:
+        observations, rewards, terminations, truncations, final_obs, *_ = self._out
+        slot = self._slot
         shape, dtype, careful = self._shape, observations.dtype, self._is_careful
-        for i, (env, action) in enumerate(zip(self.envs, actions, strict=True)):
+        for i, (env, action, mark) in enumerate(zip(self.envs, actions, self._steppings, strict=True)):
+            slot[0] = mark
             try:
                 obs, reward, terminated, truncated, info = env.step(action)
                 if not isinstance(reward, float):
                     reward = as_number(reward)
                 if obs.__class__ is not np.ndarray or obs.shape != shape or obs.dtype != dtype or careful:
-                    self._check(obs, reward)
+                    obs = self._check(obs, reward)
                 if terminated or truncated:
                     final_obs[i] = obs
                     if self._floats and not np.isfinite(final_obs[i]).all():
                         raise ValueError("a NaN or an infinity in its episode's last observation")
-                    self._out.returns[i] = _told_return(info)
-                    self._begin(i, None)
+                    self._out.returns[i] = _told_return(info) if self._is_told else math.nan
                 else:
                     observations[i] = obs
                 rewards[i] = reward
                 terminations[i] = terminated
                 truncations[i] = truncated
-            except Exception as error:  # noqa: PERF203 - whatever an environment raises; it costs nothing
+            except BaseException as error:  # whatever an environment raises, sys.exit() included
                 self._recover(i, error)
-        total = np.add.reduce(rewards)
-        if self._floats:
-            total += np.add.reduce(observations, axis=None)
-        if not math.isfinite(total):
-            self._find_infinite()
+            else:
+                if terminated or truncated:
+                    self._start(i, None)
 
     def restore(
         self,
@@ -154,23 +177,27 @@ class Group:
         """
         self._seeds, self._steps = list(seeds), 0
         lost = []
-        for i, (start, taken) in enumerate(zip(starts, actions, strict=True)):
-            why = "it can't be brought back"
-            if start is not None:
-                why = self._replay(i, start, taken, observations[i])
-            if why:
-                lost.append(Lost(self._first + i, why))
-                self._seeds[i] = new_seeds[i]
-                self._remake(i)
+        try:
+            for i, (start, taken) in enumerate(zip(starts, actions, strict=True)):
+                why = "it can't be brought back"
+                if start is not None:
+                    why = self._replay(i, start, taken, observations[i])
+                if why:
+                    lost.append(Lost(self._first + i, why))
+                    self._seeds[i] = new_seeds[i]
+                    self._remake(i)
+        finally:
+            self._slot[0] = calls.IDLE
         return lost
 
     def _replay(self, i: int, start: dict[str, Any], taken: Array, kept: Array) -> str:
         """Brings a fresh environment to a snapshot; why it did not come back, or nothing."""
+        calls.close(self.envs[i], self._first + i)
         try:
-            self.envs[i].close()
             self.envs[i] = make_at(self._kind, self._makes[i], start)
             found = replay(self.envs[i], start, taken)
-        except Exception as error:
+        except BaseException as error:
+            let_interrupt_pass(error)
             return f"it {explain(error)}"
         if np.asarray(found, kept.dtype).tobytes() != kept.tobytes():
             return f"it did not come back to its saved observation, replaying {len(taken)} actions"
@@ -180,13 +207,12 @@ class Group:
 
     def _remake(self, i: int) -> None:
         """Makes an environment anew and starts an episode with its seed."""
-        with contextlib.suppress(Exception):
-            self.envs[i].close()
+        calls.close(self.envs[i], self._first + i)
         try:
             self.envs[i] = self._makes[i]()
             self._begin(i, self._seeds[i])
-        except Exception as error:
-            raise self._explain(i, error) from error
+        except BaseException as error:
+            self._renew(i, error)
 
     def state(self) -> tuple[list[dict[str, Any]], list[int | None]]:
         """Where the snapshots start, and the seeds that were last given."""
@@ -194,8 +220,25 @@ class Group:
 
     def close(self) -> None:
         """Closes the environments."""
-        for env in self.envs:
-            env.close()
+        for i, env in enumerate(self.envs):
+            calls.close(env, self._first + i)
+
+    def _make(self) -> None:
+        """Makes all environments, or none."""
+        self.envs = []
+        try:
+            for make in self._makes:
+                self.envs.append(make())
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self, i: int, seed: int | None, options: dict[str, Any] | None = None) -> None:
+        """Starts an episode; where the reset fails, in a new environment, if that is wanted."""
+        try:
+            self._begin(i, seed, options)
+        except BaseException as error:
+            self._renew(i, error)
 
     def _begin(self, i: int, seed: int | None, options: dict[str, Any] | None = None) -> None:
         env, over = self.envs[i], seed is not None or is_over(self.envs[i])
@@ -204,27 +247,21 @@ class Group:
             start = next_start(self._kind, env, self.starts[i], self._steps - self._began[i])
         self._out.over[i], self._out.fresh[i] = over, start is not None
         if start is not None and self._kind == "anew":
-            env.close()
+            calls.close(env, self._first + i)
             env = self.envs[i] = make_at(self._kind, self._makes[i], start)
+        self._slot[1] += 1
+        self._slot[0] = self._resettings[i]
         obs, _ = env.reset(seed=None if start is None else start.get("seed"), options=options)
         if start is not None:
             self.starts[i], self._began[i] = start, self._steps
-        self._check(obs, 0.0)
-        self._out.observations[i] = obs
+        self._out.observations[i] = self._check(obs, 0.0)
 
-    def _check(self, obs: Any, reward: Any) -> None:  # noqa: ANN401
-        """Raises ValueError where an observation is of another shape or kind than the space says."""
-        if np.shape(obs) != self._shape:
-            raise ValueError(f"an observation of shape {np.shape(obs)}, where its space says {self._shape}")
-        dtype = getattr(obs, "dtype", None)
-        if dtype is not None and dtype not in self._dtypes:
-            kept = self._out.observations.dtype
-            if not (np.can_cast(dtype, kept, "same_kind") or (dtype.kind in "iub" and kept.kind in "iub")):
-                raise ValueError(f"an observation of dtype {dtype}, where its space says {kept}")
-            self._dtypes.add(dtype)
-        check_indices(obs, self._range)
+    def _check(self, obs: Any, reward: Any) -> Any:  # noqa: ANN401
+        """The observation as an array; ValueError where it is not as the space says."""
+        obs = self._checked(obs)
         if self._on_error == "restart" and not (math.isfinite(reward) and np.isfinite(obs).all()):
             raise ValueError("a NaN or an infinity in its observation or reward")
+        return obs
 
     def _find_infinite(self) -> None:
         finite = np.isfinite(self._out.rewards)
@@ -235,27 +272,39 @@ class Group:
             error = ValueError(f"a NaN or an infinity in its observation or reward ({reward:g})")
             raise self._explain(int(i), error)
 
-    def _recover(self, i: int, error: Exception) -> None:
-        if self._on_error == "stop":
-            raise self._explain(i, error) from error
+    def _recover(self, i: int, error: BaseException) -> None:
+        """Truncates the episode whose step failed, and starts one in a new environment, if that is wanted."""
+        let_interrupt_pass(error)
         out = self._out
-        out.faults[i] += 1
         out.rewards[i], out.terminated[i], out.truncated[i] = 0.0, False, True
         out.final_obs[i], out.returns[i] = out.observations[i], math.nan
-        with contextlib.suppress(Exception):
-            self.envs[i].close()
-        entropy = [self._seeds[i] or 0, int(out.faults[i])]
-        try:
-            self.envs[i] = self._makes[i]()
-            self._begin(i, int(np.random.SeedSequence(entropy).generate_state(1)[0]) >> 1)
-        except Exception as again:
-            raise self._explain(i, again) from again
+        self._renew(i, error)
 
-    def _explain(self, i: int, error: Exception) -> EnvFaultError:
-        what = explain(error)
-        return EnvFaultError(
-            f"environment {self._first + i} {what}; env.on_error=restart goes on with a fresh episode"
-        )
+    def _renew(self, i: int, error: BaseException) -> None:
+        """Makes an environment anew, which may fail as well, and starts an episode in it."""
+        let_interrupt_pass(error)
+        if self._on_error == "stop":
+            raise self._explain(i, error) from error
+        faults = self._out.faults
+        for _ in range(RENEWALS):
+            faults[i] += 1
+            calls.close(self.envs[i], self._first + i)
+            entropy = [self._seeds[i] or 0, int(faults[i])]
+            try:
+                self.envs[i] = self._makes[i]()
+                self._begin(i, int(np.random.SeedSequence(entropy).generate_state(1)[0]) >> 1)
+            except BaseException as again:
+                let_interrupt_pass(again)
+                error = again
+            else:
+                return
+        raise self._explain(i, error) from error
+
+    def _explain(self, i: int, error: BaseException) -> EnvFaultError:
+        advice = "env.on_error=restart goes on with a fresh episode"
+        if self._on_error == "restart":
+            advice = f"made anew {RENEWALS} times in a row, it never started an episode"
+        return EnvFaultError(f"environment {self._first + i} {explain(error)}; {advice}")
 
 
 def as_number(reward: Any) -> float:  # noqa: ANN401
@@ -269,6 +318,15 @@ def as_number(reward: Any) -> float:  # noqa: ANN401
     except (TypeError, ValueError):
         shown = " ".join(repr(reward).split())
         raise ValueError(f"a reward {shown}, where one number is expected") from None
+
+
+def _has_layer(env: gym.Env[Any, Any], kind: type) -> bool:
+    """Whether a wrapper of that class is around an environment."""
+    while isinstance(env, gym.Wrapper):
+        if isinstance(env, kind):
+            return True
+        env = env.env
+    return False
 
 
 def _told_return(info: Mapping[str, Any]) -> float:

@@ -11,8 +11,11 @@ import gymnasium as gym
 from gymnasium import error
 from gymnasium.envs.registration import parse_env_id
 
+from ppo_cli.envs import calls
+from ppo_cli.envs.calls import Call, calling, let_interrupt_pass
 from ppo_cli.envs.packed import pack
-from ppo_cli.envs.wrappers import wrap
+from ppo_cli.envs.wrappers import ResetArguments, wrap
+from ppo_cli.text import flat
 
 EnvFn = Callable[[], "gym.Env[Any, Any]"]
 
@@ -73,6 +76,8 @@ def make_env(
     action_mask: bool = False,
     *,
     training: bool = False,
+    reset_options: Mapping[str, Any] | None = None,
+    seed_below: int | None = None,
 ) -> "gym.Env[Any, Any]":
     """One environment in its wrappers: no rendering unless ``kwargs`` asks for it; nested spaces are packed.
 
@@ -80,22 +85,38 @@ def make_env(
         env_id: as `resolve_env_id` gives it.
         kwargs: arguments of the environment.
         wrappers: entries as `ppo_cli.envs.wrappers` describes them, the innermost first.
-        action_mask: whether the masks in ``info`` become part of the observation.
+        action_mask: whether the masks beside the observation become part of it.
         training: whether wrappers with ``when: train`` are among them.
+        reset_options: ``options`` of every reset.
+        seed_below: seeds are taken modulo this; None leaves them as they are.
 
     Raises:
         EnvError: a package is missing, or the environment or a wrapper refuses its arguments.
     """
-    env = _make_bare(env_id, kwargs)
+    with calling(Call.MAKE):
+        env = _make_bare(env_id, kwargs)
+        if reset_options or seed_below is not None:
+            env = ResetArguments(env, reset_options or {}, seed_below)
+        return _dress(env, env_id, wrappers, action_mask, training)
+
+
+def _dress(
+    env: "gym.Env[Any, Any]",
+    env_id: str,
+    wrappers: Sequence[Mapping[str, Any]],
+    action_mask: bool,
+    training: bool,
+) -> "gym.Env[Any, Any]":
+    """The environment in its wrappers, packed."""
     try:
         env = wrap(env, wrappers, training)
     except ValueError as refused:
-        env.close()
+        calls.close(env)
         raise EnvError(f"env.wrappers: {refused}") from refused
     try:
         return pack(env, action_mask)
     except ValueError as unsupported:
-        env.close()
+        calls.close(env)
         raise EnvError(f"env.id={env_id}: {_one_line(unsupported)}") from unsupported
 
 
@@ -106,9 +127,20 @@ def env_fn(
     action_mask: bool = False,
     *,
     training: bool = False,
+    reset_options: Mapping[str, Any] | None = None,
+    seed_below: int | None = None,
 ) -> EnvFn:
     """`make_env` with its arguments bound."""
-    return partial(make_env, env_id, kwargs, wrappers, action_mask, training=training)
+    return partial(
+        make_env,
+        env_id,
+        kwargs,
+        wrappers,
+        action_mask,
+        training=training,
+        reset_options=reset_options,
+        seed_below=seed_below,
+    )
 
 
 def _make_bare(env_id: str, kwargs: Mapping[str, Any] | None) -> "gym.Env[Any, Any]":
@@ -125,7 +157,8 @@ def _make_bare(env_id: str, kwargs: Mapping[str, Any] | None) -> "gym.Env[Any, A
     except ImportError as missing:
         hint = f": pip install {missing.name}" if missing.name else ""
         raise EnvError(f"env.id={env_id} can't be imported: {_one_line(missing)}{hint}") from missing
-    except Exception as refused:  # environments check their arguments in every way there is
+    except BaseException as refused:  # environments check their arguments in every way there is
+        let_interrupt_pass(refused)
         given = f" with env.kwargs={dict(kwargs)}" if kwargs else ""
         reason = f"{type(refused).__name__}: {_one_line(refused)}"
         raise EnvError(f"env.id={env_id} can't be made{given}: {reason}") from refused
@@ -141,7 +174,8 @@ def _register(module: str, name: str) -> None:
                 f"env.id={module}:{name}: no module named {missing.name!r}; pip install {missing.name}, "
                 "or put your own module on PYTHONPATH"
             ) from missing
-        except Exception as broken:
+        except BaseException as broken:
+            let_interrupt_pass(broken)
             raise EnvError(
                 f"env.id={module}:{name}: importing {module} raised "
                 f"{type(broken).__name__}: {_one_line(broken)}"
@@ -175,4 +209,4 @@ def _join(module: str, name: str) -> str:
 
 
 def _one_line(exception: BaseException) -> str:
-    return " ".join(str(exception).split())
+    return flat(exception)

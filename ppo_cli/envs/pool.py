@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
+from ppo_cli.envs.calls import Call, calling
 from ppo_cli.envs.make import EnvError
 from ppo_cli.envs.vector import Array, StepResult, Vector, seed_list
 
@@ -60,9 +61,11 @@ class EnvPoolVector(Vector):
         """Makes the environments with a seed each and starts their first episodes."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the precision of its spaces, which are not used
-            self._pool = self._make(**self._arguments, env_seed=seed_list(seed, self.num_envs))
+            with calling(Call.MAKE):
+                self._pool = self._make(**self._arguments, env_seed=seed_list(seed, self.num_envs))
             self._dtype = self._pool.action_space.dtype
-            self._last, _ = self._pool.reset()
+            with calling(Call.RESET):
+                self._last, _ = self._pool.reset()
         self._ended = np.zeros(self.num_envs, np.bool_)
         return self._last, {}
 
@@ -78,6 +81,7 @@ class EnvPoolVector(Vector):
     def step(self, actions: Array) -> StepResult:
         """Steps every environment with its action, [N, *shape]."""
         filler = self._ended
-        self._last, rewards, terminated, truncated, _ = self._pool.step(actions.astype(self._dtype))
+        with calling(Call.STEP):
+            self._last, rewards, terminated, truncated, _ = self._pool.step(actions.astype(self._dtype))
         self._ended = terminated | truncated
         return self._last, rewards.astype(np.float64), terminated, truncated, {"filler": filler}

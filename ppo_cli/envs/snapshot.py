@@ -17,17 +17,18 @@ Whatever the kind, saving only reads: a run is the same whether it saves or not.
 """
 
 import contextlib
-import random
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
-import torch
 
+from ppo_cli.envs import calls
+from ppo_cli.envs.calls import Call, calling, let_interrupt_pass
 from ppo_cli.envs.make import EnvFn
 from ppo_cli.envs.packed import sample_action
+from ppo_cli.seeding import global_states, seed_global_generators, set_global_states
 
 Array = npt.NDArray[Any]
 Env = gym.Env[Any, Any]
@@ -87,25 +88,6 @@ class OwnGenerators(gym.Wrapper[Any, Any, Any, Any]):
             set_global_states(outside)
 
 
-def seed_global_generators(seed: int) -> None:
-    """Seeds Python's, NumPy's and PyTorch's global generators, from which some environments draw."""
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-
-
-def global_states() -> tuple[Any, Any, Any]:
-    """States of Python's, NumPy's and PyTorch's global generators."""
-    return random.getstate(), np.random.get_state(), torch.get_rng_state()
-
-
-def set_global_states(states: tuple[Any, Any, Any]) -> None:
-    """Sets what `global_states` gave."""
-    random.setstate(states[0])
-    np.random.set_state(states[1])
-    torch.set_rng_state(states[2])
-
-
 def is_over(env: Env) -> bool:
     """Whether a reset of ``env`` now starts from nothing, or (False) goes on with a game's next life."""
     layer = env
@@ -142,20 +124,20 @@ def _next_seed(last: Mapping[str, Any]) -> dict[str, Any]:
     return {"seed": int(seed) >> 1, "root": root, "number": number}
 
 
-def replay(env: Env, start: Mapping[str, Any], actions: Array) -> Any:  # noqa: ANN401
+def replay(env: Env, start: Mapping[str, Any], actions: Array) -> Array:
     """Brings a fresh environment to where the actions [K, *shape] since a start lead.
 
     Returns:
         The observation there.
     """
-    observation, _ = env.reset(seed=start.get("seed", 0))
+    observation = _reset(env, start.get("seed", 0))
     if "generator" in start:
         env.unwrapped.np_random.bit_generator.state = _array(start["generator"])
-        observation, _ = env.reset()
+        observation = _reset(env)
     for action in actions:
-        observation, _, terminated, truncated, _ = env.step(action)
-        if terminated or truncated:
-            observation, _ = env.reset()
+        observation, _, over = _step(env, action)
+        if over:
+            observation = _reset(env)
     return observation
 
 
@@ -175,11 +157,15 @@ def find_kind(make: EnvFn, exact: bool = False) -> Kind:
         exact: whether ``anew`` will do.
     """
     kinds: tuple[Kind, ...] = ("replay", "seed", "anew") if exact else ("replay", "seed")
-    for kind in kinds:
-        with contextlib.suppress(Exception):  # it may refuse in any way; what does not work is not used
-            if _reproduces(make, kind):
-                return kind
-    return "none"
+    return next((kind for kind in kinds if _works(make, kind)), "none")
+
+
+def _works(make: EnvFn, kind: Kind) -> bool:
+    try:
+        return _reproduces(make, kind)
+    except BaseException as error:  # it may refuse in any way; what does not work is not used
+        let_interrupt_pass(error)
+        return False
 
 
 def _reproduces(make: EnvFn, kind: Kind) -> bool:
@@ -188,18 +174,18 @@ def _reproduces(make: EnvFn, kind: Kind) -> bool:
         if kind == "replay" and hasattr(first.unwrapped, "ale"):
             return False  # what ALE's own generator drew may show only after more steps than are tried here
         first.action_space.seed(0)
-        first.reset(seed=0)
+        _reset(first, 0)
         if kind == "anew":
             return _comes_back(first, make, kind, seeded_start(0))
         _wander(first, kind, seeded_start(0), [], EPISODE_STEPS)
         trials = SEED_TRIALS if kind == "seed" else 1
         for seed in range(1, trials + 1):
-            first.reset(seed=seed)
+            _reset(first, seed)
             if not _comes_back(first, make, kind, seeded_start(seed)):
                 return False
         return True
     finally:
-        first.close()
+        calls.close(first)
 
 
 def _comes_back(first: Env, make: EnvFn, kind: Kind, start: dict[str, Any]) -> bool:
@@ -207,14 +193,14 @@ def _comes_back(first: Env, make: EnvFn, kind: Kind, start: dict[str, Any]) -> b
     start, actions = _wander(first, kind, start, [], EPISODE_STEPS)
     if kind == "replay" and is_over(first):  # episodes may be longer than all this: one is cut
         start, actions = next_start(kind, first, start, len(actions)) or {}, []
-        first.reset()
+        _reset(first)
     start, actions = _wander(first, kind, start, actions, LEAD_STEPS)
     second = make_at(kind, make, start)
     try:
         replay(second, start, np.asarray(actions, first.action_space.dtype))
         return all(_same_step(first, second, _random_action(first)) for _ in range(COMPARED_STEPS))
     finally:
-        second.close()
+        calls.close(second)
 
 
 def _wander(
@@ -223,27 +209,37 @@ def _wander(
     """Steps at random; the last start and the actions since."""
     for _ in range(steps):
         actions.append(_random_action(env))
-        if any(env.step(actions[-1])[2:4]):
+        if _step(env, actions[-1])[2]:
             fresh = next_start(kind, env, start, len(actions)) if is_over(env) else None
             if fresh is not None:
                 start, actions = fresh, []
-            env.reset(seed=fresh.get("seed") if fresh else None)
+            _reset(env, fresh.get("seed") if fresh else None)
     return start, actions
 
 
 def _same_step(first: Env, second: Env, action: Any) -> bool:  # noqa: ANN401
-    (one, *rest), (other, *others) = first.step(action)[:4], second.step(action)[:4]
-    if not (_same(one, other) and rest == others):
+    one, rest, over = _step(first, action)
+    other, others, _ = _step(second, action)
+    if not (one.tobytes() == other.tobytes() and rest == others):
         return False
-    return not (rest[1] or rest[2]) or _same(first.reset()[0], second.reset()[0])
+    return not over or _reset(first).tobytes() == _reset(second).tobytes()
 
 
 def _random_action(env: Env) -> Any:  # noqa: ANN401
     return sample_action(env.env if isinstance(env, OwnGenerators) else env)
 
 
-def _same(one: Any, other: Any) -> bool:  # noqa: ANN401
-    return np.asarray(one).tobytes() == np.asarray(other).tobytes()
+def _reset(env: Env, seed: int | None = None) -> Array:
+    """A reset, one call for a watchdog; a copy of the observation, whose array environments may reuse."""
+    with calling(Call.RESET):
+        return np.array(env.reset(seed=seed)[0])
+
+
+def _step(env: Env, action: Any) -> tuple[Array, list[Any], bool]:  # noqa: ANN401
+    """A step likewise; with the reward and the ends, and whether it was one."""
+    with calling(Call.STEP):
+        observation, *rest = env.step(action)[:4]
+    return np.array(observation), rest, bool(rest[1] or rest[2])
 
 
 def _plain(state: Any) -> Any:  # noqa: ANN401

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from ppo_cli.envs import calls
 from ppo_cli.envs.group import Buffers, Group, OnError, allocate
 from ppo_cli.envs.make import EnvFn
 from ppo_cli.envs.snapshot import MOST_REPLAYED, Kind, Lost
@@ -173,7 +174,7 @@ class SyncVector(Vector):
     def __init__(self, env_fns: Sequence[EnvFn], kind: Kind = "none", on_error: OnError = "stop") -> None:
         env = env_fns[0]()
         super().__init__(len(env_fns), env.observation_space, env.action_space, kind)
-        env.close()
+        calls.close(env)
         self._out = allocate(self.single_observation_space, self.num_envs)
         self._group = Group(env_fns, self._out, 0, kind, on_error)
 

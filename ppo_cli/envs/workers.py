@@ -4,7 +4,6 @@ import contextlib
 import ctypes
 import multiprocessing as mp
 import os
-import random
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,10 +15,14 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from ppo_cli.envs.group import Buffers, EnvFaultError, Group, OnError
-from ppo_cli.envs.make import EnvFn
+from ppo_cli.envs import calls
+from ppo_cli.envs.group import Buffers, EnvFaultError, Group, OnError, explain
+from ppo_cli.envs.make import EnvError, EnvFn
 from ppo_cli.envs.snapshot import Kind, Lost
 from ppo_cli.envs.vector import Array, StepResult, Vector, seed_list
+from ppo_cli.seeding import seed_global_generators
+from ppo_cli.signals import held_back, leave_to_parent
+from ppo_cli.text import flat
 
 PR_SET_PDEATHSIG = 1  # prctl(2): the signal that a process gets when its parent dies
 LIVENESS_SECONDS = 1.0  # between looks at whether the silent other side is still alive
@@ -62,7 +65,7 @@ class AsyncVector(Vector):
         n = len(env_fns)
         env = env_fns[0]()
         super().__init__(n, env.observation_space, env.action_space, kind)
-        env.close()
+        calls.close(env)
         self._out = _shared_buffers(self.single_observation_space, n)
         sample = np.asarray(self.action_space.sample())
         self._actions = _shared(sample.shape, sample.dtype)
@@ -72,20 +75,25 @@ class AsyncVector(Vector):
         self._slices = [
             slice(int(part[0]), int(part[-1]) + 1) for part in np.array_split(range(n), n_processes)
         ]
-        for group in self._slices[1:]:
+        for number, group in enumerate(self._slices[1:], 1):
             ours, theirs = context.Pipe()
             go, done = context.Semaphore(0), context.Semaphore(0)
             arguments = (env_fns[group], self._out.rows(group), group.start, kind, on_error)
             process = context.Process(
                 target=_work,
-                args=(arguments, self._actions[group], self._calling, theirs, go, done, os.getpid()),
+                args=(arguments, self._actions[group], self._calling, theirs, go, done, os.getpid(), number),
                 daemon=True,
             )
-            process.start()
+            with held_back():
+                process.start()
             theirs.close()
             self._workers.append((process, group, ours, go, done))
         own = self._slices[0]
-        self._group = Group(env_fns[own], self._out.rows(own), 0, kind, on_error)
+        try:
+            self._group = Group(env_fns[own], self._out.rows(own), 0, kind, on_error)
+        except BaseException:
+            self._end_workers()
+            raise
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -110,7 +118,7 @@ class AsyncVector(Vector):
         for worker in self._workers:
             self._wait(worker)
             if worker[2].poll():
-                raise worker[2].recv()
+                raise self._receive(worker)
         return self._result(self._out, actions)
 
     def snapshot(self) -> dict[str, Any]:
@@ -136,12 +144,13 @@ class AsyncVector(Vector):
         self._calling[0] = True
         for (_process, _group, pipe, go, _done), theirs in zip(self._workers, others, strict=True):
             go.release()
-            pipe.send((method, theirs))
+            with contextlib.suppress(OSError):  # of a worker that ended: why is said where it should answer
+                pipe.send((method, theirs))
         results = [getattr(self._group, method)(*own)]
         for worker in self._workers:
             while not worker[2].poll(LIVENESS_SECONDS):
                 self._check_alive(worker)
-            results.append(worker[2].recv())
+            results.append(self._receive(worker))
             self._wait(worker)
         self._calling[0] = False
         for result in results:
@@ -153,16 +162,26 @@ class AsyncVector(Vector):
         while not worker[4].acquire(timeout=LIVENESS_SECONDS):
             self._check_alive(worker)
 
+    def _receive(self, worker: _Worker) -> Any:  # noqa: ANN401
+        """What a worker sent; where it ended without a word, this says how."""
+        try:
+            return worker[2].recv()
+        except (EOFError, OSError):
+            worker[0].join(LIVENESS_SECONDS)
+            self._check_alive(worker)
+            raise
+
     def _check_alive(self, worker: _Worker) -> None:
         process, group, *_ = worker
         if not process.is_alive():
-            raise WorkerError(
-                f"the worker process of environments {group.start} to {group.stop - 1} died "
-                f"(exit code {process.exitcode}): an environment ended it, or the system did"
-            )
+            raise WorkerError(f"the worker process of {_numbered(group)} {_ending(process.exitcode or 0)}")
 
     def close_extras(self, **_: object) -> None:
         """Ends the workers and closes this process's own environments."""
+        self._end_workers()
+        self._group.close()
+
+    def _end_workers(self) -> None:
         self._calling[0] = True
         for process, _group, pipe, go, _done in self._workers:
             go.release()
@@ -172,7 +191,22 @@ class AsyncVector(Vector):
             if process.is_alive():
                 process.kill()
             pipe.close()
-        self._group.close()
+
+
+def _numbered(group: slice) -> str:
+    first, last = group.start, group.stop - 1
+    return f"environment {first}" if first == last else f"environments {first} to {last}"
+
+
+def _ending(exit_code: int) -> str:
+    """How a process ended that should not have."""
+    if exit_code >= 0:
+        return f"died with exit code {exit_code}: an environment ended it"
+    try:
+        name = signal.Signals(-exit_code).name
+    except ValueError:
+        name = f"signal {-exit_code}"
+    return f"died of {name}: an environment crashed it, or the system ended it"
 
 
 def _work(
@@ -183,9 +217,12 @@ def _work(
     go: Semaphore,
     done: Semaphore,
     parent: int,
+    number: int,
 ) -> None:
     """A worker's life: after each `go` it steps, or calls what the pipe says; then it says `done`."""
-    _tie_to_parent()
+    leave_to_parent()  # signals: it closes the workers
+    end_with_parent()  # an environment that hangs never gets to see that it is gone
+    calls.use_slot(number)
     try:
         group = Group(*arguments)
         while True:
@@ -196,8 +233,8 @@ def _work(
                 group.step(actions)
             elif (message := pipe.recv()) is not None:
                 method, values = message
-                if method == "reset":
-                    _seed_global_generators(values[0][0])
+                if method == "reset" and values[0][0] is not None:
+                    seed_global_generators(values[0][0])  # for environments that draw from them
                 pipe.send(getattr(group, method)(*values))
             else:
                 break
@@ -206,29 +243,18 @@ def _work(
     except EnvFaultError as error:  # one line, for the parent to raise
         pipe.send(error)
         done.release()
-    except Exception as error:
-        pipe.send(EnvFaultError(f"{type(error).__name__}: {' '.join(str(error).split())}"))
+    except EnvError as error:
+        pipe.send(EnvFaultError(f"{flat(error)}, in a worker process; vectorization=sync has none"))
         done.release()
-
-
-def _tie_to_parent() -> None:
-    """Leaves signals to the parent, which closes the workers, and ends with it."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
-    end_with_parent()  # an environment that hangs never gets to see that it is gone
+    except BaseException as error:
+        pipe.send(EnvFaultError(f"an environment {explain(error)} in a worker process"))
+        done.release()
 
 
 def end_with_parent() -> None:
     """Has the system end this process when its parent ends, also by `kill -9`; on Linux."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _seed_global_generators(seed: int | None) -> None:
-    """For environments that draw from them rather than from a generator of their own."""
-    if seed is not None:
-        random.seed(seed)
-        np.random.seed(seed)
 
 
 def _shared(shape: tuple[int, ...], dtype: Any) -> Array:  # noqa: ANN401 - NumPy's own freedom of dtypes

@@ -30,7 +30,8 @@ def become_command(request, out, err, log):
     if request["longest_file"]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (request["longest_file"],) * 2)
     at, number = ctypes.c_long(request["at"]), request["number"]
-    ctypes.CDLL(None).fault_arm(os.fsencode(request["folder"]), log, request["mode"], at, number)
+    own_log = os.dup(log)  # stays open to the very end
+    ctypes.CDLL(None).fault_arm(os.fsencode(request["folder"]), own_log, request["mode"], at, number)
 
 
 def read_to_end(pipe, pid, number, after):

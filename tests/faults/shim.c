@@ -107,7 +107,7 @@ static int open_at(int at_fd, const char *path, int flags, va_list rest) {
     struct stat found;
     int makes = (flags & O_CREAT) && fstatat(at_fd, path, &found, AT_SYMLINK_NOFOLLOW);
     mode_t permissions = (flags & O_CREAT) || (flags & O_TMPFILE) == O_TMPFILE ? va_arg(rest, mode_t) : 0;
-    FAIL_AT(at_fd, path, "open", makes ? SPACE : NO_SPACE, -1);
+    FAIL_AT(at_fd, path, makes ? "create" : "open", makes ? SPACE : NO_SPACE, -1);
     return syscall(SYS_openat, at_fd, path, flags, permissions);
 }
 
@@ -138,7 +138,8 @@ OPENAT(openat64)
     FILE *function(const char *path, const char *how) { \
         static FILE *(*real)(const char *, const char *); \
         if (!real) real = (FILE * (*)(const char *, const char *)) dlsym(RTLD_NEXT, #function); \
-        FAIL_AT(AT_FDCWD, path, "open", *how == 'r' ? NO_SPACE : SPACE, NULL); \
+        int makes = *how != 'r'; \
+        FAIL_AT(AT_FDCWD, path, makes ? "create" : "open", makes ? SPACE : NO_SPACE, NULL); \
         return real(path, how); \
     }
 FOPEN(fopen)

@@ -273,7 +273,7 @@ def _seed(value: Any) -> int:  # noqa: ANN401
 def _axis(stored: Any) -> Axis:  # noqa: ANN401
     axis = axis_from_dict(_mapping(stored))
     key = _word(axis.key).lstrip("+")
-    if _is_not_searched(key) or not (key in (*dict(knobs()), *GROUPS) or key.startswith(OPEN)):
+    if _is_not_searched(key) or not (key in (*dict(knobs()), *GROUPS) or key.startswith(tuple(OPEN))):
         raise ValueError(f"{key:.80} can't be searched")
     for value in axis.ends():
         _word(f"{axis.key}={value}")

@@ -6,7 +6,6 @@ process owns a trial by a lock that ends with the process, so that what a dead o
 
 import csv
 import io
-import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,7 +15,9 @@ from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 
-from ppo_cli.cli.endings import Interrupted, RunError, StopSignal
+from ppo_cli.cli.compose import fixed_folder
+from ppo_cli.cli.endings import RunError, StopSignal
+from ppo_cli.cli.quoting import shell_quoted
 from ppo_cli.cli.run_dir import lock_file
 from ppo_cli.cli.search.plan import (
     PLAN,
@@ -31,7 +32,8 @@ from ppo_cli.cli.search.plan import (
 )
 from ppo_cli.cli.search.settings import PREFIX
 from ppo_cli.cli.sweep import one_line, sweep_folder, table
-from ppo_cli.config import ConfigError, as_omegaconf
+from ppo_cli.cli.trust import imports
+from ppo_cli.config import ConfigError, as_omegaconf, from_stored
 from ppo_cli.files import first_line, make_folder, printable, write_whole
 
 if TYPE_CHECKING:
@@ -71,7 +73,11 @@ def check_optuna() -> None:
 
 
 def start_search(
-    typed: Sequence[str], overrides: Sequence[str], config_dir: str | None, config_name: str
+    typed: Sequence[str],
+    overrides: Sequence[str],
+    config_dir: str | None,
+    config_name: str,
+    go_on: bool = False,
 ) -> None:
     """Composes and checks a search, makes its folder, and runs it.
 
@@ -80,18 +86,29 @@ def start_search(
         overrides: the same in Hydra's own terms.
         config_dir: a folder of the user's own files, or None.
         config_name: of the primary config.
+        go_on: with the search that is there already, if one is.
 
     Raises:
-        ConfigError: it can't be searched like that; there is no folder then.
+        ConfigError: it can't be searched like that, or another search is there; there is no folder then.
         Interrupted: a signal ended it.
         RunError: trials failed.
     """
     check_optuna()
     plan = make_plan(typed, overrides, config_dir, config_name)
-    folder = sweep_folder(overrides)
-    save_plan(plan, folder)
-    print(f"a search of {plan.settings.n_trials} trials, {len(plan.seeds)} seeds each · {folder}", flush=True)
-    _search(folder, plan)
+    there = fixed_folder("sweep") if go_on else None
+    if there is not None and is_search(there):
+        if load_plan(there) != plan:
+            raise ConfigError(
+                f"the search in {there} is another than is typed now; name another folder for this one, or "
+                f"sweep.resume={shell_quoted(there)} to go on with that"
+            )
+        _search(there, plan)
+        return
+    with sweep_folder() as folder:
+        save_plan(plan, folder)
+        seeds = f"{len(plan.seeds)} seeds each"
+        print(f"a search of {plan.settings.n_trials} trials, {seeds} · {folder}", flush=True)
+        _search(folder, plan)
 
 
 def is_search(folder: Path) -> bool:
@@ -122,6 +139,9 @@ def resume_search(folder: Path, overrides: Sequence[str]) -> None:
     if overrides:
         check_classes(plan.settings)
         save_plan(plan, folder)
+    lines = (line for base in plan.bases for line in imports(from_stored(base.config), folder / PLAN))
+    for line in dict.fromkeys(lines):
+        print(line, flush=True)
     _search(folder, plan)
 
 
@@ -129,29 +149,27 @@ def _search(folder: Path, plan: Plan) -> None:
     """Runs trials until none is left, of another process neither, and says what was found."""
     from ppo_cli.cli.search.study import open_study
 
-    advice = f"`ppo-train sweep.resume='{folder}'` goes on with the search"
+    advice = f"`ppo-train sweep.resume={shell_quoted(folder)}` goes on with the search"
     _own_folder(folder / LOCKS)
-    with StopSignal(advice, at_once=True):  # while a run trains, its own takes over
-        try:
-            with lock_file(folder / LOCKS / "study"), _reading(folder):
-                study = open_study(folder / STUDY, plan.settings)
-            said = False
-            while True:
-                with _claim(folder, plan, study) as claim:
-                    if claim is not None:
-                        _run_claim(folder, plan, study, claim)
-                        said = False
-                        continue
-                with _reading(folder):
-                    running = _running(study)
-                if not running:
-                    break
-                if not said:
-                    print(f"waiting for trial {running[0].number}, which another process runs", flush=True)
-                said = True
-                time.sleep(PAUSE)
-        except KeyboardInterrupt as error:
-            raise Interrupted(getattr(error, "number", signal.SIGINT), advice) from error
+    with StopSignal(lambda: advice, at_once=True):  # while a run trains, its own takes over
+        with lock_file(folder / LOCKS / "study"), _reading(folder):
+            study = open_study(folder / STUDY, plan.settings)
+        said = False
+        while True:
+            StopSignal.check()
+            with _claim(folder, plan, study) as claim:
+                if claim is not None:
+                    _run_claim(folder, plan, study, claim)
+                    said = False
+                    continue
+            with _reading(folder):
+                running = _running(study)
+            if not running:
+                break
+            if not said:
+                print(f"waiting for trial {running[0].number}, which another process runs", flush=True)
+            said = True
+            time.sleep(PAUSE)
     with _reading(folder):
         _conclude(folder, plan, study)
 
@@ -314,7 +332,7 @@ def _conclude(folder: Path, plan: Plan, study: "optuna.Study") -> None:
         more = f"{PREFIX}n_trials={len(trials) + len(failed)}"
         raise RunError(
             f"{len(failed)} of {len(trials)} trials failed, and are not tried again; "
-            f"`ppo-train sweep.resume='{folder}' {more}` draws others{table(failed)}"
+            f"`ppo-train sweep.resume={shell_quoted(folder)} {more}` draws others{table(failed)}"
         )
 
 

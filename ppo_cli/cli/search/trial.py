@@ -19,6 +19,7 @@ from ppo_cli.cli.run import run
 from ppo_cli.cli.search.plan import Plan, job_config
 from ppo_cli.cli.search.settings import Settings
 from ppo_cli.cli.search.study import report
+from ppo_cli.cli.streams import LogFile
 from ppo_cli.cli.sweep import is_finished, one_line
 from ppo_cli.evaluation import Evaluation
 from ppo_cli.files import first_line, make_folder, read_text, write_whole
@@ -112,7 +113,7 @@ def _run_seed(
     if is_finished(folder) and curve:
         return curve
     config = job_config(plan, values, seed)
-    handler = logging.FileHandler(folder / "train.log")
+    handler = LogFile(folder / "train.log")
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler], force=True)
     saved, _ = load_newest(folder / "checkpoints")
     total = int(config.total_timesteps)

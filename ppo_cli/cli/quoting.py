@@ -1,0 +1,29 @@
+"""Words as they have to be typed, so that the shell and Hydra read what is meant."""
+
+import contextlib
+import re
+from pathlib import Path
+
+
+def shell_quoted(text: object) -> str:
+    """A text as one word of a shell's, in quotes whether it needs them or not."""
+    return "'" + str(text).replace("'", "'\"'\"'") + "'"
+
+
+def hydra_quoted(text: object) -> str:
+    """A text as a value in Hydra's grammar, in which quotes, and backslashes before them, are escaped."""
+    literal = str(text).replace("${", "\\${")  # no interpolation
+    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), literal)
+    return f"'{escaped}'"
+
+
+def typed_path(text: str) -> Path:
+    """The path that a word stands for: without quotes around it, ``~`` being the home folder.
+
+    The shell leaves both in the middle of a word, as in ``resume=~/run`` or ``"resume='run'"``.
+    """
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
+        text = re.sub(r"(\\*)\\(['\"])", lambda found: found[1][::2] + found[2], text[1:-1])
+    with contextlib.suppress(RuntimeError):  # ~name of nobody
+        return Path(text).expanduser()
+    return Path(text)

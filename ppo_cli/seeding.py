@@ -1,0 +1,34 @@
+"""The generators that everything in a process shares: Python's, NumPy's and PyTorch's.
+
+PyTorch is imported late: it takes long, and commands that only look at runs do without.
+"""
+
+import random
+from typing import Any
+
+import numpy as np
+
+
+def seed_global_generators(seed: int) -> None:
+    """Seeds them, since some environments draw from them."""
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def global_states() -> tuple[Any, Any, Any]:
+    """Their states."""
+    import torch
+
+    return random.getstate(), np.random.get_state(), torch.get_rng_state()
+
+
+def set_global_states(states: tuple[Any, Any, Any]) -> None:
+    """Sets what `global_states` gave."""
+    import torch
+
+    random.setstate(states[0])
+    np.random.set_state(states[1])
+    torch.set_rng_state(states[2])
