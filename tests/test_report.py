@@ -701,3 +701,14 @@ def test_a_report_is_not_written_through_a_link(tmp_path, ppo_report):
         (tmp_path / "runs" / "report" / name).symlink_to(tmp_path / "victim" / name)
     assert ppo_report(tmp_path / "runs")[0] == 0
     assert list((tmp_path / "victim").iterdir()) == []
+
+
+def test_a_run_with_hundreds_of_knobs_of_its_own_does_not_swamp_the_others(tmp_path, ppo_report):
+    for clip in (0.1, 0.2):
+        write_run(tmp_path / str(clip), [1.0, 2.0], 1.0, clip_ratio=clip)
+    text = (write_run(tmp_path / "odd", [1.0, 2.0], 1.0) / "config.yaml").read_text()
+    (tmp_path / "odd" / "config.yaml").write_text(text + "".join(f"k{i}: {i}\n" for i in range(900)))
+    status, out, err = ppo_report(tmp_path)
+    assert (status, err) == (0, "")
+    assert "clip_ratio=0.1" in out
+    assert max(map(len, out.splitlines())) < 1_000

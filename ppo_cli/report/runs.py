@@ -27,7 +27,7 @@ ABSENT = "unset"  # a knob that another run's config has and this one's lacks
 # A run's files may be damaged, or anybody's: what is beyond these is none of a run, and would spoil a report.
 LONGEST = 256 * 2**20  # bytes of a metrics.csv: a million iterations
 MOST_KNOBS = 1_000
-LONGEST_VALUE = 200  # characters of a knob's value as it is shown
+LONGEST_NAME = 200  # characters of a value, and of a group's name, as it is shown
 LARGEST = 1e100  # a return, or a knob that is drawn as a number, so that sums and axes stay finite
 MOST_STEPS = 2.0**63
 DEEPEST = 60  # folders below the one that is asked for
@@ -204,7 +204,7 @@ def _named(env_id: str, members: list[list[Run]]) -> list[Group]:
     for runs in members:
         knobs = {name: runs[0].knobs.get(name, ABSENT) for name in differing}
         label = ",".join(f"{name}={value}" for name, value in knobs.items())
-        groups.append(Group(label or env_id, knobs, tuple(runs)))
+        groups.append(Group(shown(label) or env_id, knobs, tuple(runs)))
     return sorted(groups, key=lambda group: [_order(value) for value in group.knobs.values()])
 
 
@@ -233,7 +233,7 @@ def _read_config(path: Path) -> dict[str, str]:
     # Sync and async step the same environments to the same bits; EnvPool's are others.
     if config.get("vectorization") in ("sync", "async"):
         config["vectorization"] = "auto"
-    knobs = {_shown(name): _shown(value) for name, value in _flatten(config)}
+    knobs = {shown(name): shown(value) for name, value in _flatten(config)}
     if len(knobs) > MOST_KNOBS:
         raise BrokenRunError(f"config.yaml has {len(knobs):,} values, more than any run's")
     return knobs
@@ -247,12 +247,12 @@ def _flatten(section: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str
             yield f"{prefix}{name}", _typed(value)
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
     """A text as it can be printed and drawn; a long one ends in a hash."""
     plain = printable(text)
-    if len(plain) <= LONGEST_VALUE:
+    if len(plain) <= LONGEST_NAME:
         return plain
-    return f"{plain[: LONGEST_VALUE - 9]}_{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:8]}"
+    return f"{plain[: LONGEST_NAME - 9]}_{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:8]}"
 
 
 def _typed(value: Any) -> str:  # noqa: ANN401
