@@ -41,15 +41,15 @@ class Watchdog:
         self._process: mp.process.BaseProcess | None = None
 
     def __enter__(self) -> Self:
-        """Starts to watch, where the system can fork and this process is not watched already."""
+        """Starts to watch, where the system can fork; once a process is enough."""
         if "fork" in mp.get_all_start_methods() and not Watchdog._watching:
-            Watchdog._watching = True
             self._before = calls.report_to(self._calls)
             watched = np.frombuffer(self._calls, np.int64).reshape(calls.SLOTS, calls.WIDTH)
             arguments = (watched, self._timeout, self._advice, os.getpid())
             self._process = mp.get_context("fork").Process(target=_watch, args=arguments, daemon=True)
             with held_back():
                 self._process.start()
+            Watchdog._watching = True
         return self
 
     def __exit__(

@@ -19,6 +19,8 @@ from ppo_cli.actor_critic import ActorCritic, make_actor_critic
 from ppo_cli.agent import Hyperparameters, PPOAgent, Schedules, flatten_parameters
 from ppo_cli.cache import trusted_folder
 from ppo_cli.checkpoint import CheckpointError, load_run
+from ppo_cli.cli.endings import no_advice
+from ppo_cli.cli.trust import imports
 from ppo_cli.config import Config, ConfigError, EnvConfig, from_stored
 from ppo_cli.distributions import make_distribution
 from ppo_cli.encoders import EncoderChoice
@@ -61,7 +63,7 @@ def check_environment(config: Config) -> tuple[Config, list[str]]:
     Raises:
         ConfigError: the environment can't be made or trained on as the config asks; one line that says why.
     """
-    with Watchdog(config.env.timeout, lambda: ""):
+    with Watchdog(config.env.timeout, no_advice):
         return _check_environment(config)
 
 
@@ -352,13 +354,13 @@ def load_policy(checkpoint: Path) -> tuple[Policy, Config]:
         ConfigError: the config inside is not a valid one, or the network does not fit its environment.
         EnvError: the environment can't be made.
     """
-    return restore_policy(load_run(checkpoint))
+    return restore_policy(load_run(checkpoint), checkpoint)
 
 
 def restore_policy(
-    payload: Mapping[str, Any], env_kwargs: Mapping[str, Any] | None = None
+    payload: Mapping[str, Any], checkpoint: Path, env_kwargs: Mapping[str, Any] | None = None
 ) -> tuple[Policy, Config]:
-    """`load_policy` of what `load_run` gave, with ``env_kwargs`` over those in the config."""
+    """`load_policy` of what `load_run` gave for a file, with ``env_kwargs`` over those in the config."""
     try:
         stored, weights = payload["config"], payload["model"]
         device = _device_here(stored["device"])
@@ -367,6 +369,8 @@ def restore_policy(
         raise CheckpointError(
             f"the checkpoint is not one of a run ({type(error).__name__}: {error})"
         ) from error
+    for line in imports(config, checkpoint):
+        logger.warning(line)
     trained_on = config.env.kwargs
     config = replace(config, env=replace(config.env, kwargs={**trained_on, **(env_kwargs or {})}))
     with calls.closing(env_maker(config.env)()) as env:

@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from ppo_cli.cli.endings import Interrupted, RunError, StopSignal, end_children, no_advice
 from ppo_cli.cli.streams import lasting_streams, output_failure
+from ppo_cli.files import printable
 
 
 def run_command(name: str, work: Callable[[], int | None], needs_output: bool = False) -> NoReturn:
@@ -38,7 +39,8 @@ def run_command(name: str, work: Callable[[], int | None], needs_output: bool = 
                 gone = failure.errno == errno.EPIPE
                 line, status = (None, 141) if gone else (f"standard output: {failure.strerror}", 1)
             if line is not None:
-                print(f"{name}: {line}", file=sys.stderr, flush=True)
+                shown = "\n".join(map(printable, f"{name}: {line}".splitlines()))
+                print(shown, file=sys.stderr, flush=True)
     finally:
         logging.raiseExceptions = before
     sys.exit(status)

@@ -69,7 +69,9 @@ def explain_error(error: Exception) -> str:
         return line
     if isinstance(error, OmegaConfBaseException) and error.full_key:
         return explain(error)
-    if any(isinstance(cause, (YAMLError, UnicodeDecodeError, OSError)) for cause in causes):
+    if isinstance(causes[-1], OSError):
+        return _text(causes[-1])
+    if any(isinstance(cause, (YAMLError, UnicodeDecodeError)) for cause in causes):
         return f"a config file can't be read: {_text(causes[-1])}"
     first, last = _text(error), _text(causes[-1])
     return first if last in first else f"{first.rstrip('.')}: {last}"
@@ -122,6 +124,8 @@ def compose_jobs(
         if not multirun:
             _refuse_sweeps(parsed)
         jobs = list(_expand(parsed)) if multirun else [list(overrides)]
+        if not jobs:
+            raise ConfigError("the sweep has no job: a key lists no value")
         for job in jobs:
             if jobs.count(job) > 1:
                 raise ConfigError(f"the sweep has the job {' '.join(job)} twice; a value is listed twice")
@@ -144,10 +148,12 @@ def given_folder(section: Literal["run", "sweep"]) -> Path | None:
     """``hydra.run.dir`` or ``hydra.sweep.dir`` of the job that was composed last; None where it is auto.
 
     Raises:
-        ConfigError: it can't be resolved.
+        ConfigError: it can't be resolved, or is empty.
     """
     with composing():
         typed = str(getattr(HydraConfig.get(), section).dir)
+    if not typed.strip():
+        raise ConfigError(f"hydra.{section}.dir= is empty: name a folder, or . for this one")
     return None if typed == "auto" else typed_path(typed)
 
 
@@ -315,6 +321,11 @@ def _check_hydra(hydra: DictConfig) -> None:
             "hydra.job.chdir=true: ppo-train stays in the folder where it was started, so that paths mean "
             "what they say; leave it out"
         )
+    for name in ("launcher", "sweeper"):
+        if not OmegaConf.is_dict(hydra[name]):
+            raise ConfigError(
+                f"hydra.{name}={hydra[name]}: expected its settings, one by one; hydra/{name}=NAME chooses it"
+            )
     for name in ("job_logging", "hydra_logging"):
         _check_levels(f"hydra.{name}", OmegaConf.to_container(hydra[name]))
     if hydra.mode is not None and hydra.mode.name == "MULTIRUN":

@@ -106,7 +106,7 @@ def _policy(checkpoint: Path) -> "tuple[Policy, Config, int]":
 
     try:
         payload = load_run(checkpoint)
-        return *restore_policy(payload), int(payload["steps"])
+        return *restore_policy(payload, checkpoint), int(payload["steps"])
     except CheckpointError as error:
         raise RunError(error if str(checkpoint) in str(error) else f"{checkpoint}: {error}") from error
 

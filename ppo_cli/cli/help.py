@@ -14,6 +14,7 @@ ppo-train: PPO experiments from the command line.
 usage: ppo-train [KEY=VALUE ...]                 one run, into outputs/<env>/
        ppo-train -m KEY=V1,V2 'seed=range(3)'    a sweep, into outputs/sweeps/
        ppo-train -m search=NAME                  a search by Optuna: {searches}
+       ppo-train resume=FOLDER [KEY=VALUE ...]   go on with a run; resume=auto: begin it or go on
        ppo-train --cfg job --resolve             print the config and stop
 
   env=ID            any Gymnasium id, module:Id too; its preset is loaded where there is one

@@ -14,6 +14,7 @@ from ppo_cli.cli.compose import composing
 from ppo_cli.cli.endings import RunError
 from ppo_cli.cli.folder import CHECKPOINTS, evaluated_at, own_run, repair
 from ppo_cli.cli.streams import LogFile
+from ppo_cli.cli.trust import imports
 from ppo_cli.config import (
     OPEN,
     Config,
@@ -108,6 +109,7 @@ def _go_on(folder: Path, before: Config, change: Callable[[Config], Config], liv
         _check_same_run(folder, before, from_stored(saved["config"]))
     after = change(before)
     lines = [f"{line}; going on from the one before" for line in damage] + _differences(before, after)
+    lines += imports(after, folder / "config.yaml")
     if saved is not None and not saved["iteration"]:
         saved = None  # nothing has been trained: the beginning is exact whatever the environments are
     repair(folder, None if saved is None else saved["steps"], after.checkpoint.keep)

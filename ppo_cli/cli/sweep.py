@@ -35,7 +35,8 @@ from ppo_cli.cli.jobs import JOBS, REPLACED, Job, Sweep, check_config, load_jobs
 from ppo_cli.cli.quoting import hydra_quoted, shell_quoted
 from ppo_cli.cli.resume import resume
 from ppo_cli.cli.run_dir import is_hydra, job_names, lock_run, make_exclusive, new_folder
-from ppo_cli.config import Config, ConfigError, conf_dir, from_stored, load_yaml, parse, to_dict
+from ppo_cli.cli.trust import imports
+from ppo_cli.config import Config, ConfigError, conf_dir, from_stored, load_yaml, parse, save_yaml, to_dict
 from ppo_cli.envs.make import EnvError
 from ppo_cli.envs.workers import end_with_parent
 from ppo_cli.files import make_folder, printable, read_json, write_whole
@@ -146,7 +147,19 @@ def resume_sweep(folder: Path, overrides: Sequence[str], expected: Sequence[Job]
         )
     check_launcher(plan.overrides)
     _check_folders(folder, plan)
+    for line in dict.fromkeys(line for job in plan.jobs for line in _imports(folder, job)):
+        print(line, flush=True)
     _run(folder, plan, going_on=True)
+
+
+def _imports(folder: Path, job: Job) -> list[str]:
+    """Lines on what a job's stored config has imported; none where it can't be run, as the job will say."""
+    own = folder / job.folder / "config.yaml"
+    with contextlib.suppress(ConfigError):
+        if own.exists():
+            return imports(from_stored(load_yaml(own)), own)
+        return imports(from_stored(job.config), folder / JOBS)
+    return []
 
 
 def _typed_jobs(jobs: Sequence[Job]) -> dict[str, list[str]]:
@@ -169,7 +182,7 @@ def _prepare(folder: Path, job: Job) -> Job:
     own = folder / job.folder
     make_folder(own)
     if not (own / "config.yaml").exists():
-        write_whole(own / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(job.config)))
+        save_yaml(from_stored(job.config), own / "config.yaml")
     if not (own / ".hydra").exists():
         make_folder(own / ".hydra")
         write_whole(own / ".hydra" / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(job.overrides)))

@@ -30,7 +30,7 @@ from ppo_cli.cli.compose import (
     quote_folders,
     with_folder,
 )
-from ppo_cli.cli.endings import Ended
+from ppo_cli.cli.endings import Ended, no_advice
 from ppo_cli.cli.help import help_text
 from ppo_cli.cli.quoting import hydra_quoted, shell_quoted, typed_path
 from ppo_cli.cli.resume import resume, resume_as, resumed_config
@@ -136,9 +136,7 @@ def _ask_hydra(args: Namespace, parser: ArgumentParser) -> None:
     name = args.config_name or "config"
     if args.info:
         if any(override.startswith(("resume=", "sweep.resume=")) for override in args.overrides):
-            raise ConfigError(
-                "--info shows how a line is composed, and one with resume= is not; leave out one"
-            )
+            raise ConfigError("--info shows how a line is composed, which resume= is not; leave out one")
         compose_job(expand_preset(args.overrides), args.config_dir, name)  # before half a page is printed
     with composing(), initialize_config_dir(str(conf_dir()), "train", "1.3"):
         hydra = GlobalHydra.instance().hydra
@@ -250,8 +248,10 @@ def _check_environments(jobs: Sequence[tuple[list[str], Config]]) -> list[tuple[
     for _, config in jobs:
         resolve_env_id(config.env.id)  # a misspelt id is said before PyTorch is there
     from ppo_cli.cli.build import check_environment
+    from ppo_cli.watchdog import Watchdog
 
-    return [check_environment(config) for _, config in jobs]
+    with Watchdog(max(config.env.timeout for _, config in jobs), no_advice):  # one for all
+        return [check_environment(config) for _, config in jobs]
 
 
 def _start_jobs(overrides: list[str], config_dir: str | None, name: str, auto: bool) -> None:

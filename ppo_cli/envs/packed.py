@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
-import torch
 from gymnasium import spaces
 
 from ppo_cli.envs.calls import Call, calling, let_interrupt_pass
@@ -218,7 +217,8 @@ class ObservationCheck:
 
 def as_array(value: Any) -> Any:  # noqa: ANN401
     """A tensor, wherever it lies, a list or a number as an array; an array as it is."""
-    return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+    # not `isinstance`: what makes environments does without importing PyTorch
+    return value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
 
 
 def _index_range(space: spaces.Space[Any]) -> tuple[Any, Any] | None:

@@ -20,7 +20,7 @@ from ppo_cli.cli.resume import override_config
 from ppo_cli.cli.run_dir import folder_name, is_hydra
 from ppo_cli.cli.search.settings import Settings, check_settings, check_typed, read_settings
 from ppo_cli.cli.search.space import Axis, axis_from_dict, to_axis
-from ppo_cli.config import OPEN, Config, ConfigError, from_dict, from_stored, knobs, to_dict
+from ppo_cli.config import OPEN, Config, ConfigError, from_stored, knobs, to_dict
 from ppo_cli.files import printable, read_json, write_whole
 
 PLAN = "search.json"
@@ -102,7 +102,7 @@ def make_plan(
     bases = _bases(axes, fixed, config_dir, config_name)
     words = [word for word in typed if not (is_hydra(word) or word.startswith("search="))]
     words = [word for word in words if word.partition("=")[0] not in {*swept, "seed"}]
-    plan = Plan(words, axes, seeds or [from_dict(bases[0].config).seed], settings, bases)
+    plan = Plan(words, axes, seeds or [bases[0].config["seed"]], settings, bases)
     _check_ends(plan)
     return plan
 
@@ -165,7 +165,7 @@ def _bases(
 def _check_ends(plan: Plan) -> None:
     """Every value, or both ends, of every axis on its own, and every seed; what else there is may not fit."""
     for base in plan.bases:
-        config = from_dict(base.config)
+        config = from_stored(base.config)
         for seed in plan.seeds:
             override_config(config, [f"seed={seed}"])
         for axis in plan.axes:
@@ -187,7 +187,7 @@ def job_config(plan: Plan, values: Mapping[str, str], seed: int) -> Config:
     groups = {key: value for key, value in values.items() if key in GROUPS}
     base = next(base for base in plan.bases if base.groups == groups)
     knobs = [f"{key}={value}" for key, value in values.items() if key not in GROUPS]
-    config = override_config(from_dict(base.config), [*knobs, f"seed={seed}"])
+    config = override_config(from_stored(base.config), [*knobs, f"seed={seed}"])
     every = evaluate_every(plan.settings, config)
     return replace(config, eval=replace(config.eval, every=every))
 

@@ -32,7 +32,8 @@ from ppo_cli.cli.search.plan import (
 )
 from ppo_cli.cli.search.settings import PREFIX
 from ppo_cli.cli.sweep import one_line, sweep_folder, table
-from ppo_cli.config import ConfigError, to_dict
+from ppo_cli.cli.trust import imports
+from ppo_cli.config import ConfigError, as_omegaconf, from_stored
 from ppo_cli.files import first_line, make_folder, printable, write_whole
 
 if TYPE_CHECKING:
@@ -138,6 +139,9 @@ def resume_search(folder: Path, overrides: Sequence[str]) -> None:
     if overrides:
         check_classes(plan.settings)
         save_plan(plan, folder)
+    lines = (line for base in plan.bases for line in imports(from_stored(base.config), folder / PLAN))
+    for line in dict.fromkeys(lines):
+        print(line, flush=True)
     _search(folder, plan)
 
 
@@ -290,7 +294,7 @@ def write_tables(folder: Path, plan: Plan, study: "optuna.Study") -> None:
     best = best_trial(study)
     if best is None:
         return
-    config = to_dict(job_config(plan, drawn(plan, best), plan.seeds[0]))
+    config = as_omegaconf(job_config(plan, drawn(plan, best), plan.seeds[0]))
     for key in NOT_IN_BEST:
         del config[key]
     head = (
@@ -298,7 +302,7 @@ def write_tables(folder: Path, plan: Plan, study: "optuna.Study") -> None:
         f"({_objective(plan)}).\n# As experiment/best.yaml in a folder DIR of yours: "
         "ppo-train --config-dir DIR experiment=best\n"
     )
-    write_whole(folder / "best.yaml", head + OmegaConf.to_yaml(OmegaConf.create(config)))
+    write_whole(folder / "best.yaml", head + OmegaConf.to_yaml(config))
 
 
 def _objective(plan: Plan) -> str:
