@@ -29,13 +29,14 @@ def become_command(request, out, err, log):
     sys.argv = ["ppo-train", *request["arguments"]]
     if request["longest_file"]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (request["longest_file"],) * 2)
+    log = os.dup(log)  # stays open to the very end
     at, number = ctypes.c_long(request["at"]), request["number"]
-    own_log = os.dup(log)  # stays open to the very end
-    ctypes.CDLL(None).fault_arm(os.fsencode(request["folder"]), own_log, request["mode"], at, number)
+    ctypes.CDLL(None).fault_arm(os.fsencode(request["folder"]), log, request["mode"], at, number)
 
 
 def read_to_end(pipe, pid, number, after):
     """What the process and all that it started wrote, until the last of them is gone."""
+    os.read(pipe, 1)  # when it begins
     began, data = time.monotonic(), b""
     while True:
         passed = time.monotonic() - began
@@ -59,6 +60,7 @@ def serve(request, main):
         pid = os.fork()
         if pid == 0:
             become_command(request, out.fileno(), write, log.fileno())
+            os.write(2, b"\0")
             main()
             return None
         os.close(write)
