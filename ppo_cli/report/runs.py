@@ -20,6 +20,7 @@ from ppo_cli.files import NotPlainError, printable, read_json, read_text, read_y
 Floats = npt.NDArray[np.float64]
 
 COLUMNS = ("step", "charts/episodic_return", "charts/SPS")
+CUT = "charts/cut_episodes"
 LAST_SHARE = 0.1  # of the logged returns: what stands for the final return where there is no evaluation
 # Knobs, and sections of them, that say how a run is run and not what is learned.
 NOT_LEARNED = ("seed", "device", "threads", "compile", "checkpoint", "eval", "env.timeout")
@@ -51,6 +52,7 @@ class Run:
         steps: environment steps at each iteration in which an episode ended.
         returns: mean return of the episodes that ended there.
         speed: median of the iterations' steps per second.
+        cut_episodes: number of episodes that resuming cut; 0 where the run is that of one that never stopped.
         evaluated: mean return of the final evaluation, or None.
         evaluation: how its evaluations are made, in words.
     """
@@ -64,6 +66,7 @@ class Run:
     steps: Floats
     returns: Floats
     speed: float
+    cut_episodes: int
     evaluated: float | None
     evaluation: str
 
@@ -124,7 +127,7 @@ def read_run(folder: Path) -> Run:
     """
     try:
         knobs = _read_config(folder / "config.yaml")
-        steps, returns, speeds = _read_metrics(folder / "metrics.csv")
+        steps, returns, speeds, cut_episodes = _read_metrics(folder / "metrics.csv")
         evaluated = _read_evaluation(folder / "eval.json", steps[-1])
     except FileNotFoundError as error:
         raise BrokenRunError(f"it has no {Path(error.filename).name}") from error
@@ -146,6 +149,7 @@ def read_run(folder: Path) -> Run:
         steps=steps[ended],
         returns=returns[ended],
         speed=float(np.median(speeds)),
+        cut_episodes=cut_episodes,
         evaluated=evaluated,
         evaluation=f"{knobs.get('eval.episodes')} {'sampled' if sampled else 'deterministic'} episodes",
     )
@@ -264,8 +268,8 @@ def _typed(value: Any) -> str:  # noqa: ANN401
     return str(value)
 
 
-def _read_metrics(path: Path) -> tuple[Floats, Floats, Floats]:
-    """Columns of a metrics.csv; an empty cell is NaN."""
+def _read_metrics(path: Path) -> tuple[Floats, Floats, Floats, int]:
+    """`COLUMNS` of a metrics.csv, where an empty cell is NaN, and the number of episodes that were cut."""
     try:
         text = read_text(path, LONGEST)
     except UnicodeDecodeError as error:
@@ -280,7 +284,7 @@ def _read_metrics(path: Path) -> tuple[Floats, Floats, Floats]:
         raise BrokenRunError(f"metrics.csv is damaged in line {rows.line_num}") from error
     if not values:
         raise BrokenRunError("no iteration has ended yet")
-    steps, returns, speeds = np.array(values).T
+    steps, returns, speeds, cuts = np.array(values).T
     if np.isinf(returns).any():
         raise BrokenRunError("metrics.csv has an infinite charts/episodic_return")
     if not (np.diff(steps, prepend=0) > 0).all():
@@ -290,7 +294,7 @@ def _read_metrics(path: Path) -> tuple[Floats, Floats, Floats]:
     ):
         if (np.abs(numbers) > most).any():
             raise BrokenRunError(f"metrics.csv has a {column} beyond {most:.0e}")
-    return steps, returns, speeds
+    return steps, returns, speeds, int(np.nan_to_num(cuts[-1], posinf=0.0, neginf=0.0))
 
 
 def _cells(rows: Iterator[list[str]]) -> Iterator[list[float]]:
@@ -303,8 +307,9 @@ def _cells(rows: Iterator[list[str]]) -> Iterator[list[float]]:
     if twice:
         raise BrokenRunError(f"metrics.csv has the column {twice[0]} twice")
     places = [header.index(column) for column in COLUMNS]
+    cut = header.index(CUT) if CUT in header else None  # an older version's runs have none
     for row in rows:
-        yield [float(row[place] or "nan") for place in places]
+        yield [float(row[place] or "nan") for place in places] + [0.0 if cut is None else float(row[cut])]
 
 
 def _read_evaluation(path: Path, last_step: float) -> float | None:
