@@ -55,6 +55,7 @@ class Reply:
     Attributes:
         operations: on the files of the run's folder, each its name and path.
         hit: the operation that the fault met, or None.
+        resumes: whether it was one that goes on with a run, so that it is known how to.
     """
 
     status: int
@@ -62,6 +63,7 @@ class Reply:
     err: str
     operations: list[str]
     hit: str | None
+    resumes: bool
 
 
 class Commands:
@@ -109,7 +111,8 @@ class Commands:
         lines = reply["log"].splitlines()
         hit = next((line[2:] for line in lines if line.startswith("! ")), None)
         operations = [line for line in lines if not line.startswith("! ")]
-        return Reply(reply["status"], reply["out"], reply["err"], operations, hit)
+        resumes = any(argument.startswith("resume=") for argument in arguments)
+        return Reply(reply["status"], reply["out"], reply["err"], operations, hit, resumes)
 
     def close(self) -> None:
         """Ends it."""
@@ -201,18 +204,13 @@ def faults(operations: Sequence[str], modes: Iterable[str]) -> list[Fault]:
 
 def spoken(reply: Reply, run: Path) -> list[str]:
     """What is wrong with what a command line said that ended by itself."""
-    lines = reply.err.splitlines()
     if "Traceback" in reply.err + reply.out or "Logging error" in reply.err:
-        return [f"a traceback: {lines[-1]}"]
-    if len(lines) > 1:
-        return [f"{len(lines)} lines: {lines}"]
-    if reply.status == 0:
-        return []
-    if len(lines) != 1 or not lines[0].startswith("ppo-train: "):
-        return [f"no line, status {reply.status}: {lines}"]
-    if (run / "checkpoints" / "last.pt").exists() and "resume='run'" not in lines[0]:
-        return [f"no advice: {lines[0]}"]
-    return []
+        return [f"a traceback: {reply.err.splitlines()[-1]}"]
+    lines = [line for line in reply.err.splitlines() if not line.endswith("goes on without this log")]
+    if len(lines) != (reply.status != 0) or not all(line.startswith("ppo-train: ") for line in lines):
+        return [f"status {reply.status}, {len(lines)} lines: {lines}"]
+    begun = not reply.resumes and (run / "checkpoints" / "last.pt").exists()
+    return [f"no advice: {line}" for line in lines if begun and "resume='run'" not in line]
 
 
 def damaged(run: Path) -> list[str]:
