@@ -1,6 +1,9 @@
 """What lies in a run's folder may come from anybody, or be half of what it was: a line says what is wrong."""
 
+import contextlib
+import copy
 import os
+import random
 import shutil
 import signal
 import sys
@@ -389,3 +392,108 @@ def test_the_newest_checkpoint_is_the_one_whose_name_is_true(run):
     assert saved["steps"] == 192
     assert "999.pt is not the checkpoint of 999 steps" in damage[0]
     assert load_run(run / "checkpoints" / "999.pt")["steps"] == 192
+
+
+# --- many mutations of one checkpoint
+
+POISONS = (
+    None, True, -1, 2**70, 1e308, float("inf"), float("nan"), "", "../../victim", "/tmp/victim", "os:system",
+    "antigravity.Sky", "antigravity:Sky-v0", "${oc.env:HOME}", "\x1b[2J", [], {}, [[[]]], {"a": {"b": 1}},
+    torch.zeros(0), torch.zeros(3, 3), torch.full((2,), float("nan")), torch.zeros(4, dtype=torch.int8),
+    torch.tensor([2**62, -1]), torch.zeros(2, dtype=torch.complex64),
+)  # fmt: skip
+
+
+def leaves(tree, path=()):
+    """The path of everything in a payload, branches included."""
+    if path:
+        yield path
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    for key, below in items:
+        yield from leaves(below, (*path, key))
+
+
+def mutated(payload, generator):
+    """A copy in which one to three things are gone or something else."""
+    tree = copy.deepcopy(payload)
+    for _ in range(generator.randint(1, 3)):
+        path = generator.choice(list(leaves(tree)))
+        place = tree
+        for key in path[:-1]:
+            place = place[key]
+        if generator.random() < 0.2:
+            del place[path[-1]]
+        elif isinstance(place[path[-1]], torch.Tensor) and generator.random() < 0.5:
+            flat = place[path[-1]].clone().reshape(-1)
+            if len(flat):
+                flat[generator.randrange(len(flat))] = generator.choice([0, 1, 77, 127])
+            place[path[-1]] = flat.reshape(place[path[-1]].shape)
+        else:
+            place[path[-1]] = copy.deepcopy(generator.choice(POISONS))
+    return tree
+
+
+@contextlib.contextmanager
+def audited():
+    """What was opened to write, and what was imported meanwhile."""
+    before = set(sys.modules)
+    opened = []
+    AUDIT["opened"] = opened
+    try:
+        yield opened, lambda: set(sys.modules) - before
+    finally:
+        AUDIT["opened"] = None
+
+
+AUDIT = {"opened": None, "hooked": False}
+
+
+def note(event, arguments):
+    """What Python tells of files."""
+    if AUDIT["opened"] is None:
+        return
+    if event == "open" and isinstance(arguments[0], (str, bytes)):
+        path, mode, flags = arguments
+        if (mode and set(mode) & set("wax+")) or (flags or 0) & (os.O_WRONLY | os.O_RDWR):
+            AUDIT["opened"].append(os.fsdecode(path))
+    elif event in ("os.rename", "os.remove", "os.link", "os.mkdir", "os.truncate"):
+        AUDIT["opened"] += [os.fsdecode(path) for path in arguments[:2] if isinstance(path, (str, bytes))]
+
+
+def trial(ppo_train, run, payload, keep):
+    """One mutation: resumed, and evaluated; what went wrong, or nothing."""
+    shutil.rmtree(run, ignore_errors=True)
+    shutil.copytree(keep, run)
+    path = run / "checkpoints" / "192.pt"
+    for other in path.parent.glob("*.pt"):
+        other.unlink()
+    save_checkpoint(path, payload)
+    os.link(path, path.with_name("last.pt"))
+    with audited() as (opened, imported):
+        try:
+            ended = ppo_train("resume=cut")
+        except BaseException as error:
+            return f"traceback: {type(error).__name__}: {error}"
+        inside = (str(run.resolve()), "cut/", "/dev/", "cut")
+        outside = [name for name in opened if not name.startswith(inside) and "/.cache/" not in name]
+        new = {name for name in imported() if name.split(".")[0] in ("antigravity", "victim", "this")}
+    if outside or new:
+        return f"wrote {outside}, imported {new}"
+    if ended.status not in (0, 1, 2) or (ended.status and ended.err.count("\n") != 1):
+        return f"status {ended.status}: {ended.err}"
+    return ""
+
+
+@pytest.mark.parametrize("count", [20, pytest.param(500, marks=pytest.mark.slow)])
+def test_mutated_checkpoints_run_nothing_and_write_nothing_outside(ppo_train, run, count):
+    if not AUDIT["hooked"]:
+        sys.addaudithook(note)
+        AUDIT["hooked"] = True
+    keep = run.parent / "keep"
+    shutil.copytree(run, keep)
+    payload = load_checkpoint(run / "checkpoints" / "192.pt")
+    generator = random.Random(count)
+    found = [trial(ppo_train, run, mutated(payload, generator), keep) for _ in range(count)]
+    wrong = [line for line in found if line]
+    print(f"{count} tried, {len(wrong)} wrong")
+    assert wrong == []
