@@ -81,13 +81,6 @@ def recorded_reset(tape: Tape) -> Any:
     return mock.patch.object(SyncVector, "reset", reset)
 
 
-def begin(envs: SyncVector, *args: Any, **kwargs: Any) -> Any:
-        (tape.begins[len(tape.actions)],) = (*args, *kwargs.values())
-        return original(envs, *args, **kwargs)
-
-    return mock.patch.object(SyncVector, method, begin)
-
-
 def recorded_step(tape: Tape) -> Any:
     """A patch under which the vector environment is timed and keeps actions and rewards."""
     original = SyncVector.step
