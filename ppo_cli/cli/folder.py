@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ppo_cli.cli.quoting import shell_quoted
 from ppo_cli.cli.run_dir import lock_run
 from ppo_cli.files import make_folder, read_json
 
@@ -59,6 +60,13 @@ def repair(folder: Path, steps: int | None, keep: int) -> None:
     if not (last.is_file() and filecmp.cmp(last, newest, shallow=False)):
         link_checkpoint(newest, last.name)
     keep_newest(newest.parent, keep)
+
+
+def advice_for(folder: Path) -> str:
+    """What to do when a run has ended, where there is something to go on from; else nothing."""
+    if not (folder / CHECKPOINTS / "last.pt").exists():
+        return ""
+    return f"`ppo-train resume={shell_quoted(folder)}` goes on from the last checkpoint"
 
 
 def evaluated_at(folder: Path) -> int | None:

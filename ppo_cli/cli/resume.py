@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from ppo_cli.cli.compose import composing
-from ppo_cli.cli.endings import RunError
-from ppo_cli.cli.folder import CHECKPOINTS, evaluated_at, own_run, repair
+from ppo_cli.cli.endings import RunError, StopSignal
+from ppo_cli.cli.folder import CHECKPOINTS, advice_for, evaluated_at, own_run, repair
 from ppo_cli.cli.streams import LogFile
 from ppo_cli.cli.trust import imports
 from ppo_cli.config import (
@@ -94,7 +95,7 @@ def _stored_config(folder: Path) -> Config:
 
 def _resume(folder: Path, change: Callable[[Config], Config], live: bool) -> None:
     before = _stored_config(folder)
-    with own_run(folder):
+    with StopSignal(partial(advice_for, folder), at_once=True), own_run(folder):
         _go_on(folder, before, change, live)
 
 

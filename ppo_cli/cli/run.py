@@ -22,9 +22,8 @@ from ppo_cli.cli.build import (
     on_error_of,
 )
 from ppo_cli.cli.endings import Interrupted, RunError, StopSignal
-from ppo_cli.cli.folder import CHECKPOINTS, own_run, repair
+from ppo_cli.cli.folder import advice_for, own_run, repair
 from ppo_cli.cli.keeper import CheckpointKeeper, global_generators, set_global_generators
-from ppo_cli.cli.quoting import shell_quoted
 from ppo_cli.config import Config, save_yaml, to_dict
 from ppo_cli.encoders import EncoderError
 from ppo_cli.envs.backends import available_cores, make_vector
@@ -87,25 +86,18 @@ def run_owned(
     watch: Watch | None = None,
 ) -> float:
     """`run` in a folder that this process holds already, and that is in the state of ``saved``."""
-    with StopSignal(partial(_advice, folder), at_once=True):  # while it trains, another
+    with StopSignal(partial(advice_for, folder), at_once=True):  # while it trains, another
         try:
             return _run(config, folder, saved, live, watch)
         except FAULTS as error:
-            advice = _advice(folder)
+            advice = advice_for(folder)
             raise RunError(f"{error}{advice and f'; {advice}'}") from error
-
-
-def _advice(folder: Path) -> str:
-    """What to do when the run has ended, where there is something to go on from."""
-    if not (folder / CHECKPOINTS / "last.pt").exists():
-        return ""
-    return f"`ppo-train resume={shell_quoted(folder)}` goes on from the last checkpoint"
 
 
 def _run(
     config: Config, folder: Path, saved: Mapping[str, Any] | None, live: bool, watch: Watch | None
 ) -> float:
-    with Watchdog(config.env.timeout, partial(_advice, folder)):
+    with Watchdog(config.env.timeout, partial(advice_for, folder)):
         config, notices = check_environment(config)
         save_yaml(config, folder / "config.yaml")
         torch.set_num_threads(1 if config.threads == "auto" else int(config.threads))
@@ -166,7 +158,7 @@ def _train(
     evaluation_at: Callable[[Position], Evaluation],
 ) -> Position:
     """Trains to the end of the budget, or of the iteration in which a signal comes."""
-    advice = partial(_advice, keeper.folder.parent)
+    advice = partial(advice_for, keeper.folder.parent)
     with StopSignal(advice, at_once=agent.compiled) as signal:
 
         def after_iteration(position: Position) -> None:
