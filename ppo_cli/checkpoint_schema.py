@@ -67,6 +67,13 @@ def _finite_number(value: Any) -> bool:  # noqa: ANN401
     return _finite(value) or (type(value) in (int, float) and math.isfinite(value))
 
 
+def _plain(value: Any) -> bool:  # noqa: ANN401
+    """A mapping of plain values, without tensors."""
+    if isinstance(value, (dict, list)):
+        return all(_plain(item) for item in (value.values() if isinstance(value, dict) else value))
+    return not isinstance(value, Tensor)
+
+
 _STATISTICS = {"mean": _finite_number, "var": _finite_number, "count": _finite_number}
 _ENVIRONMENTS = {
     "starts": [_start],
@@ -92,7 +99,7 @@ SCHEMA: dict[str, Any] = {
     "reward_statistics": Maybe(_STATISTICS),
     "discounted_returns": Maybe(_finite),
     "log": {"event_file": _event_file, "events": _count, "csv": _count},
-    "config": dict,
+    "config": _plain,
     "versions": Each(str),
 }
 
@@ -104,6 +111,7 @@ def check_run(payload: Mapping[str, Any]) -> None:
         SchemaError: the first field that does not follow it.
     """
     _check(payload, SCHEMA, "")
+    _check_type(payload["config"], dict, "config")
     environments = payload.get("environments")
     if environments is not None:
         _check(environments, _ENVIRONMENTS, "environments")

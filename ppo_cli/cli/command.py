@@ -14,6 +14,7 @@ from typing import NoReturn
 from ppo_cli.cli.endings import Interrupted, RunError, StopSignal, end_children, no_advice
 from ppo_cli.cli.streams import lasting_streams, output_failure
 from ppo_cli.files import printable
+from ppo_cli.text import flat
 
 
 def run_command(name: str, work: Callable[[], int | None], needs_output: bool = False) -> NoReturn:
@@ -58,7 +59,7 @@ def _outcome(work: Callable[[], int | None]) -> tuple[object, int]:
         status = _status(error)
         if status is None:
             raise
-        return error, status
+        return (flat(error) if status == 2 else error), status  # a sweep's failure has a table below its line
 
 
 def _status(error: BaseException | None) -> int | None:
