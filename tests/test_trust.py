@@ -118,6 +118,18 @@ def test_nothing_is_written_through_a_link(ppo_train, run, tmp_path, name):
     assert (files(victim) if victim.is_dir() else victim.read_text()) == before
 
 
+def test_a_folder_that_is_given_holds_no_trap(ppo_train, tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    (tmp_path / "run" / ".hydra").mkdir(parents=True)
+    (tmp_path / "run" / ".hydra" / "config.yaml").symlink_to(victim)
+    refused = ppo_train(*RUN, "hydra.run.dir=run")
+    assert refused.status == 2
+    assert "is a link" in refused.err
+    assert refused.err.count("\n") == 1
+    assert victim.read_text() == "mine"
+
+
 def test_lengths_that_are_made_up_stretch_nothing(ppo_train, run):
     rewrite(run, log__csv=2**40, log__events=2**40)
     resumed = ppo_train("resume=cut")

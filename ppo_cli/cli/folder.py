@@ -9,11 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ppo_cli.cli.quoting import shell_quoted
-from ppo_cli.cli.run_dir import lock_run
-from ppo_cli.files import make_folder, read_json
-
-CHECKPOINTS = "checkpoints"
-OWN = (CHECKPOINTS, ".hydra", "videos")  # folders in a run's
+from ppo_cli.cli.run_dir import CHECKPOINTS, check_own, lock_run
+from ppo_cli.files import read_json
 
 
 @contextmanager
@@ -26,13 +23,6 @@ def own_run(folder: Path) -> Iterator[None]:
     check_own(folder)
     with lock_run(folder):
         yield
-
-
-def check_own(folder: Path) -> None:
-    """Raises NotPlainError where something in a run's folder is neither a plain file nor a folder."""
-    for name in ("", *OWN):
-        if not name or (folder / name).is_symlink() or (folder / name).exists():
-            make_folder(folder / name)
 
 
 def repair(folder: Path, steps: int | None, keep: int) -> None:

@@ -18,7 +18,7 @@ from ppo_cli import __version__
 from ppo_cli.agent import PPOAgent
 from ppo_cli.checkpoint import CheckpointError, keep_newest, link_checkpoint, save_checkpoint
 from ppo_cli.cli.build import checkpoint_interval
-from ppo_cli.cli.folder import CHECKPOINTS
+from ppo_cli.cli.run_dir import CHECKPOINTS
 from ppo_cli.config import Config, to_dict
 from ppo_cli.envs.group import EnvFaultError
 from ppo_cli.envs.snapshot import Lost

@@ -13,7 +13,8 @@ from omegaconf import OmegaConf
 
 from ppo_cli.cli.compose import composing
 from ppo_cli.cli.endings import RunError, StopSignal
-from ppo_cli.cli.folder import CHECKPOINTS, advice_for, evaluated_at, own_run, repair
+from ppo_cli.cli.folder import advice_for, evaluated_at, own_run, repair
+from ppo_cli.cli.run_dir import CHECKPOINTS
 from ppo_cli.cli.streams import LogFile
 from ppo_cli.cli.trust import imports
 from ppo_cli.config import (

@@ -9,9 +9,11 @@ from datetime import datetime
 from pathlib import Path
 
 from ppo_cli.config import ConfigError
-from ppo_cli.files import open_own
+from ppo_cli.files import NotPlainError, make_folder, open_own
 
 LONGEST_NAME = 120
+CHECKPOINTS = "checkpoints"
+OWN = (CHECKPOINTS, ".hydra", "videos")  # folders in a run's
 
 
 def folder_name(text: str) -> str:
@@ -82,19 +84,29 @@ def new_folder(path: Path, exclusive: bool) -> Iterator[Path]:
             made = [path, *made]
         else:
             path.mkdir(parents=True, exist_ok=True)
+            check_own(path)  # before Hydra writes there
             before = set(path.iterdir())
+    except NotPlainError as error:
+        raise ConfigError(str(error)) from error
     except OSError as error:
         raise ConfigError(f"{path} can't be made: {error}") from error
     try:
         yield path
     except ConfigError:
-        if not any(path.rglob("checkpoints")):
+        if not any(path.rglob(CHECKPOINTS)):
             for left in set(path.iterdir()) - before:
                 shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
             for folder in made:
                 with suppress(OSError):  # somebody else's files are in it by now
                     folder.rmdir()
         raise
+
+
+def check_own(folder: Path) -> None:
+    """Raises NotPlainError where something in a run's folder is neither a plain file nor a folder."""
+    for name in ("", *OWN):
+        if not name or (folder / name).is_symlink() or (folder / name).exists():
+            make_folder(folder / name)
 
 
 @contextmanager
