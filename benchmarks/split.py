@@ -18,7 +18,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -52,9 +51,7 @@ class Tape:
 
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     actions: list[npt.NDArray[Any]] = field(default_factory=list)
-    begins: dict[int, list[int]] = field(
-        default_factory=dict
-    )  # vector step before which they were made: seeds
+    seeds: list[int] = field(default_factory=list)  # of the environments
     rewards: float | npt.NDArray[np.float64] = 0.0  # sum of each environment
     ends: list[float] = field(default_factory=list)  # when each iteration ended
     skipped: int = 0  # vector steps of the first iteration
@@ -73,15 +70,15 @@ def timed(tape: Tape, owner: type, method: str, part: str) -> Any:
     return mock.patch.object(owner, method, wrapper)
 
 
-def recorded_begin(tape: Tape, method: str) -> Any:
-    """A patch under which new environments' seeds are noted: at the start, and at some runs' checkpoints."""
-    original = getattr(SyncVector, method)
+def recorded_reset(tape: Tape) -> Any:
+    """A patch under which the environments' seeds are noted."""
+    original = SyncVector.reset
 
-    def begin(envs: SyncVector, *args: Any, **kwargs: Any) -> Any:
-        (tape.begins[len(tape.actions)],) = (*args, *kwargs.values())
-        return original(envs, *args, **kwargs)
+    def reset(envs: SyncVector, *, seed: list[int]) -> Any:
+        tape.seeds = seed
+        return original(envs, seed=seed)
 
-    return mock.patch.object(SyncVector, method, begin)
+    return mock.patch.object(SyncVector, "reset", reset)
 
 
 def recorded_step(tape: Tape) -> Any:
@@ -125,8 +122,7 @@ def train(config: Config) -> Tape:
         stack.enter_context(timed(tape, PPOAgent, "act", "acting"))
         stack.enter_context(timed(tape, PPOAgent, "compute_gae", "advantages"))
         stack.enter_context(timed(tape, PPOAgent, "update", "update"))
-        stack.enter_context(recorded_begin(tape, "reset"))
-        stack.enter_context(recorded_begin(tape, "rebuild"))
+        stack.enter_context(recorded_reset(tape))
         stack.enter_context(recorded_step(tape))
         stack.enter_context(recorded_iteration(tape))
         run(config, Path(stack.enter_context(tempfile.TemporaryDirectory())))
@@ -142,17 +138,15 @@ def replay(make_vector: VectorFn, config: Config, tape: Tape) -> float:
     random.seed(config.seed)  # as `run` does, for environments that draw from the global generators
     np.random.seed(config.seed)
     makes = [env_maker(config.env, training=True)] * config.n_envs
-    rewards, seconds = np.zeros(config.n_envs), 0.0
-    begins = sorted({*tape.begins, tape.skipped})
-    for first, last in pairwise([*begins, len(tape.actions)]):
-        if first in tape.begins:
-            envs = make_vector(makes)
-            envs.reset(seed=tape.begins[first])
-        started = time.perf_counter()
-        for actions in tape.actions[first:last]:
-            rewards += envs.step(actions)[1]
-        if first >= tape.skipped:
-            seconds += time.perf_counter() - started
+    rewards = np.zeros(config.n_envs)
+    envs = make_vector(makes)
+    envs.reset(seed=tape.seeds)
+    for actions in tape.actions[: tape.skipped]:
+        rewards += envs.step(actions)[1]
+    started = time.perf_counter()
+    for actions in tape.actions[tape.skipped :]:
+        rewards += envs.step(actions)[1]
+    seconds = time.perf_counter() - started
     if not np.array_equal(rewards, tape.rewards):
         raise RuntimeError(
             f"{config.env.id}: the replayed rewards add up to {rewards.sum()}, the run's to "

@@ -418,7 +418,11 @@ class PPOAgent:
             RuntimeError: the weights are those of another network.
         """
         self.model.load_state_dict(state["model"])
-        self.optimizer = AdamState(**{name: t.to(self.device) for name, t in state["optimizer"].items()})
+        moments = {name: state["optimizer"][name].to(self.device) for name in AdamState._fields}
+        for name, moment in moments.items():
+            if moment.shape != (place := getattr(self.optimizer, name)).shape or moment.dtype != place.dtype:
+                raise RuntimeError(f"the optimizer's {name} is not that of this network")
+        self.optimizer = AdamState(**moments)
         self._action_generator.set_state(state["action_generator"])
         self._minibatch_generator.set_state(state["minibatch_generator"])
 

@@ -95,7 +95,7 @@ def _digest(path: Path) -> str:
 @functools.cache
 def _temporary_folder() -> Path:
     """This user's own in the temporary folder, or a new one where that can't be trusted."""
-    own = Path(tempfile.gettempdir()) / f"ppo-cli-{_user()}"
+    own = Path(tempfile.gettempdir()) / ("ppo-cli" if _user() is None else f"ppo-cli-{_user()}")
     refusal = _refusal(own)
     if refusal is None:
         return own

@@ -129,7 +129,8 @@ def _check(value: Any, rule: Any, where: str) -> None:  # noqa: ANN401
     elif isinstance(rule, type):
         _check_type(value, rule, where)
     elif not rule(value):
-        raise SchemaError(f"its {where} is not what it should be: {rule.__doc__.rstrip('.')}")
+        expected = rule.__doc__[0].lower() + rule.__doc__[1:].rstrip(".")
+        raise SchemaError(f"its {where} is not {expected}")
 
 
 def _check_fields(value: Any, rules: Mapping[str, Any], where: str) -> None:  # noqa: ANN401

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional, Union, get_type_hints
+from typing import TYPE_CHECKING, Any, Optional, Union, get_args, get_origin, get_type_hints
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -406,6 +406,8 @@ def _check_fields(section: Any, prefix: str) -> None:  # noqa: ANN401
         if is_dataclass(value):
             _check_fields(value, f"{key}.")
             continue
+        if not _fits(hints[item.name], value):  # OmegaConf does not look at a text with `${`
+            raise ConfigError(f"{key}: expected {describe_type(hints[item.name])}, given {value!r}")
         if hints[item.name] in _INTEGERS:
             value = [_integer(key, v) for v in value] if isinstance(value, list) else _integer(key, value)
             setattr(section, item.name, value)
@@ -418,6 +420,20 @@ def _check_fields(section: Any, prefix: str) -> None:  # noqa: ANN401
         if choices and value not in choices:
             hint = nearest(str(value), list(choices))
             raise ConfigError(f"{key}={value}: expected one of {', '.join(choices)}{hint}")
+
+
+def _fits(kind: Any, value: Any) -> bool:  # noqa: ANN401
+    """Whether a value is of a knob's type."""
+    arguments = get_args(kind)
+    if get_origin(kind) is Union:
+        return any(_fits(each, value) for each in arguments)
+    if get_origin(kind) is list:
+        return isinstance(value, list) and all(_fits(arguments[0], each) for each in value)
+    if get_origin(kind) is dict:
+        return isinstance(value, dict) and all(isinstance(key, str) for key in value)
+    if kind in (int, float, bytes):  # `bytes` only stands beside `bool`
+        return kind is not bytes and isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, kind)
 
 
 def _integer(key: str, value: Any) -> Any:  # noqa: ANN401

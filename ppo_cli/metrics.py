@@ -1,32 +1,27 @@
 """What a run shows and leaves: TensorBoard, metrics.csv and the progress line."""
 
-import csv
-import io
 import logging
 import math
 import os
 import socket
-import struct
 import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 from tensorboard.plugins.hparams import api_pb2, metadata
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
-from tensorboard.summary.writer.record_writer import RecordWriter
 from typing_extensions import Self
 
-from ppo_cli.files import open_own, sync_folder
+from ppo_cli.files import sync_folder
+from ppo_cli.log_files import EventFile, RowFile
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +47,6 @@ TAGS = (
     "time/update",
 )
 EVAL_TAG = "eval/episodic_return"
-RECORD_EXTRA = 16  # bytes of a record of an event file that are not its data
 
 Knob = bool | int | float | str | None
 
@@ -127,123 +121,11 @@ class EpisodeStatistics:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Sets the running episodes from `state_dict`."""
-        self._returns[:] = state["returns"]
-        self._lengths[:] = state["lengths"]
+        returns, lengths = np.asarray(state["returns"]), np.asarray(state["lengths"])
+        if returns.shape != self._returns.shape or lengths.shape != self._lengths.shape:
+            raise ValueError(f"episodes of {len(returns)} environments, where there are {self.n_envs}")
+        self._returns[:], self._lengths[:] = returns, lengths
         self.cut = int(state.get("cut", 0))  # older checkpoints have none
-
-
-class EventFile:
-    """A TensorBoard event file that is written at once, so that its length can be known and cut back to."""
-
-    def __init__(self, path: Path, length: int | None = None) -> None:
-        """Opens a new file, or goes on behind the first ``length`` bytes of an old one, if they are there."""
-        self.path = path
-        self._file = open_own(path, new=length is None)
-        self._records = RecordWriter(self._file)
-        if length is not None:
-            _cut(self._file, _whole_records(self._file, length), length, path.name)
-        if not self.length():
-            self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
-
-    def add(self, summary: Summary, step: int | None = None) -> None:
-        """Writes one summary."""
-        self._write(Event(wall_time=time.time(), step=step, summary=summary))
-
-    def length(self) -> int:
-        """Bytes so far."""
-        return self._file.tell()
-
-    def sync(self) -> None:
-        """Brings to disk what was written."""
-        os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        """Closes the file."""
-        self._file.close()
-
-    def _write(self, event: Event) -> None:
-        self._records.write(event.SerializeToString())
-        self._file.flush()
-
-
-class RowFile:
-    """A metrics.csv that is written at once, a row an iteration, and can be cut back to a length."""
-
-    def __init__(self, path: Path, length: int | None = None) -> None:
-        """Opens a new file in the place of any other, or goes on behind ``length`` bytes of an old one."""
-        self._file = open_own(path)
-        _cut(self._file, 0 if length is None else _whole_rows(self._file, length), length or 0, path.name)
-        self._text = io.TextIOWrapper(self._file, encoding="utf-8", newline="", write_through=True)
-        self._csv = csv.writer(self._text)
-        self._tags: Sequence[str] = TAGS
-        if self.length():
-            self._tags = self._header()[2:]  # an older version's file goes on with its own columns
-        else:
-            self._csv.writerow(["iteration", "step", *TAGS])
-            self._text.flush()
-
-    def add(self, iteration: int, step: int, values: Mapping[str, float]) -> None:
-        """Writes a row; a value that is missing is an empty cell."""
-        self._csv.writerow([iteration, step, *(values.get(tag, "") for tag in self._tags)])
-        self._text.flush()
-
-    def length(self) -> int:
-        """Bytes so far."""
-        return self._file.tell()
-
-    def sync(self) -> None:
-        """Brings to disk what was written."""
-        os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        """Closes the file."""
-        self._text.close()
-
-    def _header(self) -> list[str]:
-        end = self._file.tell()
-        self._file.seek(0)
-        line = self._file.readline().decode("utf-8", "replace")
-        self._file.seek(end)
-        return next(csv.reader([line]))
-
-
-def _cut(file: BinaryIO, whole: int, expected: int, name: str) -> None:
-    """Goes on behind the first ``whole`` bytes of a file, and says where it lacks some of those expected."""
-    file.truncate(whole)
-    file.seek(whole)
-    if whole < expected:
-        logger.warning(
-            "%s has %s of the %s bytes that the checkpoint recorded (a power cut? a copy of a running run?): "
-            "it goes on behind what is whole",
-            name, f"{whole:,}", f"{expected:,}",
-        )  # fmt: skip
-
-
-def _whole_rows(file: BinaryIO, length: int) -> int:
-    """Bytes of the whole rows in the first ``length`` bytes of a file; 0 where it begins with no header."""
-    data = file.read(length)
-    gap = data.find(b"\0")  # what was not on disk yet when the power was cut
-    end = data.rfind(b"\n", 0, None if gap < 0 else gap) + 1
-    return end if data.startswith(b"iteration,step,") else 0
-
-
-def _whole_records(file: BinaryIO, length: int) -> int:
-    """Bytes of the whole records in the first ``length`` bytes of an event file.
-
-    A record is its length (8 bytes), the length's checksum (4), the data, and the data's checksum (4).
-    """
-    length = min(length, os.fstat(file.fileno()).st_size)
-    end = 0
-    while end + RECORD_EXTRA <= length:
-        file.seek(end)
-        size, checksum = file.read(8), file.read(4)
-        if struct.unpack("<I", checksum) != (masked_crc32c(size),):
-            break
-        after = end + RECORD_EXTRA + int(struct.unpack("<Q", size)[0])
-        if after > length:
-            break
-        end = after
-    return end
 
 
 class RunLog:
@@ -276,7 +158,7 @@ class RunLog:
             else:
                 logger.warning("%s is missing: TensorBoard shows the run from here on", lengths["event_file"])
         self._events = EventFile(run_dir / name, events)
-        self._rows = RowFile(run_dir / "metrics.csv", rows)
+        self._rows = RowFile(run_dir / "metrics.csv", TAGS, rows)
         sync_folder(run_dir)
         self._total = total_timesteps
         self._started = time.perf_counter()

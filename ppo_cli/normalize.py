@@ -50,10 +50,17 @@ class RunningMeanStd:
         return {"mean": self.mean, "var": self.var, "count": self.count}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Sets the statistics from `state_dict`, whose arrays a checkpoint gives back as tensors."""
-        self.mean = torch.as_tensor(state["mean"], dtype=torch.float64).numpy().copy()
-        self.var = torch.as_tensor(state["var"], dtype=torch.float64).numpy().copy()
-        self.count = float(state["count"])
+        """Sets the statistics from `state_dict`, whose arrays a checkpoint gives back as tensors.
+
+        Raises:
+            ValueError: they are of another shape, or a variance is below 0.
+        """
+        mean, var = (
+            torch.as_tensor(state[name], dtype=torch.float64).numpy().copy() for name in ("mean", "var")
+        )
+        if mean.shape != self.mean.shape or var.shape != self.var.shape or (var < 0).any():
+            raise ValueError(f"statistics of shape {mean.shape}, where {self.mean.shape} is normalised")
+        self.mean, self.var, self.count = mean, var, float(state["count"])
 
 
 def as_float32(observations: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -126,8 +126,9 @@ class Collector:
             lost = [Lost(env, "it can't be brought back") for env in range(self.envs.num_envs)]
         else:
             lost = self.envs.restore(state["environments"], seeds)
-        self.rollout.observations[-1] = state["observations"]
-        self.rollout.states[-1] = state.get("memory", 0.0)  # older checkpoints have none
+        _put(self.rollout.observations[-1], state["observations"], "observations")
+        if "memory" in state:  # older checkpoints have none
+            _put(self.rollout.states[-1], state["memory"], "memory")
         self.episodes.load_state_dict(state["episodes"])
         if self.observation_normalizer is not None:
             self.observation_normalizer.statistics.load_state_dict(state["observation_statistics"])
@@ -141,6 +142,12 @@ class Collector:
                 self.reward_normalizer.forget(environments)
             self._begin(self.envs.observations, environments)
         return lost
+
+
+def _put(place: torch.Tensor, value: torch.Tensor, name: str) -> None:
+    if value.shape != place.shape or value.dtype != place.dtype:
+        raise ValueError(f"{name}: expected {place.dtype} {list(place.shape)}, given {list(value.shape)}")
+    place[:] = value
 
 
 def make_collector(

@@ -115,7 +115,6 @@ CASES = [
     ("-m seed=range(0)", "no job", "lists no value"),
     ("-m seed=1,2 hydra.sweeper=3", "hydra.sweeper=3", "hydra/sweeper=NAME"),
     ("hydra.run.dir=", "hydra.run.dir=", "is empty"),
-    ("hydra.job.name=x/y", "x/y.log", "No such file"),
     ("resume=auto", "resume=auto", "hydra.run.dir=outputs/NAME"),
     ("resume=auto hydra.run.dir=${now:%Y}", "resume=auto", "the same each time"),
     ("resume=auto -m seed=1,2", "resume=auto", "hydra.sweep.dir=outputs/sweeps/NAME"),

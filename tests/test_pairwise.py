@@ -7,7 +7,6 @@ import sys
 
 import pytest
 from run_ends import assert_same_end
-from test_resume import interrupt  # noqa: F401
 
 from ppo_cli.cli import evaluate as eval_cli
 from ppo_cli.cli import export as export_cli
@@ -136,7 +135,7 @@ def test_the_settings_cover_every_pair_and_the_quick_ones_the_levels():
         for i, setting in enumerate(SETTINGS)
     ],
 )
-def test_trains_resumes_evaluates_and_exports(ppo_train, tmp_path, monkeypatch, capfd, interrupt, setting):  # noqa: F811
+def test_trains_resumes_evaluates_and_exports(ppo_train, tmp_path, monkeypatch, capfd, interrupt, setting):
     arguments = command_line(setting)
 
     def finish(main, *argv):

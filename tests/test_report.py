@@ -17,6 +17,7 @@ from ppo_cli.cli.report import main
 from ppo_cli.config import from_dict, save_yaml, to_dict
 from ppo_cli.metrics import TAGS
 from ppo_cli.report.comparison import compare
+from ppo_cli.report.page import run_rows
 from ppo_cli.report.plots import draw
 from ppo_cli.report.runs import BrokenRunError, find_runs, group_runs, read_run
 from ppo_cli.report.statistics import (
@@ -701,3 +702,28 @@ def test_a_report_is_not_written_through_a_link(tmp_path, ppo_report):
         (tmp_path / "runs" / "report" / name).symlink_to(tmp_path / "victim" / name)
     assert ppo_report(tmp_path / "runs")[0] == 0
     assert list((tmp_path / "victim").iterdir()) == []
+
+
+def test_a_run_with_hundreds_of_knobs_of_its_own_does_not_swamp_the_others(tmp_path, ppo_report):
+    for clip in (0.1, 0.2):
+        write_run(tmp_path / str(clip), [1.0, 2.0], 1.0, clip_ratio=clip)
+    text = (write_run(tmp_path / "odd", [1.0, 2.0], 1.0) / "config.yaml").read_text()
+    (tmp_path / "odd" / "config.yaml").write_text(text + "".join(f"k{i}: {i}\n" for i in range(900)))
+    status, out, err = ppo_report(tmp_path)
+    assert (status, err) == (0, "")
+    assert "clip_ratio=0.1" in out
+    assert max(map(len, out.splitlines())) < 1_000
+
+
+def test_runs_that_are_not_exact_are_marked(tmp_path):
+    write_run(tmp_path / "whole", [1, 2, 3], seed=0)
+    cut = write_run(tmp_path / "cut", [1, 2, 3], seed=1) / "metrics.csv"
+    header, *lines = cut.read_text().splitlines()
+    place = header.split(",").index("charts/cut_episodes")
+    cells = lines[-1].split(",")
+    cells[place] = "16.0"
+    cut.write_text("\n".join([header, *lines[:-1], ",".join(cells)]) + "\n")
+    (groups,) = grouped(tmp_path)[0].values()
+    comparison = compare("CartPole-v1", groups)
+    assert any("1 of 2 runs (seed 1) went on after a stop with new episodes" in n for n in comparison.notes())
+    assert [row["cut_episodes"] for row in run_rows([comparison])] == [0, 16]

@@ -6,7 +6,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -358,9 +358,19 @@ def load_policy(checkpoint: Path) -> tuple[Policy, Config]:
 
 
 def restore_policy(
-    payload: Mapping[str, Any], checkpoint: Path, env_kwargs: Mapping[str, Any] | None = None
+    payload: Mapping[str, Any],
+    checkpoint: Path,
+    env_kwargs: Mapping[str, Any] | None = None,
+    say: Callable[[str], None] = logger.warning,
 ) -> tuple[Policy, Config]:
-    """`load_policy` of what `load_run` gave for a file, with ``env_kwargs`` over those in the config."""
+    """`load_policy` of what `load_run` gave for a file.
+
+    Args:
+        payload: what is in it.
+        checkpoint: the file.
+        env_kwargs: arguments of the environment over those in the config.
+        say: is called with a line on each module that the config has imported.
+    """
     try:
         stored, weights = payload["config"], payload["model"]
         device = _device_here(stored["device"])
@@ -370,7 +380,7 @@ def restore_policy(
             f"the checkpoint is not one of a run ({type(error).__name__}: {error})"
         ) from error
     for line in imports(config, checkpoint):
-        logger.warning(line)
+        say(line)
     trained_on = config.env.kwargs
     config = replace(config, env=replace(config.env, kwargs={**trained_on, **(env_kwargs or {})}))
     with calls.closing(env_maker(config.env)()) as env:

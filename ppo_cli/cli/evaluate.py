@@ -274,7 +274,7 @@ def _load(checkpoint: Path, named: bool, env_kwargs: dict[str, Any]) -> "tuple[P
                 raise RunError(f"{damage}; the newest intact one is {other.name}") from damage
             _say(f"{damage}; evaluating {other.name}, the newest that is intact")
             checkpoint, payload = other, newest
-        policy, config = restore_policy(payload, checkpoint, env_kwargs)
+        policy, config = restore_policy(payload, checkpoint, env_kwargs, _say)
         return checkpoint, policy, config, payload["steps"]
     except CheckpointError as error:
         raise RunError(error if str(checkpoint) in str(error) else f"{checkpoint}: {error}") from error

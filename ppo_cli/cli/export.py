@@ -40,6 +40,10 @@ def main() -> None:
     run_command("ppo-export", lambda: _export(_parse(sys.argv[1:])), needs_output=True)
 
 
+def _say(line: str) -> None:
+    print(f"ppo-export: {line}", file=sys.stderr)
+
+
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The options, checked as far as that goes without a run.
 
@@ -106,7 +110,7 @@ def _policy(checkpoint: Path) -> "tuple[Policy, Config, int]":
 
     try:
         payload = load_run(checkpoint)
-        return *restore_policy(payload, checkpoint), int(payload["steps"])
+        return *restore_policy(payload, checkpoint, say=_say), int(payload["steps"])
     except CheckpointError as error:
         raise RunError(error if str(checkpoint) in str(error) else f"{checkpoint}: {error}") from error
 

@@ -60,7 +60,7 @@ LAUNCHERS: Mapping[str, Mapping[str, str]] = {
 }
 OTHERS = {"hydra.sweeper.max_batch_size": NUMBER, "hydra.verbose": SWITCH}
 # What going on with a sweep has no use for: it is where it is, and no file of anybody's is looked for.
-REPLACED = ("hydra.sweep.dir", "hydra.searchpath", "hydra.mode")
+REPLACED = ("hydra.sweep.dir", "hydra.run.dir", "hydra.searchpath", "hydra.mode")
 
 
 @dataclass(frozen=True)

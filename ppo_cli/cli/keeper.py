@@ -67,13 +67,13 @@ class CheckpointKeeper:
         try:
             self._agent.load_state_dict(saved)
             lost = self._collector.load_state_dict(saved, self._seeds(position))
+            set_global_generators(saved["generators"])
         except EnvFaultError:
             raise
         except (RuntimeError, KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
             reason = " ".join(str(error).split())
             raise CheckpointError(f"the checkpoint does not fit this run's config: {reason}") from error
         self._best = saved["best"]
-        set_global_generators(saved["generators"])
         return position, lost
 
     def consider(self, position: Position, mean: float) -> None:

@@ -40,6 +40,7 @@ from ppo_cli.config import Config, ConfigError, conf_dir, from_stored, load_yaml
 from ppo_cli.envs.make import EnvError
 from ppo_cli.envs.workers import end_with_parent
 from ppo_cli.files import make_folder, printable, read_json, write_whole
+from ppo_cli.text import flat
 
 logger = logging.getLogger(__name__)
 
@@ -346,6 +347,6 @@ def table(failed: Sequence[tuple[str, str]]) -> str:
 
 def one_line(error: BaseException) -> str:
     """An error in one line, with its type where the text is not made for a user."""
-    text = printable(" ".join(str(error).split()))
+    text = printable(flat(error))
     ours = isinstance(error, (RunError, ConfigError, EnvError, HydraException))
     return text if ours else f"{type(error).__name__}: {text}"

@@ -97,6 +97,7 @@ class Comparison:
         """Lines on what a reader of the table must know."""
         runs = [run for summary in self.summaries for run in summary.group.runs]
         lines = [_unfinished(summary.group) for summary in self.summaries if _is_going(summary.group)]
+        lines += [_inexact(summary.group) for summary in self.summaries if _is_inexact(summary.group)]
         if any(len(summary.group.runs) == 1 for summary in self.summaries):
             lines.append("One seed gives no interval.")
         if any(len(summary.group.runs) in (2, 3, 4) for summary in self.summaries):
@@ -190,6 +191,19 @@ def _curve(runs: Sequence[Run]) -> Curve | None:
 
 def _is_going(group: Group) -> bool:
     return any(run.last_step < run.budget for run in group.runs)
+
+
+def _is_inexact(group: Group) -> bool:
+    return any(run.cut_episodes for run in group.runs)
+
+
+def _inexact(group: Group) -> str:
+    cut = [run for run in group.runs if run.cut_episodes]
+    seeds = ", ".join(str(run.seed) for run in cut)
+    return (
+        f"{group.name}: {len(cut)} of {len(group.runs)} runs (seed {seeds}) went on after a stop with new "
+        "episodes, and are not to the bit what they would have been."
+    )
 
 
 def _unfinished(group: Group) -> str:

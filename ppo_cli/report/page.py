@@ -146,6 +146,7 @@ def run_rows(comparisons: Iterable[Comparison]) -> Iterator[dict[str, Cell]]:
                     "final_return": run.final_return,
                     "final_return_from": "training" if run.evaluated is None else "evaluation",
                     "steps_per_second": run.speed,
+                    "cut_episodes": run.cut_episodes,
                     "steps_to_threshold": reached,
                 }
 

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from ppo_cli.report.comparison import Comparison, Curve, Summary
-from ppo_cli.report.runs import number
+from ppo_cli.report.runs import number, shown
 from ppo_cli.report.statistics import Estimate
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
@@ -186,7 +186,7 @@ def _draw_sensitivity(axes: Axes, knob: str, lines: Mapping[str, list[tuple[floa
             middles,
             yerr=None if many else [below, above],
             color=GREY if many else COLOURS[position],
-            label=textwrap.fill(others, 40) or None,
+            label=textwrap.fill(shown(others), 40) or None,
             marker="o",
             markersize=4,
             capsize=3,

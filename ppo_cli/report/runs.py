@@ -20,6 +20,7 @@ from ppo_cli.files import NotPlainError, printable, read_json, read_text, read_y
 Floats = npt.NDArray[np.float64]
 
 COLUMNS = ("step", "charts/episodic_return", "charts/SPS")
+CUT = "charts/cut_episodes"
 LAST_SHARE = 0.1  # of the logged returns: what stands for the final return where there is no evaluation
 # Knobs, and sections of them, that say how a run is run and not what is learned.
 NOT_LEARNED = ("seed", "device", "threads", "compile", "checkpoint", "eval", "env.timeout")
@@ -27,7 +28,7 @@ ABSENT = "unset"  # a knob that another run's config has and this one's lacks
 # A run's files may be damaged, or anybody's: what is beyond these is none of a run, and would spoil a report.
 LONGEST = 256 * 2**20  # bytes of a metrics.csv: a million iterations
 MOST_KNOBS = 1_000
-LONGEST_VALUE = 200  # characters of a knob's value as it is shown
+LONGEST_NAME = 200  # characters of a value, and of a group's name, as it is shown
 LARGEST = 1e100  # a return, or a knob that is drawn as a number, so that sums and axes stay finite
 MOST_STEPS = 2.0**63
 DEEPEST = 60  # folders below the one that is asked for
@@ -51,6 +52,7 @@ class Run:
         steps: environment steps at each iteration in which an episode ended.
         returns: mean return of the episodes that ended there.
         speed: median of the iterations' steps per second.
+        cut_episodes: number of episodes that resuming cut; 0 where the run is that of one that never stopped.
         evaluated: mean return of the final evaluation, or None.
         evaluation: how its evaluations are made, in words.
     """
@@ -64,6 +66,7 @@ class Run:
     steps: Floats
     returns: Floats
     speed: float
+    cut_episodes: int
     evaluated: float | None
     evaluation: str
 
@@ -124,7 +127,7 @@ def read_run(folder: Path) -> Run:
     """
     try:
         knobs = _read_config(folder / "config.yaml")
-        steps, returns, speeds = _read_metrics(folder / "metrics.csv")
+        steps, returns, speeds, cut_episodes = _read_metrics(folder / "metrics.csv")
         evaluated = _read_evaluation(folder / "eval.json", steps[-1])
     except FileNotFoundError as error:
         raise BrokenRunError(f"it has no {Path(error.filename).name}") from error
@@ -146,6 +149,7 @@ def read_run(folder: Path) -> Run:
         steps=steps[ended],
         returns=returns[ended],
         speed=float(np.median(speeds)),
+        cut_episodes=cut_episodes,
         evaluated=evaluated,
         evaluation=f"{knobs.get('eval.episodes')} {'sampled' if sampled else 'deterministic'} episodes",
     )
@@ -204,7 +208,7 @@ def _named(env_id: str, members: list[list[Run]]) -> list[Group]:
     for runs in members:
         knobs = {name: runs[0].knobs.get(name, ABSENT) for name in differing}
         label = ",".join(f"{name}={value}" for name, value in knobs.items())
-        groups.append(Group(label or env_id, knobs, tuple(runs)))
+        groups.append(Group(shown(label) or env_id, knobs, tuple(runs)))
     return sorted(groups, key=lambda group: [_order(value) for value in group.knobs.values()])
 
 
@@ -233,7 +237,7 @@ def _read_config(path: Path) -> dict[str, str]:
     # Sync and async step the same environments to the same bits; EnvPool's are others.
     if config.get("vectorization") in ("sync", "async"):
         config["vectorization"] = "auto"
-    knobs = {_shown(name): _shown(value) for name, value in _flatten(config)}
+    knobs = {shown(name): shown(value) for name, value in _flatten(config)}
     if len(knobs) > MOST_KNOBS:
         raise BrokenRunError(f"config.yaml has {len(knobs):,} values, more than any run's")
     return knobs
@@ -247,12 +251,12 @@ def _flatten(section: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str
             yield f"{prefix}{name}", _typed(value)
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
     """A text as it can be printed and drawn; a long one ends in a hash."""
     plain = printable(text)
-    if len(plain) <= LONGEST_VALUE:
+    if len(plain) <= LONGEST_NAME:
         return plain
-    return f"{plain[: LONGEST_VALUE - 9]}_{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:8]}"
+    return f"{plain[: LONGEST_NAME - 9]}_{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:8]}"
 
 
 def _typed(value: Any) -> str:  # noqa: ANN401
@@ -264,8 +268,8 @@ def _typed(value: Any) -> str:  # noqa: ANN401
     return str(value)
 
 
-def _read_metrics(path: Path) -> tuple[Floats, Floats, Floats]:
-    """Columns of a metrics.csv; an empty cell is NaN."""
+def _read_metrics(path: Path) -> tuple[Floats, Floats, Floats, int]:
+    """`COLUMNS` of a metrics.csv, where an empty cell is NaN, and the number of episodes that were cut."""
     try:
         text = read_text(path, LONGEST)
     except UnicodeDecodeError as error:
@@ -280,7 +284,7 @@ def _read_metrics(path: Path) -> tuple[Floats, Floats, Floats]:
         raise BrokenRunError(f"metrics.csv is damaged in line {rows.line_num}") from error
     if not values:
         raise BrokenRunError("no iteration has ended yet")
-    steps, returns, speeds = np.array(values).T
+    steps, returns, speeds, cuts = np.array(values).T
     if np.isinf(returns).any():
         raise BrokenRunError("metrics.csv has an infinite charts/episodic_return")
     if not (np.diff(steps, prepend=0) > 0).all():
@@ -290,7 +294,7 @@ def _read_metrics(path: Path) -> tuple[Floats, Floats, Floats]:
     ):
         if (np.abs(numbers) > most).any():
             raise BrokenRunError(f"metrics.csv has a {column} beyond {most:.0e}")
-    return steps, returns, speeds
+    return steps, returns, speeds, int(np.nan_to_num(cuts[-1], posinf=0.0, neginf=0.0))
 
 
 def _cells(rows: Iterator[list[str]]) -> Iterator[list[float]]:
@@ -303,8 +307,9 @@ def _cells(rows: Iterator[list[str]]) -> Iterator[list[float]]:
     if twice:
         raise BrokenRunError(f"metrics.csv has the column {twice[0]} twice")
     places = [header.index(column) for column in COLUMNS]
+    cut = header.index(CUT) if CUT in header else None  # an older version's runs have none
     for row in rows:
-        yield [float(row[place] or "nan") for place in places]
+        yield [float(row[place] or "nan") for place in places] + [0.0 if cut is None else float(row[cut])]
 
 
 def _read_evaluation(path: Path, last_step: float) -> float | None:
