@@ -5,6 +5,7 @@ Started with the shim preloaded; reads requests and writes replies, JSON, one a 
 some seconds (``signal``, ``after``), and how long a file may become (``longest_file``, in bytes, 0 for any).
 """
 
+import atexit
 import ctypes
 import json
 import os
@@ -14,6 +15,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 
 LONGEST = 120.0  # seconds
 
@@ -53,16 +55,31 @@ def read_to_end(pipe, pid, number, after):
             data += more
 
 
+def run_and_end(main):
+    """Runs the command line, and ends this process as the interpreter does, but for taking all of it down."""
+    try:
+        main()
+        status = 0
+    except SystemExit as ended:
+        status = ended.code
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
 def serve(request, main):
-    """The reply to a request; in the forked process, None when the command line has returned."""
+    """The reply to a request."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as log:
         read, write = os.pipe()
         pid = os.fork()
         if pid == 0:
             become_command(request, out.fileno(), write, log.fileno())
             os.write(2, b"\0")
-            main()
-            return None
+            run_and_end(main)
         os.close(write)
         err = read_to_end(read, pid, request["signal"], request["after"])
         os.close(read)
@@ -86,10 +103,7 @@ def serve_all(warm_up):
         except SystemExit as ended:
             print(json.dumps({"status": ended.code}), file=replies, flush=True)
         for line in sys.stdin:
-            reply = serve(json.loads(line), main)
-            if reply is None:
-                return
-            print(json.dumps(reply), file=replies, flush=True)
+            print(json.dumps(serve(json.loads(line), main)), file=replies, flush=True)
 
 
 if __name__ == "__main__":
