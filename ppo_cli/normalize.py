@@ -18,7 +18,14 @@ class RunningMeanStd:
     samples of mean 0 and variance 1, as OpenAI Baselines does.
     """
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
+    def __init__(self, shape: tuple[int, ...], may_shrink: bool = False) -> None:
+        """Starts.
+
+        Args:
+            shape: of a sample.
+            may_shrink: whether statistics of fewer numbers, the first ones, may be loaded.
+        """
+        self._may_shrink = may_shrink
         self.mean: FloatArray = np.zeros(shape)
         self.var: FloatArray = np.ones(shape)
         self.count = 1e-4
@@ -58,7 +65,10 @@ class RunningMeanStd:
         mean, var = (
             torch.as_tensor(state[name], dtype=torch.float64).numpy().copy() for name in ("mean", "var")
         )
-        if mean.shape != self.mean.shape or var.shape != self.var.shape or (var < 0).any():
+        fits = mean.shape == self.mean.shape or (
+            self._may_shrink and mean.ndim == 1 and mean.size < self.mean.size
+        )
+        if not fits or var.shape != mean.shape or (var < 0).any():
             raise ValueError(f"statistics of shape {mean.shape}, where {self.mean.shape} is normalised")
         self.mean, self.var, self.count = mean, var, float(state["count"])
 
@@ -98,7 +108,7 @@ class ObservationNormalizer:
             clip: the largest normalised value.
             packed: whether observations are rows of bytes.
         """
-        self.statistics = RunningMeanStd(shape)
+        self.statistics = RunningMeanStd(shape, may_shrink=packed)
         self.clip = clip
         self._is_packed = packed
 

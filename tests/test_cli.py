@@ -138,7 +138,8 @@ def test_tensorboards_hparams_compare_the_runs_of_a_sweep(ppo_train, tmp_path):
     ppo_train("-m", "env=CartPole-v1", *TINY, "seed=1,2", "anneal.vf_coef.final=null,0.1")
     columns, rows = hparams_table(tmp_path / "outputs")
     assert columns[:2] == ["anneal.vf_coef.final", "seed"]  # what was swept comes first
-    assert {name for name, _ in knobs()} - set(columns) <= {"env.kwargs", "env.wrappers", "network.encoders"}
+    mappings = {"env.kwargs", "env.reset_options", "env.wrappers", "network.encoders"}
+    assert {name for name, _ in knobs()} - set(columns) <= mappings
     assert len(rows) == 4
     for folder in tmp_path.glob("outputs/sweeps/*/*/"):
         row = rows[folder.name]

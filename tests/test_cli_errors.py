@@ -17,7 +17,7 @@ CASES = [
     ("compile=maybe", "compile=maybe", "auto"),
     ("network.hidden_sizes=[64,a]", "network.hidden_sizes=[64,a]", "list of integers"),
     ("network.hidden_sizes=[0]", "network.hidden_sizes=0", "from 1 to 16384"),
-    ("network.hidden_sizes=[64,[64]]", "network.hidden_sizes=[64]", "an integer"),
+    ("network.hidden_sizes=[64,[64]]", "network.hidden_sizes", "a list of integers, given [64, [64]]"),
     (f"network.hidden_sizes=[{','.join(['64'] * 65)}]", "65 entries", "at most 64"),
     (
         "network.hidden_sizes=[16384,16384,16384,16384,16384] network.shared=false n_steps=1e6 n_envs=65536",
