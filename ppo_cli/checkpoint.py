@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ppo_cli.checkpoint_schema import SchemaError, check_run
-from ppo_cli.files import open_own, read_bytes, sync_folder
+from ppo_cli.files import NotPlainError, open_own, read_bytes, sync_folder
 
 FORMAT = 3  # 2 had no snapshots of the kinds `anew` and `none`, but two others
 MOST_BYTES = 16 * 2**30
@@ -59,12 +59,12 @@ def save_checkpoint(path: Path, payload: dict[str, Any]) -> None:
 
 
 def own_folder(path: Path) -> Path:
-    """Makes a folder where there is none.
+    """Makes a folder where there is none, in one that there is: a run's that was moved away is not made anew.
 
     Raises:
         OSError: a link or a file lies there.
     """
-    path.mkdir(parents=True, exist_ok=True)
+    path.mkdir(exist_ok=True)
     if path.is_symlink():
         raise OSError(f"{path} is a link, through which nothing is written; remove it")
     return path
@@ -89,6 +89,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
     Raises:
         CheckpointError: the file is missing, damaged, or holds anything but tensors and plain values.
+        OSError: it can't be read.
     """
     try:
         data = read_bytes(path, MOST_BYTES)
@@ -96,6 +97,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         payload: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"no checkpoint at {path}") from error
+    except (NotPlainError, IsADirectoryError) as error:
+        raise CheckpointError(str(error)) from error
+    except OSError:  # what can't be read now is not damaged
+        raise
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} is refused: it is damaged, or holds more than tensors and plain values"
@@ -145,7 +150,8 @@ def keep_newest(folder: Path, keep: int) -> None:
 
 def numbered(folder: Path) -> list[Path]:
     """The checkpoints ``<steps>.pt`` of a folder, newest first."""
-    found = [path for path in folder.glob("*.pt") if re.fullmatch(r"[0-9]{1,16}", path.stem)]
+    steps = re.compile(r"0|[1-9][0-9]{0,15}")
+    found = [path for path in folder.glob("*.pt") if steps.fullmatch(path.stem) and path.is_file()]
     return sorted(found, key=lambda path: int(path.stem), reverse=True)
 
 

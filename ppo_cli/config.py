@@ -207,6 +207,8 @@ RANGES = {
 }
 _INTEGERS = (Integer, list[Integer], Union[Integer, str], Optional[Integer])  # noqa: UP007, UP045
 MOST_LAYERS = 64  # of network.hidden_sizes
+MOST_WRAPPERS = 64
+MOST_VALUES = 20_000  # in a stored config, which OmegaConf takes some 0.1 ms each to read
 OPEN = {  # sections whose keys are the user's own, and what a key there is
     "env.kwargs.": "a new argument of the environment",
     "env.reset_options.": "an option of its resets",
@@ -324,6 +326,8 @@ def from_stored(plain: Mapping[Any, Any]) -> Config:
     """
     tops = {name.split(".")[0] for name, _ in knobs()}
     defaults = {key: value for key, value in load_yaml(conf_dir() / "config.yaml").items() if key in tops}
+    if _count(plain) > MOST_VALUES:
+        raise ConfigError(f"a config of more than {MOST_VALUES:,} values")
     own = _map_texts(plain, lambda text: _escape(text, every=False))
     try:
         merged = OmegaConf.to_container(OmegaConf.merge(defaults, own))
@@ -341,6 +345,11 @@ def as_omegaconf(config: Config) -> DictConfig:
     """The config as OmegaConf holds it, with every ``${`` as a literal."""
     literal: dict[str, Any] = _map_texts(to_dict(config), lambda text: _escape(text, every=True))
     return OmegaConf.create(literal)
+
+
+def _count(value: Any) -> int:  # noqa: ANN401
+    below = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    return 1 + sum(map(_count, below))
 
 
 def _map_texts(value: Any, change: Callable[[str], str]) -> Any:  # noqa: ANN401
@@ -374,7 +383,7 @@ def load_yaml(path: Path) -> dict[Any, Any]:
     """
     try:
         loaded = OmegaConf.to_container(OmegaConf.create(read_yaml(path)))
-    except (YAMLError, OmegaConfBaseException, OSError, ValueError) as error:
+    except Exception as error:  # what lies there may lead to anything
         raise ConfigError(f"{path} can't be read: {' '.join(str(error).split())}") from error
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path}: expected a mapping of knobs")
@@ -471,6 +480,8 @@ def _check_device(device: str) -> None:
 
 
 def _check_wrappers(config: Config) -> None:
+    if len(config.env.wrappers) > MOST_WRAPPERS:
+        raise ConfigError(f"env.wrappers: expected at most {MOST_WRAPPERS}, given {len(config.env.wrappers)}")
     for entry in config.env.wrappers:
         if not isinstance(entry.get("name"), str):
             raise ConfigError(f"env.wrappers: expected {{name: WRAPPER, ...}}, given {entry} without a name")

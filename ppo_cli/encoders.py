@@ -355,9 +355,11 @@ def make_simple_encoder(space: spaces.Space[Any]) -> FlattenEncoder | OneHotEnco
     """The encoder of a simple space that has no layers.
 
     Raises:
-        ValueError: the space is not Box, Discrete, MultiDiscrete or MultiBinary.
+        ValueError: the space is not Box, Discrete, MultiDiscrete or MultiBinary, or holds no values.
     """
     if isinstance(space, (spaces.Box, spaces.MultiBinary)):
+        if math.prod(space.shape) == 0:
+            raise ValueError(f"the observation space {space} holds no values")
         return FlattenEncoder(space)
     if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
         return OneHotEncoder(space)

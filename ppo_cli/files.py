@@ -121,7 +121,8 @@ def make_folder(path: Path) -> None:
     with contextlib.suppress(FileExistsError):
         path.mkdir()
     if not stat.S_ISDIR(path.lstat().st_mode):
-        raise NotPlainError(f"{path} is a link, where a folder is expected; nothing is written through it")
+        what = "a link" if path.is_symlink() else "a file"
+        raise NotPlainError(f"{path} is {what}, where a folder is expected; nothing is written through it")
     with os.scandir(path) as entries:
         for entry in entries:
             if not (entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)):

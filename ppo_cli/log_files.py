@@ -4,6 +4,7 @@ import csv
 import io
 import logging
 import os
+import re
 import struct
 import time
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from ppo_cli.files import open_own
 
 logger = logging.getLogger(__name__)
 
+HEADER = re.compile(rb"iteration,step(,[\w/]{1,200}){1,1000}\r?\n", re.ASCII)
 RECORD_EXTRA = 16  # bytes of a record of an event file that are not its data
 
 
@@ -120,7 +122,7 @@ def _whole_rows(file: BinaryIO, length: int) -> int:
     data = file.read(min(length, os.fstat(file.fileno()).st_size))
     gap = data.find(b"\0")  # what was not on disk yet when the power was cut
     end = data.rfind(b"\n", 0, None if gap < 0 else gap) + 1
-    return end if data.startswith(b"iteration,step,") else 0
+    return end if HEADER.match(data) else 0
 
 
 def _whole_records(file: BinaryIO, length: int) -> int:

@@ -122,7 +122,8 @@ class EpisodeStatistics:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Sets the running episodes from `state_dict`."""
         returns, lengths = np.asarray(state["returns"]), np.asarray(state["lengths"])
-        if returns.shape != self._returns.shape or lengths.shape != self._lengths.shape:
+        forms = [(array.shape, array.dtype) for array in (returns, lengths, self._returns, self._lengths)]
+        if forms[:2] != forms[2:]:
             raise ValueError(f"episodes of {len(returns)} environments, where there are {self.n_envs}")
         self._returns[:], self._lengths[:] = returns, lengths
         self.cut = int(state.get("cut", 0))  # older checkpoints have none

@@ -8,6 +8,14 @@ from typing import Any
 
 import numpy as np
 
+TWISTER_WORDS = 624  # of a Mersenne twister's state
+
+
+def check_twister(key: Any, position: object) -> None:  # noqa: ANN401 - an array or a tensor
+    """Raises ValueError for a state of the Mersenne twister that NumPy would read outside its memory with."""
+    if len(key) != TWISTER_WORDS or not (isinstance(position, int) and 0 <= position <= TWISTER_WORDS):
+        raise ValueError(f"a generator's state at position {position} of {len(key)} words")
+
 
 def seed_global_generators(seed: int) -> None:
     """Seeds them, since some environments draw from them."""

@@ -10,6 +10,9 @@ import pytest
 from gymnasium import spaces
 
 from ppo_cli.cli import evaluate
+from ppo_cli.cli.build import check_environment
+from ppo_cli.cli.compose import compose_jobs, expand_preset
+from ppo_cli.encoders import make_simple_encoder
 from ppo_cli.envs.make import env_fn, make_env
 from ppo_cli.envs.notices import image_notice, normalization_notice, range_notice
 from ppo_cli.envs.snapshot import find_kind
@@ -288,3 +291,35 @@ def test_only_two_of_gymnasiums_wrappers_learn():
 def test_what_normalisation_leaves_alone_is_spoken_of(space, said):
     line = normalization_notice(space)
     assert (line is None) if said is None else (line is not None and said in line)
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("sde_sample_freq=4", "sde_sample_freq=4 does nothing: use_sde=false"),
+        ("network.memory_size=7", "network.memory_size=7 does nothing: network.memory=none"),
+        ("normalize.clip=3", "normalize.clip=3.0 does nothing: normalize.observations=false"),
+        ("anneal.clip_ratio.shape=cosine", "anneal.clip_ratio.shape=cosine does nothing"),
+        ("eval.seed=5", "eval.seed=5 does nothing: eval.episodes=0"),
+        ("network.log_std=state", "does nothing: no Box among the actions Discrete(2)"),
+        ("network.image_encoder=impala_cnn", "does nothing: no image among the observations"),
+        ("vf_clip_ratio=0.1 vf_coef=0", "vf_clip_ratio=0.1 does nothing: vf_coef=0"),
+    ],
+)
+def test_a_knob_that_does_nothing_is_said(typed, said):
+    overrides = expand_preset(["env=CartPole-v1", "preset=none", "eval.episodes=0", *typed.split()])
+    ((_, config),) = compose_jobs(overrides, False, None, "config")
+    (line,) = check_environment(config)[1]
+    assert said in line
+
+
+def test_knobs_that_do_something_are_not_spoken_of():
+    typed = ["network.memory=gru", "network.memory_size=7", "use_sde=true", "sde_sample_freq=4"]
+    overrides = expand_preset(["env=Pendulum-v1", "preset=none", "network.log_std_init=-1", *typed])
+    ((_, config),) = compose_jobs(overrides, False, None, "config")
+    assert check_environment(config)[1] == []
+
+
+def test_an_observation_without_numbers_is_refused():
+    with pytest.raises(ValueError, match="holds no values"):
+        make_simple_encoder(spaces.Box(-1, 1, (0,)))

@@ -159,6 +159,8 @@ def test_a_module_that_a_stored_config_names_is_said(ppo_train, tmp_path, monkey
     ("setting", "said"),
     [
         ("env: {id: 'antigravity:Sky-v0'}", "a module of Python's own"),
+        ("env: {id: 'test.__main__:Sky-v0'}", "a module of Python's own"),
+        ("env: {id: 'pip.__main__:Sky-v0'}", "or a program"),
         ("network: {encoders: {observation: os.system}}", "a module of Python's own"),
         ("env: {id: CartPole-v1, wrappers: [{name: torch.nn.Linear}]}", "no subclass of gymnasium"),
         (
@@ -201,6 +203,10 @@ def test_interpolations_of_a_stored_config_are_letters(ppo_train, tmp_path, monk
         b"env: {id: CartPole-v1}\nn_envs: " + b"9" * 5000 + b"\n",
         b"env: {id: 'Cart\x1b[2J'}\n",
         b"env: {id: ''}\n",
+        b"5",
+        b"env: {id: CartPole-v1}\nseed: !!timestamp x\n",
+        b"env: {id: CartPole-v1, wrappers: [" + b"{name: FlattenObservation}, " * 100 + b"]}\n",
+        b"env: {id: CartPole-v1}\nnetwork: {hidden_sizes: [" + b"1, " * 30_000 + b"1]}\n",
         b"env: 3\n",
         b"env: {id: CartPole-v1, kwargs: [1]}\n",
     ],
@@ -283,8 +289,11 @@ def test_an_evaluation_of_fewer_steps_does_not_make_a_run_finished(ppo_train, ru
     assert '"steps": 256' in (run / "eval.json").read_text()
 
 
-def test_damaged_notes_of_what_was_typed_end_nothing(ppo_train, run):
-    (run / ".hydra" / "overrides.yaml").write_bytes(b"\xff\x00[")
+@pytest.mark.parametrize(
+    "text", [b"\xff\x00[", b"- !!python/object/apply:os.system [x]", b"{[1]: 2}", b"<<: 5"]
+)
+def test_damaged_notes_of_what_was_typed_end_nothing(ppo_train, run, text):
+    (run / ".hydra" / "overrides.yaml").write_bytes(text)
     (run.parent / "jobs.json").write_text("{")
     assert ppo_train("resume=cut").status == 0
 
@@ -328,6 +337,17 @@ WRONG = {
     "log": {"log": {"csv": 1.5}},
     "environments in another number": {"environments__seeds": [1]},
     "faults": {"environments__faults": torch.zeros(7, dtype=torch.int64)},
+    "faults of another type": {"environments__faults": torch.zeros(2, dtype=torch.complex64)},
+    "a position outside the twister": {
+        "generators__numpy": ["MT19937", torch.zeros(624, dtype=torch.int64), 10**9, 0, 0.0]
+    },
+    "a position that no integer holds": {
+        "generators__numpy": ["MT19937", torch.zeros(624, dtype=torch.int64), 2**50, 0, 0.0]
+    },
+    "more actions than are ever saved": {
+        "environments__actions": [torch.zeros(1_000_000, dtype=torch.int64)] * 2
+    },
+    "actions outside the space": {"environments__actions": [torch.tensor([5]), torch.tensor([-1])]},
 }
 
 
@@ -404,6 +424,58 @@ def test_the_newest_checkpoint_is_the_one_whose_name_is_true(run):
     assert saved["steps"] == 192
     assert "999.pt is not the checkpoint of 999 steps" in damage[0]
     assert load_run(run / "checkpoints" / "999.pt")["steps"] == 192
+
+
+# --- what else may lie in a folder
+
+
+@pytest.mark.parametrize("name", ["eval.json", "checkpoints/best.pt", "checkpoints/last.pt", "train.log"])
+def test_a_folder_in_the_place_of_a_file_is_said_before_anything_is_trained(ppo_train, run, name):
+    (run / name).unlink(missing_ok=True)
+    (run / name).mkdir()
+    refused = ppo_train("resume=cut")
+    assert refused.status == 1
+    assert f"{name} is a folder, where a plain file is expected; remove it" in refused.err
+
+
+def test_names_that_are_no_checkpoints_hinder_nothing(ppo_train, run):
+    (run / "checkpoints" / ".x.tmp").mkdir()
+    (run / "checkpoints" / "999.pt").mkdir()
+    shutil.copy(run / "checkpoints" / "192.pt", run / "checkpoints" / "0000192.pt")
+    assert ppo_train("resume=cut").status == 0
+    assert_same_end(run.parent / "whole", run)
+
+
+def test_a_checkpoint_that_can_not_be_read_now_is_not_damaged(run, monkeypatch):
+    def fail(path, limit=0):
+        raise OSError(5, "Input/output error", str(path))
+
+    monkeypatch.setattr("ppo_cli.checkpoint.read_bytes", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        load_newest(run / "checkpoints")
+
+
+@pytest.mark.parametrize("takes_its_place", [False, True])
+def test_a_run_whose_folder_is_moved_away_writes_into_no_other(
+    ppo_train, tmp_path, monkeypatch, takes_its_place
+):
+    log = RunLog.iteration
+
+    def move(self, iteration, *rest):
+        log(self, iteration, *rest)
+        if iteration == 2:
+            Path("run").rename("moved")
+            if takes_its_place:
+                (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+
+    monkeypatch.setattr(RunLog, "iteration", move)
+    ended = ppo_train(*RUN, "hydra.run.dir=run")
+    assert ended.status == 1
+    assert ended.err.count("\n") == 1
+    assert (files(tmp_path / "run") if takes_its_place else []) == []
+    monkeypatch.setattr(RunLog, "iteration", log)
+    assert ppo_train("resume=moved").status == 0
+    assert [row["iteration"] for row in rows(tmp_path / "moved")] == ["1", "2", "3", "4"]
 
 
 # --- many mutations of one checkpoint

@@ -20,6 +20,7 @@ from ppo_cli.agent import Hyperparameters, PPOAgent, Schedules, flatten_paramete
 from ppo_cli.cache import trusted_folder
 from ppo_cli.checkpoint import CheckpointError, load_run
 from ppo_cli.cli.endings import no_advice
+from ppo_cli.cli.idle import idle_notices
 from ppo_cli.cli.trust import imports
 from ppo_cli.config import Config, ConfigError, EnvConfig, from_stored
 from ppo_cli.distributions import make_distribution
@@ -99,6 +100,7 @@ def _check_environment(config: Config) -> tuple[Config, list[str]]:
         raise ConfigError(f"env={env_id}: {' '.join(str(error).split())}") from error
     finally:
         calls.close(env)
+    notices += idle_notices(config, env.observation_space, env.action_space)
     config = replace(config, env=replace(config.env, id=env_id, action_mask=masked))
     return config, [line for line in notices if line]
 

@@ -4,6 +4,7 @@ Nothing is imported here that takes a while.
 """
 
 import argparse
+import contextlib
 import errno
 import io
 import logging
@@ -34,7 +35,8 @@ def run_command(name: str, work: Callable[[], int | None], needs_output: bool = 
         with lasting_streams():
             replace_unprintable()
             line, status = _outcome(work)
-            sys.stdout.flush()
+            with contextlib.suppress(ValueError):  # an environment may have closed it
+                sys.stdout.flush()
             failure = output_failure()
             if failure is not None and needs_output and status == 0:
                 gone = failure.errno == errno.EPIPE
@@ -69,6 +71,8 @@ def _status(error: BaseException | None) -> int | None:
 
     if isinstance(error, (ConfigError, EnvError)):
         return 2
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):  # NumPy's, and PyTorch's
+        return 1
     return 1 if isinstance(error, (RunError, OSError)) else None
 
 

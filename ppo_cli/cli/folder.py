@@ -4,6 +4,7 @@ Its files are opened by `ppo_cli.files`, inside the folder and never through a l
 """
 
 import filecmp
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,16 @@ def own_run(folder: Path) -> Iterator[None]:
         yield
 
 
+def identity(folder: Path) -> tuple[int, int]:
+    """What tells a folder from any other that may lie at its path later.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
 def repair(folder: Path, steps: int | None, keep: int) -> None:
     """Brings a run's folder to the state of its newest intact checkpoint, wherever the run was killed.
 
@@ -37,7 +48,8 @@ def repair(folder: Path, steps: int | None, keep: int) -> None:
 
     for place in (folder, folder / CHECKPOINTS):
         for left in place.glob(".*.tmp"):  # of files that were being written
-            left.unlink()
+            if left.is_file():
+                left.unlink()
     if steps is None:
         for left in (*folder.glob("events.out.tfevents.*"), folder / "metrics.csv", folder / "eval.json"):
             left.unlink(missing_ok=True)
@@ -45,11 +57,16 @@ def repair(folder: Path, steps: int | None, keep: int) -> None:
     newest = folder / CHECKPOINTS / f"{steps}.pt"
     for path in numbered(newest.parent):
         if int(path.stem) > steps:
-            path.replace(path.with_name(f"{path.name}.damaged"))
+            path.replace(_unused(path.with_name(f"{path.name}.damaged")))
     last = newest.with_name("last.pt")
     if not (last.is_file() and filecmp.cmp(last, newest, shallow=False)):
         link_checkpoint(newest, last.name)
     keep_newest(newest.parent, keep)
+
+
+def _unused(path: Path) -> Path:
+    names = (path, *(path.with_name(f"{path.name}_{number}") for number in itertools.count(2)))
+    return next(name for name in names if not name.exists())
 
 
 def advice_for(folder: Path) -> str:
@@ -63,5 +80,5 @@ def evaluated_at(folder: Path) -> int | None:
     """Environment steps of the policy that a run's `eval.json` is of; None where there is none."""
     try:
         return int(read_json(folder / "eval.json")["steps"])
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ArithmeticError, ValueError, TypeError, KeyError):
         return None

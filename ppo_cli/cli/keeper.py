@@ -18,12 +18,15 @@ from ppo_cli import __version__
 from ppo_cli.agent import PPOAgent
 from ppo_cli.checkpoint import CheckpointError, keep_newest, link_checkpoint, save_checkpoint
 from ppo_cli.cli.build import checkpoint_interval
+from ppo_cli.cli.folder import identity
 from ppo_cli.cli.run_dir import CHECKPOINTS
 from ppo_cli.config import Config, to_dict
 from ppo_cli.envs.group import EnvFaultError
+from ppo_cli.envs.make import EnvError
 from ppo_cli.envs.snapshot import Lost
 from ppo_cli.envs.vector import spawn_seeds
 from ppo_cli.metrics import RunLog
+from ppo_cli.seeding import check_twister
 from ppo_cli.trainer import Collector, Position
 
 
@@ -42,6 +45,7 @@ class CheckpointKeeper:
         self._config, self._agent, self._collector, self._log = config, agent, collector, log
         self._every = checkpoint_interval(config)
         self._best = -math.inf
+        self._run, self._identity = folder, identity(folder)
 
     def begin(self) -> Position:
         """Starts the environments' first episodes and saves, so that a run can be resumed from its start."""
@@ -68,9 +72,9 @@ class CheckpointKeeper:
             self._agent.load_state_dict(saved)
             lost = self._collector.load_state_dict(saved, self._seeds(position))
             set_global_generators(saved["generators"])
-        except EnvFaultError:
+        except (EnvError, EnvFaultError, OSError):
             raise
-        except (RuntimeError, KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
+        except Exception as error:  # whatever contents lead to that no schema foresees
             reason = " ".join(str(error).split())
             raise CheckpointError(f"the checkpoint does not fit this run's config: {reason}") from error
         self._best = saved["best"]
@@ -80,12 +84,19 @@ class CheckpointKeeper:
         """Keeps the checkpoint of this position as ``best.pt`` if no evaluation's mean return was higher."""
         if mean > self._best:
             self._best = mean
+            self.check_folder()
             save_checkpoint(self.folder / "best.pt", self._payload(position))
+
+    def check_folder(self) -> None:
+        """Raises OSError where the run's folder is not the one any more that this process holds."""
+        if identity(self._run) != self._identity:
+            raise OSError(f"{self._run} is another folder than the run began in: it was moved or replaced")
 
     def _seeds(self, position: Position) -> list[int]:
         return spawn_seeds(self._config.seed, "env", self._config.n_envs, position.iteration)
 
     def _write(self, position: Position) -> None:
+        self.check_folder()
         path = self.folder / f"{position.steps}.pt"
         self._log.sync()  # what a checkpoint says of other files is true after a power cut too
         save_checkpoint(path, self._payload(position))
@@ -123,6 +134,7 @@ def set_global_generators(states: Mapping[str, Any]) -> None:
     version, words, gauss = states["python"]
     random.setstate((version, tuple(words.tolist()), gauss))
     name, keys, *rest = states["numpy"]
+    check_twister(keys, rest[0])
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
     torch.set_rng_state(states["torch"])
     if torch.cuda.is_available():

@@ -144,6 +144,7 @@ def _run(
                 log.hyperparameters(_flat_hyperparameters(config), _typed_knobs(folder))
         finally:
             envs.close()
+    keeper.check_folder()
     _report(evaluation, config, position.steps, folder)
     return evaluation.mean
 
@@ -235,7 +236,7 @@ def _typed_knobs(folder: Path) -> set[str]:
     """The knobs that were typed for a run; of a sweep's job, those in which the jobs differ."""
     own, plan = folder / ".hydra" / "overrides.yaml", folder.parent / "jobs.json"
     typed: set[str] = set()
-    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):  # they only order HPARAMS
+    with contextlib.suppress(Exception):  # whatever lies there: it only orders HPARAMS
         typed = {str(override) for override in yaml.safe_load(read_yaml(own))}
         jobs = [job["overrides"] for job in read_json(plan)["jobs"]]
         typed -= set(jobs[0]).intersection(*jobs[1:]) if len(jobs) > 1 else set()

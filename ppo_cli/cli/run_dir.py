@@ -14,6 +14,10 @@ from ppo_cli.files import NotPlainError, make_folder, open_own
 LONGEST_NAME = 120
 CHECKPOINTS = "checkpoints"
 OWN = (CHECKPOINTS, ".hydra", "videos")  # folders in a run's
+FILES = (
+    ".lock", "config.yaml", "eval.json", "metrics.csv", "train.log",
+    f"{CHECKPOINTS}/last.pt", f"{CHECKPOINTS}/best.pt",
+)  # fmt: skip
 
 
 def folder_name(text: str) -> str:
@@ -107,6 +111,9 @@ def check_own(folder: Path) -> None:
     for name in ("", *OWN):
         if not name or (folder / name).is_symlink() or (folder / name).exists():
             make_folder(folder / name)
+    for name in FILES:
+        if (folder / name).is_dir():
+            raise NotPlainError(f"{folder / name} is a folder, where a plain file is expected; remove it")
 
 
 @contextmanager

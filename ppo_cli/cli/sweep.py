@@ -326,7 +326,7 @@ def is_finished(folder: Path) -> bool:
         if saved is None:
             return False
         config = from_stored(load_yaml(folder / "config.yaml"))
-    except (CheckpointError, ConfigError):  # the job itself says what is wrong
+    except (CheckpointError, ConfigError, OSError):  # the job itself says what is wrong
         return False
     evaluated = not config.eval.episodes or evaluated_at(folder) == saved["steps"]
     return bool(saved["steps"] >= config.total_timesteps and evaluated)

@@ -43,6 +43,7 @@ from ppo_cli.envs.make import resolve_env_id
 # What Hydra does instead of running: options of which a line has one.
 INSTEAD = ("help", "hydra_help", "cfg", "info", "shell_completion")
 AUTO = "resume=auto"
+AUTO_QUOTED = ("resume='auto'", 'resume="auto"')
 
 
 def main() -> None:
@@ -55,7 +56,7 @@ def _dispatch(arguments: list[str]) -> None:
     parser = _parser()
     _check_letters(arguments)
     args = parser.parse_intermixed_args(arguments)
-    args.overrides = quote_folders(args.overrides)
+    args.overrides = quote_folders([AUTO if o in AUTO_QUOTED else o for o in args.overrides])
     _take_mode(args)
     _check_options(args)
     register_schema()
@@ -69,6 +70,8 @@ def _dispatch(arguments: list[str]) -> None:
             continue
         if len(targets) > 1 or args.multirun or AUTO in args.overrides:
             raise ConfigError(f"{key} goes on with one {what}: leave out -m and name one folder")
+        if not targets[0].strip("'\""):
+            raise ConfigError(f"{key}: no folder is named (an empty variable?)")
         folder = typed_path(targets[0])
         overrides = [override for override in args.overrides if not override.startswith(key)]
         (_go_on if what == "run" else _go_on_with_sweep)(folder, overrides, args)
@@ -121,6 +124,9 @@ def _check_options(args: Namespace) -> None:
             "--experimental-rerun: to go on with a run, type resume=RUN_DIR; to repeat one, what its "
             ".hydra/overrides.yaml lists"
         )
+    for name in ("config_name", "config_dir"):
+        if getattr(args, name) == "":
+            raise ConfigError(f"--{name.replace('_', '-')}: no name is given (an empty variable?)")
     if args.config_path:
         raise ConfigError("--config-path: ppo-train has its own; add a folder of yours with --config-dir")
     if args.multirun and given and not args.help:

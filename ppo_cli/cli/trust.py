@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator
-from pathlib import PurePath
+from pathlib import Path
 
 from ppo_cli.config import Config, ConfigError
 
@@ -22,10 +22,11 @@ def imports(config: Config, source: object) -> list[str]:
     named: dict[str, str] = {}
     for path, knob in _import_paths(config):
         module = path.replace(":", ".").rpartition(".")[0] if knob != "env.id" else path.rpartition(":")[0]
-        if module.partition(".")[0] in sys.stdlib_module_names:
+        parts = module.split(".")
+        if parts[0] in (*sys.stdlib_module_names, "test") or "__main__" in parts:
             raise ConfigError(
-                f"{source} has {knob}={path}: {module} is a module of Python's own; expected one that has "
-                "environments, wrappers or encoders"
+                f"{source} has {knob}={path}: {module} is a module of Python's own, or a program; "
+                "expected one that has environments, wrappers or encoders"
             )
         named.setdefault(module, f"{knob}={path}")
     _check_writers(config, source)
@@ -52,8 +53,8 @@ def _check_writers(config: Config, source: object) -> None:
     for entry in config.env.wrappers:
         name = str(entry["name"]).replace(":", ".").rpartition(".")[2]
         for argument in WRITERS.get(name, ()):
-            path = PurePath(str(entry.get(argument, "")))
-            if path.is_absolute() or ".." in path.parts:
+            path = Path(str(entry.get(argument, "")))
+            if not path.resolve().is_relative_to(Path.cwd().resolve()):  # links resolved
                 raise ConfigError(
                     f"{source} has a {name} with {argument}={path}, outside the current folder: type "
                     "env.wrappers=[...] yourself if you trust it"

@@ -4,6 +4,7 @@ Each process has a slot of two integers: a mark that says what it calls, 0 while
 that goes up, so that two calls never look alike. The hot loop of `Group` writes its marks itself.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
@@ -29,11 +30,13 @@ class Call(IntEnum):
 
 _slots: Slot = memoryview(bytearray(8 * WIDTH * SLOTS)).cast("q")
 _own: Slot = _slots[:WIDTH]
+_process: int | None = None  # that reports there
 
 
 def report_to(slots: Slot) -> Slot:
     """Reports into other memory from now on, int64 [SLOTS * WIDTH]; returns where it went before."""
-    global _slots, _own
+    global _slots, _own, _process
+    _process = os.getpid()
     before, _slots = _slots, slots
     _own = slots[:WIDTH]
     return before
@@ -41,7 +44,8 @@ def report_to(slots: Slot) -> Slot:
 
 def use_slot(number: int) -> None:
     """Reports into a slot of its own, as a forked process has to."""
-    global _own
+    global _own, _process
+    _process = os.getpid()
     first = WIDTH * min(number, SLOTS - 1)
     _own = _slots[first : first + WIDTH]
 
@@ -76,7 +80,12 @@ def calling(what: Call, env: int | None = None) -> Iterator[None]:
 
 
 def let_interrupt_pass(error: BaseException) -> None:
-    """Raises an interrupt again; all else that is raised, `sys.exit()` too, is a fault of what it called."""
+    """Raises an interrupt again; all else that is raised, `sys.exit()` too, is a fault of what it called.
+
+    A process that the environment has forked ends here: it is not the run, and must not become a second one.
+    """
+    if _process is not None and os.getpid() != _process:
+        os._exit(1)
     if isinstance(error, KeyboardInterrupt):
         raise error
 

@@ -34,10 +34,11 @@ def explain(error: BaseException) -> str:
     An error that our own checks raised is about what it returned.
     """
     text = flat(error)
+    said = f": {text}" if text else ""
     frames = extract_tb(error.__traceback__)
     if frames and Path(__file__).parents[1] not in Path(frames[-1].filename).parents:
         where = f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}"
-        return f"raised {type(error).__name__}: {text} ({where})"
+        return f"raised {type(error).__name__}{said} ({where})"
     if "to unpack" in text:
         text += "; reset returns (observation, info), step (observation, reward, terminated, truncated, info)"
     return f"returned {text}"

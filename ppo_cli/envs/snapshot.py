@@ -28,7 +28,7 @@ from ppo_cli.envs import calls
 from ppo_cli.envs.calls import Call, calling, let_interrupt_pass
 from ppo_cli.envs.make import EnvFn
 from ppo_cli.envs.packed import sample_action
-from ppo_cli.seeding import global_states, seed_global_generators, set_global_states
+from ppo_cli.seeding import check_twister, global_states, seed_global_generators, set_global_states
 
 Array = npt.NDArray[Any]
 Env = gym.Env[Any, Any]
@@ -132,7 +132,10 @@ def replay(env: Env, start: Mapping[str, Any], actions: Array) -> Array:
     """
     observation = _reset(env, start.get("seed", 0))
     if "generator" in start:
-        env.unwrapped.np_random.bit_generator.state = _array(start["generator"])
+        state = _array(start["generator"])
+        if "pos" in state["state"]:
+            check_twister(state["state"]["key"], state["state"]["pos"])
+        env.unwrapped.np_random.bit_generator.state = state
         observation = _reset(env)
     for action in actions:
         observation, _, over = _step(env, action)

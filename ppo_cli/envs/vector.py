@@ -13,6 +13,7 @@ from typing import Any, Literal
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
+from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
@@ -146,6 +147,11 @@ class Vector(VectorEnv[Any, Any, Any]):
             its last observation, and its seed.
         """
         actions = [np.asarray(taken) for taken in snapshot["actions"]]
+        observations, faults = (np.asarray(snapshot[name]) for name in ("observations", "faults"))
+        _check_form("observations", observations, out.observations)
+        _check_form("faults", faults, out.faults)
+        for taken in actions:
+            self._check_actions(taken)
         longest = max(len(taken) for taken in actions)
         record = np.zeros((longest, *(self.action_space.shape or ())), self.action_space.dtype)
         self._forget()
@@ -153,15 +159,33 @@ class Vector(VectorEnv[Any, Any, Any]):
             self._began[i] = longest - len(taken)
             record[self._began[i] :, i] = taken
         self._taken = list(record)
-        out.faults[:] = np.asarray(snapshot["faults"])
+        out.faults[:] = faults
         self.faults = int(out.faults.sum())
-        return snapshot["starts"], actions, np.asarray(snapshot["observations"]), snapshot["seeds"]
+        return snapshot["starts"], actions, observations, snapshot["seeds"]
+
+    def _check_actions(self, taken: Array) -> None:
+        """Raises ValueError for actions [K, *shape] that this vector has never taken."""
+        space = self.single_action_space
+        form = (taken.dtype, taken.shape[1:])
+        whole = form == (self.action_space.dtype, (self.action_space.shape or ())[1:])
+        whole = whole and len(taken) <= MOST_REPLAYED
+        if whole and isinstance(space, spaces.Discrete):
+            whole = bool(((taken >= space.start) & (taken < space.start + space.n)).all())
+        elif whole and isinstance(space, spaces.MultiDiscrete):
+            whole = bool(((taken >= space.start) & (taken < space.start + space.nvec)).all())
+        if not whole or (np.issubdtype(taken.dtype, np.floating) and not np.isfinite(taken).all()):
+            raise ValueError(f"actions {list(taken.shape)} that are none of {space}")
 
     def _mark_lost(self, lost: list[Lost]) -> list[Lost]:
         """Begins the record of environments anew that begin a new episode."""
         for env, _ in lost:
             self._began[env] = len(self._taken)
         return lost
+
+
+def _check_form(name: str, value: Array, place: Array) -> None:
+    if value.shape != place.shape or value.dtype != place.dtype:
+        raise ValueError(f"{name} {value.dtype} {list(value.shape)}, where {list(place.shape)} are expected")
 
 
 class SyncVector(Vector):

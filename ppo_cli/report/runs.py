@@ -106,6 +106,9 @@ def find_runs(roots: Iterable[Path], passed_over: Callable[[OSError], None] | No
     for root in roots:
         for name, folders, files in os.walk(root, followlinks=True, onerror=passed_over):
             here = Path(name).resolve()
+            if here.parts[1:2] in (("proc",), ("sys",)):  # a link to other processes' folders
+                folders.clear()
+                continue
             if here in seen or (Path(name).is_symlink() and here in Path(name).parent.resolve().parents):
                 folders.clear()
                 continue
@@ -230,7 +233,9 @@ def _read_config(path: Path) -> dict[str, str]:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C is ten times as fast
     try:  # a ValueError is also what a date or a number raises that is none
         config = yaml.load(read_yaml(path), loader)
-    except (yaml.YAMLError, ValueError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # a tag of YAML's may lead to anything
         raise BrokenRunError("config.yaml is no YAML") from error
     if not isinstance(config, dict) or not isinstance(config.get("env"), dict):
         raise BrokenRunError("config.yaml is not that of a run")
