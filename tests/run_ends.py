@@ -66,7 +66,8 @@ def different_checkpoints(first, second, name):
         one, other = (load_checkpoint(folder / "checkpoints" / name) for folder in (first, second))
     except CheckpointError as error:
         return [str(error)]
-    return [f"{name}{where}" for where in differences(one, other)]
+    found = differences(one, other)
+    return [f"{name} differs in {len(found)} places: {', '.join(found[:3])}"] if found else []
 
 
 def different_ends(first, second):

@@ -23,7 +23,7 @@
 enum mode {
     COUNT,   /* nothing happens */
     KILL,    /* SIGKILL instead of the operation */
-    TORN,    /* half of a write, then SIGKILL */
+    TORN,    /* half of a write, then SIGKILL; of anything else nothing, then SIGKILL */
     SHORT,   /* half of a write, which says so */
     ONCE,    /* the operation fails with `number`, the later ones do not */
     FULL,    /* what needs space fails with `number` from here on */
@@ -80,7 +80,7 @@ static int fate(const char *name, const char *path, enum need need) {
     }
     if (mode == COUNT || mine != at) return 0;
     note("! ", name, path);
-    if (mode == KILL) kill(getpid(), SIGKILL);
+    if (mode == KILL || (mode == TORN && strcmp(name, "write"))) kill(getpid(), SIGKILL);
     if (mode == RAISE) kill(getpid(), number);
     return mode == ONCE ? number : mode == RAISE ? 0 : -1;
 }
