@@ -4,9 +4,11 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import yaml
 from gymnasium import spaces
 
-from ppo_cli.config import ANNEALED, Config, from_stored
+from ppo_cli.config import ANNEALED, Config, conf_dir
+from ppo_cli.files import read_yaml
 from ppo_cli.packing import PackedActions, PackedObservations, image_layout
 
 
@@ -73,21 +75,21 @@ def idle_notices(config: Config, observations: spaces.Space[Any], actions: space
 
 
 def _lines(config: Config, rules: list[_Rule]) -> Iterator[str]:
-    default = _default()
+    defaults = _defaults()
     for rule in rules:
         for knob in rule.knobs:
             value = _value(config, knob)
-            if value != _value(default, knob) and rule.is_idle(config):
+            if value != _value(defaults, knob) and rule.is_idle(config):
                 yield f"{knob}={value} does nothing: {rule.why}"
 
 
 @functools.cache
-def _default() -> Config:
-    return from_stored({"env": {"id": "any"}})
+def _defaults() -> Any:  # noqa: ANN401
+    """What conf/config.yaml says, read by the loader in C, which takes a tenth of OmegaConf's time."""
+    return yaml.load(read_yaml(conf_dir() / "config.yaml"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
-def _value(config: Config, knob: str) -> Any:  # noqa: ANN401
-    value: Any = config
+def _value(section: Any, knob: str) -> Any:  # noqa: ANN401
     for name in knob.split("."):
-        value = getattr(value, name)
-    return value
+        section = section[name] if isinstance(section, dict) else getattr(section, name)
+    return section
