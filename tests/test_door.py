@@ -264,3 +264,31 @@ def test_every_text_file_is_opened_with_its_encoding():
                 found.append(f"{module.name}:{node.lineno}: {written}")
     assert [line for line in found if ": read_text(" not in line] == []
     assert "encoding: utf-8" in (conf_dir() / "hydra" / "job_logging" / "utf8.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"\xef\xbb\xbf# @package _global_\nseed: 3\n", "byte order mark"),
+        (
+            b"# @package _global_\nnetwork.activation: relu\n",
+            "write network: and below it",
+        ),
+        (b"# @package _global_\ndefaults:\n  - mine\n", "in a circle"),
+    ],
+    ids=["mark", "dots", "circle"],
+)
+def test_what_a_config_file_of_ones_own_may_not_have(ppo_train, tmp_path, data, said):
+    (tmp_path / "own" / "experiment").mkdir(parents=True)
+    (tmp_path / "own" / "experiment" / "mine.yaml").write_bytes(data)
+    refused = ppo_train("env=CartPole-v1", "--config-dir", "own", "experiment=mine")
+    assert refused.status == 2
+    assert said in refused.err
+    assert refused.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("typed", ["resume=", "sweep.resume=", "--config-name=", "--config-dir="])
+def test_an_empty_variable_is_said(ppo_train, typed):
+    refused = ppo_train("env=CartPole-v1", typed)
+    assert refused.status == 2
+    assert "an empty variable?" in refused.err

@@ -1,5 +1,6 @@
 """Composition before Hydra runs: every job of a command line is composed and checked, or refused."""
 
+import codecs
 import itertools
 import logging
 import re
@@ -33,6 +34,7 @@ from ppo_cli.config import (
     register_schema,
 )
 from ppo_cli.envs.make import EnvError
+from ppo_cli.files import read_bytes
 
 GROUPS = ("env", "network", "experiment", "search")
 FOLDERS = ("hydra.run.dir", "hydra.sweep.dir")  # Hydra's settings whose values are paths
@@ -69,6 +71,8 @@ def explain_error(error: Exception) -> str:
         return line
     if isinstance(error, OmegaConfBaseException) and error.full_key:
         return explain(error)
+    if isinstance(causes[-1], RecursionError):
+        return "config files name each other in a circle, in their defaults lists or interpolations"
     if isinstance(causes[-1], OSError):
         return _text(causes[-1])
     if any(isinstance(cause, (YAMLError, UnicodeDecodeError)) for cause in causes):
@@ -210,6 +214,17 @@ def with_folder(overrides: Sequence[str], config_dir: str | None) -> list[str]:
     return [*overrides, f"hydra.searchpath=[{hydra_quoted(f'file://{directory}')}]"]
 
 
+def _check_text(file: Path) -> None:
+    """Raises ConfigError for what Hydra would take for something else, without a word."""
+    data = read_bytes(file)
+    if data.startswith(codecs.BOM_UTF8):
+        raise ConfigError(f"{file} begins with a byte order mark: save it as UTF-8 without one")
+    dotted = re.search(rb"^(?P<section>\w+)\.(?P<key>[\w.]+)\s*:", data, re.MULTILINE)
+    if dotted is not None:
+        section, key = dotted["section"].decode(), dotted["key"].decode()
+        raise ConfigError(f"{file}: a key has no dots; write {section}: and below it, indented, {key}:")
+
+
 def _check_folder(directory: Path) -> None:
     """Raises ConfigError where files in a user's folder would not be taken."""
     for file in directory.rglob("*.y*ml"):
@@ -220,6 +235,8 @@ def _check_folder(directory: Path) -> None:
             raise ConfigError(f"{file}: {group!r} is no group of configs; did you mean {near!r}?")
         if len(name.parts) > 1 and group == near and file.suffix == ".yml":
             raise ConfigError(f"{file}: a config's name ends in .yaml; rename it")
+        if len(name.parts) > 1 and group in GROUPS:
+            _check_text(file)
         if (conf_dir() / name).exists():
             raise ConfigError(
                 f"{file}: ppo-train has a file of that name, which would be taken; give it another one"
