@@ -41,6 +41,14 @@ def unruly(name, *more):
     return (f"env.id=unruly_envs:{name}-v0", *RUN, *more)
 
 
+def test_a_process_that_an_environment_starts_does_not_become_a_second_run(tmp_path):
+    status, err = end(start(tmp_path, *unruly("Forks", "env.on_error=restart")))
+    assert (status, err) == (0, "")
+    rows = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
+    assert len(rows) == 1 + 2
+    assert len(list((tmp_path / "run").glob("events*"))) == 1
+
+
 # The deadline
 
 

@@ -179,6 +179,18 @@ class TorchNoise(Ten):
         return np.array([self.t, torch.rand(()).item()], np.float32)
 
 
+class Forks(Ten):
+    """Starts a process with every 70th step, which ends as a script does."""
+
+    steps = 0
+
+    def step(self, action):
+        self.steps += 1
+        if self.steps % 70 == 0 and not os.fork():
+            raise SystemExit
+        return super().step(action)
+
+
 class OneArray(Ten):
     """All environments write their observations into one array."""
 
@@ -189,5 +201,5 @@ class OneArray(Ten):
         return self.array
 
 
-for env in (Slow, Hangs, Ends, FailingReset, FailsOnce, Server, Window, Single, TorchNoise, OneArray):
+for env in (Slow, Hangs, Ends, FailingReset, FailsOnce, Server, Window, Single, TorchNoise, Forks, OneArray):
     gym.register(f"{env.__name__}-v0", env)
