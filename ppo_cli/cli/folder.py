@@ -65,8 +65,8 @@ def repair(folder: Path, steps: int | None, keep: int) -> None:
 
 
 def _unused(path: Path) -> Path:
-    names = (path, *(path.with_name(f"{path.name}_{number}") for number in itertools.count(2)))
-    return next(name for name in names if not name.exists())
+    others = (path.with_name(f"{path.name}_{number}") for number in itertools.count(2))
+    return next(name for name in itertools.chain([path], others) if not name.exists())
 
 
 def advice_for(folder: Path) -> str:
