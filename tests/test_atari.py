@@ -104,7 +104,7 @@ def trace(envs, actions):
 
 
 @FORKS
-@pytest.mark.parametrize("vector", ["sync", "async"])
+@pytest.mark.parametrize("vector", ["sync", pytest.param("async", marks=pytest.mark.slow)])
 def test_a_snapshot_between_two_lives_brings_back_the_game(monkeypatch, vector):
     monkeypatch.setattr("ppo_cli.envs.snapshot.RESEED_STEPS", 250)
     makes = [env_fn(*BREAKOUT, training=True)] * 2

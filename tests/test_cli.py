@@ -195,7 +195,9 @@ def test_a_batch_above_the_rollout_is_one_full_batch(ppo_train):
     assert "batch_size=1000 is above n_envs * n_steps = 100: each epoch is one full batch" in outcome.out
 
 
-@pytest.mark.parametrize("env", PRESETS)
+@pytest.mark.parametrize(
+    "env", [pytest.param(p, marks=pytest.mark.slow if p == "CarRacing-v3" else []) for p in PRESETS]
+)
 def test_every_preset_composes_and_trains_an_iteration(ppo_train, env):
     assert ppo_train(f"env={env}", *TINY, "total_timesteps=1", "n_steps=8", "eval.episodes=0").status == 0
 

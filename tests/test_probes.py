@@ -61,7 +61,7 @@ def test_delayed_reward(ppo_train, tmp_path):
     assert value(-1.0) == pytest.approx(GAMMA, abs=0.1)
 
 
-@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize("vectorization", ["sync", pytest.param("async", marks=pytest.mark.slow)])
 def test_truncation_bootstraps(ppo_train, tmp_path, vectorization):
     value, _ = learn(ppo_train, tmp_path, "TruncatedReward", 20_000, f"vectorization={vectorization}")
     assert value(0.0) == pytest.approx(1 / (1 - GAMMA), rel=0.1)

@@ -36,8 +36,14 @@ NEEDS = {"MuJoCo": "mujoco", "ALE-RAM": "ale_py", "ALE": "ale_py", "MiniGrid": "
 
 
 SLOW_TO_START = {"ALE-RAM": ("sync",), "ALE": ("async",)}  # tests/test_atari.py compares both
+# Those that take longest; others show the same kinds of snapshots and backends in the fast suite.
+SLOW = {
+    ("ALE-RAM", "sync"),
+    ("ALE", "async"),
+    *((task, "async") for task in ("BipedalWalker", "MiniGrid", "MuJoCo")),
+}
 PAIRS = [
-    pytest.param(task, each, marks=[pytest.mark.slow] if task == "ALE-RAM" else [])
+    pytest.param(task, each, marks=[pytest.mark.slow] if (task, each) in SLOW else [])
     for task in TASKS
     for each in SLOW_TO_START.get(task, ("sync", "async"))
 ]

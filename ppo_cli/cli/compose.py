@@ -72,7 +72,7 @@ def explain_error(error: Exception) -> str:
     if isinstance(error, OmegaConfBaseException) and error.full_key:
         return explain(error)
     if isinstance(causes[-1], RecursionError):
-        return "config files name each other in a circle, in their defaults lists or interpolations"
+        return f"config files, or values in one, hold themselves in a circle: {_text(error)}"
     if isinstance(causes[-1], OSError):
         return _text(causes[-1])
     if any(isinstance(cause, (YAMLError, UnicodeDecodeError)) for cause in causes):
