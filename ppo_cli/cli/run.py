@@ -23,7 +23,7 @@ from ppo_cli.cli.build import (
 )
 from ppo_cli.cli.endings import Interrupted, RunError, StopSignal
 from ppo_cli.cli.folder import advice_for, own_run, repair
-from ppo_cli.cli.keeper import CheckpointKeeper, global_generators, set_global_generators
+from ppo_cli.cli.keeper import CheckpointKeeper
 from ppo_cli.config import Config, save_yaml, to_dict
 from ppo_cli.encoders import EncoderError
 from ppo_cli.envs.backends import available_cores, make_vector
@@ -125,10 +125,8 @@ def _run(
                 policy = Policy(agent.model, agent.distribution, collector.observation_normalizer)
 
                 def evaluation_at(position: Position) -> Evaluation:
-                    generators = global_generators()  # environments that share them do not disturb training
                     settings = {key: value for key, value in vars(config.eval).items() if key != "every"}
                     found = evaluate(policy, make_evaluated, **settings, on_error=on_error_of(config.env))
-                    set_global_generators(generators)
                     log.evaluation(position.steps, found.mean)
                     keeper.consider(position, found.mean)
                     if watch is not None:
