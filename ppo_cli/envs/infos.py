@@ -167,9 +167,11 @@ class Tally:
 def as_number(value: Any) -> float | None:  # noqa: ANN401
     """A truth value, a number or an array without axes as a float; None for anything else."""
     try:
+        if isinstance(value, (float, int)):  # NumPy's usual numbers too: first, because it is quick
+            return float(value)
         if isinstance(value, (np.ndarray, np.generic)):
             return float(value) if value.ndim == 0 and value.dtype.kind in "biuf" else None
-        if isinstance(value, (bool, int, float)) or getattr(value, "shape", None) == ():
+        if getattr(value, "shape", None) == ():  # of other libraries
             return float(value)
     except BaseException as error:  # an integer that is too large, or whatever a class of its own does
         let_interrupt_pass(error)
