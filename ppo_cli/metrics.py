@@ -20,6 +20,7 @@ from tensorboard.plugins.hparams import api_pb2, metadata
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
 from typing_extensions import Self
 
+from ppo_cli.envs.infos import MOST_LOGGED
 from ppo_cli.files import sync_folder
 from ppo_cli.log_files import INFO, EventFile, RowFile
 
@@ -47,7 +48,6 @@ TAGS = (
     "time/update",
 )
 EVAL_TAG = "eval/episodic_return"
-MOST_INFOS = 50  # keys of info that a run logs
 
 Knob = bool | int | float | str | None
 
@@ -230,14 +230,14 @@ class RunLog:
         """Gives new keys of ``info`` a column, and takes out those beyond the most that are logged."""
         infos = self._rows.infos
         new = [tag for tag in known if tag.startswith(INFO) and tag not in infos]
-        room = max(0, MOST_INFOS - len(infos))
+        room = max(0, MOST_LOGGED - len(infos))
         for tag in new[room:]:
             del known[tag]
         if new[room:] and not self._is_full:
             self._is_full = True
             logger.warning(
                 "info has more than %d keys with numbers: %s and what comes later are not logged; "
-                "log.info_keys chooses which are", MOST_INFOS, new[room],
+                "log.info_keys chooses which are", MOST_LOGGED, new[room],
             )  # fmt: skip
         if new[:room]:
             self._rows.widen(new[:room])
@@ -249,9 +249,12 @@ class RunLog:
             keys = ", ".join(tag.removeprefix(INFO) for tag in missing)
             logger.warning("log.info_keys: the info of no episode so far has a number %s", keys)
 
-    def evaluation(self, step: int, mean: float) -> None:
-        """Writes the mean return of an evaluation."""
-        self._events.add(Summary(value=[Summary.Value(tag=EVAL_TAG, simple_value=mean)]), step)
+    def evaluation(self, step: int, mean: float, infos: Mapping[str, float]) -> None:
+        """Writes the mean return of an evaluation, and what its infos told, by key."""
+        values = {EVAL_TAG: mean, **{f"eval/{INFO}{key}": value for key, value in infos.items()}}
+        self._events.add(
+            Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]), step
+        )
 
     def hyperparameters(self, values: Mapping[str, Knob], first: Collection[str]) -> None:
         """Writes the run's row in TensorBoard's HPARAMS table, beside its final evaluation.

@@ -256,5 +256,5 @@ def _scalars(
         "charts/cut_episodes": float(collector.episodes.cut),
         "time/collect": collect,
         "time/update": update,
-        **mean_over(collector.envs.take_infos()),
+        **{f"info/{key}": value for key, value in mean_over(collector.envs.take_infos()).items()},
     }

@@ -1,8 +1,11 @@
 """Numbers in ``info``: what becomes of them over an episode, where they are logged, and how a run goes on."""
 
+import contextlib
 import csv
+import json
 import math
 import shutil
+import sys
 
 import gymnasium as gym
 import numpy as np
@@ -12,12 +15,12 @@ from info_envs import Lives, Told
 from run_ends import assert_same_end, events, rows
 
 from ppo_cli.checkpoint import load_checkpoint, numbered, save_checkpoint
+from ppo_cli.cli.evaluate import main as ppo_eval_main
 from ppo_cli.config import LONGEST_INFO_KEY, MOST_INFO_KEYS
-from ppo_cli.envs.infos import LONGEST_KEY, MOST_FOLLOWED, Tally, mean_over, parse_keys
+from ppo_cli.envs.infos import LONGEST_KEY, MOST_FOLLOWED, MOST_LOGGED, Tally, mean_over, parse_keys
 from ppo_cli.envs.vector import SyncVector
 from ppo_cli.envs.workers import AsyncVector
 from ppo_cli.log_files import RowFile
-from ppo_cli.metrics import MOST_INFOS
 
 PARTS = (
     "env.id=info_envs:Parts-v0", "n_envs=3", "n_steps=16", "total_timesteps=480", "n_epochs=1",
@@ -129,7 +132,7 @@ def test_keys_that_are_always_new_do_not_pile_up():
 
 
 def test_the_mean_over_episodes_is_of_those_that_have_the_key():
-    assert mean_over([{"a": 1.0, "b": 5.0}, {"a": 2.0}]) == {"info/a": 1.5, "info/b": 5.0}
+    assert mean_over([{"a": 1.0, "b": 5.0}, {"a": 2.0}]) == {"a": 1.5, "b": 5.0}
 
 
 def test_a_lost_life_is_no_episode():
@@ -273,6 +276,21 @@ def test_the_knob_chooses_keys_or_none(ppo_train, tmp_path):
     assert not any("info/" in column for column in rows(tmp_path / "none")[0])
 
 
+def test_an_evaluation_tells_them_too(ppo_train, tmp_path, monkeypatch, capfd):
+    assert ppo_train(*PARTS, "eval.episodes=20", "hydra.run.dir=run").status == 0
+    told = json.loads((tmp_path / "run" / "eval.json").read_text())
+    assert list(told["info"]) == ["is_success", "reward_act", "reward_cost"]
+    assert told["info"]["is_success"] * 20 == pytest.approx(round(told["info"]["is_success"] * 20))
+    per_step = told["mean"] / (sum(told["lengths"]) / 20)
+    assert told["info"]["reward_act"] + told["info"]["reward_cost"] == pytest.approx(per_step, abs=0.1)
+    tags = {tag: value for _, tag, value in events(tmp_path / "run") if tag.startswith("eval/info/")}
+    assert tags["eval/info/is_success"] == (np.float32(told["info"]["is_success"]),)
+    monkeypatch.setattr(sys, "argv", ["ppo-eval", "run"])
+    with contextlib.suppress(SystemExit):
+        ppo_eval_main()
+    assert f"is_success  {told['info']['is_success']:.2f}" in capfd.readouterr().out.splitlines()
+
+
 @pytest.mark.parametrize(
     ("typed", "line"),
     [
@@ -295,7 +313,7 @@ def test_a_key_that_can_not_be_is_refused_in_a_line(ppo_train, tmp_path, typed, 
 
 
 def test_the_config_knows_the_bounds():
-    assert (MOST_INFO_KEYS, LONGEST_INFO_KEY) == (MOST_INFOS, LONGEST_KEY)
+    assert (MOST_INFO_KEYS, LONGEST_INFO_KEY) == (MOST_LOGGED, LONGEST_KEY)
 
 
 def test_no_more_than_fifty_keys_are_logged(ppo_train, tmp_path):

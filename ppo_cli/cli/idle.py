@@ -39,7 +39,6 @@ _RULES = (
     ),
     _Rule(("network.layer_norm",), lambda c: not c.network.hidden_sizes, "network.hidden_sizes=[]"),
     _Rule(("vf_clip_ratio",), lambda c: not (c.vf_coef or c.anneal.vf_coef.final), "vf_coef=0"),
-    _Rule(("log.info_keys",), lambda c: c.vectorization == "envpool", "vectorization=envpool"),
     *(
         _Rule(
             (f"anneal.{knob}.shape",),

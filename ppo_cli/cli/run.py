@@ -131,8 +131,10 @@ def _run(
 
                 def evaluation_at(position: Position) -> Evaluation:
                     settings = {key: value for key, value in vars(config.eval).items() if key != "every"}
-                    found = evaluate(policy, make_evaluated, **settings, on_error=on_error_of(config.env))
-                    log.evaluation(position.steps, found.mean)
+                    found = evaluate(
+                        policy, make_evaluated, **settings, on_error=on_error_of(config.env), infos=infos
+                    )
+                    log.evaluation(position.steps, found.mean, found.infos)
                     keeper.consider(position, found.mean)
                     if watch is not None:
                         watch(position, found)

@@ -19,6 +19,7 @@ Wanted = Mapping[str, How] | None  # keys, and what becomes of their values over
 
 NOTHING: Wanted = MappingProxyType({})
 MOST_FOLLOWED = 256  # keys of an environment
+MOST_LOGGED = 50  # of a run
 LONGEST_KEY = 100  # characters
 LARGEST = 1e30  # so that sums stay within the 32 bits that TensorBoard keeps
 DEEPEST = 3  # dicts in dicts
@@ -184,9 +185,9 @@ def plain_key(name: str) -> str:
 
 
 def mean_over(episodes: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """The mean of each key over the episodes that have it, by tag: ``info/<key>``."""
+    """The mean of each key over the episodes that have it, the keys in alphabetical order."""
     values: dict[str, list[float]] = {}
     for numbers in episodes:
         for key, value in numbers.items():
             values.setdefault(key, []).append(value)
-    return {f"info/{key}": math.fsum(each) / len(each) for key, each in sorted(values.items())}
+    return {key: math.fsum(each) / len(each) for key, each in sorted(values.items())}
