@@ -142,6 +142,9 @@ def test_a_lost_life_is_no_episode():
     assert ends == [False, True, False, True]
     assert envs.take_infos() == [{"part": 1.5}]
     assert envs.take_infos() == []
+    envs.step(np.zeros(1, np.int64))
+    envs.reset(seed=0)  # cuts one
+    assert envs.take_infos() == []
     envs.close()
 
 

@@ -118,6 +118,7 @@ class Group:
         try:
             for i, seed in enumerate(seeds):
                 self._seeds[i] = seed
+                self._tallies[i].forget(self._steps)  # an episode that did not end
                 self._start(i, seed, options)
         finally:
             self._slot[0] = calls.IDLE
