@@ -2,12 +2,15 @@
 
 import math
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from ppo_cli.envs.infos import LONGEST_KEY, MOST_FOLLOWED
 
 EVENT_FILE = re.compile(r"events\.out\.tfevents\.[\w.@+-]{1,200}")  # a name in the run's own folder
 
@@ -62,6 +65,26 @@ def _seed(value: Any) -> bool:  # noqa: ANN401
     return value is None or _count(value)
 
 
+def _tally(value: Any) -> bool:  # noqa: ANN401
+    """What `ppo_cli.envs.infos.Tally.state` gives, or None."""
+    if not isinstance(value, dict):
+        return value is None
+    series = value.get("series")
+    return (
+        _count(value.get("steps"))
+        and isinstance(series, dict)
+        and len(series) <= MOST_FOLLOWED
+        and all(isinstance(name, str) and 0 < len(name) <= LONGEST_KEY for name in series)
+        and all(isinstance(numbers, list) and len(numbers) == 6 for numbers in series.values())
+        and all(_real(number) for numbers in series.values() for number in numbers)
+    )
+
+
+def _real(value: Any) -> bool:  # noqa: ANN401
+    """A truth value, or a finite number that a double holds."""
+    return type(value) in (bool, int, float) and abs(value) <= sys.float_info.max
+
+
 def _finite_number(value: Any) -> bool:  # noqa: ANN401
     """A finite number, or a tensor of them."""
     return _finite(value) or (type(value) in (int, float) and math.isfinite(value))
@@ -81,6 +104,7 @@ _ENVIRONMENTS = {
     "observations": Tensor,
     "seeds": [_seed],
     "faults": Tensor,
+    "infos": Maybe([_tally]),
 }
 SCHEMA: dict[str, Any] = {
     "iteration": _count,
@@ -98,7 +122,7 @@ SCHEMA: dict[str, Any] = {
     "observation_statistics": Maybe(_STATISTICS),
     "reward_statistics": Maybe(_STATISTICS),
     "discounted_returns": Maybe(_finite),
-    "log": {"event_file": _event_file, "events": _count, "csv": _count},
+    "log": {"event_file": _event_file, "events": _count, "csv": _count, "infos": Maybe(_count)},
     "config": _plain,
     "versions": Each(str),
 }
@@ -115,7 +139,8 @@ def check_run(payload: Mapping[str, Any]) -> None:
     environments = payload.get("environments")
     if environments is not None:
         _check(environments, _ENVIRONMENTS, "environments")
-        lengths = {name: len(environments[name]) for name in ("starts", "actions", "seeds")}
+        lists = [name for name in ("starts", "actions", "seeds", "infos") if name in environments]
+        lengths = {name: len(environments[name]) for name in lists}
         if len(set(lengths.values())) > 1:
             raise SchemaError(f"environments has different numbers of {', '.join(lengths)}")
 

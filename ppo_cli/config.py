@@ -133,6 +133,13 @@ class CheckpointConfig:
 
 
 @dataclass
+class LogConfig:
+    """What is logged beside what every run logs."""
+
+    info_keys: Any = MISSING
+
+
+@dataclass
 class Config:
     """Every knob; `conf/config.yaml` says what each means."""
 
@@ -165,6 +172,7 @@ class Config:
     compile: Union[bool, str] = MISSING  # noqa: UP007
     eval: EvalConfig = field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    log: LogConfig = field(default_factory=LogConfig)
 
 
 ANNEALED = ("learning_rate", "clip_ratio", "ent_coef", "vf_coef")
@@ -208,6 +216,7 @@ RANGES = {
 _INTEGERS = (Integer, list[Integer], Union[Integer, str], Optional[Integer])  # noqa: UP007, UP045
 MOST_LAYERS = 64  # of network.hidden_sizes
 MOST_WRAPPERS = 64
+MOST_INFO_KEYS, LONGEST_INFO_KEY = 50, 100
 MOST_VALUES = 20_000  # in a stored config, which OmegaConf takes some 0.1 ms each to read
 OPEN = {  # sections whose keys are the user's own, and what a key there is
     "env.kwargs.": "a new argument of the environment",
@@ -259,6 +268,7 @@ def describe_type(kind: Any) -> str:  # noqa: ANN401
         Optional[Integer]: "an integer or null",  # noqa: UP045
         Union[Integer, str]: "an integer or auto",  # noqa: UP007
         Union[bool, str]: "true, false or auto",  # noqa: UP007
+        Any: "auto, null, or a list of keys such as [is_success,reward_forward:mean]",
     }
     return words.get(kind, "a mapping")
 
@@ -434,6 +444,8 @@ def _check_fields(section: Any, prefix: str) -> None:  # noqa: ANN401
 def _fits(kind: Any, value: Any) -> bool:  # noqa: ANN401
     """Whether a value is of a knob's type."""
     arguments = get_args(kind)
+    if kind is Any:
+        return True  # what it may be is looked at in `_check_across`
     if get_origin(kind) is Union:
         return any(_fits(each, value) for each in arguments)
     if get_origin(kind) is list:
@@ -491,6 +503,25 @@ def _check_wrappers(config: Config) -> None:
             )
 
 
+def _check_info_keys(value: Any) -> None:  # noqa: ANN401
+    if value in ("auto", None):
+        return
+    allowed = f"expected {describe_type(Any)}"
+    if not (isinstance(value, list) and all(isinstance(key, str) for key in value)):
+        hint = f"; did you mean [{value}]?" if isinstance(value, str) else ""
+        raise ConfigError(f"log.info_keys={value}: {allowed}{hint}")
+    if len(value) > MOST_INFO_KEYS:
+        raise ConfigError(f"log.info_keys has {len(value)} keys: expected at most {MOST_INFO_KEYS}")
+    named = []
+    for typed in value:
+        key, colon, how = typed.rpartition(":") if ":" in typed else (typed, "", "")
+        if not 0 < len(key) <= LONGEST_INFO_KEY or (colon and how not in ("last", "mean", "sum")):
+            raise ConfigError(f"log.info_keys: {typed!r} is none of KEY, KEY:last, KEY:mean and KEY:sum")
+        if key in named:
+            raise ConfigError(f"log.info_keys names {key!r} twice: expected each key once")
+        named.append(key)
+
+
 def _check_envpool(config: Config) -> None:
     for knob in ("wrappers", "reset_options", "seed_below"):
         if getattr(config.env, knob) not in ([], {}, None):
@@ -508,6 +539,7 @@ def _check_across(config: Config) -> None:
     if not config.env.id:
         raise ConfigError("env.id is empty: type env=ID, or env.id=ID for an id without its preset")
     _check_wrappers(config)
+    _check_info_keys(config.log.info_keys)
     if config.sde_sample_freq == 0:
         raise ConfigError("sde_sample_freq=0: expected at least 1, or -1 for once a rollout")
     if config.use_sde and config.network.log_std == "state":

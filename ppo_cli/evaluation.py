@@ -4,7 +4,7 @@ import itertools
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from ppo_cli.distributions import is_squashed
 from ppo_cli.envs import calls
 from ppo_cli.envs.calls import Call, calling, let_interrupt_pass
 from ppo_cli.envs.group import RENEWALS, EnvFaultError, OnError, as_number, explain
+from ppo_cli.envs.infos import MOST_LOGGED, NOTHING, Tally, Wanted, mean_over
 from ppo_cli.envs.make import EnvError, EnvFn
 from ppo_cli.envs.packed import ObservationCheck
 from ppo_cli.envs.spaces import action_adapter
@@ -31,10 +32,15 @@ MAX_SLOTS = 16  # environments stepped side by side, one batch of the network
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Undiscounted returns and lengths of the episodes, in the order of their seeds."""
+    """Undiscounted returns and lengths of the episodes, in the order of their seeds.
+
+    Attributes:
+        infos: means over the episodes of what the environment tells in ``info``, by key.
+    """
 
     returns: list[float]
     lengths: list[int]
+    infos: dict[str, float] = field(default_factory=dict)
 
     @property
     def mean(self) -> float:
@@ -62,7 +68,7 @@ def summarize(evaluation: Evaluation, steps: int, deterministic: bool, seed: int
         deterministic: how the evaluation was made, as is ``seed``.
         seed: of the evaluation.
     """
-    return {
+    summary = {
         "mean": evaluation.mean,
         "std": evaluation.std,
         "iqm": evaluation.iqm,
@@ -73,6 +79,7 @@ def summarize(evaluation: Evaluation, steps: int, deterministic: bool, seed: int
         "deterministic": deterministic,
         "seed": seed,
     }
+    return {**summary, "info": evaluation.infos} if evaluation.infos else summary
 
 
 def evaluate(
@@ -84,6 +91,7 @@ def evaluate(
     max_steps: int = 27_000,
     first_actions: list[Any] | None = None,
     on_error: OnError = "stop",
+    infos: Wanted = NOTHING,
 ) -> Evaluation:
     """Runs ``episodes`` episodes, each with a seed of its own derived from ``seed``.
 
@@ -101,6 +109,7 @@ def evaluate(
         first_actions: a list that the first episode's actions are added to.
         on_error: ``restart`` has an episode whose environment fails begin again in a new one, with another
             seed, as often as `RENEWALS` times.
+        infos: keys of ``info`` that are followed.
 
     Raises:
         EnvFaultError: an environment raised, or gave a NaN or an infinity, from which no mean comes back.
@@ -112,7 +121,7 @@ def evaluate(
     players: list[_Player] = []
     try:
         for _ in range(min(episodes, MAX_SLOTS)):
-            players.append(_Player(make, seeds, on_error))  # noqa: PERF401 - those so far have to be closed
+            players.append(_Player(make, seeds, on_error, infos))  # noqa: PERF401 - those so far have to be closed
         return _play(policy, players, episodes, generator, max_steps, first_actions)
     finally:
         for player in players:
@@ -129,12 +138,14 @@ class _Player:
         observation: its last, a copy, because environments may reuse the array.
         total: its return so far.
         length: its steps so far.
+        tally: its infos, and those of the episodes before.
     """
 
-    def __init__(self, make: EnvFn, seeds: Sequence[int], on_error: OnError) -> None:
+    def __init__(self, make: EnvFn, seeds: Sequence[int], on_error: OnError, infos: Wanted) -> None:
         self.env = make()
         self.episode, self.observation, self.total, self.length = 0, np.zeros(0), 0.0, 0
         self._make, self._seeds, self._on_error = make, seeds, on_error
+        self.tally, self._follows = Tally(infos), infos != NOTHING
         self._faults = 0  # of the episode
         self._check, self._dtype = (
             ObservationCheck(self.env.observation_space),
@@ -151,12 +162,14 @@ class _Player:
         self.length += 1
         try:
             with calling(Call.STEP):
-                obs, given, terminated, truncated, _ = self.env.step(action)
+                obs, given, terminated, truncated, info = self.env.step(action)
             reward = as_number(given)
             if not math.isfinite(reward):
                 raise ValueError("a NaN or an infinity as reward")
             self.observation = self._checked(obs)
             self.total += reward
+            if self._follows and isinstance(info, dict):
+                self.tally.add(info, self.length)
             return bool(terminated or truncated)
         except BaseException as error:
             self.begin_again(error)
@@ -186,6 +199,7 @@ class _Player:
 
     def _reset(self) -> None:
         self.total, self.length = 0.0, 0
+        self.tally.forget(0)
         seed = self._seeds[self.episode]
         if self._faults:
             seed = int(np.random.SeedSequence([seed, self._faults]).generate_state(1)[0]) >> 1
@@ -238,7 +252,8 @@ def _play(
             for slot in itertools.compress(running, new):
                 states[slot] = initial
         running = [slot for slot in running if players[slot].episode < episodes]
-    return Evaluation(returns, lengths)
+    infos = mean_over(told for player in players for told in player.tally.ended)
+    return Evaluation(returns, lengths, dict(itertools.islice(infos.items(), MOST_LOGGED)))
 
 
 def _advance(
@@ -259,6 +274,7 @@ def _advance(
     if not (over or player.length >= max_steps):
         return False
     returns[player.episode], lengths[player.episode] = player.total, player.length
+    player.tally.end(player.length)
     if player.episode + stride < len(returns):
         player.begin(player.episode + stride)
     else:

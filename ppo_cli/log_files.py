@@ -7,7 +7,7 @@ import os
 import re
 import struct
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,11 +16,13 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from ppo_cli.files import open_own
+from ppo_cli.files import open_own, sync_folder
 
 logger = logging.getLogger(__name__)
 
-HEADER = re.compile(rb"iteration,step(,[\w/]{1,200}){1,1000}\r?\n", re.ASCII)
+HEADER = re.compile(rb"iteration,step(,[\w./-]{1,200}){1,1000}\r?\n", re.ASCII)
+LONGEST_LINE = 2**20  # bytes of a row: a thousand columns take less
+INFO = "info/"  # what the names of columns begin with that came while the run went on
 RECORD_EXTRA = 16  # bytes of a record of an event file that are not its data
 
 
@@ -59,26 +61,47 @@ class EventFile:
 
 
 class RowFile:
-    """A metrics.csv that is written at once, a row an iteration, and can be cut back to a length."""
+    """A metrics.csv that is written at once, a row an iteration, and can be cut back to a length.
 
-    def __init__(self, path: Path, tags: Sequence[str], length: int | None = None) -> None:
+    Columns ``info/<key>`` come on the way: then the file is written anew, each row with an empty cell more,
+    and takes the old one's place. Cut back to a length from before, it loses them again.
+    """
+
+    def __init__(self, path: Path, tags: Sequence[str], length: int | None = None, infos: int = 0) -> None:
         """Opens a new file in the place of any other, or goes on behind ``length`` bytes of an old one.
 
         Args:
             path: of the file.
             tags: its columns; an old file goes on with its own.
             length: what of it a checkpoint knows.
+            infos: how many columns ``info/<key>`` it had then.
         """
-        self._file = open_own(path)
-        _cut(self._file, 0 if length is None else _whole_rows(self._file, length), length or 0, path.name)
-        self._text = io.TextIOWrapper(self._file, encoding="utf-8", newline="", write_through=True)
-        self._csv = csv.writer(self._text)
-        self._tags = tags
+        self._path = path
+        self._use(open_own(path))
+        whole = 0
+        if length is not None:
+            surplus = len(_infos(self._header())) - infos
+            if surplus > 0:
+                self._replace(_within(_narrowed(_lines(self._file), surplus), length))
+            whole = _whole_rows(self._file, length)
+        _cut(self._file, whole, length or 0, path.name)
+        self._tags = list(tags)
         if self.length():
             self._tags = self._header()[2:]
         else:
             self._csv.writerow(["iteration", "step", *tags])
             self._text.flush()
+
+    @property
+    def infos(self) -> list[str]:
+        """Its columns ``info/<key>``."""
+        return _infos(self._tags)
+
+    def widen(self, tags: Sequence[str]) -> None:
+        """Adds columns, which the rows so far leave empty."""
+        self._replace(_widened(_lines(self._file), tags))
+        self._file.seek(0, os.SEEK_END)
+        self._tags += tags
 
     def add(self, iteration: int, step: int, values: Mapping[str, float]) -> None:
         """Writes a row; a value that is missing is an empty cell."""
@@ -98,11 +121,76 @@ class RowFile:
         self._text.close()
 
     def _header(self) -> list[str]:
+        """Names of all columns; none where the file does not begin with them."""
         end = self._file.tell()
         self._file.seek(0)
-        line = self._file.readline().decode("utf-8", "replace")
+        line = self._file.readline(LONGEST_LINE)
         self._file.seek(end)
-        return next(csv.reader([line]))
+        return line.decode().rstrip("\r\n").split(",") if HEADER.fullmatch(line) else []
+
+    def _use(self, file: BinaryIO) -> None:
+        self._file = file
+        self._text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
+        self._csv = csv.writer(self._text)
+
+    def _replace(self, lines: Iterable[bytes]) -> None:
+        """Puts a file of those lines in the place of this one: wherever a run is killed there is one, whole.
+
+        Raises:
+            OSError: it can't be written, or another file lies there by now.
+        """
+        if not os.path.samestat(os.fstat(self._file.fileno()), self._path.stat()):
+            raise OSError(f"{self._path} is another file than the run wrote: it was moved or replaced")
+        aside = self._path.with_name(f".{self._path.name}.tmp")
+        aside.unlink(missing_ok=True)
+        try:
+            with open_own(aside, new=True) as file:
+                file.writelines(lines)
+                file.flush()
+                os.fsync(file.fileno())
+            self._text.close()
+            aside.replace(self._path)
+        finally:
+            aside.unlink(missing_ok=True)
+        sync_folder(self._path.parent)
+        self._use(open_own(self._path))
+
+
+def _infos(columns: Sequence[str]) -> list[str]:
+    return [name for name in columns if name.startswith(INFO)]
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """The whole lines of a file of rows, from its beginning, up to what is no row."""
+    file.seek(0)
+    while (line := file.readline(LONGEST_LINE)).endswith(b"\n") and b"\0" not in line:
+        yield line
+
+
+def _widened(lines: Iterable[bytes], tags: Sequence[str]) -> Iterator[bytes]:
+    """A file's lines with those columns behind its own."""
+    more = "".join(f",{tag}" for tag in tags).encode()
+    for line in lines:
+        yield line.rstrip(b"\r\n") + more + b"\r\n"
+        more = b"," * len(tags)
+
+
+def _narrowed(lines: Iterable[bytes], n: int) -> Iterator[bytes]:
+    """A file's lines without the last n columns, up to one that has not so many."""
+    for line in lines:
+        first, *cells = line.rsplit(b",", n)
+        if len(cells) < n:
+            return
+        yield first + b"\r\n"
+
+
+def _within(lines: Iterable[bytes], length: int) -> Iterator[bytes]:
+    """The first lines that have no more than ``length`` bytes together."""
+    for line in lines:
+        length -= len(line)
+        if length < 0:
+            return
+        yield line
 
 
 def _cut(file: BinaryIO, whole: int, expected: int, name: str) -> None:

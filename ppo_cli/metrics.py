@@ -20,8 +20,9 @@ from tensorboard.plugins.hparams import api_pb2, metadata
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
 from typing_extensions import Self
 
+from ppo_cli.envs.infos import MOST_LOGGED
 from ppo_cli.files import sync_folder
-from ppo_cli.log_files import EventFile, RowFile
+from ppo_cli.log_files import INFO, EventFile, RowFile
 
 logger = logging.getLogger(__name__)
 
@@ -141,6 +142,7 @@ class RunLog:
         total_timesteps: int,
         lengths: Mapping[str, Any] | None = None,
         live: bool = True,
+        expected: Collection[str] = (),
     ) -> None:
         """Opens the files.
 
@@ -149,21 +151,24 @@ class RunLog:
             total_timesteps: budget, for the progress line.
             lengths: from `lengths` of the run that goes on here; what was written after is cut off.
             live: whether this run has the terminal to itself.
+            expected: tags ``info/<key>`` that were asked for; a line says which of them no episode tells.
         """
         name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
-        events, rows = None, None
+        events, rows, infos = None, None, 0
         if lengths is not None:
-            rows = lengths["csv"]
+            rows, infos = lengths["csv"], lengths.get("infos", 0)  # older checkpoints have none
             if (run_dir / lengths["event_file"]).exists():
                 name, events = lengths["event_file"], lengths["events"]
             else:
                 logger.warning("%s is missing: TensorBoard shows the run from here on", lengths["event_file"])
         self._events = EventFile(run_dir / name, events)
-        self._rows = RowFile(run_dir / "metrics.csv", TAGS, rows)
+        self._rows = RowFile(run_dir / "metrics.csv", TAGS, rows, infos)
         sync_folder(run_dir)
         self._total = total_timesteps
         self._started = time.perf_counter()
         self._reported = 0
+        self._is_full = False
+        self._expected = expected
         self._recent_return = math.nan
         self._progress: Progress | None = None
         if live and sys.stdout.isatty():
@@ -195,6 +200,7 @@ class RunLog:
             "event_file": self._events.path.name,
             "events": self._events.length(),
             "csv": self._rows.length(),
+            "infos": len(self._rows.infos),
         }
 
     def sync(self) -> None:
@@ -208,18 +214,47 @@ class RunLog:
         Args:
             iteration: number of the iteration, from 1.
             step: environment steps so far.
-            values: a value for each of `TAGS`.
+            values: a value for each of `TAGS`, and those of ``info/<key>`` that there are.
         """
         known = {tag: value for tag, value in values.items() if not math.isnan(value)}
+        self._add_columns(known)
+        if "charts/episodic_return" in known:
+            self._say_missing()
         summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in known.items()])
         self._events.add(summary, step)  # one event for all tags is cheaper
         self._rows.add(iteration, step, known)
         self._recent_return = known.get("charts/episodic_return", self._recent_return)
         self._show(step, values["charts/SPS"])
 
-    def evaluation(self, step: int, mean: float) -> None:
-        """Writes the mean return of an evaluation."""
-        self._events.add(Summary(value=[Summary.Value(tag=EVAL_TAG, simple_value=mean)]), step)
+    def _add_columns(self, known: dict[str, float]) -> None:
+        """Gives new keys of ``info`` a column, and takes out those beyond the most that are logged."""
+        infos = self._rows.infos
+        new = [tag for tag in known if tag.startswith(INFO) and tag not in infos]
+        room = max(0, MOST_LOGGED - len(infos))
+        for tag in new[room:]:
+            del known[tag]
+        if new[room:] and not self._is_full:
+            self._is_full = True
+            logger.warning(
+                "info has more than %d keys with numbers: %s and what comes later are not logged; "
+                "log.info_keys chooses which are", MOST_LOGGED, new[room],
+            )  # fmt: skip
+        if new[:room]:
+            self._rows.widen(new[:room])
+
+    def _say_missing(self) -> None:
+        missing = [tag for tag in self._expected if tag not in self._rows.infos]
+        self._expected = ()
+        if missing:
+            keys = ", ".join(tag.removeprefix(INFO) for tag in missing)
+            logger.warning("log.info_keys: the info of no episode so far has a number %s", keys)
+
+    def evaluation(self, step: int, mean: float, infos: Mapping[str, float]) -> None:
+        """Writes the mean return of an evaluation, and what its infos told, by key."""
+        values = {EVAL_TAG: mean, **{f"eval/{INFO}{key}": value for key, value in infos.items()}}
+        self._events.add(
+            Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]), step
+        )
 
     def hyperparameters(self, values: Mapping[str, Knob], first: Collection[str]) -> None:
         """Writes the run's row in TensorBoard's HPARAMS table, beside its final evaluation.

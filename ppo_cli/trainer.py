@@ -12,6 +12,7 @@ import torch
 
 from ppo_cli.agent import PPOAgent, UpdateMetrics
 from ppo_cli.distributions import is_squashed
+from ppo_cli.envs.infos import mean_over
 from ppo_cli.envs.snapshot import Lost
 from ppo_cli.envs.spaces import action_adapter, stored_observation
 from ppo_cli.envs.vector import Vector
@@ -239,7 +240,7 @@ def _scalars(
     seconds: tuple[float, float],
     steps: int,
 ) -> dict[str, float]:
-    """The value of every tag that an iteration logs."""
+    """The value of every tag that an iteration logs, with ``info/<key>`` of the episodes that ended in it."""
     episodic_return, episodic_length = collector.episodes.collect()
     collect, update = seconds
     return {
@@ -255,4 +256,5 @@ def _scalars(
         "charts/cut_episodes": float(collector.episodes.cut),
         "time/collect": collect,
         "time/update": update,
+        **{f"info/{key}": value for key, value in mean_over(collector.envs.take_infos()).items()},
     }

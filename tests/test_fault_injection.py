@@ -174,7 +174,9 @@ def made(commands, name, command, before=None):
 
 @pytest.fixture(scope="module")
 def situations(commands):
-    """A run from its beginning, one that was killed, and one that is finished and extended."""
+    """A run from its beginning, one that was killed, one that is finished and extended, and one whose
+    metrics.csv gets columns on the way.
+    """
     begin = (*RUN, "hydra.run.dir=run")
     fresh = made(commands, "fresh", begin)
     saving = next(
@@ -190,7 +192,9 @@ def situations(commands):
     resumed = made(commands, "resumed", ("resume=run",), killed)
     assert different_ends(fresh.whole, resumed.whole) == []
     extended = made(commands, "extended", ("resume=run", "total_timesteps=256"), finished)
-    return {"fresh": fresh, "resumed": resumed, "extended": extended}
+    wider = made(commands, "wider", (*RUN, "env.id=info_envs:Parts-v0", "+env.kwargs.shortest=40", begin[-1]))
+    assert "rename /metrics.csv" in " ".join(wider.operations)
+    return {"fresh": fresh, "resumed": resumed, "extended": extended, "wider": wider}
 
 
 def faults(operations: Sequence[str], modes: Iterable[str]) -> list[Fault]:
@@ -318,7 +322,7 @@ def test_a_sample_of_faults_ends_in_identical_runs(commands, situations, tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES[1:])
-@pytest.mark.parametrize("name", ["fresh", "resumed", "extended"])
+@pytest.mark.parametrize("name", ["fresh", "resumed", "extended", "wider"])
 def test_every_fault_ends_in_an_identical_run(commands, situations, tmp_path, name, mode):
     situation = situations[name]
     chosen = faults(situation.operations, [mode])
@@ -326,7 +330,7 @@ def test_every_fault_ends_in_an_identical_run(commands, situations, tmp_path, na
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["fresh", "resumed"])
+@pytest.mark.parametrize("name", ["fresh", "resumed", "wider"])
 def test_chains_of_faults_end_in_identical_runs(commands, situations, tmp_path, name):
     situation, generator = situations[name], random.Random(1)
     chosen = faults(situation.operations, MODES[1:])

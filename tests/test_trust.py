@@ -336,6 +336,15 @@ WRONG = {
     "config of another run": {"config__n_envs": 3},
     "log": {"log": {"csv": 1.5}},
     "environments in another number": {"environments__seeds": [1]},
+    "infos in another number": {"environments__infos": [None] * 3},
+    "infos without steps": {"environments__infos": [{"series": {}}] * 2},
+    "infos that are not finite": {
+        "environments__infos": [{"steps": 1, "series": {"a": [float("nan"), 1, 1, 1.0, 1, False]}}] * 2
+    },
+    "infos of another form": {"environments__infos": [{"steps": 1, "series": {"a": [1.0]}}] * 2},
+    "infos with a key that is too long": {
+        "environments__infos": [{"steps": 1, "series": {"a" * 101: [1.0, 1, 1, 1.0, 1, False]}}] * 2
+    },
     "faults": {"environments__faults": torch.zeros(7, dtype=torch.int64)},
     "faults of another type": {"environments__faults": torch.zeros(2, dtype=torch.complex64)},
     "a position outside the twister": {

@@ -28,6 +28,7 @@ from ppo_cli.encoders import EncoderChoice
 from ppo_cli.envs import calls
 from ppo_cli.envs.calls import Call, calling, let_interrupt_pass
 from ppo_cli.envs.group import OnError
+from ppo_cli.envs.infos import Wanted, parse_keys
 from ppo_cli.envs.make import EnvError, EnvFn, env_fn, resolve_env_id
 from ppo_cli.envs.notices import (
     image_notice,
@@ -193,6 +194,12 @@ def env_maker(config: EnvConfig, training: bool = False) -> EnvFn:
         reset_options=config.reset_options,
         seed_below=config.seed_below,
     )
+
+
+def wanted_infos(config: Config) -> Wanted:
+    """The keys of ``info`` that are logged; None: those that the environment turns out to have."""
+    keys = config.log.info_keys
+    return None if keys == "auto" else parse_keys(keys or [])
 
 
 def on_error_of(config: EnvConfig) -> OnError:

@@ -210,7 +210,7 @@ def _evaluate_run(checkpoint: Path, named: bool, options: argparse.Namespace) ->
     """Evaluates one checkpoint, which was asked for by name or not, and films it where that is asked for."""
     import torch
 
-    from ppo_cli.cli.build import env_maker, on_error_of
+    from ppo_cli.cli.build import env_maker, on_error_of, wanted_infos
     from ppo_cli.encoders import EncoderError
     from ppo_cli.envs.group import EnvFaultError, explain
     from ppo_cli.evaluation import bootstrap_interval, evaluate, summarize
@@ -232,8 +232,9 @@ def _evaluate_run(checkpoint: Path, named: bool, options: argparse.Namespace) ->
     make = env_maker(config.env)
     try:
         evaluation = evaluate(
-            policy, make, episodes, seed, deterministic, own.max_steps, actions, on_error_of(config.env)
-        )
+            policy, make, episodes, seed, deterministic, own.max_steps, actions, on_error_of(config.env),
+            wanted_infos(config),
+        )  # fmt: skip
     except (EnvFaultError, EncoderError, FloatingPointError) as error:
         raise RunError(f"{config.env.id}: {error}") from error
     except Exception as error:  # observations of another shape, where arguments have changed them
@@ -328,6 +329,8 @@ def _lines(run: str, summary: Summary) -> str:
         f"95 %    {_interval(summary)} (bootstrap interval of the mean)",
         f"length  {np.mean(lengths):.1f} ({min(lengths)} to {max(lengths)})",
     ]
+    told = summary.get("info", {}).items()
+    lines += [f"{key}  {value:.2f}" for key, value in told if "success" in key.lower()]
     return "\n".join(lines)
 
 

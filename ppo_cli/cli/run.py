@@ -20,6 +20,7 @@ from ppo_cli.cli.build import (
     check_environment,
     env_maker,
     on_error_of,
+    wanted_infos,
 )
 from ppo_cli.cli.endings import Interrupted, RunError, StopSignal
 from ppo_cli.cli.folder import advice_for, own_run, repair
@@ -28,6 +29,7 @@ from ppo_cli.config import Config, save_yaml, to_dict
 from ppo_cli.encoders import EncoderError
 from ppo_cli.envs.backends import available_cores, make_vector
 from ppo_cli.envs.group import EnvFaultError
+from ppo_cli.envs.infos import plain_key
 from ppo_cli.envs.make import EnvError, EnvFn
 from ppo_cli.envs.snapshot import Kind, Lost, find_kind
 from ppo_cli.evaluation import Evaluation, evaluate, summarize
@@ -103,10 +105,12 @@ def _run(
         torch.set_num_threads(1 if config.threads == "auto" else int(config.threads))
         make, make_evaluated = env_maker(config.env, training=True), env_maker(config.env)
         seed_global_generators(config.seed)  # for environments that draw from them, here and in workers
+        infos = wanted_infos(config)
         kind, kind_notice = _snapshot_kind(config, make, saved)
         envs, choice = make_vector(
-            config.env.id, make, config.n_envs, config.vectorization, kind, on_error_of(config.env)
-        )
+            config.env.id, make, config.n_envs, config.vectorization, kind, on_error_of(config.env),
+            infos,
+        )  # fmt: skip
         for line in filter(None, [*notices, _batch_notice(config), choice, kind_notice]):
             logger.info(line)
         seed_global_generators(config.seed)  # again: what went before may have drawn from them
@@ -115,7 +119,8 @@ def _run(
             normalizers = build_normalizers(config, envs.single_observation_space)
             _advise_threads(config, agent)
             collector = make_collector(envs, agent, config.n_steps, *normalizers)
-            with RunLog(folder, config.total_timesteps, saved and saved["log"], live) as log:
+            tags = [f"info/{plain_key(key)}" for key in infos or ()]
+            with RunLog(folder, config.total_timesteps, saved and saved["log"], live, tags) as log:
                 keeper = CheckpointKeeper(folder, config, agent, collector, log)
                 if saved is None:
                     position = keeper.begin()
@@ -126,8 +131,10 @@ def _run(
 
                 def evaluation_at(position: Position) -> Evaluation:
                     settings = {key: value for key, value in vars(config.eval).items() if key != "every"}
-                    found = evaluate(policy, make_evaluated, **settings, on_error=on_error_of(config.env))
-                    log.evaluation(position.steps, found.mean)
+                    found = evaluate(
+                        policy, make_evaluated, **settings, on_error=on_error_of(config.env), infos=infos
+                    )
+                    log.evaluation(position.steps, found.mean, found.infos)
                     keeper.consider(position, found.mean)
                     if watch is not None:
                         watch(position, found)

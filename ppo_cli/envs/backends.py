@@ -8,6 +8,7 @@ import numpy as np
 
 from ppo_cli.envs import calls
 from ppo_cli.envs.group import EnvFaultError, OnError
+from ppo_cli.envs.infos import NOTHING, Wanted
 from ppo_cli.envs.make import EnvError, EnvFn
 from ppo_cli.envs.pool import EnvPoolVector
 from ppo_cli.envs.snapshot import Kind
@@ -27,7 +28,13 @@ def available_cores() -> int:
 
 
 def make_vector(
-    env_id: str, make: EnvFn, n: int, vectorization: str, kind: Kind = "none", on_error: OnError = "stop"
+    env_id: str,
+    make: EnvFn,
+    n: int,
+    vectorization: str,
+    kind: Kind = "none",
+    on_error: OnError = "stop",
+    infos: Wanted = NOTHING,
 ) -> tuple[Vector, str | None]:
     """A vector of ``n`` environments from the named backend.
 
@@ -39,6 +46,7 @@ def make_vector(
             both give the same results. ``auto`` times both and takes the faster. ``envpool`` is EnvPool.
         kind: of snapshot; EnvPool's is always ``none``.
         on_error: what a fault of an environment does.
+        infos: keys of ``info`` that are followed; EnvPool's are not.
 
     Returns:
         The vector, and a line that says what ``auto`` took and why.
@@ -48,9 +56,9 @@ def make_vector(
     """
     processes = min(available_cores(), n)
     if vectorization == "sync":
-        return SyncVector([make] * n, kind, on_error), None
+        return SyncVector([make] * n, kind, on_error, infos), None
     if vectorization == "async":
-        return AsyncVector([make] * n, processes, kind, on_error), None
+        return AsyncVector([make] * n, processes, kind, on_error, infos), None
     if vectorization == "envpool":
         env = make()
         calls.close(env)
@@ -60,7 +68,7 @@ def make_vector(
     else:
         chosen, why = _choose(make, n, processes, kind, on_error)
     line = f"vectorization=auto: {chosen} ({why})"
-    return make_vector(env_id, make, n, chosen, kind, on_error)[0], line
+    return make_vector(env_id, make, n, chosen, kind, on_error, infos)[0], line
 
 
 def _choose(make: EnvFn, n: int, processes: int, kind: Kind, on_error: OnError) -> tuple[str, str]:

@@ -13,6 +13,7 @@ from gymnasium import spaces
 
 from ppo_cli.envs import calls
 from ppo_cli.envs.calls import Call, let_interrupt_pass
+from ppo_cli.envs.infos import NOTHING, Tally, Wanted
 from ppo_cli.envs.make import EnvFn
 from ppo_cli.envs.packed import ObservationCheck
 from ppo_cli.envs.snapshot import Kind, Lost, is_over, make_at, next_start, replay, seeded_start
@@ -57,6 +58,7 @@ class Buffers(NamedTuple):
     over: Array  # bool [N], by the environment's own end, and not only the learner's, as with a lost life
     fresh: Array  # bool [N], whether a snapshot's start came with the next one
     returns: Array  # float64 [N], as `RecordEpisodeStatistics` told them, else NaN
+    told: Array  # bool [N], whether an episode's infos wait to be taken
 
     def rows(self, group: slice) -> "Buffers":
         """Views of some environments' rows."""
@@ -72,7 +74,13 @@ class Group:
     """
 
     def __init__(
-        self, makes: Sequence[EnvFn], out: Buffers, first: int, kind: Kind, on_error: OnError
+        self,
+        makes: Sequence[EnvFn],
+        out: Buffers,
+        first: int,
+        kind: Kind,
+        on_error: OnError,
+        infos: Wanted = NOTHING,
     ) -> None:
         """Makes the environments.
 
@@ -82,11 +90,14 @@ class Group:
             first: number of the first one among all environments, for messages.
             kind: of snapshot.
             on_error: what a fault does.
+            infos: keys of ``info`` that are followed.
         """
         self.envs: list[gym.Env[Any, Any]] = []
         self._makes, self._out, self._first, self._kind, self._on_error = makes, out, first, kind, on_error
         self._make()
         self.starts: list[dict[str, Any]] = [{} for _ in makes]
+        self._follows = infos != NOTHING
+        self._tallies = [Tally(infos) for _ in makes]
         self._slot = calls.own_slot()
         self._steppings, self._resettings = (
             [calls.mark(what, first + i) for i in range(len(makes))] for what in (Call.STEP, Call.RESET)
@@ -107,6 +118,7 @@ class Group:
         try:
             for i, seed in enumerate(seeds):
                 self._seeds[i] = seed
+                self._tallies[i].forget(self._steps)  # an episode that did not end
                 self._start(i, seed, options)
         finally:
             self._slot[0] = calls.IDLE
@@ -129,6 +141,7 @@ class Group:
         observations, rewards, terminations, truncations, final_obs, *_ = self._out
         slot = self._slot
         shape, dtype, careful = self._shape, observations.dtype, self._is_careful
+        follows = self._follows
         for i, (env, action, mark) in enumerate(zip(self.envs, actions, self._steppings, strict=True)):
             slot[0] = mark
             try:
@@ -147,6 +160,8 @@ class Group:
                 rewards[i] = reward
                 terminations[i] = terminated
                 truncations[i] = truncated
+                if follows and isinstance(info, dict) and info:
+                    self._tallies[i].add(info, self._steps)
             except BaseException as error:  # whatever an environment raises, sys.exit() included
                 self._recover(i, error)
             else:
@@ -159,6 +174,7 @@ class Group:
         actions: Sequence[Array],
         observations: Array,
         seeds: Sequence[int],
+        infos: Sequence[Mapping[str, Any] | None],
         new_seeds: Sequence[int],
     ) -> list[Lost]:
         """Brings the environments to where snapshots were taken.
@@ -168,6 +184,7 @@ class Group:
             actions: of each since then, [K, *shape].
             observations: what each returned last, [N, *shape].
             seeds: the seed that each was last given.
+            infos: of each one's running episode; None where it is not known.
             new_seeds: the seed of each one's new episode, if it does not come back.
 
         Returns:
@@ -187,6 +204,8 @@ class Group:
                     lost.append(Lost(self._first + i, why))
                     self._seeds[i] = new_seeds[i]
                     self._remake(i)
+                else:
+                    self._tallies[i].load(infos[i])
         finally:
             self._slot[0] = calls.IDLE
         return lost
@@ -215,9 +234,17 @@ class Group:
         except BaseException as error:
             self._renew(i, error)
 
-    def state(self) -> tuple[list[dict[str, Any]], list[int | None]]:
-        """Where the snapshots start, and the seeds that were last given."""
-        return self.starts, self._seeds
+    def state(self) -> tuple[list[dict[str, Any]], list[int | None], list[dict[str, Any] | None]]:
+        """Where the snapshots start, the seeds that were last given, and the running episodes' infos."""
+        return self.starts, self._seeds, [tally.state(self._steps) for tally in self._tallies]
+
+    def take_infos(self) -> list[dict[str, float]]:
+        """What the infos of episodes that ended came to since the last call, environment by environment."""
+        taken = [numbers for tally in self._tallies for numbers in tally.ended]
+        for tally in self._tallies:
+            tally.ended.clear()
+        self._out.told[:] = False
+        return taken
 
     def close(self) -> None:
         """Closes the environments."""
@@ -247,6 +274,9 @@ class Group:
         if over and start is None:
             start = next_start(self._kind, env, self.starts[i], self._steps - self._began[i])
         self._out.over[i], self._out.fresh[i] = over, start is not None
+        if over:
+            self._tallies[i].end(self._steps)
+            self._out.told[i] = bool(self._tallies[i].ended)
         if start is not None and self._kind == "anew":
             calls.close(env, self._first + i)
             env = self.envs[i] = make_at(self._kind, self._makes[i], start)
@@ -279,6 +309,7 @@ class Group:
         out = self._out
         out.rewards[i], out.terminated[i], out.truncated[i] = 0.0, False, True
         out.final_obs[i], out.returns[i] = out.observations[i], math.nan
+        self._tallies[i].forget(self._steps)  # what its last step would have told is not known
         self._renew(i, error)
 
     def _renew(self, i: int, error: BaseException) -> None:
@@ -349,4 +380,5 @@ def allocate(space: gym.Space[Any], n: int) -> Buffers:
         over=np.zeros(n, np.bool_),
         fresh=np.zeros(n, np.bool_),
         returns=np.zeros(n),
+        told=np.zeros(n, np.bool_),
     )

@@ -19,6 +19,7 @@ from gymnasium.vector.utils import batch_space
 
 from ppo_cli.envs import calls
 from ppo_cli.envs.group import Buffers, Group, OnError, allocate
+from ppo_cli.envs.infos import NOTHING, Wanted
 from ppo_cli.envs.make import EnvFn
 from ppo_cli.envs.snapshot import MOST_REPLAYED, Kind, Lost
 
@@ -82,6 +83,10 @@ class Vector(VectorEnv[Any, Any, Any]):
         """
         raise NotImplementedError
 
+    def take_infos(self) -> list[dict[str, float]]:
+        """What the infos of episodes that ended came to since the last call, environment by environment."""
+        return []
+
     @property
     def observations(self) -> Array:
         """What each environment returned last, [N, *shape]."""
@@ -120,7 +125,11 @@ class Vector(VectorEnv[Any, Any, Any]):
         self._room = 2 * len(self._taken) + 1024
 
     def _snapshot(
-        self, out: Buffers, starts: Sequence[dict[str, Any]], seeds: Sequence[int | None]
+        self,
+        out: Buffers,
+        starts: Sequence[dict[str, Any]],
+        seeds: Sequence[int | None],
+        infos: Sequence[dict[str, Any] | None],
     ) -> dict[str, Any]:
         self._drop_ended()
         taken = np.array(self._taken, self.action_space.dtype).reshape(-1, *(self.action_space.shape or ()))
@@ -134,17 +143,18 @@ class Vector(VectorEnv[Any, Any, Any]):
             ],
             "observations": out.observations.copy(),
             "seeds": list(seeds),
+            "infos": list(infos),
             "faults": out.faults.copy(),
         }
 
     def _recall(
         self, out: Buffers, snapshot: Mapping[str, Any]
-    ) -> tuple[list[dict[str, Any] | None], list[Array], Array, list[int]]:
+    ) -> tuple[list[dict[str, Any] | None], list[Array], Array, list[int], list[dict[str, Any] | None]]:
         """Takes over a snapshot's record.
 
         Returns:
             What `Group.restore` wants of each environment: where its snapshot starts, its actions since then,
-            its last observation, and its seed.
+            its last observation, its seed, and its running episode's infos.
         """
         actions = [np.asarray(taken) for taken in snapshot["actions"]]
         observations, faults = (np.asarray(snapshot[name]) for name in ("observations", "faults"))
@@ -161,7 +171,8 @@ class Vector(VectorEnv[Any, Any, Any]):
         self._taken = list(record)
         out.faults[:] = faults
         self.faults = int(out.faults.sum())
-        return snapshot["starts"], actions, observations, snapshot["seeds"]
+        infos = snapshot.get("infos", [None] * self.num_envs)  # older checkpoints have none
+        return snapshot["starts"], actions, observations, snapshot["seeds"], infos
 
     def _check_actions(self, taken: Array) -> None:
         """Raises ValueError for actions [K, *shape] that this vector has never taken."""
@@ -195,12 +206,18 @@ class SyncVector(Vector):
     environment's own step.
     """
 
-    def __init__(self, env_fns: Sequence[EnvFn], kind: Kind = "none", on_error: OnError = "stop") -> None:
+    def __init__(
+        self,
+        env_fns: Sequence[EnvFn],
+        kind: Kind = "none",
+        on_error: OnError = "stop",
+        infos: Wanted = NOTHING,
+    ) -> None:
         env = env_fns[0]()
         super().__init__(len(env_fns), env.observation_space, env.action_space, kind)
         calls.close(env)
         self._out = allocate(self.single_observation_space, self.num_envs)
-        self._group = Group(env_fns, self._out, 0, kind, on_error)
+        self._group = Group(env_fns, self._out, 0, kind, on_error, infos)
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -226,6 +243,10 @@ class SyncVector(Vector):
     def restore(self, snapshot: Mapping[str, Any], seeds: Sequence[int]) -> list[Lost]:
         """Brings fresh environments to a snapshot, or to new episodes where they do not come back."""
         return self._mark_lost(self._group.restore(*self._recall(self._out, snapshot), seeds))
+
+    def take_infos(self) -> list[dict[str, float]]:
+        """What the infos of episodes that ended came to since the last call, environment by environment."""
+        return self._group.take_infos()
 
     @property
     def observations(self) -> Array:

@@ -17,6 +17,7 @@ import numpy as np
 
 from ppo_cli.envs import calls
 from ppo_cli.envs.group import Buffers, EnvFaultError, Group, OnError, explain
+from ppo_cli.envs.infos import NOTHING, Wanted
 from ppo_cli.envs.make import EnvError, EnvFn
 from ppo_cli.envs.snapshot import Kind, Lost
 from ppo_cli.envs.vector import Array, StepResult, Vector, seed_list
@@ -45,7 +46,12 @@ class AsyncVector(Vector):
     """
 
     def __init__(
-        self, env_fns: Sequence[EnvFn], n_processes: int, kind: Kind = "none", on_error: OnError = "stop"
+        self,
+        env_fns: Sequence[EnvFn],
+        n_processes: int,
+        kind: Kind = "none",
+        on_error: OnError = "stop",
+        infos: Wanted = NOTHING,
     ) -> None:
         """Starts the workers.
 
@@ -54,6 +60,7 @@ class AsyncVector(Vector):
             n_processes: number of processes, this one included; at most one an environment.
             kind: of snapshot.
             on_error: what a fault of an environment does.
+            infos: keys of ``info`` that are followed.
 
         Raises:
             ValueError: the system can't fork processes.
@@ -78,7 +85,7 @@ class AsyncVector(Vector):
         for number, group in enumerate(self._slices[1:], 1):
             ours, theirs = context.Pipe()
             go, done = context.Semaphore(0), context.Semaphore(0)
-            arguments = (env_fns[group], self._out.rows(group), group.start, kind, on_error)
+            arguments = (env_fns[group], self._out.rows(group), group.start, kind, on_error, infos)
             process = context.Process(
                 target=_work,
                 args=(arguments, self._actions[group], self._calling, theirs, go, done, os.getpid(), number),
@@ -90,7 +97,7 @@ class AsyncVector(Vector):
             self._workers.append((process, group, ours, go, done))
         own = self._slices[0]
         try:
-            self._group = Group(env_fns[own], self._out.rows(own), 0, kind, on_error)
+            self._group = Group(env_fns[own], self._out.rows(own), 0, kind, on_error, infos)
         except BaseException:
             self._end_workers()
             raise
@@ -124,14 +131,21 @@ class AsyncVector(Vector):
     def snapshot(self) -> dict[str, Any]:
         """Where every environment is, as plain values, for `restore`."""
         states = self._call("state", [() for _ in self._slices])
-        starts, seeds = ([item for state in states for item in state[k]] for k in range(2))
-        return self._snapshot(self._out, starts, seeds)
+        starts, seeds, infos = ([item for state in states for item in state[k]] for k in range(3))
+        return self._snapshot(self._out, starts, seeds, infos)
 
     def restore(self, snapshot: Mapping[str, Any], seeds: Sequence[int]) -> list[Lost]:
         """Brings fresh environments to a snapshot, or to new episodes where they do not come back."""
         columns = (*self._recall(self._out, snapshot), seeds)
         calls = [tuple(column[group] for column in columns) for group in self._slices]
         return self._mark_lost([lost for group in self._call("restore", calls) for lost in group])
+
+    def take_infos(self) -> list[dict[str, float]]:
+        """What the infos of episodes that ended came to since the last call, environment by environment."""
+        if not self._out.told.any():  # the workers need not be asked
+            return []
+        groups = self._call("take_infos", [() for _ in self._slices])
+        return [numbers for group in groups for numbers in group]
 
     @property
     def observations(self) -> Array:
@@ -275,4 +289,5 @@ def _shared_buffers(space: gym.Space[Any], n: int) -> Buffers:
         over=_shared((n,), np.bool_),
         fresh=_shared((n,), np.bool_),
         returns=_shared((n,), np.float64),
+        told=_shared((n,), np.bool_),
     )

@@ -23,7 +23,7 @@ COLUMNS = ("step", "charts/episodic_return", "charts/SPS")
 CUT = "charts/cut_episodes"
 LAST_SHARE = 0.1  # of the logged returns: what stands for the final return where there is no evaluation
 # Knobs, and sections of them, that say how a run is run and not what is learned.
-NOT_LEARNED = ("seed", "device", "threads", "compile", "checkpoint", "eval", "env.timeout")
+NOT_LEARNED = ("seed", "device", "threads", "compile", "checkpoint", "eval", "log", "env.timeout")
 ABSENT = "unset"  # a knob that another run's config has and this one's lacks
 # A run's files may be damaged, or anybody's: what is beyond these is none of a run, and would spoil a report.
 LONGEST = 256 * 2**20  # bytes of a metrics.csv: a million iterations
