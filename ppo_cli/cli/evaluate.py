@@ -23,7 +23,7 @@ from rich.table import Table
 from rich.text import Text
 from yaml import YAMLError
 
-from ppo_cli.cli.command import Parser, run_command
+from ppo_cli.cli.command import Parser, run_command, typed_program
 from ppo_cli.cli.endings import Interrupted, RunError
 from ppo_cli.cli.run_dir import folder_name
 from ppo_cli.config import Config, ConfigError, EnvConfig
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def _say(line: object) -> None:
-    print(f"ppo-eval: {line}", file=sys.stderr)
+    print(f"{typed_program('ppo-eval')}: {line}", file=sys.stderr)
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ppo_cli.cli.command import Parser, run_command
+from ppo_cli.cli.command import Parser, run_command, typed_program
 from ppo_cli.cli.endings import RunError
 from ppo_cli.cli.evaluate import find_checkpoint
 from ppo_cli.config import ConfigError
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def _say(line: str) -> None:
-    print(f"ppo-export: {line}", file=sys.stderr)
+    print(f"{typed_program('ppo-export')}: {line}", file=sys.stderr)
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:

@@ -18,7 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, flag_override
 
-from ppo_cli.cli.command import run_command
+from ppo_cli.cli.command import Parser, run_command
 from ppo_cli.cli.compose import (
     compose_job,
     compose_jobs,
@@ -91,9 +91,9 @@ def _check_letters(arguments: Sequence[str]) -> None:
 
 
 def _parser() -> ArgumentParser:
-    parser = get_args_parser()
-    parser.prog = "ppo-train"
-    parser.error = _refuse  # type: ignore[method-assign] # Hydra's prints its usage
+    theirs = get_args_parser()  # whose --version would be Hydra's
+    parser = Parser("ppo-train", parents=[theirs], add_help=False, conflict_handler="resolve")
+    parser.error = _refuse  # type: ignore[method-assign] # knobs are no options
     return parser
 
 
