@@ -32,6 +32,7 @@ from ppo_cli.cli.compose import (
 )
 from ppo_cli.cli.endings import Ended, no_advice
 from ppo_cli.cli.help import help_text
+from ppo_cli.cli.presets import forget_successors, preset_words
 from ppo_cli.cli.quoting import hydra_quoted, shell_quoted, typed_path
 from ppo_cli.cli.resume import resume, resume_as, resumed_config
 from ppo_cli.cli.run_dir import folder_name, new_folder, run_dir
@@ -60,6 +61,7 @@ def _dispatch(arguments: list[str]) -> None:
     _take_mode(args)
     _check_options(args)
     register_schema()
+    forget_successors()
     OmegaConf.register_new_resolver("job_dir", folder_name, replace=True)
     if args.hydra_help or args.info or args.shell_completion:
         _ask_hydra(args, parser)
@@ -159,6 +161,7 @@ def _go_on(folder: Path, overrides: Sequence[str], args: Namespace) -> None:
     """Goes on with a run, or shows the config that it would have."""
     if not (args.help or args.cfg):
         resume(folder, overrides)
+        _say_next(folder)
         return
     config = resumed_config(folder, overrides)
     if args.help:
@@ -293,11 +296,19 @@ def _start_run(
     folder = run_dir(config.env.id, typed, datetime.now()) if given is None else given
     if auto and (folder / "config.yaml").is_file():
         resume_as(folder, config)
+        _say_next(folder)
         return
     if given is not None and (folder / "checkpoints").exists():
         raise ConfigError(f"{folder} holds a run already; resume={shell_quoted(folder)} goes on with it")
     with new_folder(folder, exclusive=given is None) as folder:
         _run_in_hydra(_with_dir(overrides, "hydra.run.dir", folder), config_dir, name, RunMode.RUN)
+    _say_next(folder)
+
+
+def _say_next(folder: Path) -> None:
+    from ppo_cli.cli.lines import next_lines  # late: they bring PyTorch
+
+    print(next_lines(folder))
 
 
 def _with_dir(overrides: Sequence[str], key: str, folder: Path) -> list[str]:
@@ -328,6 +339,8 @@ def _job(composed: DictConfig) -> float:
     from ppo_cli.cli.run import run
 
     try:
-        return run(parse(composed), Path(os.path.relpath(HydraConfig.get().runtime.output_dir)))
+        hydra = HydraConfig.get()
+        folder = Path(os.path.relpath(hydra.runtime.output_dir))
+        return run(parse(composed), folder, preset=preset_words(hydra))
     except Exception as error:
         raise Ended(error) from error
