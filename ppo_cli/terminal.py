@@ -3,6 +3,7 @@
 import logging
 import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO, cast
@@ -35,6 +36,26 @@ def pack(pieces: list[str], columns: int) -> list[str]:
         longer = f"{lines[-1]} · {piece}"
         lines[-1:] = [longer] if len(longer) <= columns else [lines[-1], f"  {piece}"]
     return lines
+
+
+def wrapped(text: str) -> str:
+    """A text as it is printed: on a live terminal its lines end between words, elsewhere as it is."""
+    if not is_live(output_console()):
+        return text
+    return "\n".join(line for each in text.splitlines() for line in words_in(each, width()))
+
+
+def words_in(text: str, columns: int) -> list[str]:
+    """Lines of whole words; one that is longer, such as a path, has a line of its own."""
+    return textwrap.wrap(text, columns, break_long_words=False, break_on_hyphens=False) or [""]
+
+
+class WordFormatter(logging.Formatter):
+    """Formats records as lines that `wrapped` gives."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record's text, as on the terminal that there is."""
+        return wrapped(super().format(record))
 
 
 class LiveLine:

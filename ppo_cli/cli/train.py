@@ -40,6 +40,7 @@ from ppo_cli.cli.search.search import SWEEPER, choose_search, is_search, resume_
 from ppo_cli.cli.sweep import check_launcher, check_search, resume_sweep, run_job, start_sweep, sweep_folder
 from ppo_cli.config import Config, ConfigError, conf_dir, parse, register_schema, to_dict
 from ppo_cli.envs.make import resolve_env_id
+from ppo_cli.terminal import wrapped
 
 # What Hydra does instead of running: options of which a line has one.
 INSTEAD = ("help", "hydra_help", "cfg", "info", "shell_completion")
@@ -272,7 +273,7 @@ def _start_jobs(overrides: list[str], config_dir: str | None, name: str, auto: b
     checked = _check_environments(jobs)
     if own:
         for notice in dict.fromkeys(notice for _, notices in checked for notice in notices):
-            print(notice)
+            print(wrapped(notice))
         start_sweep(overrides, jobs, config_dir, name, auto)
         return
     if auto:
