@@ -259,7 +259,9 @@ class RunLog:
     def _show(self, step: int, steps_per_second: float) -> None:
         recent = "–" if math.isnan(self.recent_return) else f"{self.recent_return:.1f}"
         if self._line is not None:
-            text = f"{step:,} steps · {steps_per_second:,.0f}/s · return {recent}"  # beside a bar in 60 columns
+            text = (
+                f"{step:,} steps · {steps_per_second:,.0f}/s · return {recent}"  # beside a bar in 60 columns
+            )
             self._line.update(text, min(step, self._total))
             return
         text = f"{step:,} steps · {steps_per_second:,.0f} steps/s · return {recent}"

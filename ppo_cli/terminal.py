@@ -1,15 +1,16 @@
-"""The terminal, where there is one: whether lines can be drawn again, how wide it is, and live lines on it."""
+"""The terminal, where there is one: whether it is live, how wide it is, and lines that are drawn again."""
 
 import logging
 import shutil
 import sys
-import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from ppo_cli.text import words_in
 
 WIDTH = 80  # where nothing says how wide it is, as in a pipe
 
@@ -29,25 +30,11 @@ def width() -> int:
     return shutil.get_terminal_size((WIDTH, 24)).columns
 
 
-def pack(pieces: list[str], columns: int) -> list[str]:
-    """Pieces in as few lines as they fit into whole; further lines are indented."""
-    lines = [pieces[0]]
-    for piece in pieces[1:]:
-        longer = f"{lines[-1]} · {piece}"
-        lines[-1:] = [longer] if len(longer) <= columns else [lines[-1], f"  {piece}"]
-    return lines
-
-
 def wrapped(text: str) -> str:
     """A text as it is printed: on a live terminal its lines end between words, elsewhere as it is."""
     if not is_live(output_console()):
         return text
     return "\n".join(line for each in text.splitlines() for line in words_in(each, width()))
-
-
-def words_in(text: str, columns: int) -> list[str]:
-    """Lines of whole words; one that is longer, such as a path, has a line of its own."""
-    return textwrap.wrap(text, columns, break_long_words=False, break_on_hyphens=False) or [""]
 
 
 class WordFormatter(logging.Formatter):
@@ -69,7 +56,12 @@ class LiveLine:
             total: of the bar.
             text: to begin with.
         """
-        columns = (TextColumn("{task.fields[text]}"), BarColumn(None), TaskProgressColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.fields[text]}"),
+            BarColumn(None),
+            TaskProgressColumn(),
+            TimeRemainingColumn(),
+        )
         self._progress = Progress(*columns, console=console)
         self._task = self._progress.add_task("", total=total, text=text)
         before = sys.stdout

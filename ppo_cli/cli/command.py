@@ -8,6 +8,7 @@ import contextlib
 import errno
 import io
 import logging
+import re
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -15,7 +16,7 @@ from typing import Any, NoReturn
 from ppo_cli.cli.endings import Interrupted, RunError, StopSignal, end_children, no_advice
 from ppo_cli.cli.streams import lasting_streams, output_failure
 from ppo_cli.files import printable
-from ppo_cli.text import flat
+from ppo_cli.text import flat, words_in
 
 AS_MODULE = "python -m ppo_cli"
 
@@ -99,6 +100,21 @@ class _ShowVersion(argparse.Action):
         parser.exit()
 
 
+class _Page(argparse.RawDescriptionHelpFormatter):
+    """A page of help whose text fits: paragraphs are filled, and commands, indented, go on as in a shell."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        paragraphs = re.split(r"\n(?=[ \n])", text.strip("\n"))
+        return "\n".join(indent + line for each in paragraphs for line in _filled(each, width - len(indent)))
+
+
+def _filled(paragraph: str, width: int) -> list[str]:
+    if not paragraph.startswith(" "):
+        return words_in(" ".join(paragraph.split()), width)
+    *lines, last = words_in(paragraph, width - 2, 0, 6)
+    return [*(f"{line} \\" for line in lines), last]
+
+
 class Parser(argparse.ArgumentParser):
     """Of options; what is wrong with them is a `ConfigError`, in one line."""
 
@@ -109,6 +125,7 @@ class Parser(argparse.ArgumentParser):
             prog: name of the console script.
             settings: further ones of `argparse.ArgumentParser`.
         """
+        settings.setdefault("formatter_class", _Page)
         super().__init__(prog=typed_program(prog), **settings)
         self.add_argument("-V", "--version", action=_ShowVersion, nargs=0, help="print versions and stop")
 

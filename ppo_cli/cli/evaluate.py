@@ -65,7 +65,6 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     """
     parser = Parser(
         prog="ppo-eval", description=_DESCRIPTION, epilog=f"examples:\n{_EXAMPLES}", allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     add = parser.add_argument
     add("runs", metavar="RUN", nargs="+", help="a run's folder, or a checkpoint file")

@@ -52,7 +52,6 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     """
     parser = Parser(
         prog="ppo-export", description=_DESCRIPTION, epilog=f"examples:\n{_EXAMPLES}", allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     add = parser.add_argument
     add("run", metavar="RUN", type=Path, help="a run's folder, or a checkpoint file")

@@ -81,7 +81,7 @@ class CheckpointKeeper:
         return position, lost
 
     def consider(self, position: Position, mean: float) -> bool:
-        """Keeps the checkpoint of this position as ``best.pt`` if its evaluation's mean return is the highest.
+        """Keeps the checkpoint of this position as ``best.pt`` if no evaluation's mean return was as high.
 
         Returns:
             Whether it is.

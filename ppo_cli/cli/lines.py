@@ -1,6 +1,7 @@
 """What a run says in lines: what it is, how its evaluations end, and what to type next."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from ppo_cli.actor_critic import ActorCritic
@@ -10,6 +11,15 @@ from ppo_cli.evaluation import Evaluation
 
 _ENCODERS = {NatureCNN: "nature_cnn", ImpalaCNN: "impala_cnn", UserEncoder: "an encoder of your own"}
 MUCH = 0.2  # of the larger return: what the evaluation's may differ from the training's without a word
+
+
+def pack(pieces: Sequence[str], columns: int) -> list[str]:
+    """Pieces in as few lines as they fit into whole; further lines are indented."""
+    lines = [pieces[0]]
+    for piece in pieces[1:]:
+        longer = f"{lines[-1]} · {piece}"
+        lines[-1:] = [longer] if len(longer) <= columns else [lines[-1], f"  {piece}"]
+    return lines
 
 
 def network_words(model: ActorCritic) -> str:

@@ -5,33 +5,36 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from hydra.conf import HydraConf
 from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig
+from hydra.core.hydra_config import HydraConfig
 
 from ppo_cli.config import conf_dir
 from ppo_cli.envs.make import EnvError, resolve_env_id
 
 GROUP = "env"
+NO_PRESET = "no preset"
 
 
-def preset_words(hydra: DictConfig) -> str:
-    """The preset of a composed config, as a run's first line has it: its file, or that there is none."""
+def preset_words() -> str:
+    """The preset of the config that was composed last, as a run's first line has it: its file, or none."""
+    hydra = HydraConfig.get()
     choice, folders = _choice(hydra), _folders(hydra)
     if choice is None:
-        return "no preset"
+        return NO_PRESET
     name = successor_with_preset(choice, folders) or choice
     file = _file(name, folders)
-    return "no preset" if file is None else f"preset {_shown(file)}"
+    return NO_PRESET if file is None else f"preset {_shown(file)}"
 
 
-def take_successors_preset(hydra: DictConfig) -> bool:
+def take_successors_preset(hydra: HydraConf) -> bool:
     """Has Hydra find a preset for a retired id that has none of its own: that of its successor.
 
     It is put where Hydra looks last, so that a file of that name wins, and stays there for this process and,
     with Hydra's other state, for those of the launchers.
 
     Args:
-        hydra: Hydra's part of the config that was composed without it.
+        hydra: its part of the config that was composed without it.
 
     Returns:
         Whether there is one, so that the config has to be composed again.
@@ -72,15 +75,15 @@ def successor_with_preset(env_id: str, folders: Sequence[Path]) -> str | None:
     return successor if successor != env_id and _file(successor, folders) is not None else None
 
 
-def _choice(hydra: DictConfig) -> str | None:
+def _choice(hydra: HydraConf) -> str | None:
     chosen = hydra.runtime.choices.get(GROUP)
     return None if chosen is None else str(chosen)
 
 
-def _folders(hydra: DictConfig) -> list[Path]:
+def _folders(hydra: HydraConf) -> list[Path]:
     """Where Hydra looks for presets, in its order."""
     sources = hydra.runtime.config_sources
-    return [Path(source.path) / GROUP for source in sources if source.schema == "file"]
+    return [Path(source["path"]) / GROUP for source in sources if source["schema"] == "file"]
 
 
 def _file(env_id: str, folders: Sequence[Path]) -> Path | None:

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 import yaml
 
-from ppo_cli import terminal
 from ppo_cli.agent import PPOAgent
 from ppo_cli.checkpoint import CheckpointError
 from ppo_cli.cli.build import (
@@ -25,7 +24,7 @@ from ppo_cli.cli.build import (
 from ppo_cli.cli.endings import Interrupted, RunError, StopSignal
 from ppo_cli.cli.folder import advice_for, own_run, repair
 from ppo_cli.cli.keeper import CheckpointKeeper
-from ppo_cli.cli.lines import budget_words, device_words, network_words, result_words, training_words
+from ppo_cli.cli.lines import budget_words, device_words, network_words, pack, result_words, training_words
 from ppo_cli.config import Config, save_yaml, to_dict
 from ppo_cli.encoders import EncoderError
 from ppo_cli.envs.backends import available_cores, backend_of, make_vector
@@ -37,6 +36,7 @@ from ppo_cli.files import read_json, read_yaml, write_whole
 from ppo_cli.metrics import Knob, RunLog
 from ppo_cli.policy import Policy
 from ppo_cli.seeding import seed_global_generators
+from ppo_cli.terminal import width
 from ppo_cli.trainer import Collector, Position, make_collector, train
 from ppo_cli.watchdog import Watchdog
 
@@ -118,9 +118,7 @@ def _run(
         envs, choice = make_vector(
             config.env.id, make, config.n_envs, config.vectorization, kind, on_error_of(config.env)
         )
-        notices += filter(
-            None, [_batch_notice(config), choice if config.n_envs > 1 else None, kind_notice]
-        )
+        notices += filter(None, [_batch_notice(config), choice if config.n_envs > 1 else None, kind_notice])
         seed_global_generators(config.seed)  # again: what went before may have drawn from them
         try:
             agent = build_agent(config, Spaces(envs.single_observation_space, envs.single_action_space))
@@ -246,8 +244,8 @@ def _first_lines(config: Config, agent: PPOAgent, backend: str, preset: str) -> 
         [network_words(agent.model), backend, device_words(agent.device, torch.get_num_threads())],
         [budget_words(config.total_timesteps, config.n_envs, config.n_steps, backend == "envpool")],
     )
-    columns = min(terminal.width(), LINE)
-    return [line for pieces in lines for line in terminal.pack(pieces, columns)]
+    columns = min(width(), LINE)
+    return [line for pieces in lines for line in pack(pieces, columns)]
 
 
 def _say_evaluation(steps: int, evaluation: Evaluation, best: bool) -> None:

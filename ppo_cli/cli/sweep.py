@@ -313,7 +313,7 @@ def _begin_or_go_on(composed: DictConfig, folder: Path, live: bool) -> float:
     else:
         from ppo_cli.cli.run import run  # late: it brings PyTorch
 
-        run(parse(composed), folder, live=live, preset=preset_words(HydraConfig.get()))
+        run(parse(composed), folder, live=live, preset=preset_words())
     evaluation = folder / "eval.json"
     return float(read_json(evaluation)["mean"]) if evaluation.exists() else float("nan")
 

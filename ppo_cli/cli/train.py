@@ -31,8 +31,8 @@ from ppo_cli.cli.compose import (
     with_folder,
 )
 from ppo_cli.cli.endings import Ended, no_advice
-from ppo_cli.cli.help import help_text
-from ppo_cli.cli.presets import forget_successors, preset_words
+from ppo_cli.cli.help import MARK, help_text
+from ppo_cli.cli.presets import NO_PRESET, forget_successors, preset_words
 from ppo_cli.cli.quoting import hydra_quoted, shell_quoted, typed_path
 from ppo_cli.cli.resume import resume, resume_as, resumed_config
 from ppo_cli.cli.run_dir import folder_name, new_folder, run_dir
@@ -40,7 +40,7 @@ from ppo_cli.cli.search.search import SWEEPER, choose_search, is_search, resume_
 from ppo_cli.cli.sweep import check_launcher, check_search, resume_sweep, run_job, start_sweep, sweep_folder
 from ppo_cli.config import Config, ConfigError, conf_dir, parse, register_schema, to_dict
 from ppo_cli.envs.make import resolve_env_id
-from ppo_cli.terminal import wrapped
+from ppo_cli.terminal import width, wrapped
 
 # What Hydra does instead of running: options of which a line has one.
 INSTEAD = ("help", "hydra_help", "cfg", "info", "shell_completion")
@@ -166,7 +166,7 @@ def _go_on(folder: Path, overrides: Sequence[str], args: Namespace) -> None:
         return
     config = resumed_config(folder, overrides)
     if args.help:
-        print(help_text(config))
+        print(help_text(config, f"the values of {folder}; {MARK} is not the plain default", width()))
     elif args.cfg == "job":
         _show(OmegaConf.create(to_dict(config)), args)
     else:
@@ -207,14 +207,30 @@ def _start(args: Namespace) -> None:
     if args.cfg:
         _show(_job_config(overrides, args.config_dir, name, args.cfg), args)
     elif args.help:
-        shared = _of_all_jobs(overrides, args.config_dir) if args.multirun else overrides
-        print(help_text(compose_jobs(shared, False, args.config_dir, name)[0][1]))
+        _help(_of_all_jobs(overrides, args.config_dir) if args.multirun else overrides, args.config_dir, name)
     elif SWEEPER in overrides:
         start_search(typed, overrides, args.config_dir, name, auto)
     elif args.multirun:
         _start_jobs(overrides, args.config_dir, name, auto)
     else:
         _start_run(typed, overrides, args.config_dir, name, auto)
+
+
+def _help(overrides: list[str], config_dir: str | None, name: str) -> None:
+    """Prints the page of help, with a preset's values only where an environment or an experiment is typed."""
+    chosen = any(o.startswith(("env=", "env.id=", "experiment=", "~env")) for o in overrides)
+    typed = overrides if chosen else expand_preset([*overrides, "preset=none"])
+    ((_, config),) = compose_jobs(typed, False, config_dir, name)
+    preset = preset_words()
+    whose = "their plain defaults" if preset == NO_PRESET else f"the values of {preset}"
+    others = " ".join(o for o in overrides if not o.startswith(("env=", "preset=", "env.id=", "~env")))
+    if others:
+        whose += f" and {others}"
+    if chosen or others:
+        whose += f"; {MARK} is not the plain default"
+    else:
+        whose += "; `ppo-train env=ID --help` shows a preset's"
+    print(help_text(config, whose, width()))
 
 
 def _of_all_jobs(overrides: Sequence[str], config_dir: str | None) -> list[str]:
@@ -340,8 +356,7 @@ def _job(composed: DictConfig) -> float:
     from ppo_cli.cli.run import run
 
     try:
-        hydra = HydraConfig.get()
-        folder = Path(os.path.relpath(hydra.runtime.output_dir))
-        return run(parse(composed), folder, preset=preset_words(hydra))
+        folder = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
+        return run(parse(composed), folder, preset=preset_words())
     except Exception as error:
         raise Ended(error) from error
