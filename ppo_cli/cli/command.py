@@ -105,8 +105,12 @@ class _Page(argparse.RawDescriptionHelpFormatter):
 
     def _format_usage(self, usage: Any, actions: Any, groups: Any, prefix: Any) -> str:  # noqa: ANN401
         """The arguments; the options are listed below anyway."""
-        given = [self._format_args(action, action.dest) for action in actions if not action.option_strings]
-        return super()._format_usage(f"%(prog)s {' '.join(given)} [options]", actions, groups, prefix)
+        if usage is None:  # it is not where options may stand between arguments: then this made it before
+            given = (
+                self._format_args(action, action.dest) for action in actions if not action.option_strings
+            )
+            usage = f"%(prog)s {' '.join(given)} [options]"
+        return super()._format_usage(usage, actions, groups, prefix)
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         paragraphs = re.split(r"\n(?=[ \n])", text.strip("\n"))
