@@ -3,7 +3,7 @@
 import itertools
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -92,6 +92,7 @@ def evaluate(
     first_actions: list[Any] | None = None,
     on_error: OnError = "stop",
     infos: Wanted = NOTHING,
+    progress: Callable[[int], None] | None = None,
 ) -> Evaluation:
     """Runs ``episodes`` episodes, each with a seed of its own derived from ``seed``.
 
@@ -110,6 +111,7 @@ def evaluate(
         on_error: ``restart`` has an episode whose environment fails begin again in a new one, with another
             seed, as often as `RENEWALS` times.
         infos: keys of ``info`` that are followed.
+        progress: is called with the number of episodes that have ended, when one has.
 
     Raises:
         EnvFaultError: an environment raised, or gave a NaN or an infinity, from which no mean comes back.
@@ -122,7 +124,7 @@ def evaluate(
     try:
         for _ in range(min(episodes, MAX_SLOTS)):
             players.append(_Player(make, seeds, on_error, infos))  # noqa: PERF401 - those so far have to be closed
-        return _play(policy, players, episodes, generator, max_steps, first_actions)
+        return _play(policy, players, episodes, generator, max_steps, first_actions, progress)
     finally:
         for player in players:
             calls.close(player.env)
@@ -222,6 +224,7 @@ def _play(
     generator: torch.Generator | None,
     max_steps: int,
     first_actions: list[Any] | None,
+    progress: Callable[[int], None] | None,
 ) -> Evaluation:
     returns = [0.0] * episodes
     lengths = [0] * episodes
@@ -251,6 +254,8 @@ def _play(
         if states is not None and initial is not None:
             for slot in itertools.compress(running, new):
                 states[slot] = initial
+        if progress is not None and any(new):
+            progress(sum(map(bool, lengths)))
         running = [slot for slot in running if players[slot].episode < episodes]
     infos = mean_over(told for player in players for told in player.tally.ended)
     return Evaluation(returns, lengths, dict(itertools.islice(infos.items(), MOST_LOGGED)))

@@ -134,10 +134,10 @@ def test_any_exception_of_a_job_is_a_line(ppo_train, tmp_path, monkeypatch):
 
     whole = run.run
 
-    def fail(config, folder, saved=None, live=True):
+    def fail(config, folder, **settings):
         if config.seed == 0:
             raise KeyError("lost")
-        return whole(config, folder, saved, live)
+        return whole(config, folder, **settings)
 
     monkeypatch.setattr(run, "run", fail)
     outcome = ppo_train("-m", "env=CartPole-v1", *RUN, "seed=0,1", "hydra.sweep.dir=sweep")

@@ -23,7 +23,7 @@ from rich.table import Table
 from rich.text import Text
 from yaml import YAMLError
 
-from ppo_cli.cli.command import Parser, run_command
+from ppo_cli.cli.command import Parser, run_command, typed_program
 from ppo_cli.cli.endings import Interrupted, RunError
 from ppo_cli.cli.run_dir import folder_name
 from ppo_cli.config import Config, ConfigError, EnvConfig
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def _say(line: object) -> None:
-    print(f"ppo-eval: {line}", file=sys.stderr)
+    print(f"{typed_program('ppo-eval')}: {line}", file=sys.stderr)
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -65,7 +65,6 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     """
     parser = Parser(
         prog="ppo-eval", description=_DESCRIPTION, epilog=f"examples:\n{_EXAMPLES}", allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     add = parser.add_argument
     add("runs", metavar="RUN", nargs="+", help="a run's folder, or a checkpoint file")

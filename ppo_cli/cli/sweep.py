@@ -32,6 +32,7 @@ from ppo_cli.cli.compose import composing, explain_error, fixed_folder, given_fo
 from ppo_cli.cli.endings import RunError, StopSignal
 from ppo_cli.cli.folder import evaluated_at
 from ppo_cli.cli.jobs import JOBS, REPLACED, Job, Sweep, check_config, load_jobs, save_jobs
+from ppo_cli.cli.presets import preset_words
 from ppo_cli.cli.quoting import hydra_quoted, shell_quoted
 from ppo_cli.cli.resume import resume
 from ppo_cli.cli.run_dir import is_hydra, job_names, lock_run, make_exclusive, new_folder
@@ -312,7 +313,7 @@ def _begin_or_go_on(composed: DictConfig, folder: Path, live: bool) -> float:
     else:
         from ppo_cli.cli.run import run  # late: it brings PyTorch
 
-        run(parse(composed), folder, live=live)
+        run(parse(composed), folder, live=live, preset=preset_words())
     evaluation = folder / "eval.json"
     return float(read_json(evaluation)["mean"]) if evaluation.exists() else float("nan")
 
