@@ -9,6 +9,9 @@ import contextlib
 import importlib.util
 import logging
 import os
+import shutil
+import sys
+import textwrap
 import traceback
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -224,9 +227,13 @@ def _run(folder: Path, plan: Sweep, going_on: bool = False) -> None:
             for job in plan.jobs
             if not is_finished(folder / job.folder)
         ]
+    finished = len(plan.jobs) - len(failed)
+    if finished:
+        print(f"finished: {finished} of {len(plan.jobs)} jobs · {folder}")
+        print(f"next: ppo-report {shell_quoted(folder)}", flush=True)
     if failed or ended:
-        raise RunError(f"{ended}{len(failed)} of {len(plan.jobs)} jobs failed; {advice}{table(failed)}")
-    print(f"finished: {len(plan.jobs)} of {len(plan.jobs)} jobs · {folder}")
+        what = f"{ended}{len(failed)} of {len(plan.jobs)} jobs failed{table(failed)}"
+        raise RunError(f"{what}\nto try them again:\nppo-train sweep.resume={shell_quoted(folder)}")
 
 
 def _launch(folder: Path, plan: Sweep, jobs: Sequence[Job]) -> None:
@@ -249,8 +256,14 @@ def _launch(folder: Path, plan: Sweep, jobs: Sequence[Job]) -> None:
             launcher = Plugins.instance().instantiate_launcher(HydraContext(loader, callbacks), task, config)
         batch = config.hydra.sweeper.max_batch_size or len(jobs)
         overrides = [_job_overrides(folder, job) for job in jobs]
+        typed = {job.folder: job.overrides for job in plan.jobs}
         on_board = [
-            board.Job(job.folder, int(job.config["total_timesteps"]), bool(job.config["eval"]["episodes"]))
+            board.Job(
+                job.folder,
+                int(job.config["total_timesteps"]),
+                bool(job.config["eval"]["episodes"]),
+                tuple(override for override in typed[job.folder] if not is_hydra(override)),
+            )
             for job in jobs
         ]
         with Board(folder, on_board):
@@ -340,9 +353,14 @@ def check_search(folder: Path) -> None:
 
 
 def table(failed: Sequence[tuple[str, str]]) -> str:
-    """What failed and why, a line each, to stand below a message."""
+    """What failed and why, a line each, to stand below a message; on a terminal broken between words."""
     width = max((len(name) for name, _ in failed), default=0)
-    return "".join(f"\n  {name:{width}}  {reason}" for name, reason in failed)
+    rows = [f"  {name:{width}}  {reason}" for name, reason in failed]
+    if sys.stderr.isatty():
+        columns, indent = max(20, shutil.get_terminal_size().columns), "    "
+        wrap = partial(textwrap.fill, width=columns, subsequent_indent=indent, break_long_words=False)
+        rows = [wrap(row, break_on_hyphens=False) for row in rows]
+    return "".join(f"\n{row}" for row in rows)
 
 
 def one_line(error: BaseException) -> str:
