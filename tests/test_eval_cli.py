@@ -289,7 +289,7 @@ def test_arguments_of_the_environment(trained, ppo_eval):
     assert shorter["lengths"] == [7] * 5
 
 
-def test_what_the_first_episodes_actions_were():
+def test_what_an_episodes_actions_were():
     class Policy:
         distribution = make_distribution(spaces.Discrete(2))
         initial_state = None
@@ -298,9 +298,9 @@ def test_what_the_first_episodes_actions_were():
         def act(observations, generator, states):
             return np.arange(len(observations)), None
 
-    actions = []
-    evaluate(Policy(), env_fn("CartPole-v1"), 2, 0, True, max_steps=3, first_actions=actions)
-    assert actions == [0, 0, 0]
+    actions = {1: []}
+    evaluate(Policy(), env_fn("CartPole-v1"), 2, 0, True, max_steps=3, actions=actions)
+    assert actions == {1: [1, 1, 1]}
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from rich.table import Table
 from typing_extensions import Self
 
 from ppo_cli.cli.eta import about, clock, makespan
-from ppo_cli.cli.tables import Column, draw, fit
+from ppo_cli.cli.tables import Column, draw
 from ppo_cli.files import first_line, printable, read_json
 from ppo_cli.names import shared_parts, short_names, split_name
 
@@ -311,10 +311,11 @@ class Board:
         return draw(
             self._console,
             "job",
-            fit([self._parts[name] for name in names], _columns(rows), self._console.width),
+            [self._parts[name] for name in names],
+            _columns(rows),
             [STYLES[progress.state] for _, progress in rows],
             f"{' · '.join(states)}{self._left(' · ')}",
-            f"{hidden} more jobs" if hidden else None,
+            f"{hidden} more jobs" if hidden else "",
         )
 
 

@@ -1,14 +1,15 @@
 """Tables of runs and jobs, a row each, that fit the width of where they are printed."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ppo_cli.names import Parts, short_names
+from ppo_cli.names import MARK, Parts, short_names
 from ppo_cli.text import spelled
 
 LEAST_NAME = 12  # characters of a row's name, whatever else there is to show
@@ -39,80 +40,67 @@ class Column:
         return GAP + max(self.least, len(self.heading), *map(len, self.cells), 0)
 
 
-@dataclass(frozen=True)
-class Fit:
-    """What fits into a width: the columns, and the names of the rows."""
-
-    columns: Sequence[Column]
-    names: list[str]
-
-
-def fit(names: Sequence[Parts], columns: Sequence[Column], width: int) -> Fit:
-    """Chooses the columns for which there is room beside the names, and shortens the names to what is left.
-
-    A name is cut only where no column is left to leave out.
-
-    Args:
-        names: of the rows, in parts.
-        columns: in their order.
-        width: of the terminal.
-    """
-    wanted = max(map(len, short_names(names)), default=0)
-    kept = list(columns)
-    for column in sorted(columns, key=lambda column: -column.rank):
-        if column.rank and _room(kept, width) < wanted:
-            kept.remove(column)
-    return Fit(kept, short_names(names, max(LEAST_NAME, _room(kept, width))))
-
-
-def _room(columns: Sequence[Column], width: int) -> int:
-    return width - sum(column.width for column in columns)
-
-
 def draw(
     console: Console,
     heading: str,
-    fitted: Fit,
+    names: Sequence[Parts],
+    columns: Sequence[Column],
     styles: Sequence[str] | None = None,
-    title: str | None = None,
-    caption: str | None = None,
+    title: str = "",
+    caption: str = "",
 ) -> Table:
-    """The table, in letters that the console has.
+    """A table as wide as the console at most, in letters that it has.
+
+    Columns are left out where they leave no room for the names, and names are cut where none is left to
+    leave out.
 
     Args:
         console: where it will be printed.
         heading: of the names.
-        fitted: names and columns; those are the rows.
+        names: of the rows, in parts.
+        columns: beside the names.
         styles: of the rows.
         title: above it.
         caption: below it.
     """
 
-    def text(plain: str | None) -> Text:
-        return Text(spelled(plain or "", console.encoding))
+    def plain(text: str) -> str:
+        return spelled(text, console.encoding)
 
+    names = [[plain(part) for part in name] for name in names]
+    columns = [replace(c, heading=plain(c.heading), cells=[plain(cell) for cell in c.cells]) for c in columns]
+    columns = _that_fit(names, columns, console.width)
+    room = max(LEAST_NAME, _room(columns, console.width))
     table = Table(
         box=SIMPLE_HEAD,
         show_edge=False,
         pad_edge=False,
         padding=(0, GAP - 1, 0, 0),  # and one of the box
-        title=text(title) if title else None,
-        caption=text(caption) if caption else None,
+        title=Text(plain(title)) if title else None,
+        caption=Text(plain(caption)) if caption else None,
         title_justify="left",
         caption_justify="left",
     )
-    table.add_column(heading, no_wrap=True)
-    for column in fitted.columns:
-        table.add_column(
-            text(column.heading),
-            justify="right" if column.right else "left",
-            no_wrap=True,
-            min_width=column.least,
-        )
-    for row, cells in enumerate(_rows(fitted)):
-        table.add_row(*map(text, cells), style=styles[row] if styles else None)
+    table.add_column(Text(heading), no_wrap=True)
+    for column in columns:
+        justify: Literal["left", "right"] = "right" if column.right else "left"
+        table.add_column(Text(column.heading), justify=justify, no_wrap=True, min_width=column.least)
+    rows = zip(short_names(names, room, plain(MARK)), *(column.cells for column in columns), strict=True)
+    for row, cells in enumerate(rows):
+        table.add_row(*map(Text, cells), style=styles[row] if styles else None)
     return table
 
 
-def _rows(fitted: Fit) -> Iterator[tuple[str, ...]]:
-    return zip(fitted.names, *(column.cells for column in fitted.columns), strict=True)
+def _that_fit(names: Sequence[Parts], columns: Sequence[Column], width: int) -> list[Column]:
+    """The columns for which there is room beside the names."""
+    wanted = max(map(len, short_names(names)), default=0)
+    kept = list(columns)
+    for column in sorted(columns, key=lambda column: -column.rank):
+        if column.rank and _room(kept, width) < wanted:
+            kept.remove(column)
+    return kept
+
+
+def _room(columns: Sequence[Column], width: int) -> int:
+    """Cells that columns leave for the names."""
+    return width - sum(column.width for column in columns)
