@@ -7,11 +7,10 @@ import ast
 import html
 import re
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ppo_cli.cli.help import knob_comments
+from ppo_cli.cli.help import knob_comments, knob_sections
 from ppo_cli.config import CHOICES, RANGES, conf_dir, describe_type, knobs, load_yaml
 
 if TYPE_CHECKING:
@@ -116,15 +115,6 @@ def takes(key: str, kind: object) -> str:
     return words
 
 
-def _sections() -> Iterator[tuple[str, list[str]]]:
-    """Title and top-level keys of each block of conf/config.yaml."""
-    for block in (conf_dir() / "config.yaml").read_text().split("\n\n"):
-        titled = re.match(r"# --- (.*)", block)
-        keys = re.findall(r"^(\w+):", block, re.MULTILINE)
-        if keys:
-            yield (titled[1] if titled else keys[0]), keys
-
-
 def _lookup(values: object, key: str) -> object:
     for part in key.split("."):
         values = values[part] if isinstance(values, dict) else None
@@ -149,17 +139,14 @@ def knob_tables() -> str:
     """Every knob of conf/config.yaml: name, default, what it takes, meaning; a table a section."""
     defaults, comments, kinds = load_yaml(conf_dir() / "config.yaml"), knob_comments(), dict(knobs())
     lines = []
-    for title, keys in _sections():
-        rows = [key for key in kinds if key.split(".")[0] in keys]
-        if not rows:
-            continue
+    for title, keys in knob_sections():
         lines += [
             f"### {title[0].upper()}{title[1:]}",
             "",
             "| knob | default | takes | meaning |",
             "|---|---|---|---|",
         ]
-        for key in rows:
+        for key in keys:
             default = "what is typed as `env=`" if key == "env.id" else f"`{_shown(_lookup(defaults, key))}`"
             plain = " | ".join(map(_cell, (takes(key, kinds[key]), comments.get(key, ""))))
             lines.append(f"| [`{key}`](#{key}){{ #{key} }} | {default} | {plain} |")

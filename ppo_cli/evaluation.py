@@ -3,7 +3,7 @@
 import itertools
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,6 +84,7 @@ def evaluate(
     max_steps: int = 27_000,
     actions: dict[int, list[Any]] | None = None,
     on_error: OnError = "stop",
+    progress: Callable[[int], None] | None = None,
 ) -> Evaluation:
     """Runs ``episodes`` episodes, each with a seed of its own derived from ``seed``.
 
@@ -101,6 +102,7 @@ def evaluate(
         actions: by episode, lists that the actions of those episodes are put into.
         on_error: ``restart`` has an episode whose environment fails begin again in a new one, with another
             seed, as often as `RENEWALS` times.
+        progress: is called with the number of episodes that have ended, when one has.
 
     Raises:
         EnvFaultError: an environment raised, or gave a NaN or an infinity, from which no mean comes back.
@@ -113,7 +115,7 @@ def evaluate(
     try:
         for _ in range(min(episodes, MAX_SLOTS)):
             players.append(_Player(make, seeds, on_error))  # noqa: PERF401 - those so far have to be closed
-        return _play(policy, players, episodes, generator, max_steps, actions)
+        return _play(policy, players, episodes, generator, max_steps, actions, progress)
     finally:
         for player in players:
             calls.close(player.env)
@@ -208,6 +210,7 @@ def _play(
     generator: torch.Generator | None,
     max_steps: int,
     record: dict[int, list[Any]] | None,
+    progress: Callable[[int], None] | None,
 ) -> Evaluation:
     returns = [0.0] * episodes
     lengths = [0] * episodes
@@ -237,6 +240,8 @@ def _play(
         if states is not None and initial is not None:
             for slot in itertools.compress(running, new):
                 states[slot] = initial
+        if progress is not None and any(new):
+            progress(sum(map(bool, lengths)))
         running = [slot for slot in running if players[slot].episode < episodes]
     return Evaluation(returns, lengths)
 

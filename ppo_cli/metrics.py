@@ -4,9 +4,9 @@ import logging
 import math
 import os
 import socket
-import sys
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import api_pb2, metadata
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
@@ -22,6 +21,7 @@ from typing_extensions import Self
 
 from ppo_cli.files import sync_folder
 from ppo_cli.log_files import EventFile, RowFile
+from ppo_cli.terminal import LiveLine, is_live, output_console
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +47,7 @@ TAGS = (
     "time/update",
 )
 EVAL_TAG = "eval/episodic_return"
+COUNT_SECONDS = 10.0  # between plain lines on how far an evaluation is
 
 Knob = bool | int | float | str | None
 
@@ -133,6 +134,9 @@ class RunLog:
     """Writes one row of scalars an iteration to TensorBoard and metrics.csv, and shows the progress.
 
     On a terminal there is one live line; elsewhere a plain log line for each twentieth of the run.
+
+    Attributes:
+        recent_return: mean return of the episodes that ended last in training; NaN before one has.
     """
 
     def __init__(
@@ -164,18 +168,9 @@ class RunLog:
         self._total = total_timesteps
         self._started = time.perf_counter()
         self._reported = 0
-        self._recent_return = math.nan
-        self._progress: Progress | None = None
-        if live and sys.stdout.isatty():
-            columns = (
-                TextColumn("{task.fields[text]}"),
-                BarColumn(),
-                TaskProgressColumn(),
-                TimeRemainingColumn(),
-            )
-            self._progress = Progress(*columns)
-            self._task = self._progress.add_task("train", total=total_timesteps, text="starting")
-            self._progress.start()
+        self.recent_return = math.nan
+        console = output_console()
+        self._line = LiveLine(console, total_timesteps, "starting") if live and is_live(console) else None
 
     def __enter__(self) -> Self:
         """Itself."""
@@ -214,7 +209,7 @@ class RunLog:
         summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in known.items()])
         self._events.add(summary, step)  # one event for all tags is cheaper
         self._rows.add(iteration, step, known)
-        self._recent_return = known.get("charts/episodic_return", self._recent_return)
+        self.recent_return = known.get("charts/episodic_return", self.recent_return)
         self._show(step, values["charts/SPS"])
 
     def evaluation(self, step: int, mean: float) -> None:
@@ -233,23 +228,43 @@ class RunLog:
 
     def status(self, text: str) -> None:
         """Shows what takes long before the first iteration."""
-        if self._progress is not None:
-            self._progress.update(self._task, text=text)
+        if self._line is not None:
+            self._line.update(text)
         else:
             logger.info(text)
 
+    @contextmanager
+    def counting(self, total: int) -> Iterator[Callable[[int], None]]:
+        """Shows how many of an evaluation's episodes have ended, as a function is told that this gives."""
+        if self._line is not None:
+            with self._line.counting(f"evaluating {total:,} episodes", total) as count:
+                yield count
+            return
+        said = time.perf_counter()
+
+        def say(done: int) -> None:
+            nonlocal said
+            if done < total and time.perf_counter() - said >= COUNT_SECONDS:
+                said = time.perf_counter()
+                logger.info("evaluated %d of %d episodes", done, total)
+
+        yield say
+
     def stop_progress(self) -> None:
         """Ends the live line, so that plain lines follow it."""
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
+        if self._line is not None:
+            self._line.stop()
+            self._line = None
 
     def _show(self, step: int, steps_per_second: float) -> None:
-        recent = "–" if math.isnan(self._recent_return) else f"{self._recent_return:.1f}"
-        text = f"{step:,} steps · {steps_per_second:,.0f} steps/s · return {recent}"
-        if self._progress is not None:
-            self._progress.update(self._task, completed=min(step, self._total), text=text)
+        recent = "–" if math.isnan(self.recent_return) else f"{self.recent_return:.1f}"
+        if self._line is not None:
+            text = (
+                f"{step:,} steps · {steps_per_second:,.0f}/s · return {recent}"  # beside a bar in 60 columns
+            )
+            self._line.update(text, min(step, self._total))
             return
+        text = f"{step:,} steps · {steps_per_second:,.0f} steps/s · return {recent}"
         twentieth = 20 * step // self._total
         if twentieth > self._reported:
             self._reported = twentieth

@@ -1,6 +1,7 @@
-"""Text for a line, in whatever letters the output has."""
+"""Text in lines, in whatever letters the output has."""
 
 import codecs
+import textwrap
 
 LONGEST = 4000  # characters of a line; an error of somebody else's may hold megabytes
 SPELLING = "ppo_cli.spelling"  # how `str.encode` and streams name what `spell` does
@@ -49,3 +50,22 @@ def spell(error: UnicodeError) -> tuple[str, int]:
 def spelled(text: str, encoding: str) -> str:
     """A text as an output of some encoding shows it, so that its width is known before it is written."""
     return text.encode(encoding, register_spelling()).decode(encoding)
+
+
+def words_in(text: str, columns: int, first: int = 0, further: int = 0) -> list[str]:
+    """Lines of whole words; one that is longer, such as a path, has a line of its own.
+
+    Args:
+        text: to be put into lines.
+        columns: of each.
+        first: columns that the first line is indented by.
+        further: likewise, for those after it.
+    """
+    wrapper = textwrap.TextWrapper(
+        columns,
+        initial_indent=" " * first,
+        subsequent_indent=" " * further,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return wrapper.wrap(text) or [""]

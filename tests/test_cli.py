@@ -48,9 +48,9 @@ def test_a_run_leaves_its_folder(ppo_train, tmp_path):
     outcome = ppo_train("env=CartPole-v1", *TINY, "normalize.observations=true")
     assert outcome.status == 0, outcome.err
     folder = only_run(tmp_path)
-    last_line = outcome.out.splitlines()[-1]
-    assert re.search(r"return [\d.]+ ± [\d.]+ over 2 deterministic episodes after 300 steps", last_line)
-    assert str(folder.relative_to(tmp_path)) in last_line
+    result = outcome.out.splitlines()[-3]
+    assert re.search(r"return [\d.]+ ± [\d.]+ over 2 deterministic episodes after 300 steps", result)
+    assert str(folder.relative_to(tmp_path)) in result
     names = {path.name for path in folder.iterdir()}
     assert names >= {"config.yaml", ".hydra", "metrics.csv", "checkpoints", "eval.json", "train.log"}
     assert {path.name for path in (folder / "checkpoints").iterdir()} == {

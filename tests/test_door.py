@@ -50,7 +50,7 @@ def state(folder):
         ("resume=run --cfg job total_timesteps=1e6", "total_timesteps: 1000000"),
         ("--cfg job resume=run --package eval", "episodes: 1"),
         ("resume=run --hydra-help", "Hydra (1"),
-        ("--version resume=run", "Hydra 1"),
+        ("--version resume=run", "ppo-cli "),
     ],
 )
 def test_an_option_beside_resume_does_what_it_says_and_trains_nothing(ppo_train, run, line, said):

@@ -16,16 +16,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.file_proxy import FileProxy
 from rich.live import Live
-from rich.table import Table
 from typing_extensions import Self
 
 from ppo_cli.cli.eta import about, clock, makespan
 from ppo_cli.cli.tables import Column, draw
 from ppo_cli.files import first_line, printable, read_json
 from ppo_cli.names import shared_parts, short_names, split_name
+from ppo_cli.terminal import is_live, output_console
 
 State = Literal["waiting", "running", "finished", "failed"]
 
@@ -214,9 +214,9 @@ class Board:
         }
         self._shared = [part for part in shared_parts([job.overrides for job in jobs]) if part != "~env"]
         self._labels = dict(zip(self._jobs, short_names(list(self._parts.values())), strict=True))
-        self._console = console or Console(highlight=False)
+        self._console = console or output_console()
         self._live: Live | None = None
-        if self._console.is_terminal and not self._console.is_dumb_terminal:
+        if is_live(self._console):
             self._live = Live(console=self._console, auto_refresh=False)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="board", daemon=True)
@@ -299,7 +299,7 @@ class Board:
         ended = all(progress.ended for _, progress in jobs)
         return "" if ended or left is None else f"{before}{about(left)}"
 
-    def table(self) -> Table:
+    def table(self) -> Group:
         """The jobs as they were last seen; where there are more than lines, those that matter now."""
         counts = Counter(progress.state for progress in self._progress.values())
         states = [f"{counts[state]} {state}" for state in COUNTED if counts[state]]

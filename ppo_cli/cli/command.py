@@ -8,14 +8,22 @@ import contextlib
 import errno
 import io
 import logging
+import re
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ppo_cli.cli.endings import Interrupted, RunError, StopSignal, end_children, no_advice
 from ppo_cli.cli.streams import lasting_streams, output_failure
 from ppo_cli.files import printable
-from ppo_cli.text import flat, register_spelling
+from ppo_cli.text import flat, register_spelling, words_in
+
+AS_MODULE = "python -m ppo_cli"
+
+
+def typed_program(name: str) -> str:
+    """The program as it was typed: a console script's name, or what `python -m ppo_cli` made of it."""
+    return sys.argv[0] if sys.argv[0].startswith(AS_MODULE) else name
 
 
 def run_command(name: str, work: Callable[[], int | None], needs_output: bool = False) -> NoReturn:
@@ -42,7 +50,7 @@ def run_command(name: str, work: Callable[[], int | None], needs_output: bool = 
                 gone = failure.errno == errno.EPIPE
                 line, status = (None, 141) if gone else (f"standard output: {failure.strerror}", 1)
             if line is not None:
-                shown = "\n".join(map(printable, f"{name}: {line}".splitlines()))
+                shown = "\n".join(map(printable, f"{typed_program(name)}: {line}".splitlines()))
                 print(shown, file=sys.stderr, flush=True)
     finally:
         logging.raiseExceptions = before
@@ -83,8 +91,44 @@ def replace_unprintable() -> None:
             stream.reconfigure(errors=register_spelling())
 
 
+class _ShowVersion(argparse.Action):
+    """Prints the versions and ends; they are looked up only then."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from ppo_cli.cli.version import version_line
+
+        print(version_line())
+        parser.exit()
+
+
+class _Page(argparse.RawDescriptionHelpFormatter):
+    """A page of help whose text fits: paragraphs are filled, and commands, indented, go on as in a shell."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        paragraphs = re.split(r"\n(?=[ \n])", text.strip("\n"))
+        return "\n".join(indent + line for each in paragraphs for line in _filled(each, width - len(indent)))
+
+
+def _filled(paragraph: str, width: int) -> list[str]:
+    if not paragraph.startswith(" "):
+        return words_in(" ".join(paragraph.split()), width)
+    *lines, last = words_in(paragraph, width - 2, 0, 6)
+    return [*(f"{line} \\" for line in lines), last]
+
+
 class Parser(argparse.ArgumentParser):
     """Of options; what is wrong with them is a `ConfigError`, in one line."""
+
+    def __init__(self, prog: str, **settings: Any) -> None:  # noqa: ANN401
+        """Of a command; it has `--version`.
+
+        Args:
+            prog: name of the console script.
+            settings: further ones of `argparse.ArgumentParser`.
+        """
+        settings.setdefault("formatter_class", _Page)
+        super().__init__(prog=typed_program(prog), **settings)
+        self.add_argument("-V", "--version", action=_ShowVersion, nargs=0, help="print versions and stop")
 
     def error(self, message: str) -> NoReturn:
         """Raises instead of printing the usage."""

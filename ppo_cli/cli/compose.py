@@ -20,6 +20,7 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 from yaml import YAMLError
 
 from ppo_cli.cli.endings import RunError
+from ppo_cli.cli.presets import take_successors_preset
 from ppo_cli.cli.quoting import hydra_quoted, typed_path
 from ppo_cli.config import (
     OPEN,
@@ -319,6 +320,8 @@ def _expand(parsed: Sequence[Override]) -> Iterator[list[str]]:
 
 def _compose(overrides: Sequence[str], config_name: str) -> DictConfig:
     composed = compose(config_name, overrides=list(overrides), return_hydra_config=True)
+    if take_successors_preset(composed.hydra):
+        composed = compose(config_name, overrides=list(overrides), return_hydra_config=True)
     HydraConfig.instance().set_config(composed)  # what ${hydra:...} reads
     _check_hydra(composed.hydra)
     try:

@@ -2,12 +2,23 @@
 
 import atexit
 import signal
+import sys
 from importlib import import_module
 from types import FrameType
 from typing import NoReturn
 
-from ppo_cli.cli.command import run_command
+from ppo_cli.cli.command import AS_MODULE, run_command
 from ppo_cli.signals import STOPPING
+
+_MODULE_HELP = """\
+usage: python -m ppo_cli COMMAND ...
+
+  train     trains: one run, a sweep or a search   (ppo-train)
+  eval      evaluates runs, and films them         (ppo-eval)
+  export    writes a run's policy as one file      (ppo-export)
+  report    compares runs, with figures            (ppo-report)
+
+`python -m ppo_cli COMMAND --help` says more; --version says which one this is."""
 
 
 def train() -> NoReturn:
@@ -28,6 +39,36 @@ def export() -> NoReturn:
 def report() -> NoReturn:
     """`ppo-report`."""
     _enter("ppo-report", "ppo_cli.cli.report")
+
+
+def module() -> NoReturn:
+    """`python -m ppo_cli COMMAND ...`."""
+    commands = {"train": train, "eval": evaluate, "export": export, "report": report}
+    name, *rest = sys.argv[1:] or ["--help"]
+    if name in commands:
+        sys.argv = [f"{AS_MODULE} {name}", *rest]
+        commands[name]()
+    run_command(AS_MODULE, lambda: _say_of_module(name, list(commands)), needs_output=True)
+
+
+def _say_of_module(asked: str, commands: list[str]) -> None:
+    """Prints the help or the version.
+
+    Raises:
+        ConfigError: neither is asked for.
+    """
+    if asked in ("-h", "--help", "help"):
+        print(_MODULE_HELP)
+        return
+    if asked in ("-V", "--version"):
+        from ppo_cli.cli.version import version_line
+
+        print(version_line())
+        return
+    from ppo_cli.config import ConfigError, nearest
+
+    near = nearest(asked, commands) or f"; expected one of {', '.join(commands)}"
+    raise ConfigError(f"unknown command {asked!r}{near}")
 
 
 def _enter(name: str, module: str) -> NoReturn:

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ppo_cli.cli.command import Parser, run_command
+from ppo_cli.cli.command import Parser, run_command, typed_program
 from ppo_cli.cli.endings import RunError
 from ppo_cli.cli.evaluate import find_checkpoint
 from ppo_cli.config import ConfigError
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def _say(line: str) -> None:
-    print(f"ppo-export: {line}", file=sys.stderr)
+    print(f"{typed_program('ppo-export')}: {line}", file=sys.stderr)
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -52,7 +52,6 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     """
     parser = Parser(
         prog="ppo-export", description=_DESCRIPTION, epilog=f"examples:\n{_EXAMPLES}", allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     add = parser.add_argument
     add("run", metavar="RUN", type=Path, help="a run's folder, or a checkpoint file")

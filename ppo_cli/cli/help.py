@@ -1,32 +1,34 @@
 """`ppo-train --help`: every knob with its value and meaning, from the comments of conf/config.yaml."""
 
 import re
-import textwrap
+from collections.abc import Iterator
 from typing import Any
 
-from ppo_cli.config import Config, conf_dir, knobs, to_dict
+from ppo_cli.config import Config, conf_dir, from_stored, knobs, to_dict
+from ppo_cli.text import words_in
 
 _LINE = re.compile(r"^(?P<indent> *)(?P<key>\w+):(?P<value>[^#]*)(?:#\s*(?P<comment>.*))?$")
 
-_HEAD = """\
-ppo-train: PPO experiments from the command line.
+LEAST_COMMENT = 36  # columns of text beside what it explains; where there are fewer, it stands below
+MARK = "*"  # of a value that is not the default
 
-usage: ppo-train [KEY=VALUE ...]                 one run, into outputs/<env>/
-       ppo-train -m KEY=V1,V2 'seed=range(3)'    a sweep, into outputs/sweeps/
-       ppo-train -m search=NAME                  a search by Optuna: {searches}
-       ppo-train resume=FOLDER [KEY=VALUE ...]   go on with a run; resume=auto: begin it or go on
-       ppo-train --cfg job --resolve             print the config and stop
-
-  env=ID            any Gymnasium id, module:Id too; its preset is loaded where there is one
-  preset=none       the plain defaults although the environment has a preset
-  network=NAME      {networks}
-  experiment=NAME   {experiments}
-  --config-dir DIR  a folder of your own env/, network/, experiment/ and search/ files
-  --shell-completion install=bash   prints completion; eval "$(ppo-train -sc install=bash)"
-  --hydra-help      the options that come from Hydra
-
-presets: {presets}
-"""
+_USAGE = (
+    ("ppo-train [KEY=VALUE ...]", "one run, into outputs/<env>/"),
+    ("ppo-train -m KEY=V1,V2 'seed=range(3)'", "a sweep, into outputs/sweeps/"),
+    ("ppo-train -m search=NAME", "a search by Optuna: {search}"),
+    ("ppo-train resume=FOLDER [KEY=VALUE ...]", "go on with a run; resume=auto: begin it or go on"),
+    ("ppo-train --cfg job --resolve", "print the config and stop"),
+)
+_CHOICES = (
+    ("env=ID", "any Gymnasium id, module:Id too; its preset is loaded where there is one"),
+    ("preset=none", "the plain defaults although the environment has a preset"),
+    ("network=NAME", "{network}"),
+    ("experiment=NAME", "{experiment}"),
+    ("--config-dir DIR", "a folder of your own env/, network/, experiment/ and search/ files"),
+    ("--shell-completion install=bash", 'prints completion; eval "$(ppo-train -sc install=bash)"'),
+    ("--hydra-help", "the options that come from Hydra"),
+    ("-V, --version", "versions of this package and of what it runs on"),
+)
 
 
 def knob_comments() -> dict[str, str]:
@@ -43,29 +45,52 @@ def knob_comments() -> dict[str, str]:
     return comments
 
 
-def help_text(config: Config) -> str:
-    """The whole page; values are those of ``config``, so that other overrides on the line show."""
-    comments = knob_comments()
-    lines = [
-        _HEAD.format(
-            presets=_choices("env"),
-            networks=_choices("network"),
-            experiments=_choices("experiment"),
-            searches=_choices("search"),
-        )
-    ]
-    lines.append("knobs, with their values for this command line:\n")
-    values = to_dict(config)
-    for key, _ in knobs():
-        lines += _row(f"{key}={_shown(_lookup(values, key))}", comments.get(key, ""))
+def knob_sections() -> Iterator[tuple[str, list[str]]]:
+    """Title and knobs of each part of conf/config.yaml that a comment `# --- title` heads."""
+    for block in (conf_dir() / "config.yaml").read_text(encoding="utf-8").split("\n\n"):
+        titled = re.match(r"# --- (.*)", block)
+        tops = re.findall(r"^(\w+):", block, re.MULTILINE)
+        names = [key for key, _ in knobs() if key.split(".")[0] in tops]
+        if titled and names:
+            yield titled[1], names
+
+
+def help_text(config: Config, whose: str, columns: int) -> str:
+    """The whole page.
+
+    Args:
+        config: whose values are shown; those that are not the plain defaults are marked.
+        whose: they are, in words.
+        columns: that no line is longer than, but for a single word that is.
+    """
+    names = {group: _choices(group) for group in ("search", "network", "experiment")}
+    lines = ["ppo-train: PPO experiments from the command line.", "", "usage:"]
+    for left, text in _USAGE:
+        lines += _row(f"  {left}", text.format(**names), columns, 42)
+    lines.append("")
+    for left, text in _CHOICES:
+        lines += _row(f"  {left}", text.format(**names), columns, 20)
+    lines += ["", "presets:", *words_in(_choices("env"), columns, 2, 2), ""]
+    lines += words_in(f"knobs, with {whose}:", columns)
+    comments, values = knob_comments(), to_dict(config)
+    defaults = to_dict(from_stored({"env": {"id": config.env.id}}))
+    for title, keys in knob_sections():
+        lines += ["", *words_in(f"{title[0].upper()}{title[1:]}", columns)]
+        for key in keys:
+            value = _lookup(values, key)
+            mark = " " if value == _lookup(defaults, key) else MARK
+            lines += _row(f"{mark} {key}={_shown(value)}", comments[key], columns, 36)
     return "\n".join(lines)
 
 
-def _row(left: str, comment: str) -> list[str]:
-    first, *rest = textwrap.wrap(comment, 72) or [""]
-    if len(left) > 36:
-        return [f"  {left}", *(f"  {'':36}  {line}" for line in (first, *rest))]
-    return [f"  {left:36}  {first}", *(f"  {'':36}  {line}" for line in rest)]
+def _row(left: str, text: str, columns: int, indent: int) -> list[str]:
+    """A text beside what it explains, or below it where that is long or the columns are few."""
+    if columns - indent < LEAST_COMMENT:
+        return [*words_in(left, columns, 0, 4), *words_in(text, columns, 6, 6)]
+    beside = words_in(text, columns, indent, indent)
+    if len(left) + 2 > indent:
+        return [*words_in(left, columns, 0, 4), *beside]
+    return [f"{left:{indent}}{beside[0].strip()}", *beside[1:]]
 
 
 def _lookup(values: Any, key: str) -> Any:  # noqa: ANN401
@@ -75,10 +100,14 @@ def _lookup(values: Any, key: str) -> Any:  # noqa: ANN401
 
 
 def _shown(value: Any) -> str:  # noqa: ANN401
+    """A value as it can be typed, but for quotes."""
     if value is None or isinstance(value, bool):
         return str(value).lower().replace("none", "null")
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key}: {_shown(item)}' for key, item in value.items())}}}"
     if isinstance(value, list):
-        return f"[{','.join(map(str, value))}]"
+        separator = ", " if any(isinstance(item, dict) for item in value) else ","
+        return f"[{separator.join(map(_shown, value))}]"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -80,12 +80,18 @@ class CheckpointKeeper:
         self._best = saved["best"]
         return position, lost
 
-    def consider(self, position: Position, mean: float) -> None:
-        """Keeps the checkpoint of this position as ``best.pt`` if no evaluation's mean return was higher."""
-        if mean > self._best:
-            self._best = mean
-            self.check_folder()
-            save_checkpoint(self.folder / "best.pt", self._payload(position))
+    def consider(self, position: Position, mean: float) -> bool:
+        """Keeps the checkpoint of this position as ``best.pt`` if no evaluation's mean return was as high.
+
+        Returns:
+            Whether it is.
+        """
+        if mean <= self._best:
+            return False
+        self._best = mean
+        self.check_folder()
+        save_checkpoint(self.folder / "best.pt", self._payload(position))
+        return True
 
     def check_folder(self) -> None:
         """Raises OSError where the run's folder is not the one any more that this process holds."""

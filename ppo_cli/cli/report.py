@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ppo_cli.cli.command import Parser, run_command
+from ppo_cli.cli.command import Parser, run_command, typed_program
 from ppo_cli.cli.run_dir import folder_name
 from ppo_cli.config import ConfigError
 from ppo_cli.files import printable, write_whole
@@ -133,7 +133,7 @@ def _pass_over(error: OSError) -> None:
 
 
 def _leave_out(line: str) -> None:
-    print(f"ppo-report: left out {printable(line)}", file=sys.stderr)
+    print(f"{typed_program('ppo-report')}: left out {printable(line)}", file=sys.stderr)
 
 
 def _check_baseline(name: str | None, names: Sequence[str]) -> None:

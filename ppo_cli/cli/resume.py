@@ -29,6 +29,7 @@ from ppo_cli.config import (
     parse,
     to_dict,
 )
+from ppo_cli.terminal import WordFormatter
 
 logger = logging.getLogger(__name__)
 
@@ -211,4 +212,5 @@ def _log_to(path: Path, console_level: int) -> None:
     """What Hydra sets up for other runs: plain lines on the terminal and, appended, in train.log."""
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout), LogFile(path)]
     handlers[0].setLevel(console_level)
+    handlers[0].setFormatter(WordFormatter())
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers, force=True)

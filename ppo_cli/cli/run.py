@@ -24,9 +24,10 @@ from ppo_cli.cli.build import (
 from ppo_cli.cli.endings import Interrupted, RunError, StopSignal
 from ppo_cli.cli.folder import advice_for, own_run, repair
 from ppo_cli.cli.keeper import CheckpointKeeper
+from ppo_cli.cli.lines import budget_words, device_words, network_words, pack, result_words, training_words
 from ppo_cli.config import Config, save_yaml, to_dict
 from ppo_cli.encoders import EncoderError
-from ppo_cli.envs.backends import available_cores, make_vector
+from ppo_cli.envs.backends import available_cores, backend_of, make_vector
 from ppo_cli.envs.group import EnvFaultError
 from ppo_cli.envs.make import EnvError, EnvFn
 from ppo_cli.envs.snapshot import Kind, Lost, find_kind
@@ -35,11 +36,13 @@ from ppo_cli.files import read_json, read_yaml, write_whole
 from ppo_cli.metrics import Knob, RunLog
 from ppo_cli.policy import Policy
 from ppo_cli.seeding import seed_global_generators
+from ppo_cli.terminal import width
 from ppo_cli.trainer import Collector, Position, make_collector, train
 from ppo_cli.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 
+LINE = 80  # columns of a run's first lines
 
 Watch = Callable[[Position, Evaluation], None]
 
@@ -53,6 +56,7 @@ def run(
     saved: Mapping[str, Any] | None = None,
     live: bool = True,
     watch: Watch | None = None,
+    preset: str = "",
 ) -> float:
     """Trains, saves and evaluates one config into an existing folder.
 
@@ -62,6 +66,7 @@ def run(
         saved: a checkpoint of this run to go on from.
         live: whether it has the terminal to itself, for a progress line.
         watch: is called with every evaluation; what it raises ends the run.
+        preset: the config's, in words for the first line; nothing where it is not known.
 
     Returns:
         The evaluation's mean return, or NaN where ``eval.episodes`` is 0.
@@ -73,7 +78,7 @@ def run(
     try:
         with own_run(folder):
             repair(folder, None if saved is None else saved["steps"], config.checkpoint.keep)
-            return run_owned(config, folder, saved, live, watch)
+            return run_owned(config, folder, saved, live, watch, preset)
     except OSError as error:
         raise RunError(str(error)) from error
 
@@ -84,18 +89,24 @@ def run_owned(
     saved: Mapping[str, Any] | None,
     live: bool = True,
     watch: Watch | None = None,
+    preset: str = "",
 ) -> float:
     """`run` in a folder that this process holds already, and that is in the state of ``saved``."""
     with StopSignal(partial(advice_for, folder), at_once=True):  # while it trains, another
         try:
-            return _run(config, folder, saved, live, watch)
+            return _run(config, folder, saved, live, watch, preset)
         except FAULTS as error:
             advice = advice_for(folder)
             raise RunError(f"{error}{advice and f'; {advice}'}") from error
 
 
 def _run(
-    config: Config, folder: Path, saved: Mapping[str, Any] | None, live: bool, watch: Watch | None
+    config: Config,
+    folder: Path,
+    saved: Mapping[str, Any] | None,
+    live: bool,
+    watch: Watch | None,
+    preset: str,
 ) -> float:
     with Watchdog(config.env.timeout, partial(advice_for, folder)):
         config, notices = check_environment(config)
@@ -107,12 +118,13 @@ def _run(
         envs, choice = make_vector(
             config.env.id, make, config.n_envs, config.vectorization, kind, on_error_of(config.env)
         )
-        for line in filter(None, [*notices, _batch_notice(config), choice, kind_notice]):
-            logger.info(line)
+        notices += filter(None, [_batch_notice(config), choice if config.n_envs > 1 else None, kind_notice])
         seed_global_generators(config.seed)  # again: what went before may have drawn from them
         try:
             agent = build_agent(config, Spaces(envs.single_observation_space, envs.single_action_space))
             normalizers = build_normalizers(config, envs.single_observation_space)
+            for line in [*_first_lines(config, agent, backend_of(envs), preset), *notices]:
+                logger.info(line)
             _advise_threads(config, agent)
             collector = make_collector(envs, agent, config.n_steps, *normalizers)
             with RunLog(folder, config.total_timesteps, saved and saved["log"], live) as log:
@@ -124,26 +136,35 @@ def _run(
                     _say_lost(lost, config.n_envs)
                 policy = Policy(agent.model, agent.distribution, collector.observation_normalizer)
 
-                def evaluation_at(position: Position) -> Evaluation:
+                def evaluation_at(position: Position, last: bool = False) -> Evaluation:
                     settings = {key: value for key, value in vars(config.eval).items() if key != "every"}
-                    found = evaluate(policy, make_evaluated, **settings, on_error=on_error_of(config.env))
+                    with log.counting(config.eval.episodes) as count:
+                        found = evaluate(
+                            policy,
+                            make_evaluated,
+                            **settings,
+                            on_error=on_error_of(config.env),
+                            progress=count,
+                        )
                     log.evaluation(position.steps, found.mean)
-                    keeper.consider(position, found.mean)
+                    best = keeper.consider(position, found.mean)
+                    if not last:
+                        _say_evaluation(position.steps, found, best)
                     if watch is not None:
                         watch(position, found)
                     return found
 
                 position = _train(config, agent, collector, log, keeper, position, evaluation_at)
-                log.stop_progress()
                 if not config.eval.episodes:
+                    log.stop_progress()
                     logger.info("trained %s steps · %s", f"{position.steps:,}", folder)
                     return float("nan")
-                evaluation = evaluation_at(position)
+                evaluation = evaluation_at(position, last=True)
                 log.hyperparameters(_flat_hyperparameters(config), _typed_knobs(folder))
         finally:
             envs.close()
     keeper.check_folder()
-    _report(evaluation, config, position.steps, folder)
+    _report(evaluation, config, position.steps, log.recent_return, folder)
     return evaluation.mean
 
 
@@ -216,18 +237,33 @@ def _batch_notice(config: Config) -> str | None:
     return f"batch_size={config.batch_size} is above n_envs * n_steps = {rows}: each epoch is one full batch"
 
 
-def _report(evaluation: Evaluation, config: Config, steps: int, folder: Path) -> None:
+def _first_lines(config: Config, agent: PPOAgent, backend: str, preset: str) -> list[str]:
+    """What is trained: the environment and its preset, the network and what it runs on, the budget."""
+    lines = (
+        [config.env.id, *filter(None, [preset])],
+        [network_words(agent.model), backend, device_words(agent.device, torch.get_num_threads())],
+        [budget_words(config.total_timesteps, config.n_envs, config.n_steps, backend == "envpool")],
+    )
+    columns = min(width(), LINE)
+    return [line for pieces in lines for line in pack(pieces, columns)]
+
+
+def _say_evaluation(steps: int, evaluation: Evaluation, best: bool) -> None:
+    mark = " · best so far" if best else ""
+    logger.info("eval at %s steps: %s%s", f"{steps:,}", result_words(evaluation), mark)
+
+
+def _report(evaluation: Evaluation, config: Config, steps: int, trained: float, folder: Path) -> None:
     cut = sum(length >= config.eval.max_steps for length in evaluation.lengths)
     if cut:
         logger.warning("%d episodes were cut at eval.max_steps=%d", cut, config.eval.max_steps)
-    summary = summarize(evaluation, steps, config.eval.deterministic, config.eval.seed)
+    deterministic = config.eval.deterministic
+    summary = summarize(evaluation, steps, deterministic, config.eval.seed)
     # whole or not at all: that it is there says that a run is finished
     write_whole(folder / "eval.json", json.dumps(summary, indent=2) + "\n")
-    kind = "deterministic" if config.eval.deterministic else "sampled"
-    logger.info(
-        "return %.1f ± %.1f over %d %s episodes after %s steps · %s",
-        evaluation.mean, evaluation.std, len(evaluation.returns), kind, f"{steps:,}", folder,
-    )  # fmt: skip
+    why = training_words(evaluation, trained) if deterministic else ""
+    result = result_words(evaluation, deterministic)
+    logger.info("%s after %s steps%s · %s", result, f"{steps:,}", why, folder)
 
 
 def _typed_knobs(folder: Path) -> set[str]:

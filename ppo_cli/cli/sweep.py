@@ -11,7 +11,6 @@ import logging
 import os
 import shutil
 import sys
-import textwrap
 import traceback
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -35,6 +34,7 @@ from ppo_cli.cli.compose import composing, explain_error, fixed_folder, given_fo
 from ppo_cli.cli.endings import RunError, StopSignal
 from ppo_cli.cli.folder import evaluated_at
 from ppo_cli.cli.jobs import JOBS, REPLACED, Job, Sweep, check_config, load_jobs, save_jobs
+from ppo_cli.cli.presets import preset_words
 from ppo_cli.cli.quoting import hydra_quoted, shell_quoted
 from ppo_cli.cli.resume import resume
 from ppo_cli.cli.run_dir import is_hydra, job_names, lock_run, make_exclusive, new_folder
@@ -43,7 +43,7 @@ from ppo_cli.config import Config, ConfigError, conf_dir, from_stored, load_yaml
 from ppo_cli.envs.make import EnvError
 from ppo_cli.envs.workers import end_with_parent
 from ppo_cli.files import make_folder, printable, read_json, write_whole
-from ppo_cli.text import flat
+from ppo_cli.text import flat, words_in
 
 logger = logging.getLogger(__name__)
 
@@ -325,7 +325,7 @@ def _begin_or_go_on(composed: DictConfig, folder: Path, live: bool) -> float:
     else:
         from ppo_cli.cli.run import run  # late: it brings PyTorch
 
-        run(parse(composed), folder, live=live)
+        run(parse(composed), folder, live=live, preset=preset_words())
     evaluation = folder / "eval.json"
     return float(read_json(evaluation)["mean"]) if evaluation.exists() else float("nan")
 
@@ -357,9 +357,8 @@ def table(failed: Sequence[tuple[str, str]]) -> str:
     width = max((len(name) for name, _ in failed), default=0)
     rows = [f"  {name:{width}}  {reason}" for name, reason in failed]
     if sys.stderr.isatty():
-        columns, indent = max(20, shutil.get_terminal_size().columns), "    "
-        wrap = partial(textwrap.fill, width=columns, subsequent_indent=indent, break_long_words=False)
-        rows = [wrap(row, break_on_hyphens=False) for row in rows]
+        columns = shutil.get_terminal_size().columns
+        rows = [line for row in rows for line in words_in(row.strip(), columns, 2, 4)]
     return "".join(f"\n{row}" for row in rows)
 
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.box import SIMPLE_HEAD, Box
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
@@ -13,6 +13,7 @@ from ppo_cli.names import MARK, Parts, short_names
 from ppo_cli.text import spelled
 
 LEAST_NAME = 12  # characters of a row's name, whatever else there is to show
+PLAIN = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)  # `SIMPLE_HEAD` in ASCII
 GAP = 2  # cells between two columns
 
 
@@ -48,7 +49,7 @@ def draw(
     styles: Sequence[str] | None = None,
     title: str = "",
     caption: str = "",
-) -> Table:
+) -> Group:
     """A table as wide as the console at most, in letters that it has.
 
     Columns are left out where they leave no room for the names, and names are cut where none is left to
@@ -72,14 +73,10 @@ def draw(
     columns = _that_fit(names, columns, console.width)
     room = max(LEAST_NAME, _room(columns, console.width))
     table = Table(
-        box=SIMPLE_HEAD,
+        box=PLAIN if console.options.ascii_only else SIMPLE_HEAD,
         show_edge=False,
         pad_edge=False,
         padding=(0, GAP - 1, 0, 0),  # and one of the box
-        title=Text(plain(title)) if title else None,
-        caption=Text(plain(caption)) if caption else None,
-        title_justify="left",
-        caption_justify="left",
     )
     table.add_column(Text(heading), no_wrap=True)
     for column in columns:
@@ -88,7 +85,9 @@ def draw(
     rows = zip(short_names(names, room, plain(MARK)), *(column.cells for column in columns), strict=True)
     for row, cells in enumerate(rows):
         table.add_row(*map(Text, cells), style=styles[row] if styles else None)
-    return table
+    # beside the table, as rich would break its own title and caption at the table's width
+    around = [Text(plain(line), style="italic") if line else None for line in (title, caption)]
+    return Group(*(part for part in (around[0], table, around[1]) if part is not None))
 
 
 def _that_fit(names: Sequence[Parts], columns: Sequence[Column], width: int) -> list[Column]:

@@ -18,7 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, flag_override
 
-from ppo_cli.cli.command import run_command
+from ppo_cli.cli.command import Parser, run_command
 from ppo_cli.cli.compose import (
     compose_job,
     compose_jobs,
@@ -31,7 +31,8 @@ from ppo_cli.cli.compose import (
     with_folder,
 )
 from ppo_cli.cli.endings import Ended, no_advice
-from ppo_cli.cli.help import help_text
+from ppo_cli.cli.help import MARK, help_text
+from ppo_cli.cli.presets import NO_PRESET, forget_successors, preset_words
 from ppo_cli.cli.quoting import hydra_quoted, shell_quoted, typed_path
 from ppo_cli.cli.resume import resume, resume_as, resumed_config
 from ppo_cli.cli.run_dir import folder_name, new_folder, run_dir
@@ -39,6 +40,7 @@ from ppo_cli.cli.search.search import SWEEPER, choose_search, is_search, resume_
 from ppo_cli.cli.sweep import check_launcher, check_search, resume_sweep, run_job, start_sweep, sweep_folder
 from ppo_cli.config import Config, ConfigError, conf_dir, parse, register_schema, to_dict
 from ppo_cli.envs.make import resolve_env_id
+from ppo_cli.terminal import width, wrapped
 
 # What Hydra does instead of running: options of which a line has one.
 INSTEAD = ("help", "hydra_help", "cfg", "info", "shell_completion")
@@ -60,6 +62,7 @@ def _dispatch(arguments: list[str]) -> None:
     _take_mode(args)
     _check_options(args)
     register_schema()
+    forget_successors()
     OmegaConf.register_new_resolver("job_dir", folder_name, replace=True)
     if args.hydra_help or args.info or args.shell_completion:
         _ask_hydra(args, parser)
@@ -91,9 +94,9 @@ def _check_letters(arguments: Sequence[str]) -> None:
 
 
 def _parser() -> ArgumentParser:
-    parser = get_args_parser()
-    parser.prog = "ppo-train"
-    parser.error = _refuse  # type: ignore[method-assign] # Hydra's prints its usage
+    theirs = get_args_parser()  # whose --version would be Hydra's
+    parser = Parser("ppo-train", parents=[theirs], add_help=False, conflict_handler="resolve")
+    parser.error = _refuse  # type: ignore[method-assign] # knobs are no options
     return parser
 
 
@@ -159,10 +162,11 @@ def _go_on(folder: Path, overrides: Sequence[str], args: Namespace) -> None:
     """Goes on with a run, or shows the config that it would have."""
     if not (args.help or args.cfg):
         resume(folder, overrides)
+        _say_next(folder)
         return
     config = resumed_config(folder, overrides)
     if args.help:
-        print(help_text(config))
+        print(help_text(config, f"the values of {folder}; {MARK} is not the plain default", width()))
     elif args.cfg == "job":
         _show(OmegaConf.create(to_dict(config)), args)
     else:
@@ -203,14 +207,30 @@ def _start(args: Namespace) -> None:
     if args.cfg:
         _show(_job_config(overrides, args.config_dir, name, args.cfg), args)
     elif args.help:
-        shared = _of_all_jobs(overrides, args.config_dir) if args.multirun else overrides
-        print(help_text(compose_jobs(shared, False, args.config_dir, name)[0][1]))
+        _help(_of_all_jobs(overrides, args.config_dir) if args.multirun else overrides, args.config_dir, name)
     elif SWEEPER in overrides:
         start_search(typed, overrides, args.config_dir, name, auto)
     elif args.multirun:
         _start_jobs(overrides, args.config_dir, name, auto)
     else:
         _start_run(typed, overrides, args.config_dir, name, auto)
+
+
+def _help(overrides: list[str], config_dir: str | None, name: str) -> None:
+    """Prints the page of help, with a preset's values only where an environment or an experiment is typed."""
+    chosen = any(o.startswith(("env=", "env.id=", "experiment=", "~env")) for o in overrides)
+    typed = overrides if chosen else expand_preset([*overrides, "preset=none"])
+    ((_, config),) = compose_jobs(typed, False, config_dir, name)
+    preset = preset_words()
+    whose = "their plain defaults" if preset == NO_PRESET else f"the values of {preset}"
+    others = " ".join(o for o in overrides if not o.startswith(("env=", "preset=", "env.id=", "~env")))
+    if others:
+        whose += f" and {others}"
+    if chosen or others:
+        whose += f"; {MARK} is not the plain default"
+    else:
+        whose += "; `ppo-train env=ID --help` shows a preset's"
+    print(help_text(config, whose, width()))
 
 
 def _of_all_jobs(overrides: Sequence[str], config_dir: str | None) -> list[str]:
@@ -269,7 +289,7 @@ def _start_jobs(overrides: list[str], config_dir: str | None, name: str, auto: b
     checked = _check_environments(jobs)
     if own:
         for notice in dict.fromkeys(notice for _, notices in checked for notice in notices):
-            print(notice)
+            print(wrapped(notice))
         start_sweep(overrides, jobs, config_dir, name, auto)
         return
     if auto:
@@ -293,11 +313,19 @@ def _start_run(
     folder = run_dir(config.env.id, typed, datetime.now()) if given is None else given
     if auto and (folder / "config.yaml").is_file():
         resume_as(folder, config)
+        _say_next(folder)
         return
     if given is not None and (folder / "checkpoints").exists():
         raise ConfigError(f"{folder} holds a run already; resume={shell_quoted(folder)} goes on with it")
     with new_folder(folder, exclusive=given is None) as folder:
         _run_in_hydra(_with_dir(overrides, "hydra.run.dir", folder), config_dir, name, RunMode.RUN)
+    _say_next(folder)
+
+
+def _say_next(folder: Path) -> None:
+    from ppo_cli.cli.lines import next_lines  # late: they bring PyTorch
+
+    print(next_lines(folder))
 
 
 def _with_dir(overrides: Sequence[str], key: str, folder: Path) -> list[str]:
@@ -328,6 +356,7 @@ def _job(composed: DictConfig) -> float:
     from ppo_cli.cli.run import run
 
     try:
-        return run(parse(composed), Path(os.path.relpath(HydraConfig.get().runtime.output_dir)))
+        folder = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
+        return run(parse(composed), folder, preset=preset_words())
     except Exception as error:
         raise Ended(error) from error

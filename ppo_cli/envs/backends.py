@@ -26,6 +26,12 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
+def backend_of(envs: Vector) -> str:
+    """The name that `vectorization` has for a vector."""
+    names = {AsyncVector: "async", EnvPoolVector: "envpool"}
+    return next((name for kind, name in names.items() if isinstance(envs, kind)), "sync")
+
+
 def make_vector(
     env_id: str, make: EnvFn, n: int, vectorization: str, kind: Kind = "none", on_error: OnError = "stop"
 ) -> tuple[Vector, str | None]:

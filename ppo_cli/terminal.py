@@ -1,0 +1,97 @@
+"""The terminal, where there is one: whether it is live, how wide it is, and lines that are drawn again."""
+
+import logging
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TextIO, cast
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from ppo_cli.text import words_in
+
+WIDTH = 80  # where nothing says how wide it is, as in a pipe
+
+
+def output_console() -> Console:
+    """Standard output; a file or pipe is no terminal, whatever FORCE_COLOR says."""
+    return Console(highlight=False, force_terminal=None if sys.stdout.isatty() else False)
+
+
+def is_live(console: Console) -> bool:
+    """Whether what a console has written can be drawn again: not in a file or pipe, nor with TERM=dumb."""
+    return console.is_terminal and not console.is_dumb_terminal
+
+
+def width() -> int:
+    """Columns of the terminal, or as COLUMNS says."""
+    return shutil.get_terminal_size((WIDTH, 24)).columns
+
+
+def wrapped(text: str) -> str:
+    """A text as it is printed: on a live terminal its lines end between words, elsewhere as it is."""
+    if not is_live(output_console()):
+        return text
+    return "\n".join(line for each in text.splitlines() for line in words_in(each, width()))
+
+
+class WordFormatter(logging.Formatter):
+    """Formats records as lines that `wrapped` gives."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record's text, as on the terminal that there is."""
+        return wrapped(super().format(record))
+
+
+class LiveLine:
+    """A line of text with a bar that is drawn again and again; what is logged meanwhile stands above it."""
+
+    def __init__(self, console: Console, total: int, text: str) -> None:
+        """Begins to draw.
+
+        Args:
+            console: that is live.
+            total: of the bar.
+            text: to begin with.
+        """
+        columns = (
+            TextColumn("{task.fields[text]}"),
+            BarColumn(None),
+            TaskProgressColumn(),
+            TimeRemainingColumn(),
+        )
+        self._progress = Progress(*columns, console=console)
+        self._task = self._progress.add_task("", total=total, text=text)
+        before = sys.stdout
+        self._progress.start()  # from here on, sys.stdout writes above the line
+        self._handlers = [
+            handler
+            for handler in logging.getLogger().handlers
+            if isinstance(handler, logging.StreamHandler) and handler.stream is before
+        ]
+        self._log_to(sys.stdout)
+        self._before = before
+
+    def update(self, text: str, completed: int | None = None) -> None:
+        """Shows another text, and how much of the total is done."""
+        self._progress.update(self._task, completed=completed, text=text)
+
+    @contextmanager
+    def counting(self, text: str, total: int) -> Iterator[Callable[[int], None]]:
+        """A bar below this line, gone afterwards, that a function sets."""
+        task = self._progress.add_task("", total=total, text=text)
+        try:
+            yield lambda done: self._progress.update(task, completed=done)
+        finally:
+            self._progress.remove_task(task)
+
+    def stop(self) -> None:
+        """Leaves the line as it is."""
+        self._log_to(self._before)
+        self._progress.stop()
+
+    def _log_to(self, stream: TextIO) -> None:
+        for handler in self._handlers:
+            cast("logging.StreamHandler[TextIO]", handler).setStream(stream)
