@@ -253,7 +253,7 @@ def test_on_a_terminal_there_is_one_table_and_no_progress_line_of_a_job(tmp_path
     text = CONTROL.sub("", shown.decode())
     assert "━" not in text  # the bar of a run
     assert text.count("+env.kwargs.at=131 failed: environment 0 raised ArithmeticError: cursed") == 1
-    last = text[text.rindex("2 finished · 1 failed ") :]
+    last = text[text.rindex("2 finished · 1 failed") :]
     states = re.findall(r"\+env\.kwargs\.at=(\d+) +(\w+) +\d+% +([\d,]+/1,024)", last)
     assert [(at, state) for at, state, _ in states] == [
         ("99999", "finished"),

@@ -229,7 +229,7 @@ def test_any_output_shows_the_page_of_help(tmp_path, settings):
         capture_output=True, check=True,
     )  # fmt: skip
     assert done.stderr == b""
-    assert b"clip range ? of the probability ratio" in done.stdout
+    assert b"clip range eps of the probability ratio" in done.stdout
 
 
 @pytest.mark.slow

@@ -450,7 +450,7 @@ def _table(found: Sequence[Found], console: Console) -> Group:
         Column("95 % of the mean", [_interval(summary) for summary in summaries], 3),
         Column("length", [f"{np.mean(summary['lengths']):,.1f}" for summary in summaries], 4),
         *(
-            Column(key, cells, 1, key not in ("actions", "checkpoint"))
+            Column(key, cells, 0 if key == "steps" else 1, key not in ("actions", "checkpoint"))
             for key, cells in how.items()
             if key not in shared
         ),

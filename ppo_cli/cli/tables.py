@@ -13,6 +13,7 @@ from ppo_cli.names import MARK, Parts, short_names
 from ppo_cli.text import spelled
 
 LEAST_NAME = 12  # characters of a row's name, whatever else there is to show
+SOME_NAME = 24  # for which columns are left out that are not needed to tell rows apart
 PLAIN = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)  # `SIMPLE_HEAD` in ASCII
 GAP = 2  # cells between two columns
 
@@ -24,7 +25,8 @@ class Column:
     Attributes:
         heading: its heading.
         cells: a text for each row.
-        rank: which to leave out first where there is no room for names: that of the highest; 0 stays.
+        rank: which to leave out first where there is no room for whole names: that of the highest. One of 1
+            stays while there is some room for names, and one of 0 always.
         right: whether it is a number.
         least: width to keep for it, so that a table that is drawn again and again does not jump.
     """
@@ -92,9 +94,10 @@ def draw(
 
 def _that_fit(names: Sequence[Parts], columns: Sequence[Column], width: int) -> list[Column]:
     """The columns for which there is room beside the names."""
-    wanted = max(map(len, short_names(names)), default=0)
+    longest = max(map(len, short_names(names)), default=0)
     kept = list(columns)
     for column in sorted(columns, key=lambda column: -column.rank):
+        wanted = longest if column.rank > 1 else min(longest, SOME_NAME)
         if column.rank and _room(kept, width) < wanted:
             kept.remove(column)
     return kept
