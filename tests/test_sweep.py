@@ -213,6 +213,12 @@ def test_names_of_jobs_say_what_differs_and_never_collide():
         (("sweep.resume=nothing", "seed=1"), "seed=1: sweep.resume= takes settings of Hydra's only"),
         (("-m", "seed=0,1", "hydra.sweep.subdir=x"), "hydra.sweep.subdir"),
         (("-m", "seed=0,1", "hydra.verbose=true,false"), "can't be swept"),
+        (("-m", "seed=0,1", "hydra.searchpath=[file:///nowhere]"), "/nowhere: no such folder"),
+        (("-m", "env=CartPole-v1", "network=glob(zzz*)"), "the sweep has no job"),
+        (
+            ("-m", "env=CartPole-v1", "seed=0,1", "hydra.sweeper.max_batch_size=-3"),
+            "max_batch_size=-3: expected",
+        ),
     ],
 )
 def test_what_can_not_be_swept_is_a_line(ppo_train, tmp_path, arguments, said):
@@ -413,3 +419,9 @@ def test_what_is_to_be_known_of_all_jobs_is_said_once(ppo_train):
     assert lines[1].startswith("2 jobs · env=LunarLander-v2 n_envs=1 ")
     assert sorted(line.split(" finished: ")[0] for line in lines[2:4]) == ["seed=0", "seed=1"]
     assert lines[4:] == ["finished: 2 of 2 jobs · sweep", "next: ppo-report 'sweep'"]
+
+
+def test_groups_can_be_swept_by_a_pattern(ppo_train, tmp_path):
+    outcome = ppo_train("-m", "env=CartPole-v1", *RUN, "total_timesteps=1", "network=glob(mlp_s*)")
+    assert outcome.status == 0, outcome.err
+    assert "network=mlp_separate finished: " in outcome.out

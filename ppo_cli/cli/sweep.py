@@ -255,6 +255,8 @@ def _launch(folder: Path, plan: Sweep, jobs: Sequence[Job]) -> None:
         with composing():
             launcher = Plugins.instance().instantiate_launcher(HydraContext(loader, callbacks), task, config)
         batch = config.hydra.sweeper.max_batch_size or len(jobs)
+        if not isinstance(batch, int) or batch < 1:
+            raise ConfigError(f"hydra.sweeper.max_batch_size={batch}: expected null, or an integer from 1")
         overrides = [_job_overrides(folder, job) for job in jobs]
         typed = {job.folder: job.overrides for job in plan.jobs}
         on_board = [
