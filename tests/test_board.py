@@ -168,7 +168,7 @@ def test_what_all_jobs_share_is_said_once(tmp_path):
     jobs = [Job(f"seed={i}", 8, True, ("env=CartPole-v1", "n_steps=64", f"seed={i}")) for i in (0, 1)]
     with Board(tmp_path / "sweep", jobs, Console(file=out, width=40)):
         pass
-    assert out.getvalue() == f"2 jobs · env=CartPole-v1 n_steps=64 · {tmp_path / 'sweep'}\n"
+    assert out.getvalue() == f"2 jobs (seed) · env=CartPole-v1 n_steps=64 · {tmp_path / 'sweep'}\n"
 
 
 def test_a_console_that_lacks_signs_gets_a_table_of_plain_letters(tmp_path):

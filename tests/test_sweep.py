@@ -113,7 +113,9 @@ def test_a_failing_job_is_said_at_once_and_at_the_end_and_stops_no_other(ppo_tra
     said = [i for i, line in enumerate(lines) if line.startswith(f"sweep/{failed} failed: {reason}")]
     assert len(said) == 1
     assert any(line.startswith("+env.kwargs.at=9998 finished: return ") for line in lines[said[0] :])
-    assert lines[0].startswith("3 jobs · env.id=broken_envs:Faulty-v0 +env.kwargs.mode=raise n_envs=2 ")
+    assert lines[0].startswith(
+        "3 jobs (+env.kwargs.at) · env.id=broken_envs:Faulty-v0 +env.kwargs.mode=raise n_envs=2 "
+    )
     assert lines[-2:] == ["finished: 2 of 3 jobs · sweep", "next: ppo-report 'sweep'"]
     head, row, *again = outcome.err.splitlines()
     assert head == "ppo-train: 1 of 3 jobs failed"
@@ -416,7 +418,7 @@ def test_what_is_to_be_known_of_all_jobs_is_said_once(ppo_train):
     lines = outcome.out.splitlines()
     assert "LunarLander-v2" in lines[0]
     assert "LunarLander-v3" in lines[0]
-    assert lines[1].startswith("2 jobs · env=LunarLander-v2 n_envs=1 ")
+    assert lines[1].startswith("2 jobs (seed) · env=LunarLander-v2 n_envs=1 ")
     assert sorted(line.split(" finished: ")[0] for line in lines[2:4]) == ["seed=0", "seed=1"]
     assert lines[4:] == ["finished: 2 of 2 jobs · sweep", "next: ppo-report 'sweep'"]
 

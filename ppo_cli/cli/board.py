@@ -222,8 +222,12 @@ class Board:
         self._thread = threading.Thread(target=self._watch, name="board", daemon=True)
 
     def __enter__(self) -> Self:
-        """Says what all jobs share, and starts to look."""
+        """Says in which knobs jobs differ, in the order of their names, and what all share; starts to look."""
+        own = (o for job in self._jobs.values() for o in sorted(job.overrides) if o not in self._shared)
+        knobs = dict.fromkeys(override.partition("=")[0] for override in own if override != "~env")
         jobs = f"{len(self._jobs)} job{'s'[: len(self._jobs) - 1]}"
+        if knobs:
+            jobs += f" ({', '.join(knobs)})"
         self._say(" · ".join([jobs, *([" ".join(self._shared)] if self._shared else []), str(self._folder)]))
         if self._live is not None:
             self._live.start()
