@@ -17,7 +17,8 @@ WIDTH = 80  # where nothing says how wide it is, as in a pipe
 
 def output_console() -> Console:
     """Standard output; a file or pipe is no terminal, whatever FORCE_COLOR says."""
-    return Console(highlight=False, force_terminal=None if sys.stdout.isatty() else False)
+    stream = getattr(sys.stdout, "rich_proxied_file", sys.stdout)  # below a line that is drawn
+    return Console(highlight=False, force_terminal=None if stream.isatty() else False)
 
 
 def is_live(console: Console) -> bool:

@@ -222,7 +222,7 @@ class Board:
         self._thread = threading.Thread(target=self._watch, name="board", daemon=True)
 
     def __enter__(self) -> Self:
-        """Says in which knobs jobs differ, in the order of their names, and what all share; starts to look."""
+        """Says in which knobs jobs differ, in their names' order, and what all share; starts to look."""
         own = (o for job in self._jobs.values() for o in sorted(job.overrides) if o not in self._shared)
         knobs = dict.fromkeys(override.partition("=")[0] for override in own if override != "~env")
         jobs = f"{len(self._jobs)} job{'s'[: len(self._jobs) - 1]}"

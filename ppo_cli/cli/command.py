@@ -104,6 +104,15 @@ class _ShowVersion(argparse.Action):
 class _Page(argparse.RawDescriptionHelpFormatter):
     """A page of help whose text fits: paragraphs are filled, and commands, indented, go on as in a shell."""
 
+    def _format_usage(self, usage: Any, actions: Any, groups: Any, prefix: Any) -> str:  # noqa: ANN401
+        """The arguments; the options are listed below anyway."""
+        if usage is None:  # it is not where options may stand between arguments: then this made it before
+            given = (
+                self._format_args(action, action.dest) for action in actions if not action.option_strings
+            )
+            usage = f"%(prog)s {' '.join(given)} [options]"
+        return super()._format_usage(usage, actions, groups, prefix)
+
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         paragraphs = re.split(r"\n(?=[ \n])", text.strip("\n"))
         return "\n".join(indent + line for each in paragraphs for line in _filled(each, width - len(indent)))

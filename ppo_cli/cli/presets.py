@@ -83,7 +83,7 @@ def _choice(hydra: HydraConf) -> str | None:
 def _folders(hydra: HydraConf) -> list[Path]:
     """Where Hydra looks for presets, in its order."""
     sources = hydra.runtime.config_sources
-    return [Path(source["path"]) / GROUP for source in sources if source["schema"] == "file"]
+    return [Path(source.path) / GROUP for source in sources if source.schema == "file"]
 
 
 def _file(env_id: str, folders: Sequence[Path]) -> Path | None:
