@@ -89,7 +89,7 @@ def evaluate(
     seed: int,
     deterministic: bool,
     max_steps: int = 27_000,
-    first_actions: list[Any] | None = None,
+    actions: dict[int, list[Any]] | None = None,
     on_error: OnError = "stop",
     infos: Wanted = NOTHING,
     progress: Callable[[int], None] | None = None,
@@ -107,7 +107,7 @@ def evaluate(
         seed: the evaluation's own seed.
         deterministic: take the most probable action rather than a sample.
         max_steps: length at which an episode is cut, for environments without a time limit.
-        first_actions: a list that the first episode's actions are added to.
+        actions: by episode, lists that the actions of those episodes are put into.
         on_error: ``restart`` has an episode whose environment fails begin again in a new one, with another
             seed, as often as `RENEWALS` times.
         infos: keys of ``info`` that are followed.
@@ -124,7 +124,7 @@ def evaluate(
     try:
         for _ in range(min(episodes, MAX_SLOTS)):
             players.append(_Player(make, seeds, on_error, infos))  # noqa: PERF401 - those so far have to be closed
-        return _play(policy, players, episodes, generator, max_steps, first_actions, progress)
+        return _play(policy, players, episodes, generator, max_steps, actions, progress)
     finally:
         for player in players:
             calls.close(player.env)
@@ -223,7 +223,7 @@ def _play(
     episodes: int,
     generator: torch.Generator | None,
     max_steps: int,
-    first_actions: list[Any] | None,
+    record: dict[int, list[Any]] | None,
     progress: Callable[[int], None] | None,
 ) -> Evaluation:
     returns = [0.0] * episodes
@@ -244,7 +244,7 @@ def _play(
                 states[running] = after
             actions = to_env(stored)
             new = [
-                _advance(player, action, max_steps, returns, lengths, len(players), first_actions)
+                _advance(player, action, max_steps, returns, lengths, len(players), record)
                 for player, action in zip(batch, actions, strict=True)
             ]
         else:
@@ -268,11 +268,11 @@ def _advance(
     returns: list[float],
     lengths: list[int],
     stride: int,
-    first_actions: list[Any] | None,
+    record: dict[int, list[Any]] | None,
 ) -> bool:
     """Takes a step, notes an episode that is over and starts the next; whether a new one began."""
-    if player.episode == 0 and first_actions is not None:
-        first_actions[player.length :] = [action]  # without those from before it began again
+    if record is not None and player.episode in record:
+        record[player.episode][player.length :] = [action]  # without those from before it began again
     over = player.step(action)
     if over is None:
         return True

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.file_proxy import FileProxy
 
 from ppo_cli.cli import board
-from ppo_cli.cli.board import Board, Job, Progress, last_rows, look, marks
+from ppo_cli.cli.board import Board, Job, Progress, last_rows, look, marks, time_left
 from ppo_cli.metrics import TAGS, RunLog
 
 JOB = Job("seed=0", 512, evaluated=True)
@@ -99,8 +99,10 @@ def test_without_a_terminal_there_is_a_line_for_each_job_that_ends(tmp_path, mon
             time.sleep(0.02)
         evaluate(tmp_path / "sweep" / "a")
     lines = out.getvalue().splitlines()  # longer than the console is wide, and whole
-    assert lines == ["sweep/b failed: OSError: disk full", lines[1]]
-    assert re.fullmatch(r"sweep/a finished: return 20\.0 ± 1\.5 after 512 steps, 0:0\d", lines[1])
+    assert lines[0] == "3 jobs · sweep"
+    assert re.fullmatch(r"sweep/b failed: OSError: disk full · 1/3 done(, less than 1 min left)?", lines[1])
+    assert re.fullmatch(r"a finished: return 20\.0 ± 1\.5, 0:0\d · 2/3 done, less than 1 min left", lines[2])
+    assert len(lines) == 3
 
 
 def test_where_the_terminal_is_too_low_the_jobs_that_matter_are_shown(tmp_path):
@@ -118,19 +120,92 @@ def test_where_the_terminal_is_too_low_the_jobs_that_matter_are_shown(tmp_path):
         console.print(shown.table())
     text = CONTROL.sub("", capture.get())
     assert "2 finished · 1 failed · 1 running · 16 waiting" in text
-    assert re.findall(r"job\d+", text) == ["job0", "job17", "job18"]
-    assert "17 more jobs" in text
+    assert re.findall(r"job\d+", text) == ["job0", "job1", "job17", "job18"]
+    assert "16 more jobs" in text
     assert len(text.rstrip("\n").splitlines()) <= console.height - 1
 
 
+def shown(tmp_path, width, jobs, height=40, **console):
+    """The table of a sweep whose jobs wait, as a console of some width prints it."""
+    out = Console(file=io.StringIO(), force_terminal=True, width=width, height=height, **console)
+    with out.capture() as capture:
+        out.print(Board(tmp_path, jobs, out).table())
+    return CONTROL.sub("", capture.get())
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_a_table_fits_its_width_and_tells_twelve_groups_of_seeds_apart(tmp_path, width):
+    grid = [(clip, lam, seed) for clip in (0.1, 0.2, 0.3) for lam in (0.9, 0.95) for seed in (0, 1)]
+    jobs = [
+        Job(
+            f"{clip},{lam},{seed}", 100_000_000, True,
+            ("env=CartPole-v1", "n_steps=64", f"ppo.clip_ratio={clip}", f"gae_lambda={lam}", f"seed={seed}"),
+        )
+        for clip, lam, seed in grid
+    ]  # fmt: skip
+    text = shown(tmp_path, width, jobs)
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= width
+    assert "CartPole" not in text
+    assert "n_steps" not in text
+    rows = [line.split()[0] for line in lines if "waiting" in line and "=" in line]
+    assert len(set(rows)) == len(grid)
+    for row, (clip, lam, seed) in zip(rows, grid, strict=True):  # what is swept stands whole
+        assert re.fullmatch(rf"[^=]+={lam},[^=]+={clip},[^=]+={seed}", row)
+    assert {"state", "done", "return", "left"} <= set(lines[1].split())
+    assert ("steps/s" in lines[1]) == (width == 100)
+
+
 def test_a_long_name_is_cut_where_jobs_do_not_differ(tmp_path):
-    console = Console(file=io.StringIO(), force_terminal=True, width=80)
-    with console.capture() as capture:
-        console.print(Board(tmp_path, [Job(f"{'x' * 100},seed=7", 100_000_000, True)], console).table())
-    text = CONTROL.sub("", capture.get())
-    assert "x,seed=7" in text
+    text = shown(tmp_path, 80, [Job(f"{'x' * 100},seed={seed}", 100_000_000, True) for seed in (7, 8)])
+    assert re.findall(r"^(\S+=\S+) +waiting", text, re.MULTILINE) == ["seed=7", "seed=8"]
     assert "0/100,000,000" in text
-    assert max(map(len, text.splitlines())) <= 80
+    assert "x" not in text
+
+
+def test_what_all_jobs_share_is_said_once(tmp_path):
+    out = io.StringIO()
+    jobs = [Job(f"seed={i}", 8, True, ("env=CartPole-v1", "n_steps=64", f"seed={i}")) for i in (0, 1)]
+    with Board(tmp_path / "sweep", jobs, Console(file=out, width=40)):
+        pass
+    assert out.getvalue() == f"2 jobs (seed) · env=CartPole-v1 n_steps=64 · {tmp_path / 'sweep'}\n"
+
+
+def test_a_console_that_lacks_signs_gets_a_table_of_plain_letters(tmp_path):
+    out = Console(file=io.TextIOWrapper(io.BytesIO(), encoding="ascii"), force_terminal=True, width=60)
+    jobs = [Job(f"{i}", 8, True, (f"env.id={'é' * 80}{i}{'é' * 80}",)) for i in range(9)]
+    with out.capture() as capture:
+        out.print(Board(tmp_path, jobs, out).table())
+    text = CONTROL.sub("", capture.get())
+    assert text.isascii()
+    assert max(map(len, text.splitlines())) <= 60
+    rows = re.findall(r"^(\S+) +.waiting", text, re.MULTILINE)
+    assert len(rows) == len(set(rows)) == 9
+
+
+JOBS = [Job(name, 1000, True) for name in ("a", "b", "c", "d")]
+
+
+@pytest.mark.parametrize(
+    ("progress", "gained", "workers", "seconds"),
+    [
+        ([Progress()] * 4, [0] * 4, 0, None),
+        ([Progress("running", 0, seconds=3.0), *[Progress()] * 3], [0] * 4, 1, None),
+        # 10 s a job; the running one needs 5 s more: 5 + 10 + 10
+        ([Progress("finished", 1000, seconds=10.0), Progress("running", 500, speed=100.0, seconds=5.0),
+          *[Progress()] * 2], [1000, 500, 0, 0], 1, 25.0),
+        # two at a time: 5 + 10 beside 10
+        ([Progress("finished", 1000, seconds=10.0), Progress("running", 500, speed=100.0, seconds=5.0),
+          *[Progress()] * 2], [1000, 500, 0, 0], 2, 15.0),
+        # what went on with a job at step 900 took 2 s for 100 steps; of a failed one nothing is left
+        ([Progress("finished", 1000, seconds=2.0), Progress("failed", 0, seconds=9.0), *[Progress()] * 2],
+         [100, 0, 0, 0], 1, 40.0),
+        ([Progress("finished", 1000, seconds=10.0)] * 4, [1000] * 4, 2, 0.0),
+    ],
+)  # fmt: skip
+def test_the_time_left_follows_from_steps_speeds_and_jobs_at_once(progress, gained, workers, seconds):
+    found = time_left(list(zip(JOBS, progress, strict=True)), gained, workers)
+    assert found == (None if seconds is None else pytest.approx(seconds))
 
 
 def test_no_process_is_forked_while_the_table_is_drawn_and_a_child_prints_plainly(monkeypatch):
@@ -177,9 +252,9 @@ def test_on_a_terminal_there_is_one_table_and_no_progress_line_of_a_job(tmp_path
     process.stderr.close()
     text = CONTROL.sub("", shown.decode())
     assert "━" not in text  # the bar of a run
-    assert text.count("sweep/+env.kwargs.at=131 failed: environment 0 raised ArithmeticError: cursed") == 1
-    last = text[text.rindex("2 finished · 1 failed · 0 running · 0 waiting") :]
-    states = re.findall(r"\+env\.kwargs\.at=(\d+) +(\w+) +([\d,]+/1,024)", last)
+    assert text.count("+env.kwargs.at=131 failed: environment 0 raised ArithmeticError: cursed") == 1
+    last = text[text.rindex("2 finished · 1 failed") :]
+    states = re.findall(r"\+env\.kwargs\.at=(\d+) +(\w+) +\d+% +([\d,]+/1,024)", last)
     assert [(at, state) for at, state, _ in states] == [
         ("99999", "finished"),
         ("131", "failed"),

@@ -229,7 +229,18 @@ def test_any_output_shows_the_page_of_help(tmp_path, settings):
         capture_output=True, check=True,
     )  # fmt: skip
     assert done.stderr == b""
-    assert b"clip range ? of the probability ratio" in done.stdout
+    assert b"clip range eps of the probability ratio" in done.stdout
+
+
+def test_errors_are_told_in_the_letters_that_the_output_has(tmp_path):
+    program = "from ppo_cli.cli.evaluate import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "é±", "…"], cwd=tmp_path, capture_output=True,
+        env={**os.environ, "PYTHONUTF8": "1", "PYTHONIOENCODING": "ascii"},
+    )  # fmt: skip
+    assert done.stderr.splitlines() == [
+        b"ppo-eval: \\xe9+-: no such folder or file", b"ppo-eval: ...: no such folder or file"
+    ]  # fmt: skip
 
 
 @pytest.mark.slow

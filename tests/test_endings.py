@@ -131,7 +131,7 @@ def test_an_evaluation_begins_a_failed_episode_again(caplog):
     unruly_envs.FailsOnce.made = 0
     make = env_fn("unruly_envs:FailsOnce-v0")
     actions = []
-    found = evaluate(policy_for(unruly_envs.Ten), make, 3, 0, True, first_actions=actions, on_error="restart")
+    found = evaluate(policy_for(unruly_envs.Ten), make, 3, 0, True, actions={0: actions}, on_error="restart")
     assert found.returns == [10.0] * 3
     assert len(actions) == 10
     assert "raised RuntimeError: once" in caplog.text

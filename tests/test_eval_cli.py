@@ -1,6 +1,7 @@
 """ppo-eval: the numbers of the training run itself, the same every time, and one line for what is wrong."""
 
 import hashlib
+import io
 import json
 import os
 import pickle
@@ -16,9 +17,10 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from rich.console import Console
 
 from ppo_cli.checkpoint import load_checkpoint, save_checkpoint
-from ppo_cli.cli.evaluate import find_checkpoint, main
+from ppo_cli.cli.evaluate import Found, _table, choose_episode, find_checkpoint, main
 from ppo_cli.config import ConfigError
 from ppo_cli.distributions import make_distribution
 from ppo_cli.envs.make import env_fn
@@ -243,8 +245,10 @@ def test_several_runs_make_a_table_in_their_order(trained, ppo_eval):
     for name, seed in (("b[1]", 1), ("a", 2)):
         trained("env=CartPole-v1", f"seed={seed}", name=name)
     outcome = ppo_eval("b[1]", "a", "b[1]")
-    rows = [line.split("│")[1].strip() for line in outcome.out.splitlines() if line.startswith("│")]
-    assert rows == ["b[1]", "a", "b[1]"]
+    title, head, _, *rows = outcome.out.splitlines()
+    assert title == "5 deterministic episodes each · seed 1000 · last.pt · 200 steps"
+    assert head.split()[:3] == ["run", "return", "IQM"]
+    assert [row.split()[0] for row in rows] == ["b[1]", "a", "b[1]"]
     several = ppo_eval("b[1]", "a", "--json").json
     assert [each["checkpoint"] for each in several] == ["b[1]/checkpoints/last.pt", "a/checkpoints/last.pt"]
     assert several[1] == ppo_eval("a", "--json").json
@@ -289,7 +293,7 @@ def test_arguments_of_the_environment(trained, ppo_eval):
     assert shorter["lengths"] == [7] * 5
 
 
-def test_what_the_first_episodes_actions_were():
+def test_what_an_episodes_actions_were():
     class Policy:
         distribution = make_distribution(spaces.Discrete(2))
         initial_state = None
@@ -298,9 +302,9 @@ def test_what_the_first_episodes_actions_were():
         def act(observations, generator, states):
             return np.arange(len(observations)), None
 
-    actions = []
-    evaluate(Policy(), env_fn("CartPole-v1"), 2, 0, True, max_steps=3, first_actions=actions)
-    assert actions == [0, 0, 0]
+    actions = {1: []}
+    evaluate(Policy(), env_fn("CartPole-v1"), 2, 0, True, max_steps=3, actions=actions)
+    assert actions == {1: [1, 1, 1]}
 
 
 @pytest.mark.parametrize(
@@ -326,6 +330,12 @@ def test_what_the_first_episodes_actions_were():
         (("begun", "--checkpoint", ""), ["expected last, best or a number of steps"]),
         (("run", "--env-kwargs", "render_mode=human"), ["draws nothing; --video"]),
         (("file.pt", "--checkpoint", "best"), ["file.pt is a file"]),
+        (("run", "--video-episode", "best"), ["--video-episode best goes with --video DIR"]),
+        (("run", "--video", "films", "--video-episode", "-1"), ["--video-episode"]),
+        (
+            ("run", "--video", "films", "--video-episode", "longest"),
+            ["longest: expected first, best, median"],
+        ),
     ],
 )
 def test_bad_input_ends_in_a_line(ppo_eval, tmp_path, arguments, words):
@@ -494,6 +504,39 @@ def test_video_needs_ffmpeg(ppo_eval, monkeypatch):
     assert refused(ppo_eval("run", "--video", "films"), 2, "pip install 'ppo-cli[video]'")
 
 
+def test_an_episode_is_chosen_by_its_return():
+    returns = [2.0, 9.0, 1.0, 9.0, 1.0, 3.0]
+    chosen = {which: choose_episode(which, returns) for which in ("first", "best", "median", "worst", "4")}
+    assert chosen == {"first": 0, "best": 1, "median": 0, "worst": 2, "4": 4}
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_a_table_of_several_runs_fits_its_width(width):
+    console = Console(width=width, file=io.StringIO())
+    folder = "outputs/sweeps/2026-01-31_12-00-00/env.kwargs.gravity={g},learning_rate=0.000{i},seed={i}"
+    found = [
+        Found(
+            folder.format(g=g, i=i),
+            {
+                "mean": -1234.5 * i, "std": 99.5, "iqm": -1200.0, "episodes": 100, "lengths": [1000] * 3,
+                "steps": 10**7 * (i + 1), "deterministic": True, "seed": 1000,
+                "checkpoint": f"{folder}/checkpoints/last.pt", "interval": (-1300.5, -1100.25),
+            },
+        )
+        for g in (-5, -9.81) for i in range(3)
+    ]  # fmt: skip
+    console.print(_table(found, console))
+    title, head, _, *rows = console.file.getvalue().splitlines()
+    assert title == "100 deterministic episodes each · seed 1000 · last.pt"
+    assert max(map(len, rows)) <= width
+    assert {"run", "return", "steps"} <= set(head.split())
+    assert len({row.split()[0] for row in rows}) == len(rows) == 6
+    for row, g in zip(rows, [-5] * 3 + [-9.81] * 3, strict=True):
+        assert str(g) in row
+        assert "outputs" not in row
+        assert "± 99.50" in row
+
+
 class Painted(gym.Env):
     """Pictures of an odd size, or what is none; 40 steps."""
 
@@ -548,13 +591,17 @@ class TestVideo:
         run = trained(f"env={env}")
         before = contents(run)
         plain = ppo_eval("run", "--json", "--sampled")
+        films = []
         for _ in range(2):  # the second time over the film that is there
             filmed = ppo_eval("run", "--json", "--sampled", "--video", "films")
-            assert (filmed.status, filmed.err) == (0, "")
+            shown = f"episode 0, return {plain.json['returns'][0]:.2f}"
+            said = f"ppo-eval: film: films/run-last-episode-0.mp4 ({shown})\n"
+            assert (filmed.status, filmed.err) == (0, said)
             assert filmed.json == plain.json
+            films.append(contents(Path("films")))
+        assert films[0] == films[1]
         assert contents(run) == before
         (film,) = Path("films").iterdir()
-        assert film.name == "run-checkpoints-last-episode-0.mp4"
         pictures = self.pictures(film, 400, 600)
         assert len(pictures) == plain.json["lengths"][0] + 1
         assert (pictures[0] != pictures[-1]).any()
@@ -565,6 +612,25 @@ class TestVideo:
         pictures = self.pictures(next(Path("films").iterdir()), 32, 42)  # even, as players want it
         assert len(pictures) == 41
         assert pictures[:, :31, :41].mean((1, 2, 3)) == pytest.approx([6 * t for t in range(41)], abs=4)
+
+    @pytest.mark.parametrize("which", ["first", "best", "median", "worst", "3"])
+    def test_any_episode_can_be_filmed(self, ppo_eval, cartpole, which):
+        outcome = ppo_eval("run", "--sampled", "--video", str(Path.cwd() / "films"), "--video-episode", which)
+        evaluated = ppo_eval("run", "--sampled", "--json").json
+        episode = choose_episode(which, evaluated["returns"])
+        assert (outcome.status, outcome.err) == (0, "")
+        film = f"films/run-last-episode-{episode}.mp4"
+        said = f"film    {film} (episode {episode}, return {evaluated['returns'][episode]:.2f})"
+        assert outcome.out.splitlines()[-1] == said
+        assert len(self.pictures(film, 400, 600)) == evaluated["lengths"][episode] + 1
+
+    def test_an_episode_that_there_is_not_is_said_before_the_evaluation(
+        self, ppo_eval, cartpole, monkeypatch
+    ):
+        monkeypatch.setattr("ppo_cli.evaluation.evaluate", None)
+        outcome = ppo_eval("run", "--video", "films", "--video-episode", "5")
+        assert refused(outcome, 2, "--video-episode 5", "expected 0 to 4")
+        assert not Path("films").exists()
 
     def test_pictures_are_not_kept(self, trained, ppo_eval, monkeypatch):
         from ppo_cli.cli import film

@@ -406,3 +406,10 @@ def test_two_processes_take_different_trials(tmp_path):
     assert begun[0] and begun[1]
     assert not begun[0] & begun[1]
     assert len(begun[0] | begun[1]) == 10
+
+
+def test_the_time_left_follows_from_the_trials_that_ended_meanwhile():
+    pace = search.Pace(began=100.0, ended=3)  # of another process, or before this one was stopped
+    assert pace.left(100.0, 3, 10) is None
+    assert pace.left(130.0, 5, 10) == pytest.approx(75.0)  # two in 30 s, five are left
+    assert pace.left(130.0, 10, 10) is None

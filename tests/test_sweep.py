@@ -78,7 +78,7 @@ def test_killed_in_the_middle_of_a_job_and_resumed(ppo_train, tmp_path):
     assert "finished already: 1 of 3 jobs" in resumed.out
     log = (tmp_path / "cut" / JOBS[1] / "train.log").read_text()
     assert f"going on from step 128 in cut/{JOBS[1]}" in log
-    assert resumed.out.splitlines()[-1] == "finished: 3 of 3 jobs · cut"
+    assert resumed.out.splitlines()[-2:] == ["finished: 3 of 3 jobs · cut", "next: ppo-report 'cut'"]
     assert contents(tmp_path / "cut" / JOBS[0]) == finished
     assert_same_sweep(tmp_path / "whole", tmp_path / "cut")
 
@@ -98,7 +98,9 @@ def test_a_signal_ends_the_sweep_and_a_finished_one_is_left_alone(ppo_train, tmp
     before = contents(tmp_path / "elsewhere")
     again = ppo_train("sweep.resume=elsewhere/")
     assert again.status == 0
-    assert again.out == "finished already: 3 of 3 jobs\nfinished: 3 of 3 jobs · elsewhere\n"
+    assert again.out.splitlines() == [
+        "finished already: 3 of 3 jobs", "finished: 3 of 3 jobs · elsewhere", "next: ppo-report 'elsewhere'"
+    ]  # fmt: skip
     assert contents(tmp_path / "elsewhere") == before
 
 
@@ -110,10 +112,16 @@ def test_a_failing_job_is_said_at_once_and_at_the_end_and_stops_no_other(ppo_tra
     lines = outcome.out.splitlines()
     said = [i for i, line in enumerate(lines) if line.startswith(f"sweep/{failed} failed: {reason}")]
     assert len(said) == 1
-    assert any(line.startswith("sweep/+env.kwargs.at=9998 finished: return ") for line in lines[said[0] :])
-    head, row = outcome.err.splitlines()
-    assert head == ("ppo-train: 1 of 3 jobs failed; `ppo-train sweep.resume='sweep'` goes on with the sweep")
+    assert any(line.startswith("+env.kwargs.at=9998 finished: return ") for line in lines[said[0] :])
+    assert lines[0].startswith(
+        "3 jobs (+env.kwargs.at) · env.id=broken_envs:Faulty-v0 +env.kwargs.mode=raise n_envs=2 "
+    )
+    assert lines[-2:] == ["finished: 2 of 3 jobs · sweep", "next: ppo-report 'sweep'"]
+    head, row, *again = outcome.err.splitlines()
+    assert head == "ppo-train: 1 of 3 jobs failed"
     assert row.startswith(f"  {failed}  {reason}")
+    assert "resume=" not in row  # the whole sweep's stands below
+    assert again == ["to try them again:", "ppo-train sweep.resume='sweep'"]
     assert "Traceback" not in outcome.out
     assert len(list(tmp_path.glob("sweep/*/eval.json"))) == 2
     finished = contents(tmp_path / "sweep" / "+env.kwargs.at=9999")
@@ -134,10 +142,10 @@ def test_any_exception_of_a_job_is_a_line(ppo_train, tmp_path, monkeypatch):
 
     whole = run.run
 
-    def fail(config, folder, **settings):
+    def fail(config, folder, saved=None, **settings):
         if config.seed == 0:
             raise KeyError("lost")
-        return whole(config, folder, **settings)
+        return whole(config, folder, saved, **settings)
 
     monkeypatch.setattr(run, "run", fail)
     outcome = ppo_train("-m", "env=CartPole-v1", *RUN, "seed=0,1", "hydra.sweep.dir=sweep")
@@ -207,6 +215,12 @@ def test_names_of_jobs_say_what_differs_and_never_collide():
         (("sweep.resume=nothing", "seed=1"), "seed=1: sweep.resume= takes settings of Hydra's only"),
         (("-m", "seed=0,1", "hydra.sweep.subdir=x"), "hydra.sweep.subdir"),
         (("-m", "seed=0,1", "hydra.verbose=true,false"), "can't be swept"),
+        (("-m", "seed=0,1", "hydra.searchpath=[file:///nowhere]"), "/nowhere: no such folder"),
+        (("-m", "env=CartPole-v1", "network=glob(zzz*)"), "the sweep has no job"),
+        (
+            ("-m", "env=CartPole-v1", "seed=0,1", "hydra.sweeper.max_batch_size=-3"),
+            "max_batch_size=-3: expected",
+        ),
     ],
 )
 def test_what_can_not_be_swept_is_a_line(ppo_train, tmp_path, arguments, said):
@@ -318,7 +332,7 @@ def test_a_launcher_gives_the_same_bits_and_tells_failed_jobs_apart(ppo_train, t
     assert alone.status == 1
     parallel = started(tmp_path, *FAULTY, "hydra.sweep.dir=beside", f"hydra/launcher={name}", *settings)
     assert parallel.returncode == 1
-    assert parallel.stderr.replace("beside", "alone").splitlines()[-2:] == alone.err.splitlines()
+    assert parallel.stderr.replace("beside", "alone").splitlines()[-4:] == alone.err.splitlines()
     assert "Traceback" not in parallel.stdout + parallel.stderr
     for at in (9999, 9998):
         job = f"+env.kwargs.at={at}"
@@ -363,7 +377,7 @@ def test_ray_starts_a_job_again_whose_process_was_killed(ppo_train, tmp_path):
     os.kill(process_of(cut / JOBS[0]), signal.SIGKILL)
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
-    assert out.splitlines()[-1] == "finished: 3 of 3 jobs · cut"
+    assert "finished: 3 of 3 jobs · cut" in out.splitlines()
     assert "going on from step" in (cut / JOBS[0] / "train.log").read_text()
     assert_same_sweep(tmp_path / "whole", cut)
 
@@ -404,5 +418,12 @@ def test_what_is_to_be_known_of_all_jobs_is_said_once(ppo_train):
     lines = outcome.out.splitlines()
     assert "LunarLander-v2" in lines[0]
     assert "LunarLander-v3" in lines[0]
-    assert sorted(line.split(" finished: ")[0] for line in lines[1:3]) == ["sweep/seed=0", "sweep/seed=1"]
-    assert lines[3:] == ["finished: 2 of 2 jobs · sweep"]
+    assert lines[1].startswith("2 jobs (seed) · env=LunarLander-v2 n_envs=1 ")
+    assert sorted(line.split(" finished: ")[0] for line in lines[2:4]) == ["seed=0", "seed=1"]
+    assert lines[4:] == ["finished: 2 of 2 jobs · sweep", "next: ppo-report 'sweep'"]
+
+
+def test_groups_can_be_swept_by_a_pattern(ppo_train, tmp_path):
+    outcome = ppo_train("-m", "env=CartPole-v1", *RUN, "total_timesteps=1", "network=glob(mlp_s*)")
+    assert outcome.status == 0, outcome.err
+    assert "network=mlp_separate finished: " in outcome.out

@@ -5,44 +5,53 @@ All of it is read from the jobs' folders, so that it is the same with every laun
 
 import contextlib
 import csv
-import json
 import os
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, Group
 from rich.file_proxy import FileProxy
 from rich.live import Live
-from rich.table import Table
 from typing_extensions import Self
 
-from ppo_cli.files import first_line
+from ppo_cli.cli.eta import about, clock, makespan
+from ppo_cli.cli.tables import Column, draw
+from ppo_cli.files import first_line, printable, read_json
+from ppo_cli.names import shared_parts, short_names, split_name
+from ppo_cli.terminal import is_live, output_console
 
 State = Literal["waiting", "running", "finished", "failed"]
 
 POLL_SECONDS = 1.0  # a table takes some milliseconds to draw
 TAIL_BYTES = 4096  # of metrics.csv: some rows, so that one has the return of an episode
 STYLES: dict[State, str] = {"running": "cyan", "failed": "bold red", "waiting": "dim", "finished": "green"}
+COUNTED: tuple[State, ...] = ("finished", "failed", "running", "waiting")
 SHOWN_FIRST = list(STYLES)  # where the terminal has not a line for every job
-OTHER_COLUMNS = 54  # cells of a row that are not the job's name
-OTHER_LINES = 7  # of the table that are not jobs, and one below it
+OTHER_LINES = 6  # of the table that are not jobs, a title of two lines among them, and one below it
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is known of a job before it runs: its folder's name, its budget, and whether it is evaluated."""
+    """What is known of a job before it runs.
+
+    Attributes:
+        name: its folder's.
+        total_timesteps: its budget.
+        evaluated: whether it is evaluated at its end.
+        overrides: as typed for it; its name stands for them where there are none.
+    """
 
     name: str
     total_timesteps: int
     evaluated: bool
+    overrides: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -104,6 +113,47 @@ def look(folder: Path, job: Job, before: _Marks) -> Progress:
     )
 
 
+def steps_in(folder: Path) -> int:
+    """Environment steps of a job so far, by its metrics.csv."""
+    rows = last_rows(folder / "metrics.csv")
+    return int(rows[-1]["step"]) if rows else 0
+
+
+def time_left(jobs: Sequence[tuple[Job, Progress]], gained: Sequence[int], workers: int) -> float | None:
+    """Seconds until the last job ends, as far as it can be told.
+
+    A running job needs what its steps per second say; a waiting one its steps times p, the seconds for a step
+    over all jobs so far (starts, compilation and evaluations included); `makespan` says how they follow each
+    other.
+
+    Args:
+        jobs: all of them.
+        gained: environment steps of each since it began or went on.
+        workers: the most jobs that were seen to run at once.
+
+    Returns:
+        The seconds, or None where no job has got anywhere yet.
+    """
+    seconds = sum(progress.seconds for (_, progress), steps in zip(jobs, gained, strict=True) if steps)
+    if not sum(gained):
+        return None
+    pace = seconds / sum(gained)
+    running = [(job, progress) for job, progress in jobs if progress.state == "running"]
+    waiting = [pace * job.total_timesteps for job, progress in jobs if progress.state == "waiting"]
+    left = [
+        own if (own := job_left(job, progress)) is not None else pace * (job.total_timesteps - progress.steps)
+        for job, progress in running
+    ]
+    return makespan(left, waiting, max(workers, len(left)))
+
+
+def job_left(job: Job, progress: Progress) -> float | None:
+    """Seconds that a running job needs for its steps; None where it has not said how fast it is."""
+    if progress.state != "running" or not progress.speed:
+        return None
+    return max(0, job.total_timesteps - progress.steps) / progress.speed
+
+
 def last_rows(path: Path) -> list[dict[str, str]]:
     """The last whole rows of a metrics.csv, by column; none where there is none yet."""
     try:
@@ -154,15 +204,31 @@ class Board:
         self._before = {name: marks(folder / name) for name in self._jobs}
         self._progress = {name: Progress() for name in self._jobs}
         self._began: dict[str, float] = {}
-        self._console = console or Console(highlight=False)
+        self._first = {name: steps_in(folder / name) for name in self._jobs}
+        self._workers = 0  # the most that were seen to run at once
+        given = [sorted(job.overrides) for job in jobs]
+        told_apart = all(given) and len(set(map(tuple, given))) == len(given)
+        self._parts = {
+            job.name: [f",{part}" for part in own] if told_apart else split_name(job.name)
+            for job, own in zip(jobs, given, strict=True)
+        }
+        self._shared = [part for part in shared_parts([job.overrides for job in jobs]) if part != "~env"]
+        self._labels = dict(zip(self._jobs, short_names(list(self._parts.values())), strict=True))
+        self._console = console or output_console()
         self._live: Live | None = None
-        if self._console.is_terminal and not self._console.is_dumb_terminal:
+        if is_live(self._console):
             self._live = Live(console=self._console, auto_refresh=False)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="board", daemon=True)
 
     def __enter__(self) -> Self:
-        """Starts to look."""
+        """Says in which knobs jobs differ, in their names' order, and what all share; starts to look."""
+        own = (o for job in self._jobs.values() for o in sorted(job.overrides) if o not in self._shared)
+        knobs = dict.fromkeys(override.partition("=")[0] for override in own if override != "~env")
+        jobs = f"{len(self._jobs)} job{'s'[: len(self._jobs) - 1]}"
+        if knobs:
+            jobs += f" ({', '.join(knobs)})"
+        self._say(" · ".join([jobs, *([" ".join(self._shared)] if self._shared else []), str(self._folder)]))
         if self._live is not None:
             self._live.start()
         self._thread.start()
@@ -196,62 +262,99 @@ class Board:
                 self._progress[name] = now
                 if now.ended:
                     ended.append(name)
-            for name in sorted(ended, key=self._ended_at):
+            states = Counter(progress.state for progress in self._progress.values())
+            self._workers = max(self._workers, states["running"])
+            before = sum(progress.ended for progress in self._progress.values()) - len(ended)
+            for number, name in enumerate(sorted(ended, key=self._ended_at), before + 1):
                 if self._live is None or self._progress[name].state == "failed":
-                    self._console.print(self._line(name), soft_wrap=True, markup=False)
+                    self._say(self._line(name, number))
             if self._live is not None:
                 self._live.update(self.table(), refresh=True)
+
+    def _say(self, line: str) -> None:
+        """A line: whole where it goes into a file or a pipe, and else broken between words alone."""
+        self._console.print(printable(line), soft_wrap=not self._console.is_terminal, markup=False)
 
     def _ended_at(self, name: str) -> int:
         found = marks(self._folder / name)
         mark = found["failed.txt"] or found["eval.json"] or found["metrics.csv"]
         return mark[0] if mark else 0
 
-    def _line(self, name: str) -> str:
-        folder, progress = self._folder / name, self._progress[name]
+    def _line(self, name: str, number: int) -> str:
+        """How a job ended, the ``number``-th to end; without a table also how far the sweep is."""
+        folder, progress, label = self._folder / name, self._progress[name], self._labels[name]
         if progress.state == "failed":
-            return f"{folder} failed: {reason(folder)}"
-        result = ""
-        if self._jobs[name].evaluated:
-            evaluation = json.loads((folder / "eval.json").read_text(encoding="utf-8"))
-            result = f"return {evaluation['mean']:.1f} ± {evaluation['std']:.1f} after "
-        return f"{folder} finished: {result}{progress.steps:,} steps, {_duration(progress.seconds)}"
+            said = f"{folder if self._live is None else label} failed: {reason(folder)}"
+        elif self._jobs[name].evaluated:
+            evaluation = read_json(folder / "eval.json")
+            result = f"return {evaluation['mean']:.1f} ± {evaluation['std']:.1f}"
+            said = f"{label} finished: {result}, {clock(progress.seconds)}"
+        else:
+            said = f"{label} finished: {progress.steps:,} steps, {clock(progress.seconds)}"
+        if self._live is not None:
+            return said
+        return f"{said} · {number}/{len(self._jobs)} done{self._left(', ')}"
 
-    def table(self) -> Table:
+    def _left(self, before: str) -> str:
+        """What is left of the sweep, in words; nothing where that can't be told, or nothing is."""
+        jobs = [(self._jobs[name], progress) for name, progress in self._progress.items()]
+        gained = [max(0, progress.steps - self._first[job.name]) for job, progress in jobs]
+        left = time_left(jobs, gained, self._workers)
+        ended = all(progress.ended for _, progress in jobs)
+        return "" if ended or left is None else f"{before}{about(left)}"
+
+    def table(self) -> Group:
         """The jobs as they were last seen; where there are more than lines, those that matter now."""
         counts = Counter(progress.state for progress in self._progress.values())
-        title = " · ".join(
-            f"{counts[state]} {state}" for state in ("finished", "failed", "running", "waiting")
-        )
+        states = [f"{counts[state]} {state}" for state in COUNTED if counts[state]]
         room = max(1, self._console.height - OTHER_LINES)
         shown = sorted(self._progress, key=lambda name: SHOWN_FIRST.index(self._progress[name].state))[:room]
-        hidden = len(self._progress) - len(shown)
-        table = Table(box=SIMPLE_HEAD, title=title, caption=f"{hidden} more jobs" if hidden else None)
-        table.add_column("job", no_wrap=True)
-        table.add_column("state", no_wrap=True)
-        for heading in ("steps", "return", "steps/s", "time"):
-            table.add_column(heading, justify="right", no_wrap=True)
-        width = max(12, self._console.width - OTHER_COLUMNS)
-        for name in (name for name in self._progress if name in set(shown)):
-            progress = self._progress[name]
-            table.add_row(
-                name if len(name) <= width else f"…{name[1 - width :]}",  # names differ at the end
-                progress.state,
-                f"{progress.steps:,}/{self._jobs[name].total_timesteps:,}",
-                "" if progress.episodic_return is None else f"{progress.episodic_return:.1f}",
-                "" if progress.speed is None else f"{progress.speed:,.0f}",
-                "" if progress.state == "waiting" else _duration(progress.seconds),
-                style=STYLES[progress.state],
-            )
-        return table
+        names = [name for name in self._progress if name in set(shown)]
+        hidden = len(self._progress) - len(names)
+        rows = [(self._jobs[name], self._progress[name]) for name in names]
+        return draw(
+            self._console,
+            "job",
+            [self._parts[name] for name in names],
+            _columns(rows),
+            [STYLES[progress.state] for _, progress in rows],
+            f"{' · '.join(states)}{self._left(' · ')}",
+            f"{hidden} more jobs" if hidden else "",
+        )
+
+
+def _columns(rows: Sequence[tuple[Job, Progress]]) -> list[Column]:
+    """What is known of each job beside its name; where it is narrow, the steps go first."""
+
+    def column(
+        heading: str,
+        cell: Callable[[Job, Progress], str | None],
+        rank: int = 0,
+        least: int = 0,
+        right: bool = True,
+    ) -> Column:
+        return Column(heading, [cell(job, progress) or "" for job, progress in rows], rank, right, least)
+
+    return [
+        column("state", lambda _, progress: progress.state, least=len("finished"), right=False),
+        column("done", lambda job, progress: f"{min(100, 100 * progress.steps // job.total_timesteps)}%"),
+        column("steps", lambda job, progress: f"{progress.steps:,}/{job.total_timesteps:,}", rank=4, least=9),
+        column("return", lambda _, progress: _number(progress.episodic_return, ",.1f"), least=7),
+        column("steps/s", lambda _, progress: _number(progress.speed, ",.0f"), rank=3),
+        column(
+            "time", lambda _, progress: "" if progress.state == "waiting" else clock(progress.seconds), 2, 5
+        ),
+        column("left", lambda job, progress: _number(job_left(job, progress)), least=5),
+    ]
+
+
+def _number(value: float | None, form: str = "") -> str | None:
+    if value is None:
+        return None
+    return format(value, form) if form else clock(value)
 
 
 def reason(folder: Path) -> str:
-    """Why a job did not finish, in a line."""
-    return first_line(folder / "failed.txt") or f"it did not finish; {folder / 'train.log'} may say why"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+    """Why a job did not finish, in a line, without how to go on with it alone."""
+    line, _, _ = first_line(folder / "failed.txt").partition("; `ppo-train resume=")
+    return line or f"it did not finish; {folder / 'train.log'} may say why"

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from ppo_cli.cli.endings import Interrupted, RunError, StopSignal, end_children, no_advice
 from ppo_cli.cli.streams import lasting_streams, output_failure
 from ppo_cli.files import printable
-from ppo_cli.text import flat, words_in
+from ppo_cli.text import flat, register_spelling, words_in
 
 AS_MODULE = "python -m ppo_cli"
 
@@ -85,9 +85,10 @@ def _status(error: BaseException | None) -> int | None:
 
 
 def replace_unprintable() -> None:
-    """Has this process print ``?`` for what the output's encoding lacks (ε, ±, a name's bytes), and go on."""
-    if isinstance(sys.stdout, io.TextIOWrapper):  # not closed, and no stand-in; stderr escapes by itself
-        sys.stdout.reconfigure(errors="replace")
+    """Has this process spell or escape what the output's encoding lacks (ε, ±, a name's bytes), and go on."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # not closed, and no stand-in
+            stream.reconfigure(errors=register_spelling())
 
 
 class _ShowVersion(argparse.Action):

@@ -5,7 +5,7 @@ import itertools
 import logging
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -206,6 +206,9 @@ def _quote_folder(override: str) -> str:
 def with_folder(overrides: Sequence[str], config_dir: str | None) -> list[str]:
     """Overrides, and the one that makes Hydra look into a user's folder too."""
     register_schema()
+    for override in overrides:
+        if override.startswith("hydra.searchpath="):
+            _check_search_path(override)
     if config_dir is None:
         return list(overrides)
     directory = typed_path(config_dir).resolve()
@@ -213,6 +216,16 @@ def with_folder(overrides: Sequence[str], config_dir: str | None) -> list[str]:
         raise ConfigError(f"--config-dir {config_dir}: no such folder")
     _check_folder(directory)
     return [*overrides, f"hydra.searchpath=[{hydra_quoted(f'file://{directory}')}]"]
+
+
+def _check_search_path(override: str) -> None:
+    """Raises ConfigError where a folder is none, of which Hydra only warns, again and again."""
+    with suppress(HydraException):  # parsing it says what is wrong with it
+        folders = OverridesParser.create().parse_override(override).value()
+        for folder in folders if isinstance(folders, list) else ():
+            scheme, separator, path = str(folder).strip("'\"").rpartition("://")
+            if (not separator or scheme == "file") and path and not typed_path(path).is_dir():
+                raise ConfigError(f"{override}: {path}: no such folder")
 
 
 def _check_text(file: Path) -> None:
@@ -254,7 +267,9 @@ def _parse_all(overrides: Sequence[str]) -> list[Override]:
 
 def _parse_override(parser: OverridesParser, override: str) -> Override:
     try:
-        return parser.parse_override(override)
+        parsed = parser.parse_override(override)
+        parsed.config_loader = parser.config_loader  # in which glob() looks for choices
+        return parsed
     except HydraException as error:
         raise ConfigError(
             f"can't read {override!r}: expected KEY=VALUE, in quotes where the shell would take a character; "

@@ -10,24 +10,25 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from rich.console import Console, Group
 from yaml import YAMLError
 
 from ppo_cli.cli.command import Parser, run_command, typed_program
 from ppo_cli.cli.endings import Interrupted, RunError
 from ppo_cli.cli.run_dir import folder_name
+from ppo_cli.cli.tables import Column, draw
 from ppo_cli.config import Config, ConfigError, EnvConfig
 from ppo_cli.envs.make import EnvError
+from ppo_cli.names import split_name
+from ppo_cli.terminal import output_console
 
 if TYPE_CHECKING:
     from ppo_cli.policy import Policy
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 Summary = dict[str, Any]  # of one run: what `--json` writes
 
 DEFAULT_EPISODES = 20  # where the run itself asked for none
-WIDTH = 200  # of a table that no terminal bounds
+EPISODES = ("first", "best", "median", "worst")  # which of them a film shows, beside their numbers
 
 _DESCRIPTION = """\
 Evaluates the policies of runs: whole episodes with frozen weights and normalisation, each with a seed of its
@@ -44,8 +45,23 @@ own. With the settings of a run's own evaluation the numbers are those of its ev
 _EXAMPLES = """\
   ppo-eval outputs/LunarLander-v3/2026-01-31_12-00-00 --episodes 100
   ppo-eval outputs/CartPole-v1/* --checkpoint best --sampled --json results.json
-  ppo-eval outputs/LunarLander-v3/2026-01-31_12-00-00 --video videos --env-kwargs gravity=-5
+  ppo-eval outputs/LunarLander-v3/2026-01-31_12-00-00 --video videos --video-episode worst
 """
+
+
+@dataclass(frozen=True)
+class Found:
+    """What an evaluation found.
+
+    Attributes:
+        run: as it was typed.
+        summary: of its episodes.
+        film: of one of them, in words, or nothing.
+    """
+
+    run: str
+    summary: Summary
+    film: str = ""
 
 
 def main() -> None:
@@ -91,7 +107,11 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--json", metavar="FILE.json", nargs="?", const="-",
         help="write eval.json's keys, checkpoint and interval: instead of the table, or into a file",
     )  # fmt: skip
-    add("--video", metavar="DIR", type=Path, help="film the first episode into an MP4 there")
+    add("--video", metavar="DIR", type=Path, help="film an episode into an MP4 there")
+    add(
+        "--video-episode", metavar=f"{'|'.join(EPISODES)}|N",
+        help="which one, by its return or its number from 0 (default: first)",
+    )  # fmt: skip
     options = parser.parse_intermixed_args(arguments)
     options.env_kwargs = _mapping("--env-kwargs", options.env_kwargs)
     options.reset_options = _mapping("--reset-options", options.reset_options)
@@ -113,6 +133,18 @@ def _check(options: argparse.Namespace) -> None:
             )
         if not Path(options.json).parent.is_dir():
             raise ConfigError(f"--json {options.json}: no such folder")
+    _check_video(options)
+
+
+def _check_video(options: argparse.Namespace) -> None:
+    which = options.video_episode
+    if which is not None:
+        if options.video is None:
+            raise ConfigError(f"--video-episode {which} goes with --video DIR, which makes a film")
+        if which not in EPISODES and not re.fullmatch("[0-9]{1,9}", which, re.ASCII):
+            raise ConfigError(
+                f"--video-episode {which}: expected {', '.join(EPISODES)} or a number, 0 for the first"
+            )
     if options.video is not None:
         if importlib.util.find_spec("imageio_ffmpeg") is None:
             raise ConfigError("--video needs imageio-ffmpeg: pip install 'ppo-cli[video]'")
@@ -151,14 +183,14 @@ def _evaluate_all(options: argparse.Namespace) -> int:
     Returns:
         The exit status.
     """
-    found: list[tuple[str, Summary]] = []
+    found: list[Found] = []
     status = 0
     interrupted: Interrupted | None = None
     for run in options.runs:
         try:
             checkpoint = find_checkpoint(Path(run), options.checkpoint)
             named = options.checkpoint is not None or Path(run) == checkpoint
-            found.append((run, _evaluate_run(checkpoint, named, options)))
+            found.append(Found(run, *_evaluate_run(checkpoint, named, options)))
         except (ConfigError, EnvError, RunError, OSError) as error:  # noqa: PERF203 - each fails on its own
             alone = len(options.runs) == 1
             status = 2 if alone and isinstance(error, (ConfigError, EnvError)) else 1
@@ -205,8 +237,12 @@ def find_checkpoint(run: Path, which: str | None) -> Path:
     return path
 
 
-def _evaluate_run(checkpoint: Path, named: bool, options: argparse.Namespace) -> Summary:
-    """Evaluates one checkpoint, which was asked for by name or not, and films it where that is asked for."""
+def _evaluate_run(checkpoint: Path, named: bool, options: argparse.Namespace) -> tuple[Summary, str]:
+    """Evaluates one checkpoint, which was asked for by name or not, and films it where that is asked for.
+
+    Returns:
+        What was found, and a line on the film, or nothing.
+    """
     import torch
 
     from ppo_cli.cli.build import env_maker, on_error_of, wanted_infos
@@ -222,12 +258,13 @@ def _evaluate_run(checkpoint: Path, named: bool, options: argparse.Namespace) ->
     episodes = options.episodes or own.episodes or DEFAULT_EPISODES
     seed = own.seed if options.seed is None else options.seed
     deterministic = own.deterministic if options.deterministic is None else options.deterministic
+    actions: dict[int, list[Any]] = {}
     if options.video is not None:
         from ppo_cli.cli.film import check_pictures
 
+        actions = {episode: [] for episode in _candidates(options.video_episode, episodes)}
         check_pictures(config.env)  # before the evaluation, not after
         options.video.mkdir(parents=True, exist_ok=True)
-    actions: list[Any] = []
     make = env_maker(config.env)
     try:
         evaluation = evaluate(
@@ -241,11 +278,15 @@ def _evaluate_run(checkpoint: Path, named: bool, options: argparse.Namespace) ->
     cut = sum(length >= own.max_steps for length in evaluation.lengths)
     if cut:
         _say(f"{checkpoint}: {cut} episodes were cut at eval.max_steps={own.max_steps}")
+    film = ""
     if options.video is not None:
-        _film(config.env, seed, actions, evaluation.returns[0], options.video, checkpoint)
+        episode = choose_episode(options.video_episode or "first", evaluation.returns)
+        film = _film(
+            config.env, seed, episode, actions[episode], evaluation.returns, options.video, checkpoint
+        )
     interval = bootstrap_interval(evaluation.returns, seed) if _has_scipy() else None
     summary = summarize(evaluation, steps, deterministic, seed)
-    return {**summary, "checkpoint": str(checkpoint), "interval": interval}
+    return {**summary, "checkpoint": str(checkpoint), "interval": interval}, film
 
 
 def _load(checkpoint: Path, named: bool, env_kwargs: dict[str, Any]) -> "tuple[Path, Policy, Config, int]":
@@ -280,10 +321,48 @@ def _load(checkpoint: Path, named: bool, env_kwargs: dict[str, Any]) -> "tuple[P
         raise RunError(error if str(checkpoint) in str(error) else f"{checkpoint}: {error}") from error
 
 
+def _candidates(which: str | None, episodes: int) -> Sequence[int]:
+    """The episodes of which one may be filmed.
+
+    Raises:
+        ConfigError: there is no such episode.
+    """
+    if which in (None, "first"):
+        return [0]
+    if which in EPISODES:
+        return range(episodes)
+    if int(which or 0) >= episodes:
+        raise ConfigError(
+            f"--video-episode {which}: expected 0 to {episodes - 1}; --episodes says how many there are"
+        )
+    return [int(which or 0)]
+
+
+def choose_episode(which: str, returns: Sequence[float]) -> int:
+    """The number of an episode.
+
+    Args:
+        which: the number itself; ``first``; ``best`` and ``worst``, by return; or ``median``, the lower of
+            two. Of several that are equal it is the first.
+        returns: of the episodes.
+    """
+    if which not in EPISODES:
+        return int(which)
+    order = sorted(range(len(returns)), key=lambda episode: returns[episode])
+    best = max(order, key=lambda episode: (returns[episode], -episode))
+    return {"first": 0, "worst": order[0], "median": order[(len(order) - 1) // 2], "best": best}[which]
+
+
 def _film(
-    config: EnvConfig, seed: int, actions: Sequence[Any], expected: float, folder: Path, checkpoint: Path
-) -> None:
-    """Films the first episode by playing its actions again.
+    config: EnvConfig,
+    seed: int,
+    episode: int,
+    actions: Sequence[Any],
+    returns: Sequence[float],
+    folder: Path,
+    checkpoint: Path,
+) -> str:
+    """Films an episode by playing its actions again; where the film lies, and what it shows.
 
     The evaluation itself renders nothing, so that its numbers do not depend on a film: some environments
     simulate more when they are drawn.
@@ -291,37 +370,59 @@ def _film(
     from ppo_cli.cli.film import film
     from ppo_cli.envs.vector import spawn_seeds
 
-    name = folder_name(str(checkpoint.with_suffix(""))).strip("-.")
-    shown = film(config, spawn_seeds(seed, "eval", 1)[0], actions, folder / f"{name}-episode-0.mp4")
+    path = folder / _film_name(checkpoint, episode)
+    expected = returns[episode]
+    shown = film(config, spawn_seeds(seed, "eval", len(returns))[episode], actions, path)
     if shown != expected:
         _say(f"{checkpoint}: the film shows another episode, with return {shown:g} instead of {expected:g}")
+    return f"{_short_path(path)} (episode {episode}, return {shown:.2f})"
+
+
+def _film_name(checkpoint: Path, episode: int) -> str:
+    """Of the run's folder, the checkpoint and the episode, without folders that every run has."""
+    parts = [part for part in Path(_short_path(checkpoint)).with_suffix("").parts if part != "checkpoints"]
+    own = parts[1:] if parts[0] == "outputs" else parts
+    return f"{folder_name('-'.join(own)).strip('-.')}-episode-{episode}.mp4"
+
+
+def _short_path(path: Path) -> str:
+    """A path as it is, or from the current folder, whichever is shorter."""
+    return min(str(path), os.path.relpath(path), key=len)
 
 
 def _has_scipy() -> bool:
     return importlib.util.find_spec("scipy") is not None
 
 
-def _show(found: Sequence[tuple[str, Summary]], options: argparse.Namespace) -> None:
+def _show(found: Sequence[Found], options: argparse.Namespace) -> None:
     """Prints what was found, or writes it as JSON."""
-    summaries = [summary for _, summary in found]
+    summaries = [each.summary for each in found]
     text = json.dumps(summaries if len(options.runs) > 1 else summaries[0], indent=2) + "\n"
     if options.json == "-":
         print(text, end="", flush=True)
+        for each in found:
+            if each.film:
+                _say(f"film: {each.film}")
         return
     if len(options.runs) > 1:
-        Console(width=None if sys.stdout.isatty() else WIDTH).print(_table(found))
+        console = output_console()
+        console.print(_table(found, console))
+        for each in found:
+            if each.film:
+                print(f"film: {each.film}")
     else:
-        print(_lines(*found[0]))
+        print(_lines(found[0]))
     sys.stdout.flush()
     if options.json is not None:  # last, so that a full disk does not lose the table
         Path(options.json).write_text(text, encoding="utf-8")
 
 
-def _lines(run: str, summary: Summary) -> str:
+def _lines(found: Found) -> str:
+    summary = found.summary
     lengths = summary["lengths"]
     kind = "deterministic" if summary["deterministic"] else "sampled"
     lines = [
-        f"{run} · {Path(summary['checkpoint']).name}, {summary['steps']:,} steps · "
+        f"{found.run} · {Path(summary['checkpoint']).name}, {summary['steps']:,} steps · "
         f"{summary['episodes']} {kind} episode{'s'[: summary['episodes'] - 1]}, seed {summary['seed']}",
         f"return  {summary['mean']:.2f} ± {summary['std']:.2f}",
         f"IQM     {summary['iqm']:.2f}",
@@ -330,26 +431,60 @@ def _lines(run: str, summary: Summary) -> str:
     ]
     told = summary.get("info", {}).items()
     lines += [f"{key}  {value:.2f}" for key, value in told if "success" in key.lower()]
+    if found.film:
+        lines.append(f"film    {found.film}")
     return "\n".join(lines)
 
 
-def _table(found: Sequence[tuple[str, Summary]]) -> Table:
-    """A row for each run, in the order in which they were given."""
-    table = Table()
-    table.add_column("run", overflow="fold")
-    for heading in ("steps", "episodes", "return", "IQM", "95 % of the mean", "length"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for run, summary in found:
-        table.add_row(
-            Text(run),
-            f"{summary['steps']:,}",
-            str(summary["episodes"]),
-            f"{summary['mean']:.2f} ± {summary['std']:.2f}",
-            f"{summary['iqm']:.2f}",
-            _interval(summary),
-            f"{np.mean(summary['lengths']):.1f}",
+def _table(found: Sequence[Found], console: Console) -> Group:
+    """A row for each run, in the order in which they were given; what all share is in the title."""
+    summaries = [each.summary for each in found]
+    how = {
+        "actions": ["deterministic" if summary["deterministic"] else "sampled" for summary in summaries],
+        "episodes": [f"{summary['episodes']:,}" for summary in summaries],
+        "seed": [str(summary["seed"]) for summary in summaries],
+        "steps": [f"{summary['steps']:,}" for summary in summaries],
+        "checkpoint": [Path(summary["checkpoint"]).name for summary in summaries],
+    }
+    shared = {key: cells[0] for key, cells in how.items() if len(set(cells)) == 1}
+    columns = [
+        Column("return", _aligned([(f"{s['mean']:,.2f}", f"{s['std']:,.2f}") for s in summaries], " ± ")),
+        Column("IQM", [f"{summary['iqm']:,.2f}" for summary in summaries], 2),
+        Column("95 % of the mean", [_interval(summary) for summary in summaries], 3),
+        Column("length", [f"{np.mean(summary['lengths']):,.1f}" for summary in summaries], 4),
+        *(
+            Column(key, cells, 0 if key == "steps" else 1, key not in ("actions", "checkpoint"))
+            for key, cells in how.items()
+            if key not in shared
+        ),
+    ]
+    names = [split_name(os.path.normpath(each.run)) for each in found]
+    return draw(console, "run", names, columns, title=_shared_words(shared))
+
+
+def _shared_words(shared: Mapping[str, str]) -> str:
+    """What is the same for all runs, in words."""
+    words = []
+    if "episodes" in shared:
+        words.append(
+            " ".join([shared["episodes"], *([shared["actions"]] if "actions" in shared else [])])
+            + " episodes each"
         )
-    return table
+    elif "actions" in shared:
+        words.append(f"{shared['actions']} episodes")
+    if "seed" in shared:
+        words.append(f"seed {shared['seed']}")
+    if "checkpoint" in shared:
+        words.append(shared["checkpoint"])
+    if "steps" in shared:
+        words.append(f"{shared['steps']} steps")
+    return " · ".join(words)
+
+
+def _aligned(pairs: Sequence[tuple[str, str]], between: str) -> list[str]:
+    """Pairs of numbers, each below the one of the row before."""
+    width = max(len(second) for _, second in pairs)
+    return [f"{first}{between}{second:>{width}}" for first, second in pairs]
 
 
 def _interval(summary: Summary) -> str:

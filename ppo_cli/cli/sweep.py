@@ -9,6 +9,8 @@ import contextlib
 import importlib.util
 import logging
 import os
+import shutil
+import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -41,7 +43,7 @@ from ppo_cli.config import Config, ConfigError, conf_dir, from_stored, load_yaml
 from ppo_cli.envs.make import EnvError
 from ppo_cli.envs.workers import end_with_parent
 from ppo_cli.files import make_folder, printable, read_json, write_whole
-from ppo_cli.text import flat
+from ppo_cli.text import flat, words_in
 
 logger = logging.getLogger(__name__)
 
@@ -225,9 +227,13 @@ def _run(folder: Path, plan: Sweep, going_on: bool = False) -> None:
             for job in plan.jobs
             if not is_finished(folder / job.folder)
         ]
+    finished = len(plan.jobs) - len(failed)
+    if finished:
+        print(f"finished: {finished} of {len(plan.jobs)} jobs · {folder}")
+        print(f"next: ppo-report {shell_quoted(folder)}", flush=True)
     if failed or ended:
-        raise RunError(f"{ended}{len(failed)} of {len(plan.jobs)} jobs failed; {advice}{table(failed)}")
-    print(f"finished: {len(plan.jobs)} of {len(plan.jobs)} jobs · {folder}")
+        what = f"{ended}{len(failed)} of {len(plan.jobs)} jobs failed{table(failed)}"
+        raise RunError(f"{what}\nto try them again:\nppo-train sweep.resume={shell_quoted(folder)}")
 
 
 def _launch(folder: Path, plan: Sweep, jobs: Sequence[Job]) -> None:
@@ -249,9 +255,17 @@ def _launch(folder: Path, plan: Sweep, jobs: Sequence[Job]) -> None:
         with composing():
             launcher = Plugins.instance().instantiate_launcher(HydraContext(loader, callbacks), task, config)
         batch = config.hydra.sweeper.max_batch_size or len(jobs)
+        if not isinstance(batch, int) or batch < 1:
+            raise ConfigError(f"hydra.sweeper.max_batch_size={batch}: expected null, or an integer from 1")
         overrides = [_job_overrides(folder, job) for job in jobs]
+        typed = {job.folder: job.overrides for job in plan.jobs}
         on_board = [
-            board.Job(job.folder, int(job.config["total_timesteps"]), bool(job.config["eval"]["episodes"]))
+            board.Job(
+                job.folder,
+                int(job.config["total_timesteps"]),
+                bool(job.config["eval"]["episodes"]),
+                tuple(override for override in typed[job.folder] if not is_hydra(override)),
+            )
             for job in jobs
         ]
         with Board(folder, on_board):
@@ -341,9 +355,13 @@ def check_search(folder: Path) -> None:
 
 
 def table(failed: Sequence[tuple[str, str]]) -> str:
-    """What failed and why, a line each, to stand below a message."""
+    """What failed and why, a line each, to stand below a message; on a terminal broken between words."""
     width = max((len(name) for name, _ in failed), default=0)
-    return "".join(f"\n  {name:{width}}  {reason}" for name, reason in failed)
+    rows = [f"  {name:{width}}  {reason}" for name, reason in failed]
+    if sys.stderr.isatty():
+        columns = shutil.get_terminal_size().columns
+        rows = [line for row in rows for line in words_in(row.strip(), columns, 2, 4)]
+    return "".join(f"\n{row}" for row in rows)
 
 
 def one_line(error: BaseException) -> str:

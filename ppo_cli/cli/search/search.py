@@ -6,6 +6,7 @@ process owns a trial by a lock that ends with the process, so that what a dead o
 
 import csv
 import io
+import shlex
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -17,6 +18,7 @@ from omegaconf import OmegaConf
 
 from ppo_cli.cli.compose import fixed_folder
 from ppo_cli.cli.endings import RunError, StopSignal
+from ppo_cli.cli.eta import about
 from ppo_cli.cli.quoting import shell_quoted
 from ppo_cli.cli.run_dir import lock_file
 from ppo_cli.cli.search.plan import (
@@ -35,6 +37,8 @@ from ppo_cli.cli.sweep import one_line, sweep_folder, table
 from ppo_cli.cli.trust import imports
 from ppo_cli.config import ConfigError, as_omegaconf, from_stored
 from ppo_cli.files import first_line, make_folder, printable, write_whole
+from ppo_cli.terminal import is_live, output_console, width, wrapped
+from ppo_cli.text import words_in
 
 if TYPE_CHECKING:
     import optuna
@@ -54,6 +58,31 @@ class Claim:
 
     trial: "optuna.Trial"
     values: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Pace:
+    """When a process began to take part in a search, and how many trials had ended then.
+
+    Attributes:
+        began: in seconds of some clock.
+        ended: number of trials.
+    """
+
+    began: float
+    ended: int
+
+    def left(self, now: float, ended: int, total: int) -> float | None:
+        """Seconds for the trials that are left, at the rate at which all processes together ended some.
+
+        Args:
+            now: on the same clock.
+            ended: number of trials that have ended.
+            total: number of all.
+        """
+        if ended <= self.ended or ended >= total:
+            return None
+        return (now - self.began) * (total - ended) / (ended - self.ended)
 
 
 def choose_search(overrides: Sequence[str]) -> list[str]:
@@ -154,12 +183,13 @@ def _search(folder: Path, plan: Plan) -> None:
     with StopSignal(lambda: advice, at_once=True):  # while a run trains, its own takes over
         with lock_file(folder / LOCKS / "study"), _reading(folder):
             study = open_study(folder / STUDY, plan.settings)
+        pace = Pace(time.monotonic(), _ended_trials(study))
         said = False
         while True:
             StopSignal.check()
             with _claim(folder, plan, study) as claim:
                 if claim is not None:
-                    _run_claim(folder, plan, study, claim)
+                    _run_claim(folder, plan, study, claim, pace)
                     said = False
                     continue
             with _reading(folder):
@@ -230,15 +260,16 @@ def _take(folder: Path, plan: Plan, study: "optuna.Study", own: ExitStack) -> "o
     return trial
 
 
-def _run_claim(folder: Path, plan: Plan, study: "optuna.Study", claim: Claim) -> None:
-    """Runs a trial, tells the study, says a line on it, and brings the tables up to date."""
+def _run_claim(folder: Path, plan: Plan, study: "optuna.Study", claim: Claim, pace: Pace) -> None:
+    """Runs a trial, tells the study, says lines on it, and brings the tables up to date."""
     from ppo_cli.cli.search.trial import run_trial  # late: it brings PyTorch
 
     number, values = claim.trial.number, claim.values
     own = folder / trial_folder(number, values)
     goes_on = " goes on" if own.exists() else ""
     _own_folder(own)
-    print(f"trial {number}{goes_on}: {' '.join(f'{k}={v}' for k, v in values.items())}", flush=True)
+    knobs = " ".join(f"{key}={value}" for key, value in values.items())
+    print("\n".join(words_in(f"trial {number}{goes_on}: {knobs}", width(), 0, 2)), flush=True)
     outcome = run_trial(plan, claim.trial, own, values)
     with (
         lock_file(folder / LOCKS / "study"),
@@ -246,7 +277,16 @@ def _run_claim(folder: Path, plan: Plan, study: "optuna.Study", claim: Claim) ->
     ):  # the trial's is held still: told, then let go
         study.tell(claim.trial, outcome.value, outcome.state)
         write_tables(folder, plan, study)
-    print(f"trial {number} {_ended(outcome)}{_best_so_far(study)}", flush=True)
+    ended = _ended_trials(study)
+    state = [f"{ended}/{plan.settings.n_trials} trials", *_best_so_far(study)]
+    if (left := pace.left(time.monotonic(), ended, plan.settings.n_trials)) is not None:
+        state.append(about(left))
+    print(wrapped(f"trial {number} {_ended(outcome)}"))
+    print(f"  {' · '.join(state)}", flush=True)
+
+
+def _ended_trials(study: "optuna.Study") -> int:
+    return sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
 
 
 def _ended(outcome: "Outcome") -> str:
@@ -257,9 +297,9 @@ def _ended(outcome: "Outcome") -> str:
     return outcome.line.replace("pruned", "was pruned", 1)
 
 
-def _best_so_far(study: "optuna.Study") -> str:
+def _best_so_far(study: "optuna.Study") -> list[str]:
     best = best_trial(study)
-    return "" if best is None else f" · best is trial {best.number}: {best.value:.1f}"
+    return [] if best is None else [f"best is trial {best.number}: {best.value:.1f}"]
 
 
 def best_trial(study: "optuna.Study") -> "optuna.trial.FrozenTrial | None":
@@ -315,15 +355,14 @@ def _conclude(folder: Path, plan: Plan, study: "optuna.Study") -> None:
     """Says the best trial and what to type for it; raises RunError with a table where trials failed."""
     trials = study.get_trials(deepcopy=False)
     states = [trial.state.name for trial in trials]
-    print(
-        f"{len(trials)} trials: {states.count('COMPLETE')} complete, {states.count('PRUNED')} pruned, "
-        f"{states.count('FAIL')} failed · {folder}"
-    )
+    counts = [("COMPLETE", "complete"), ("PRUNED", "pruned"), ("FAIL", "failed")]
+    ended = ", ".join(f"{states.count(state)} {word}" for state, word in counts)
+    print(wrapped(f"{len(trials)} trials: {ended} · {folder}"))
     best = best_trial(study)
     if best is not None:
         values = drawn(plan, best)
-        print(f"best: trial {best.number}, {best.value:.1f} ({_objective(plan)}) · {folder / 'best.yaml'}")
-        print(f"  {command_line(plan, values)}", flush=True)
+        print(f"best: trial {best.number}, {best.value:.1f} ({_objective(plan)})\n  {folder / 'best.yaml'}")
+        print("\n".join(_shell_lines(command_line(plan, values))), flush=True)
     failed = [
         (name, _reason(folder / name))
         for name in (trial_folder(t.number, drawn(plan, t)) for t in trials if t.state.name == "FAIL")
@@ -334,6 +373,15 @@ def _conclude(folder: Path, plan: Plan, study: "optuna.Study") -> None:
             f"{len(failed)} of {len(trials)} trials failed, and are not tried again; "
             f"`ppo-train sweep.resume={shell_quoted(folder)} {more}` draws others{table(failed)}"
         )
+
+
+def _shell_lines(command: str) -> list[str]:
+    """A command as it can be copied: on a live terminal in lines that the shell takes for one."""
+    if not is_live(output_console()):
+        return [f"  {command}"]
+    words = [shlex.quote(word).replace(" ", "\0") for word in shlex.split(command)]
+    *lines, last = (line.replace("\0", " ") for line in words_in(" ".join(words), width() - 2, 2, 4))
+    return [*(f"{line} \\" for line in lines), last]
 
 
 def _reason(folder: Path) -> str:

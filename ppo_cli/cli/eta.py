@@ -1,0 +1,40 @@
+"""How long what is left will take."""
+
+import heapq
+from collections.abc import Sequence
+
+
+def makespan(running: Sequence[float], waiting: Sequence[float], workers: int) -> float:
+    """Seconds until the last of several jobs ends, each begun by the worker that is free first.
+
+    Graham's list scheduling (1966): with workers that are free at times f_1, ..., f_W, every waiting job in
+    turn takes the smallest f and adds its seconds to it; the result is the largest.
+
+    Args:
+        running: seconds that the running jobs have left.
+        waiting: seconds that the waiting ones will take, in their order.
+        workers: W, how many jobs run at once, at least 1 and at least those that are running.
+    """
+    free = [*running, *([0.0] * (max(workers, 1) - len(running)))]
+    heapq.heapify(free)
+    for seconds in waiting:
+        heapq.heapreplace(free, free[0] + seconds)
+    return max(free)
+
+
+def clock(seconds: float) -> str:
+    """A time as ``1:02:03`` or ``2:03``."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def about(seconds: float) -> str:
+    """A time that is left, no more exact than it is known."""
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return "less than 1 min left"
+    if minutes < 100:
+        return f"about {minutes} min left"
+    hours = round(seconds / 3600)
+    return f"about {hours} h left" if hours < 72 else f"about {round(seconds / 86400)} days left"
