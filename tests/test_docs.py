@@ -195,7 +195,7 @@ def test_what_unfolds_beside_an_equation_exists(name):
     ast.parse(source)
 
 
-def test_the_chapter_unfolds_every_step_of_the_seed_document():
+def test_the_chapter_unfolds_every_step_of_the_algorithm():
     unfolded = set(hooks.sources((ROOT / "docs" / "ppo.md").read_text()))
     assert unfolded >= {
         "actor_critic.ActorCritic.__init__",
