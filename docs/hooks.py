@@ -30,8 +30,8 @@ GROUPS = {
     "search": "searches",
 }
 
-# The search's weight of a page, 1 where nothing is said: prose comes before the API, whose headings (a thousand times
-# as heavy as text) are names, and the table of knobs before what mentions one.
+# The search's weight of a page, 1 where nothing is said: prose comes before the API, whose headings (a
+# thousand times as heavy as text) are names, and the table of knobs before what mentions one.
 API_BOOST, KNOBS_BOOST = 1e-3, 2
 
 _REPO_LINK = re.compile(r"\]\((?:\.\./)?(README\.md|docs/|ppo_cli/|conf/)([\w./-]*)")
@@ -246,7 +246,7 @@ def on_page_markdown(markdown: str, page: "Page", **_: object) -> str:
 
 
 def on_page_content(content: str, **_: object) -> str:
-    """Turns formulas into MathML, which browsers show without a script, and keeps intervals on one line."""
+    """Turns formulas into MathML, which browsers show without a script; keeps `1 [0, 2]` and `3 ×` whole."""
     from latex2mathml.converter import convert
 
     def mathml(match: re.Match[str]) -> str:
@@ -255,7 +255,8 @@ def on_page_content(content: str, **_: object) -> str:
         formula = str(convert(latex, display=display))
         return formula.replace("<mi>&#x0007E;</mi>", "<mo>&#x0223C;</mo>")  # a relation
 
-    return _INTERVAL.sub("\\1\u00a0[\\2,\u00a0\\3]", _MATH.sub(mathml, content))
+    content = _INTERVAL.sub("\\1\u00a0[\\2,\u00a0\\3]", _MATH.sub(mathml, content))
+    return re.sub(r"(?<=\d) ×", "\u00a0×", content)
 
 
 def external_loads(text: str) -> list[str]:
