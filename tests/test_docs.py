@@ -60,7 +60,7 @@ def compose(line):
     """The jobs, or the axes of a search, of a line that starts with `ppo-train`; None of what only prints."""
     words, config_dir, multirun, overrides = iter(shlex.split(line, comments=True)[1:]), None, False, []
     for word in words:
-        if word in ("--help", "--hydra-help", "--shell-completion", "-sc") or "resume=" in word:
+        if word in ("--help", "--version", "--hydra-help", "--shell-completion", "-sc") or "resume=" in word:
             return None
         if word in ("--cfg", "--config-dir"):
             argument = next(words)
@@ -336,6 +336,13 @@ def test_the_search_ranks_prose_above_the_api():
         hooks.on_page_markdown("", page)
         weights[name] = page.meta.get("search", {}).get("boost", 1)
     assert weights["knobs.md"] > weights["resume.md"] > 100 * weights["api/agent.md"]
+
+
+def test_the_search_works_from_a_folder_and_loads_nothing_from_elsewhere():
+    config = (ROOT / "mkdocs.yml").read_text()
+    (shim,) = re.findall(r"polyfills: \[(\S*iframe-worker\S*)\]", config)
+    assert re.search(r"^  - offline\b", config, re.MULTILINE)
+    assert "://" not in (ROOT / "docs" / shim).read_text()
 
 
 def test_an_interval_and_a_ratio_stay_on_one_line():
