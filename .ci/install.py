@@ -34,6 +34,7 @@ class Install:
 
     sizes: dict[str, float] = field(default_factory=dict)  # bytes of the package files, by name
     doing: str = "looking for packages"
+    file: str | None = None  # that pip may be fetching
     log: list[str] = field(default_factory=list)
 
     def hear(self, line: str) -> None:
@@ -42,12 +43,14 @@ class Install:
         if found := _FILE.match(line.strip()):
             self.sizes[found["name"].lower()] = _size(found["path"], found["size"], found["unit"])
             self.doing = f"{found['name']} {found['version']}"
+            self.file = Path(found["path"]).name
         elif line.startswith("Installing collected packages: "):
-            self.doing = "installing them"
+            self.doing, self.file = "installing them", None
 
     def total(self) -> str:
         """How many packages, and how large."""
-        return f"{len(self.sizes)} packages, {sum(self.sizes.values()) / 1e6:,.0f} MB"
+        count = len(self.sizes)
+        return f"{count} package{'' if count == 1 else 's'}, {sum(self.sizes.values()) / 1e6:,.0f} MB"
 
 
 def _size(path: str, number: str | None, unit: str | None) -> float:
@@ -57,13 +60,13 @@ def _size(path: str, number: str | None, unit: str | None) -> float:
     return Path(path).stat().st_size if Path(path).is_file() else 0.0
 
 
-def _arrived(folder: Path) -> str:
-    """How much there is of the file that pip is writing into its temporary folder."""
+def arrived(folder: Path, file: str | None) -> str:
+    """How much there is of a file that pip writes into its temporary folder; nothing of a small one."""
     try:
-        largest = max((file.stat().st_size for file in folder.glob("pip-unpack-*/*")), default=0)
+        size = max((path.stat().st_size for path in folder.glob(f"pip-unpack-*/{file}")), default=0)
     except OSError:  # it is there no longer
-        largest = 0
-    return f", {largest / 1e6:,.0f} MB of it here" if largest > 1e6 else ""
+        size = 0
+    return f", {size / 1e6:,.0f} MB of it here" if size > 1e6 else ""
 
 
 def _read(stream: "subprocess.Popen[str]", lines: "queue.Queue[str | None]") -> None:
@@ -92,7 +95,7 @@ def _watch(process: "subprocess.Popen[str]", install: Install, temporary: Path) 
         if "Retrying" in line:
             print(f"  {now - start:4.0f} s  the connection broke; pip tries again", flush=True)
         elif now - said > (EVERY if state != told else SILENCE):
-            print(f"  {now - start:4.0f} s  {state}{_arrived(temporary)}", flush=True)
+            print(f"  {now - start:4.0f} s  {state}{arrived(temporary, install.file)}", flush=True)
             said, told = now, state
 
 

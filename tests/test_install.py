@@ -46,7 +46,16 @@ def test_packages_are_counted_with_their_sizes_as_old_and_new_pip_tell_them():
 def test_a_package_file_that_lies_here_has_the_size_that_it_has(tmp_path):
     wheel = tmp_path / "torch-2.13.0+cpu-cp311-cp311-linux_x86_64.whl"
     wheel.write_bytes(b"0" * 3_000_000)
-    assert heard(f"Processing {wheel}").total() == "1 packages, 3 MB"
+    assert heard(f"Processing {wheel}").total() == "1 package, 3 MB"
+
+
+def test_of_a_large_file_it_is_said_how_much_there_is(tmp_path):
+    (tmp_path / "pip-unpack-1").mkdir()
+    (tmp_path / "pip-unpack-1" / "old-1.0-py3-none-any.whl").write_bytes(b"0" * 5_000_000)
+    assert install.arrived(tmp_path, heard(NEW).file) == ""
+    (tmp_path / "pip-unpack-1" / heard(NEW).file).write_bytes(b"0" * 2_000_000)
+    assert install.arrived(tmp_path, heard(NEW).file) == ", 2 MB of it here"
+    assert install.arrived(tmp_path, heard(OLD).file) == ""
 
 
 def test_what_pip_says_of_its_failure_is_printed_and_the_status_is_pips():
