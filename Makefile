@@ -4,11 +4,11 @@
 PYTHON      ?= python3
 PYTEST_ARGS ?=
 XDIST       ?= -n 2 --dist worksteal
-TRAIN_ARGS  ?= env=LunarLander-v2 clip_ratio=0.1 eval.episodes=100
+TRAIN_ARGS  ?= env=LunarLander-v3 eval.episodes=100
 
 VENV    := .venv
 BIN     := $(VENV)/bin
-PIP     := $(BIN)/python -m pip install -qq --no-input
+INSTALL := $(BIN)/python .ci/install.py -c constraints.txt
 RUNTIME := $(VENV)/.stamp-runtime
 DEV     := $(VENV)/.stamp-dev
 
@@ -26,8 +26,15 @@ help:  ## list the targets
 	@echo
 	@echo '  variables: PYTHON=$(PYTHON)  TRAIN_ARGS="$(TRAIN_ARGS)"  PYTEST_ARGS="-k gae"'
 
-train: $(RUNTIME)  ## install what is needed, then train and evaluate the seed document's example
+train: $(RUNTIME)  ## install what is needed, then train LunarLander and evaluate it over 100 episodes
 	$(BIN)/ppo-train $(TRAIN_ARGS)
+	@echo
+	@echo 'Next, in this folder:'
+	@echo '  . .venv/bin/activate             # the commands below, and ppo-train, by their names'
+	@echo '  ppo-report outputs               # table and learning curve: outputs/report/report.html'
+	@last=$$(ls -t outputs/*/*/checkpoints/last.pt outputs/sweeps/*/*/checkpoints/last.pt 2>/dev/null | head -n 1); \
+	  [ -z "$$last" ] || echo "  ppo-eval '$${last%/checkpoints/last.pt}' --video films"
+	@echo '  tensorboard --logdir outputs     # every curve, at http://localhost:6006, until Ctrl-C'
 
 # One thread a worker: two workers with a full thread pool each would fight for the same cores.
 test: $(DEV)  ## run the fast tests
@@ -60,15 +67,16 @@ $(VENV)/.stamp-python:
 	  { echo "make: ppo-cli needs Python 3.10 or newer, and '$(PYTHON)' is $$("$(PYTHON)" --version 2>&1); name another: make PYTHON=python3.11 ..." >&2; exit 1; }
 	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || \
 	  { echo "make: '$(PYTHON)' has no venv module (ensurepip missing); on Debian and Ubuntu install python3-venv" >&2; exit 1; }
+	@echo "making $(VENV) with $$("$(PYTHON)" --version 2>&1)"
 	@"$(PYTHON)" -m venv $(VENV)
 	@touch $@
 
 $(RUNTIME): pyproject.toml constraints.txt $(VENV)/.stamp-python
-	@echo "installing ppo-cli into $(VENV) (once; PyTorch is large)"
-	@$(PIP) -c constraints.txt -e .
+	@echo "installing ppo-cli, with figures and films, into $(VENV) (once; PyTorch is the largest part)"
+	@$(INSTALL) -e ".[report,video]"
 	@touch $@
 
 $(DEV): pyproject.toml constraints.txt $(VENV)/.stamp-python
-	@echo "installing ppo-cli and its development tools into $(VENV) (once; PyTorch is large)"
-	@$(PIP) -c constraints.txt -e ".[dev]"
+	@echo "installing ppo-cli and its development tools into $(VENV) (once; PyTorch is the largest part)"
+	@$(INSTALL) -e ".[dev]"
 	@touch $(RUNTIME) $@

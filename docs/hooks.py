@@ -29,8 +29,13 @@ GROUPS = {
     "search": "searches",
 }
 
+# The search's weight of a page, 1 where nothing is said: prose comes before the API, whose headings (a
+# thousand times as heavy as text) are names, and the table of knobs before what mentions one.
+API_BOOST, KNOBS_BOOST = 1e-3, 2
+
 _REPO_LINK = re.compile(r"\]\((?:\.\./)?(README\.md|docs/|ppo_cli/|conf/)([\w./-]*)")
 _SOURCE = re.compile(r"^<!-- source: ([\w./]+) -->$", re.MULTILINE)
+_INTERVAL = re.compile(r"([\d.]+) \[(−?[\d.,]+), (−?[\d.,]+)\]")  # 259.6 [256.8, 262.4]
 _MATH = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 _LOADED = re.compile(
     r"<(?:script|img|iframe|source|video|audio|embed|object)\b[^>]*?\b(?:src|srcset|data)\s*=\s*[\"']?(?:https?:)?//"
@@ -219,13 +224,16 @@ def on_files(files: "Files", config: "MkDocsConfig") -> "Files":
 def on_page_markdown(markdown: str, page: "Page", **_: object) -> str:
     """Fills in what a page takes from the code, and turns its links into the repository."""
     name = page.file.src_uri
+    if name.startswith("api/"):
+        page.meta["search"] = {"boost": API_BOOST}
     if name == "knobs.md":
+        page.meta["search"] = {"boost": KNOBS_BOOST}
         markdown = knobs_page(markdown)
     return relink(_SOURCE.sub(_expand_source, markdown), name)
 
 
 def on_page_content(content: str, **_: object) -> str:
-    """Turns formulas into MathML, which browsers show without a script."""
+    """Turns formulas into MathML, which browsers show without a script; keeps `1 [0, 2]` and `3 ×` whole."""
     from latex2mathml.converter import convert
 
     def mathml(match: re.Match[str]) -> str:
@@ -234,7 +242,8 @@ def on_page_content(content: str, **_: object) -> str:
         formula = str(convert(latex, display=display))
         return formula.replace("<mi>&#x0007E;</mi>", "<mo>&#x0223C;</mo>")  # a relation
 
-    return _MATH.sub(mathml, content)
+    content = _INTERVAL.sub("\\1\u00a0[\\2,\u00a0\\3]", _MATH.sub(mathml, content))
+    return re.sub(r"(?<=\d) ×", "\u00a0×", content)
 
 
 def external_loads(text: str) -> list[str]:

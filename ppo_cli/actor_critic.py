@@ -139,8 +139,8 @@ class MLP(nn.Module):
 class ActorCritic(nn.Module):
     """Policy and value networks over one encoder and, where there is one, one memory.
 
-    With ``shared`` one trunk extracts the features of both heads (the document this project is built
-    from); without it the value head has a trunk of its own (the published settings).
+    With ``shared`` one trunk extracts the features of both heads; without it the value head has a trunk of
+    its own (the published settings).
 
     Methods take the memory's states as ``state``, [B, S]; without a memory it is None.
     """

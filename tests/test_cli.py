@@ -208,14 +208,14 @@ def test_every_network_composes(name):
     assert network.hidden_sizes or network.image_encoder == name
 
 
-def test_the_seed_documents_recipe():
-    recipe = composed("experiment=seed_document")
-    assert recipe.env.id == "LunarLander-v2"
+def test_the_recipe_of_a_wide_lander():
+    recipe = composed("experiment=wide_lander")
+    assert recipe.env.id == "LunarLander-v3"
     assert (recipe.n_envs, recipe.n_steps, recipe.batch_size, recipe.learning_rate) == (1, 4096, 32, 2e-4)
     assert (recipe.gamma, recipe.gae_lambda, recipe.vf_coef, recipe.max_grad_norm) == (0.999, 0.95, 0.6, 0.5)
     assert (recipe.ent_coef, recipe.anneal.ent_coef.final) == (0.1, 0.005)
     assert (recipe.network.hidden_sizes, recipe.network.shared) == ([512, 512, 256], True)
-    elsewhere = composed("experiment=seed_document", "env=CartPole-v1")
+    elsewhere = composed("experiment=wide_lander", "env=CartPole-v1")
     assert elsewhere.env.id == "CartPole-v1"
     elsewhere.env.id = recipe.env.id
     assert elsewhere == recipe

@@ -50,7 +50,7 @@ CASES = [
     ("anneal.ent_coef.final=0.1 anneal.ent_coef.shape=exponential", "ent_coef=0", "linear or cosine"),
     ("eval=3", "'eval' is a section", "eval.episodes"),
     ("network=mpl", "network=mpl", "'mlp'"),
-    ("experiment=nothing", "experiment=nothing", "seed_document"),
+    ("experiment=nothing", "experiment=nothing", "wide_lander"),
     ("preset=CartPole-v1", "preset=CartPole-v1", "none"),
     ("env=null", "env=null", "~env"),
     ("~env", "no environment", "env=ID"),

@@ -6,12 +6,16 @@ import importlib.util
 import json
 import re
 import shlex
+from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 
 import pytest
 
+from ppo_cli.cli import evaluate, export, report
 from ppo_cli.cli.compose import compose_jobs, expand_preset
+from ppo_cli.cli.search.plan import make_plan
+from ppo_cli.cli.search.search import SWEEPER, choose_search
 from ppo_cli.config import ConfigError, conf_dir, knobs
 from ppo_cli.metrics import EVAL_TAG, TAGS
 
@@ -53,10 +57,10 @@ def normalized(lines):
 
 
 def compose(line):
-    """The jobs of a shell line that starts with `ppo-train`; None where it only prints something else."""
+    """The jobs, or the axes of a search, of a line that starts with `ppo-train`; None of what only prints."""
     words, config_dir, multirun, overrides = iter(shlex.split(line, comments=True)[1:]), None, False, []
     for word in words:
-        if word in ("--help", "--hydra-help", "--shell-completion", "-sc") or "resume=" in word:
+        if word in ("--help", "--version", "--hydra-help", "--shell-completion", "-sc") or "resume=" in word:
             return None
         if word in ("--cfg", "--config-dir"):
             argument = next(words)
@@ -65,14 +69,25 @@ def compose(line):
             multirun = True
         elif word != "--resolve":
             overrides.append(word)
-    return compose_jobs(expand_preset(overrides), multirun, config_dir, "config")
+    expanded = expand_preset(overrides)
+    if multirun and SWEEPER in choose_search(expanded):
+        return make_plan(overrides, choose_search(expanded), config_dir, "config").axes
+    return compose_jobs(expanded, multirun, config_dir, "config")
 
 
-def commands(page):
-    """Lines of a page's shell blocks that start with `ppo-train`."""
-    return [
-        line for block in blocks(page, "sh") for line in block.splitlines() if line.startswith("ppo-train ")
-    ]
+def commands(page, program="ppo-train"):
+    """Lines of a page's shell blocks that start with a program's name; continued ones are joined."""
+    lines = "".join(blocks(page, "sh")).replace("\\\n", " ").splitlines()
+    return [" ".join(line.split()) for line in lines if line.startswith(f"{program} ")]
+
+
+def everywhere(program):
+    """The same of all pages, each once, with the page that has it first."""
+    first = {}
+    for page in PAGES:
+        for line in commands(page, program):
+            first.setdefault(shlex.join(shlex.split(line, comments=True)), page)
+    return [pytest.param(line, id=f"{page.name}: {line}") for line, page in first.items()]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -84,16 +99,111 @@ def test_relative_links_resolve(page):
             assert anchor in anchors(file), f"{path}#{anchor}"
 
 
-@pytest.mark.parametrize("line", commands(ROOT / "README.md"))
-def test_the_readmes_command_lines_compose(line):
+@pytest.mark.parametrize("line", everywhere("ppo-train"))
+def test_every_command_line_composes(line):
+    if "--config-dir" in line:  # of the reader's own files, with which tests/test_encoders.py runs it
+        return
     jobs = compose(line)
     assert jobs is None or len(jobs) >= 1
     if jobs is not None and "-m" in shlex.split(line, comments=True):
         assert len(jobs) > 1
 
 
-def test_the_readme_has_command_lines():
-    assert len(commands(ROOT / "README.md")) > 5
+@pytest.mark.parametrize(
+    ("program", "main"),
+    [("ppo-eval", evaluate.main), ("ppo-report", report.main), ("ppo-export", export.main)],
+)
+def test_every_option_in_a_command_line_exists(program, main, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", [program, "--help"])
+    with pytest.raises(SystemExit):
+        main()
+    known = set(re.findall(r"--[a-z][\w-]*", capsys.readouterr().out))
+    lines = [line.values[0] for line in everywhere(program)]
+    assert lines
+    for line in lines:
+        typed = {word.partition("=")[0] for word in shlex.split(line, comments=True) if word.startswith("--")}
+        assert typed <= known, line
+
+
+def pip_lines():
+    """What follows `pip install` everywhere: in blocks, comments, tables and sentences."""
+    return [
+        pytest.param(rest, id=f"{page.name}: {rest}")
+        for page in PAGES
+        for rest in re.findall(r"pip install (.*?)[`\n]", page.read_text())
+    ]
+
+
+@pytest.mark.parametrize("rest", pip_lines())
+def test_every_pip_line_carries_the_pins_and_names_extras_that_exist(rest):
+    assert rest.startswith("-c constraints.txt ")
+    text = (ROOT / "pyproject.toml").read_text()
+    extras = re.findall(r"^(\w+) = \[", text.partition("[project.optional-dependencies]")[2], re.MULTILINE)
+    for named in re.findall(r"\.\[([\w,]+)\]", rest):
+        assert set(named.split(",")) <= set(extras)
+
+
+def test_every_make_line_has_a_target():
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    named = [
+        target for page in PAGES for target in re.findall(r"\bmake ([a-z]+(?:-[a-z]+)*)`", page.read_text())
+    ]
+    named += [line.split()[1] for page in PAGES for line in commands(page, "make")]
+    assert {"train", "test"} <= set(named) <= set(targets)
+
+
+def test_make_train_ends_with_commands_that_exist():
+    recipe = re.search(r"^train:.*?\n\n", (ROOT / "Makefile").read_text(), re.MULTILINE | re.DOTALL)[0]
+    said = re.findall(r"echo ['\"]  (\S+ \S+)", recipe)
+    assert said == [
+        ". .venv/bin/activate",
+        "ppo-report outputs",
+        "ppo-eval '$${last%/checkpoints/last.pt}'",
+        "tensorboard --logdir",
+    ]
+    assert ".[report,video]" in (ROOT / "Makefile").read_text()
+
+
+def test_the_users_own_example_composes_and_runs_the_successor():
+    assert "ppo-train env=LunarLander-v2 clip_ratio=0.1" in " ".join(commands(ROOT / "README.md"))
+    ((_, config),) = compose("ppo-train env=LunarLander-v2 clip_ratio=0.1")
+    ((_, successor),) = compose("ppo-train env=LunarLander-v3 clip_ratio=0.1")
+    assert config.env.id == "LunarLander-v2"
+    assert replace(config, env=successor.env) == successor
+
+
+@pytest.mark.parametrize("image", sorted((ROOT / "docs" / "images").iterdir()), ids=lambda path: path.name)
+def test_a_picture_is_shown_somewhere_small_and_described(image):
+    shown = [
+        text for page in PAGES for text in re.findall(rf"!\[(.*?)\]\([\w/.]*{image.name}\)", page.read_text())
+    ]
+    assert shown and all(len(text.split()) > 4 for text in shown)
+    assert image.stat().st_size < 80_000
+
+
+def test_the_readme_shows_a_learning_curve_and_a_landing_and_begins_with_what_runs():
+    pictures = re.findall(r"!\[[^\]]+\]\((docs/images/[\w-]+\.png)\)", (ROOT / "README.md").read_text())
+    assert pictures == ["docs/images/learning-curve.png", "docs/images/landing.png"]
+    assert all((ROOT / picture).stat().st_size < 60_000 for picture in pictures)
+    assert commands(ROOT / "README.md")[0] == "ppo-train env=LunarLander-v3"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_page_speaks_of_what_only_its_authors_know(page):
+    assert not re.search(
+        r"\bseed.document|\bthe document\b|\bthe bar\b|\(bars? ", page.read_text(), re.IGNORECASE
+    )
+
+
+def test_what_is_typed_for_others_habits_are_knobs():
+    known = {key for key, _ in knobs()} | {"env", "network", "resume", "sweep.resume", "experiment", "search"}
+    text = FENCE.sub("", (ROOT / "docs" / "coming_from.md").read_text())
+    cells = [row.split("|")[2] for row in text.splitlines() if row.startswith("|") and row.count("|") == 3]
+    typed = [word for cell in cells for code in re.findall(r"`([^`]+)`", cell) for word in code.split()]
+    keys = [word.strip("'").partition("=")[0] for word in typed if re.match(r"'?[\w.]+=", word)]
+    assert len(keys) > 40
+    for key in keys:
+        assert key in known or key.startswith("hydra."), key
 
 
 def test_what_the_readme_shows_as_refused_is_refused_so():
@@ -195,7 +305,7 @@ def test_what_unfolds_beside_an_equation_exists(name):
     ast.parse(source)
 
 
-def test_the_chapter_unfolds_every_step_of_the_seed_document():
+def test_the_chapter_unfolds_every_step_of_the_algorithm():
     unfolded = set(hooks.sources((ROOT / "docs" / "ppo.md").read_text()))
     assert unfolded >= {
         "actor_critic.ActorCritic.__init__",
@@ -210,6 +320,34 @@ def test_the_chapter_unfolds_every_step_of_the_seed_document():
         "distributions.Categorical.entropy",
         "losses.total_loss",
     }
+
+
+class Page:
+    """What mkdocs hands to the hooks of a page."""
+
+    def __init__(self, name):
+        self.file, self.meta = type("File", (), {"src_uri": name}), {}
+
+
+def test_the_search_ranks_prose_above_the_api():
+    weights = {}
+    for name in ("resume.md", "knobs.md", "api/agent.md"):
+        page = Page(name)
+        hooks.on_page_markdown("", page)
+        weights[name] = page.meta.get("search", {}).get("boost", 1)
+    assert weights["knobs.md"] > weights["resume.md"] > 100 * weights["api/agent.md"]
+
+
+def test_the_search_works_from_a_folder_and_loads_nothing_from_elsewhere():
+    config = (ROOT / "mkdocs.yml").read_text()
+    (shim,) = re.findall(r"polyfills: \[(\S*iframe-worker\S*)\]", config)
+    assert re.search(r"^  - offline\b", config, re.MULTILINE)
+    assert "://" not in (ROOT / "docs" / shim).read_text()
+
+
+def test_an_interval_and_a_ratio_stay_on_one_line():
+    shown = hooks.on_page_content("<td>−71.2 [−72.1, −70.4]</td><td>3.29 × SB3</td>")
+    assert shown == "<td>−71.2\u00a0[−72.1,\u00a0−70.4]</td><td>3.29\u00a0× SB3</td>"
 
 
 def test_an_unknown_source_is_refused():
@@ -272,3 +410,29 @@ def test_the_recipes_command_lines_compose_and_their_environment_trains(ppo_trai
     (folder,) = tmp_path.glob("outputs/reach-Reach-v0/*/")
     assert json.loads((folder / "eval.json").read_text())["steps"] == 128
     assert "gamma: 0.9\n" in (folder / "config.yaml").read_text()  # of the preset
+
+
+def test_the_quick_start_runs_as_it_stands(ppo_train, tmp_path, monkeypatch):
+    tiny = ("total_timesteps=128", "n_envs=2", "n_steps=32", "n_epochs=1", "eval.episodes=2", "compile=false")
+    runs, sweep = [], None
+    page = ROOT / "docs" / "quickstart.md"
+    for line in "".join(blocks(page, "sh")).splitlines():
+        if not line.startswith("ppo-"):
+            continue
+        program, *words = shlex.split(line, comments=True)
+        words = [
+            word.replace("outputs/CartPole-v1/2026-01-31_12-00-00", str(runs and runs[0])) for word in words
+        ]
+        words = [word.replace("outputs/sweeps/2026-01-31_12-00-00", str(sweep)) for word in words]
+        if program == "ppo-train":
+            more = ("total_timesteps=256",) if words[0].startswith("resume=") else tiny
+            outcome = ppo_train(*words, *(() if "--help" in words else more), "vectorization=sync")
+            assert outcome.status == 0, outcome.err
+            runs = sorted(tmp_path.glob("outputs/CartPole-v1/*"))
+            sweep = next(iter(tmp_path.glob("outputs/sweeps/*")), None)
+        else:
+            monkeypatch.setattr("sys.argv", [program, *words])
+            with pytest.raises(SystemExit) as ended:
+                {"ppo-eval": evaluate.main, "ppo-report": report.main}[program]()
+            assert not ended.value.code
+    assert (sweep / "report" / "report.html").is_file()
