@@ -1,5 +1,6 @@
 """Runs ppo-train inside the test process, in an empty folder."""
 
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -27,6 +28,7 @@ def ppo_train(
 ) -> Callable[..., Outcome]:
     """A function that runs `ppo-train ARGUMENTS` in an empty folder (the current one from then on)."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)  # as in an active venv
 
     def call(*arguments: str) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["ppo-train", *arguments])

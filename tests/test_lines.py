@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from gymnasium import spaces
@@ -219,14 +220,22 @@ def test_what_to_type_next_is_said_of_a_run_that_goes_on_too_and_of_no_job(ppo_t
     assert (
         ppo_train("resume=run", "total_timesteps=400").out.splitlines()[-1].startswith("      ppo-eval 'run'")
     )
-    assert "next:" not in ppo_train("-m", "env=CartPole-v1", *TINY, "seed=1,2").out
+    assert "ppo-eval" not in ppo_train("-m", "env=CartPole-v1", *TINY, "seed=1,2").out
 
 
 def test_next_lines_name_the_folder_of_all_runs(tmp_path):
-    assert "--logdir outputs\n" in next_lines(
-        tmp_path.relative_to(tmp_path) / "outputs" / "CartPole-v1" / "x"
-    )
+    assert "--logdir outputs\n" in next_lines(Path("outputs/CartPole-v1/x"))
     assert f"--logdir '{tmp_path}'\n" in next_lines(tmp_path)
+
+
+def test_next_lines_can_be_pasted_where_no_venv_is_active(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    programs = Path(sys.executable).parent
+    monkeypatch.chdir(tmp_path)
+    assert f" {programs}/tensorboard " in next_lines(tmp_path)
+    assert f" {programs}/ppo-eval " in next_lines(tmp_path)
+    monkeypatch.chdir(programs.parent)
+    assert " bin/ppo-eval " in next_lines(tmp_path)
 
 
 @pytest.mark.parametrize(

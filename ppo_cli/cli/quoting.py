@@ -2,6 +2,9 @@
 
 import contextlib
 import re
+import shlex
+import shutil
+import sys
 from pathlib import Path
 
 
@@ -27,3 +30,12 @@ def typed_path(text: str) -> Path:
     with contextlib.suppress(RuntimeError):  # ~name of nobody
         return Path(text).expanduser()
     return Path(text)
+
+
+def typed_program(name: str) -> str:
+    """How a program that is installed beside Python is typed, whether or not its folder is on the path."""
+    beside = Path(sys.executable).parent / name
+    if shutil.which(name) is not None or not beside.is_file():
+        return name
+    here = Path.cwd()
+    return shlex.quote(str(beside.relative_to(here) if beside.is_relative_to(here) else beside))
