@@ -17,7 +17,7 @@ from ppo_cli.files import printable, write_whole
 
 if TYPE_CHECKING:
     from ppo_cli.report.comparison import Comparison
-    from ppo_cli.report.runs import Group, Run
+    from ppo_cli.report.runs import FailedRun, Group, Run
 
 NEEDED = ("scipy", "matplotlib")  # the extra `report`
 
@@ -69,7 +69,7 @@ def _report(args: argparse.Namespace) -> None:
     from ppo_cli.report.page import aligned, table
 
     environments = _groups(args.dirs)
-    _check_baseline(args.baseline, [group.name for groups in environments.values() for group in groups])
+    _check_baseline(args.baseline, [group for groups in environments.values() for group in groups])
     thresholds = dict(args.threshold)
     for env_id in thresholds:
         if env_id is not None and env_id not in environments:
@@ -118,7 +118,7 @@ def _groups(dirs: Sequence[Path]) -> "dict[str, list[Group]]":
     return environments
 
 
-def _read(folder: Path) -> "Run | None":
+def _read(folder: Path) -> "Run | FailedRun | None":
     from ppo_cli.report.runs import BrokenRunError, read_run
 
     try:
@@ -136,9 +136,10 @@ def _leave_out(line: str) -> None:
     print(f"ppo-report: left out {printable(line)}", file=sys.stderr)
 
 
-def _check_baseline(name: str | None, names: Sequence[str]) -> None:
-    if name is not None and name not in names:
-        raise ConfigError(f"--baseline {name}: no such group; there are {'; '.join(names)}")
+def _check_baseline(name: str | None, groups: "Sequence[Group]") -> None:
+    if name is not None and not any(group.is_called(name) for group in groups):
+        names = "; ".join(group.name for group in groups)
+        raise ConfigError(f"--baseline {name}: no such group; there are {names}")
 
 
 def _reward_threshold(env_id: str) -> float | None:

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ppo_cli.report.runs import Floats, Group, Run
+from ppo_cli.report.runs import FailedRun, Floats, Group, Run
 from ppo_cli.report.statistics import (
+    FEWEST_SEEDS,
     WINDOW,
     Estimate,
+    Improvement,
     common_span,
     estimate,
     interpolate,
@@ -16,6 +18,7 @@ from ppo_cli.report.statistics import (
     mean,
     mean_over_steps,
     probability_of_improvement,
+    smoothed_curve,
     steps_to_threshold,
 )
 
@@ -24,10 +27,17 @@ GAINED = 0.9  # of what the baseline gains in training: the threshold where nobo
 
 @dataclass(frozen=True)
 class Curve:
-    """A group's learning curve, up to where its shortest run stands."""
+    """A group's smoothed learning curve, up to where its shortest run stands.
+
+    Attributes:
+        steps: of its points.
+        returns: interquartile mean over the seeds, which of one to three seeds is their mean.
+        seeds: number of runs that it is of.
+    """
 
     steps: Floats
     returns: Estimate
+    seeds: int
 
 
 @dataclass(frozen=True)
@@ -41,7 +51,9 @@ class Summary:
         area: mean return over the steps that all runs of the environment have; None where there are none.
         curve: the learning curve; None where the runs have no steps in common.
         reached: steps of each run to the threshold, infinite where it was not reached; None without one.
-        improvement: probability of a better final return than the baseline's; None for the baseline.
+        improvement: how its final returns do against the baseline's; None for the baseline, and where the two
+            are not comparable.
+        comparable: whether its runs and the baseline's stand at steps at which final returns can be compared.
     """
 
     group: Group
@@ -50,7 +62,13 @@ class Summary:
     area: Estimate | None
     curve: Curve | None
     reached: Floats | None
-    improvement: Estimate | None
+    improvement: Improvement | None
+    comparable: bool
+
+    @property
+    def few(self) -> bool:
+        """Whether it has fewer seeds than an interval takes."""
+        return len(self.group.runs) < FEWEST_SEEDS
 
     @property
     def speed(self) -> float:
@@ -82,8 +100,10 @@ class Comparison:
         summaries: of its groups, in the order of their knobs.
         baseline: the name of the group that the others are held against.
         threshold: the return that `Summary.reached` asks for, or None.
-        derived: whether the threshold was taken from the baseline's learning curve.
         span: the steps that all runs have, or None.
+        derived: whether the threshold was taken from the baseline's learning curve.
+        smooth: number of logged returns that are averaged in learning curves and for the threshold.
+        failed: the runs that failed, in the order of the groups: each group's name and the run.
     """
 
     env_id: str
@@ -92,16 +112,23 @@ class Comparison:
     threshold: float | None
     span: tuple[float, float] | None
     derived: bool = False
+    smooth: int = WINDOW
+    failed: tuple[tuple[str, Run | FailedRun], ...] = ()
 
     def notes(self) -> list[str]:
         """Lines on what a reader of the table must know."""
         runs = [run for summary in self.summaries for run in summary.group.runs]
-        lines = [_unfinished(summary.group) for summary in self.summaries if _is_going(summary.group)]
+        lines = [_failure(name, run) for name, run in self.failed]
+        lines += [_unfinished(summary.group) for summary in self.summaries if _is_going(summary.group)]
         lines += [_inexact(summary.group) for summary in self.summaries if _is_inexact(summary.group)]
-        if any(len(summary.group.runs) == 1 for summary in self.summaries):
-            lines.append("One seed gives no interval.")
-        if any(len(summary.group.runs) in (2, 3, 4) for summary in self.summaries):
-            lines.append("Intervals from two to four seeds are too narrow: take them as a hint.")
+        apart = [summary.group.name for summary in self.summaries if not summary.comparable]
+        if apart:
+            names = "; ".join(apart)
+            lines.append(f"Not compared with {self.baseline}, since the runs' steps are not equal: {names}.")
+        if any(summary.few for summary in self.summaries):
+            lines.append(
+                f"Fewer than {FEWEST_SEEDS} seeds are too few to tell: they get no interval and no test."
+            )
         if len({run.evaluated is None for run in runs}) > 1:
             lines.append("Final returns of evaluations and of training, whose policy samples, are not alike.")
         unlike = sorted({run.evaluation for run in runs if run.evaluated is not None})
@@ -109,12 +136,12 @@ class Comparison:
             lines.append(f"Final returns are of unlike evaluations: {'; '.join(unlike)}.")
         if self.span:
             lines.append(f"AUC: mean return over steps {self.span[0]:,.0f} to {self.span[1]:,.0f}.")
-        else:
+        elif runs:
             lines.append("AUC: the runs have no steps in common at which episodes ended.")
         if self.threshold is not None:
             lines.append(
                 f"Steps to {self.threshold:g}: median over the runs of the first step at which the last "
-                f"{WINDOW} logged returns average to it, and how many runs got there."
+                f"{self.smooth} logged returns average to it, and how many runs got there."
             )
         if self.derived:
             lines.append(
@@ -125,42 +152,86 @@ class Comparison:
 
 
 def compare(
-    env_id: str, groups: Sequence[Group], threshold: float | None = None, baseline: str | None = None
+    env_id: str,
+    groups: Sequence[Group],
+    threshold: float | None = None,
+    baseline: str | None = None,
+    smooth: int = WINDOW,
 ) -> Comparison:
     """Summarises the groups of one environment.
 
     Args:
         env_id: the environment.
-        groups: its groups, at least one.
+        groups: its groups, at least one; those whose runs all failed early are listed and not summarised.
         threshold: a return to reach; None takes one from the baseline's learning curve.
-        baseline: name of the group to hold the others against; the first where it is None or not among them.
+        baseline: the group to hold the others against, as it is typed; the first where it is None or not
+            among them.
+        smooth: number of logged returns that are averaged in learning curves and for the threshold.
     """
-    base = next((group for group in groups if group.name == baseline), groups[0])
-    span = common_span([run for group in groups for run in group.runs])
+    failed = tuple((group.name, run) for group in groups for run in _failed(group))
+    groups = [group for group in groups if group.runs]
+    if not groups:
+        return Comparison(env_id, (), "", None, None, smooth=smooth, failed=failed)
+    base = next((group for group in groups if baseline is not None and group.is_called(baseline)), groups[0])
+    span = common_span([(run.steps, run.returns) for group in groups for run in group.runs])
     derived = threshold is None
     if threshold is None:
-        threshold = _most_of_the_way(_curve(base.runs))
+        threshold = _most_of_the_way(_curve(base.runs, smooth))
+    improvements = _improvements(base, groups)
     summaries = []
-    for group in groups:
+    for group, improvement in zip(groups, improvements, strict=True):
         final = _final_returns(group)
         reached = None
         if threshold is not None:
-            reached = np.array([steps_to_threshold(run, threshold) for run in group.runs])
-        improvement = None
-        if group is not base:
-            improvement = estimate(probability_of_improvement, final, _final_returns(base))
+            reached = np.array([steps_to_threshold(run, threshold, smooth) for run in group.runs])
         summaries.append(
             Summary(
                 group=group,
                 iqm=estimate(iqm, final),
                 mean=estimate(mean, final),
                 area=_area(group.runs, span),
-                curve=_curve(group.runs),
+                curve=_curve(group.runs, smooth),
                 reached=reached,
                 improvement=improvement,
+                comparable=_are_comparable([*group.runs, *base.runs]),
             )
         )
-    return Comparison(env_id, tuple(summaries), base.name, threshold, span, derived and threshold is not None)
+    return Comparison(
+        env_id,
+        tuple(summaries),
+        base.name,
+        threshold,
+        span,
+        derived and threshold is not None,
+        smooth,
+        failed,
+    )
+
+
+def cross_notes(comparisons: Sequence[Comparison]) -> list[str]:
+    """Lines on what a reader must know who looks at several environments at once."""
+    return []
+
+
+def _improvements(base: Group, groups: Sequence[Group]) -> list[Improvement | None]:
+    """Each group against the baseline, with Holm's correction for their number."""
+    return [
+        None
+        if group is base or not _are_comparable([*group.runs, *base.runs])
+        else Improvement(estimate(probability_of_improvement, _final_returns(group), _final_returns(base)))
+        for group in groups
+    ]
+
+
+def _are_comparable(runs: Sequence[Run]) -> bool:
+    """Whether final returns of these runs can be held against each other: of whole runs, or at one step."""
+    return all(run.status == "finished" for run in runs) or len({run.last_step for run in runs}) == 1
+
+
+def _failed(group: Group) -> list[Run | FailedRun]:
+    runs: list[Run | FailedRun] = [run for run in group.runs if run.status == "failed"]
+    runs += group.failed
+    return sorted(runs, key=lambda run: run.seed)
 
 
 def _most_of_the_way(curve: Curve | None) -> float | None:
@@ -181,20 +252,25 @@ def _area(runs: Sequence[Run], span: tuple[float, float] | None) -> Estimate | N
     return estimate(mean, np.array([mean_over_steps(run, span) for run in runs]))
 
 
-def _curve(runs: Sequence[Run]) -> Curve | None:
-    span = common_span(runs)
+def _curve(runs: Sequence[Run], smooth: int) -> Curve | None:
+    curves = [smoothed_curve(run, smooth) for run in runs]
+    span = common_span(curves)
     if span is None:
         return None
-    steps, returns = interpolate(runs, span)
-    return Curve(steps, estimate(iqm, returns))
+    steps, returns = interpolate(curves, span)
+    return Curve(steps, estimate(iqm, returns), len(runs))
 
 
 def _is_going(group: Group) -> bool:
-    return any(run.last_step < run.budget for run in group.runs)
+    return any(run.status == "running" for run in group.runs)
 
 
 def _is_inexact(group: Group) -> bool:
     return any(run.cut_episodes for run in group.runs)
+
+
+def _failure(name: str, run: Run | FailedRun) -> str:
+    return f"{name} seed {run.seed} failed after {run.last_step:,} steps: {run.reason}"
 
 
 def _inexact(group: Group) -> str:
@@ -207,7 +283,7 @@ def _inexact(group: Group) -> str:
 
 
 def _unfinished(group: Group) -> str:
-    going = [run for run in group.runs if run.last_step < run.budget]
+    going = [run for run in group.runs if run.status == "running"]
     least = min(run.last_step for run in going)
     seeds = ", ".join(str(run.seed) for run in going)
     return (

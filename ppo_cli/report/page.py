@@ -94,7 +94,7 @@ def table_rows(comparisons: Iterable[Comparison]) -> Iterator[dict[str, Cell]]:
     """The tables as numbers, a row for each group; an empty cell is what does not exist."""
     for comparison in comparisons:
         for summary in comparison.summaries:
-            reached = summary.reached
+            reached, improvement = summary.reached, summary.improvement
             yield {
                 "environment": comparison.env_id,
                 "group": summary.group.name,
@@ -110,7 +110,7 @@ def table_rows(comparisons: Iterable[Comparison]) -> Iterator[dict[str, Cell]]:
                 "reached": None if reached is None else sum(map(math.isfinite, reached)),
                 "steps_to_threshold": None if reached is None else _finite(summary.median_steps),
                 "baseline": comparison.baseline,
-                **_numbers("p_better", summary.improvement),
+                **_numbers("p_better", None if improvement is None else improvement.estimate),
             }
 
 
@@ -168,7 +168,10 @@ def _row(comparison: Comparison, summary: Summary) -> list[str]:
         count = f"{sum(map(math.isfinite, summary.reached))}/{len(runs)} runs"
         median = summary.median_steps
         row.append(f"{f'{median:,.0f}' if math.isfinite(median) else 'not reached'} ({count})")
-    row.append("baseline" if summary.improvement is None else _text(summary.improvement, 2))
+    if summary.group.name == comparison.baseline:
+        row.append("baseline")
+    else:
+        row.append(NOTHING if summary.improvement is None else _text(summary.improvement.estimate, 2))
     return row
 
 
@@ -184,7 +187,7 @@ def _text(estimate: Estimate | None, decimals: int | None = None) -> str:
         return NOTHING
     value = float(estimate.value)
     if estimate.low is None or estimate.high is None:
-        return f"{_short(value, decimals)} [one seed]"
+        return f"{_short(value, decimals)} [{estimate.why}]"
     low, high = float(estimate.low), float(estimate.high)
     return f"{_short(value, decimals)} [{_short(low, decimals)}, {_short(high, decimals)}]"
 
