@@ -1,10 +1,9 @@
 """Groups over several environments, by normalised scores, as Agarwal et al. 2021 (arXiv:2108.13264) ask.
 
-The estimators are rliable's; where environments have unlike numbers of seeds, each environment weighs the same.
+The estimators are rliable's; environments with unlike numbers of seeds weigh the same.
 """
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +14,7 @@ from ppo_cli.report.statistics import (
     CONFIDENCE,
     FEWEST_SEEDS,
     RESAMPLES,
+    TOO_FEW,
     Estimate,
     probability_of_improvement,
 )
@@ -98,8 +98,8 @@ class Overall:
             return [*self.left_out, "No aggregate over environments: fewer than two have the same groups."]
         lines = [f"Normalised score of {scale}." for scale in self.scales]
         lines.append(
-            "IQM, mean and optimality gap: of the scores of all runs, each environment weighing the same; median: "
-            "of the environments' means; P(better): mean over the environments."
+            "IQM, mean and optimality gap: of the scores of all runs, each environment weighing the same; "
+            "median: of the environments' means; P(better): mean over the environments."
         )
         if all(group.iqm.low is None for group in self.groups):
             lines.append(f"No intervals: an environment has fewer than {FEWEST_SEEDS} seeds of a group.")
@@ -131,7 +131,11 @@ def aggregate(
         lacking = [name for name in names if name not in found]
         scale = scale_of(comparison, (given or {}).get(env_id))
         if lacking:
-            left_out.append(f"Not in the aggregates: {env_id}, which has no finished run of {'; '.join(lacking)}.")
+            left_out.append(
+                f"Not in the aggregates: {env_id}, which has no finished run of {'; '.join(lacking)}."
+            )
+        elif not all(summary.comparable for summary in found.values()):
+            left_out.append(f"Not in the aggregates: {env_id}, where the runs' steps are not equal.")
         elif scale is None:
             left_out.append(
                 f"Not in the aggregates: {env_id}, where nothing was learned; --normalize {env_id}=LOW,HIGH "
@@ -151,8 +155,8 @@ def scale_of(comparison: Comparison, given: tuple[float, float] | None = None) -
     """The scale of an environment.
 
     0 is the mean of the runs' first logged returns, which is what the untrained policy gets; 1 is the return
-    that counts as solved, or where nobody names one the best final return of any run. None where the first is not
-    lower than the second.
+    that counts as solved, or where nobody names one the best final return of any run. None where the first is
+    not lower than the second.
     """
     if given is not None:
         return Scale(comparison.env_id, *given, "given", "given")
@@ -165,7 +169,9 @@ def scale_of(comparison: Comparison, given: tuple[float, float] | None = None) -
         high, of_high = comparison.threshold, "the threshold"
     else:
         high, of_high = max(run.final_return for run in runs), "the best run's final return"
-    return Scale(comparison.env_id, low, high, "mean at the start of training", of_high) if low < high else None
+    return (
+        Scale(comparison.env_id, low, high, "mean at the start of training", of_high) if low < high else None
+    )
 
 
 def _members(comparison: Comparison) -> dict[str, Summary]:
@@ -196,26 +202,17 @@ def _overall(
     for name, table in tables.items():
         better = None
         if name != baseline:
-            better = _interval(
-                mean_improvement(table, tables[baseline]),
-                None if drawn[name] is None or drawn[baseline] is None
-                else mean_improvement(drawn[name], drawn[baseline]),
-            )  # fmt: skip
+            better = _estimate(mean_improvement, [table, tables[baseline]], [drawn[name], drawn[baseline]])
         groups.append(
             Aggregate(
-                name,
-                sum(map(len, table)),
-                *(
-                    _interval(statistic(table), None if drawn[name] is None else statistic(drawn[name]))
-                    for statistic in (
-                        pooled_iqm,
-                        pooled_mean,
-                        median_of_means,
-                        optimality_gap,
-                        lambda scores: performance_profile(scores, taus),
-                    )
-                ),
-                better,
+                name=name,
+                runs=sum(map(len, table)),
+                iqm=_estimate(pooled_iqm, [table], [drawn[name]]),
+                mean=_estimate(pooled_mean, [table], [drawn[name]]),
+                median=_estimate(median_of_means, [table], [drawn[name]]),
+                gap=_estimate(optimality_gap, [table], [drawn[name]]),
+                profile=_estimate(lambda scores: performance_profile(scores, taus), [table], [drawn[name]]),
+                improvement=better,
             )
         )
     return Overall(tuple(scale for scale, _ in counted), tuple(groups), baseline, taus, left_out)
@@ -262,7 +259,9 @@ def performance_profile(scores: Sequence[Floats], taus: Floats) -> Floats:
 
 def mean_improvement(scores: Sequence[Floats], base: Sequence[Floats]) -> Floats:
     """P(X > Y) of each environment, the mean over them (rliable's probability_of_improvement)."""
-    return np.asarray(np.mean([probability_of_improvement(x, y) for x, y in zip(scores, base, strict=True)], axis=0))
+    return np.asarray(
+        np.mean([probability_of_improvement(x, y) for x, y in zip(scores, base, strict=True)], axis=0)
+    )
 
 
 def _means(scores: Sequence[Floats]) -> Floats:
@@ -272,7 +271,9 @@ def _means(scores: Sequence[Floats]) -> Floats:
 
 def _weights(scores: Sequence[Floats]) -> Floats:
     """Of each score in the row of all: environments alike, and the seeds of one alike."""
-    return np.concatenate([np.full(values.shape[-1], 1 / values.shape[-1] / len(scores)) for values in scores])
+    return np.concatenate(
+        [np.full(values.shape[-1], 1 / values.shape[-1] / len(scores)) for values in scores]
+    )
 
 
 def _resampled(scores: Sequence[Floats], seed: int) -> list[Floats] | None:
@@ -283,9 +284,15 @@ def _resampled(scores: Sequence[Floats], seed: int) -> list[Floats] | None:
     return [values[rng.integers(len(values), size=(RESAMPLES, len(values)))] for values in scores]
 
 
-def _interval(value: Floats, drawn: Floats | None) -> Estimate:
-    """An estimate with the percentile interval of what its resamples gave."""
-    if drawn is None:
-        return Estimate(value)
-    low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0)
+def _estimate(
+    statistic: Callable[..., Floats],
+    tables: Sequence[Sequence[Floats]],
+    drawn: Sequence[Sequence[Floats] | None],
+) -> Estimate:
+    """A statistic of one or two groups' scores, with the percentile interval of its resamples."""
+    value = statistic(*tables)
+    resamples = [scores for scores in drawn if scores is not None]
+    if len(resamples) < len(tables):
+        return Estimate(value, why=TOO_FEW)
+    low, high = np.quantile(statistic(*resamples), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0)
     return Estimate(value, low, high)

@@ -1,6 +1,5 @@
 """Names of groups where they have little room: what all share goes first, what differs never."""
 
-import os
 import re
 from collections.abc import Sequence
 
@@ -18,8 +17,8 @@ def middle_cut(text: str, width: int) -> str:
 def shortened(names: Sequence[str], width: int) -> list[str]:
     """Names made shorter as far as they must be to fit; each differs from the others as before.
 
-    Of ``knob=value`` pairs the knobs lose their sections (``network.hidden`` is ``hidden``), then their middle.
-    Other names lose what all begin and end with. No value is cut, so that a name may still be too long.
+    Of ``knob=value`` pairs the knobs lose their sections (``network.hidden`` is ``hidden``), then their
+    middle. Other names lose what all begin and end with. No value is cut: a name may still be too long.
 
     Args:
         names: of groups, no two alike.
@@ -56,7 +55,9 @@ def _pairs(name: str) -> list[tuple[str, str, str]]:
 
 def _renamed(names: Sequence[str], knobs: dict[str, str]) -> list[str]:
     return [
-        ",".join(f"{knobs.get(knob, knob) if sign else knob}{sign}{value}" for knob, sign, value in _pairs(name))
+        ",".join(
+            f"{knobs.get(knob, knob) if sign else knob}{sign}{value}" for knob, sign, value in _pairs(name)
+        )
         for name in names
     ]
 
@@ -88,11 +89,17 @@ def _without_shared_ends(names: Sequence[str], width: int) -> list[str]:
     """Names without the beginning and the end that all share, but for whole words beside what differs."""
     if len(names) < 2:
         return list(names)
-    start = len(os.path.commonprefix(list(names)))
-    end = len(os.path.commonprefix([name[start:][::-1] for name in names]))
+    start = _alike(names)
+    end = _alike([name[start:][::-1] for name in names])
     while start and names[0][start - 1].isalnum():  # not into a word or a number
         start -= 1
     while end and names[0][len(names[0]) - end].isalnum():
         end -= 1
     head, tail = CUT if start > 1 else names[0][:start], CUT if end > 1 else names[0][len(names[0]) - end :]
     return [head + name[start : len(name) - end] + tail for name in names]
+
+
+def _alike(names: Sequence[str]) -> int:
+    """How many letters all begin with."""
+    columns = enumerate(zip(*names, strict=False))
+    return next((place for place, letters in columns if len(set(letters)) > 1), min(map(len, names)))

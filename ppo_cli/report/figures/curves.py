@@ -19,6 +19,7 @@ from ppo_cli.report.figures.style import (
     wrapped,
 )
 
+FEWEST_TRIMMED = 4  # seeds of which an interquartile mean leaves any out
 EVERY = 12  # points of a curve from marker to marker
 ALONE = Look(COLOURS[0], "-", "")
 
@@ -32,11 +33,13 @@ def learning_curves(comparison: Comparison, entries: Mapping[str, Look], style: 
         return _small_curves(comparison, drawn, style)
     figure, (axes,) = panels(style, 1)
     for summary, curve in drawn:
-        _draw_curve(axes, curve, entries[summary.group.name])
+        draw_curve(axes, curve, entries[summary.group.name])
     draw_threshold(axes, comparison)
     axes.set_title(_title(comparison, [curve for _, curve in drawn], style))
-    axes.set_xlabel(_steps(comparison))
-    axes.set_ylabel(wrapped(f"training {_what([curve for _, curve in drawn])}", style.letters(style.height / 2)))
+    axes.set_xlabel(steps_label(comparison, style))
+    axes.set_ylabel(
+        wrapped(what("training return", [curve for _, curve in drawn]), style.letters(style.height / 2))
+    )
     plain_ticks(axes)
     legend(figure, style, {_counted(summary): entries[summary.group.name] for summary, _ in drawn})
     return figure
@@ -59,14 +62,16 @@ def all_environments(
                 named[summary.group.name] = look
             elif len(curves) == 1:
                 look = ALONE
-            _draw_curve(axes, curve, look, banded)
+            draw_curve(axes, curve, look, banded)
         draw_threshold(axes, comparison, style.font_size - 2)
         axes.set_title(wrapped(comparison.env_id, style.letters(axes_width(figure, grid))))
         plain_ticks(axes, 4)
     every = [curve for _, curves in drawn for _, curve in curves]
     banded = any(len(curves) <= MOST_TOGETHER and _has_band(curves) for _, curves in drawn)
-    figure.supxlabel(_steps(drawn[0][0]) + (" · bands: 95 % intervals" if banded else ""), fontsize=style.font_size)
-    figure.supylabel(f"training {_what(every)}", fontsize=style.font_size)
+    title = "all environments" + (" · bands: 95 % intervals" if banded else "")
+    figure.suptitle(wrapped(title, style.letters(style.width)))
+    figure.supxlabel(steps_label(drawn[0][0], style), fontsize=style.font_size)
+    figure.supylabel(what("training return", every), fontsize=style.font_size)
     legend(figure, style, named)
     return figure
 
@@ -102,13 +107,13 @@ def _small_curves(comparison: Comparison, drawn: list[tuple[Summary, Curve]], st
     for axes, (summary, curve) in zip(grid, drawn, strict=True):
         if base is not None and base is not curve:
             axes.plot(base.steps, base.returns.value, color=GREY, linewidth=1, linestyle="--")
-        _draw_curve(axes, curve, ALONE)
+        draw_curve(axes, curve, ALONE)
         draw_threshold(axes, comparison, style.font_size - 2)
         axes.set_title(wrapped(_counted(summary), room), fontsize=style.font_size - 1)
         plain_ticks(axes, 3)
     figure.suptitle(_title(comparison, [curve for _, curve in drawn], style))
-    figure.supxlabel(_steps(comparison), fontsize=style.font_size)
-    figure.supylabel(f"training {_what([curve for _, curve in drawn])}", fontsize=style.font_size)
+    figure.supxlabel(steps_label(comparison, style), fontsize=style.font_size)
+    figure.supylabel(what("training return", [curve for _, curve in drawn]), fontsize=style.font_size)
     if base is not None:
         grey = Line2D([], [], color=GREY, linestyle="--", label=f"baseline: {comparison.baseline}")
         legend(figure, style, {}, [grey])
@@ -119,7 +124,8 @@ def _drawn(comparison: Comparison) -> list[tuple[Summary, Curve]]:
     return [(summary, summary.curve) for summary in comparison.summaries if summary.curve is not None]
 
 
-def _draw_curve(axes: Axes, curve: Curve, look: Look, banded: bool = True) -> None:
+def draw_curve(axes: Axes, curve: Curve, look: Look, banded: bool = True) -> None:
+    """A curve with its band, if it has one."""
     start = sum(map(ord, look.marker)) % EVERY  # markers of several curves stand beside each other
     axes.plot(
         curve.steps, curve.returns.value, color=look.colour, linestyle=look.dashes, linewidth=1.5,
@@ -131,22 +137,23 @@ def _draw_curve(axes: Axes, curve: Curve, look: Look, banded: bool = True) -> No
         )
 
 
-def _what(curves: Sequence[Curve]) -> str:
+def what(quantity: str, curves: Sequence[Curve]) -> str:
     """What a curve's height is: of one seed it is no statistic, and the IQM of fewer than four is a mean."""
-    seeds = [curve.seeds for curve in curves]
-    if max(seeds) == 1:
-        return "return"
-    return "return, mean over seeds" if max(seeds) < 4 else "return, IQM over seeds"
+    seeds = max(curve.seeds for curve in curves)
+    if seeds == 1:
+        return quantity
+    return f"{quantity}, {'mean' if seeds < FEWEST_TRIMMED else 'IQM'} over seeds"
 
 
 def _has_band(curves: Sequence[tuple[Summary, Curve]]) -> bool:
     return any(curve.returns.low is not None for _, curve in curves)
 
 
-def _steps(comparison: Comparison) -> str:
+def steps_label(comparison: Comparison, style: Style) -> str:
     """The axis, which says how the curves were smoothed."""
     width = comparison.smooth
-    return "environment steps" + (f" (mean of the last {width} logged returns)" if width > 1 else "")
+    text = "environment steps" + (f" (curves: mean of the last {width} logged values)" if width > 1 else "")
+    return wrapped(text, style.letters(0.8 * style.width))
 
 
 def _counted(summary: Summary) -> str:

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ppo_cli.report.comparison import Comparison, Summary
-from ppo_cli.report.figures.curves import threshold_name
+from ppo_cli.report.figures.curves import FEWEST_TRIMMED, threshold_name
 from ppo_cli.report.figures.style import (
     GREY,
     MOST_TOGETHER,
@@ -23,7 +23,7 @@ from ppo_cli.report.figures.style import (
     wrapped,
 )
 from ppo_cli.report.names import shortened
-from ppo_cli.report.runs import number, shown
+from ppo_cli.report.runs import number
 from ppo_cli.report.statistics import Estimate
 
 MOST_KNOBS = 24  # whose sensitivity is drawn
@@ -43,8 +43,10 @@ def final_returns(comparison: Comparison, entries: Mapping[str, Look], style: St
         axes.plot(returns, [row + 0.22] * len(returns), "o", color=look.colour, alpha=0.5, markersize=3.5)
         draw_estimate(axes, row - 0.12, summary.iqm, look)
     several = any(summary.iqm.low is not None for summary in summaries)
-    what = "IQM" if max(len(summary.group.runs) for summary in summaries) > 3 else "mean"
-    _title(axes, style, f"{comparison.env_id} · {what}{' with 95 % interval' if several else ''}, dots: seeds")
+    what = _middle(summaries)
+    _title(
+        axes, style, f"{comparison.env_id} · {what}{' with 95 % interval' if several else ''}, dots: seeds"
+    )
     axes.set_xlabel("final return")
     return figure
 
@@ -52,7 +54,11 @@ def final_returns(comparison: Comparison, entries: Mapping[str, Look], style: St
 def sample_efficiency(comparison: Comparison, entries: Mapping[str, Look], style: Style) -> Figure | None:
     """Steps to the threshold: a dot a run, a bar at the median; None where no run got there."""
     summaries = [summary for summary in comparison.summaries if summary.group.runs]
-    reached = [[value for value in summary.reached if math.isfinite(value)] for summary in summaries if summary.reached is not None]
+    reached = [
+        [value for value in summary.reached if math.isfinite(value)]
+        for summary in summaries
+        if summary.reached is not None
+    ]
     if comparison.threshold is None or not any(reached):
         return None
     figure, axes = rows([summary.group.name for summary in summaries], style)
@@ -62,10 +68,14 @@ def sample_efficiency(comparison: Comparison, entries: Mapping[str, Look], style
         if math.isfinite(summary.median_steps):
             axes.plot([summary.median_steps], [row], "|", color="black", markersize=12, markeredgewidth=2)
         text = f"{len(steps)}/{len(summary.group.runs)}"
-        axes.text(1.01, row, text, transform=axes.get_yaxis_transform(), va="center", fontsize=style.font_size - 1)
+        axes.text(
+            1.01, row, text, transform=axes.get_yaxis_transform(), va="center", fontsize=style.font_size - 1
+        )
     axes.set_xlim(0, 1.02 * max(run.last_step for summary in summaries for run in summary.group.runs))
     plain_ticks(axes)
-    axes.set_xlabel(wrapped(f"environment steps to the {threshold_name(comparison)}", style.letters(0.6 * style.width)))
+    axes.set_xlabel(
+        wrapped(f"environment steps to the {threshold_name(comparison)}", style.letters(0.6 * style.width))
+    )
     _title(axes, style, f"{comparison.env_id} · dots: seeds, bar: median, right: how many got there")
     return figure
 
@@ -84,8 +94,7 @@ def sensitivity(comparison: Comparison, style: Style) -> Figure | None:
     for axes, (knob, lines) in zip(grid, knobs.items(), strict=True):
         _draw_sensitivity(axes, knob, lines, entries if lines in few_lines else {}, style)
     barred = bool(entries) and any(summary.iqm.low is not None for summary in comparison.summaries)
-    few = max(len(summary.group.runs) for summary in comparison.summaries) < 4
-    title = f"{comparison.env_id} · line: {'mean' if few else 'IQM'}, dots: seeds"
+    title = f"{comparison.env_id} · line: {_middle(comparison.summaries)}, dots: seeds"
     figure.suptitle(wrapped(title + (", bars: 95 % intervals" if barred else ""), style.letters(style.width)))
     figure.supylabel("final return", fontsize=style.font_size)
     if len(entries) > 1:
@@ -133,6 +142,11 @@ def _title(axes: Axes, style: Style, text: str) -> None:
     axes.figure.suptitle(wrapped(text, style.letters(style.width)))
 
 
+def _middle(summaries: Sequence[Summary]) -> str:
+    """What is drawn of several seeds; the IQM of fewer than four is a mean."""
+    return "IQM" if max(len(summary.group.runs) for summary in summaries) >= FEWEST_TRIMMED else "mean"
+
+
 def _knobs(comparison: Comparison) -> Sequence[str]:
     return list(comparison.summaries[0].group.knobs) if comparison.summaries else []
 
@@ -178,7 +192,14 @@ def _draw_sensitivity(
                 returns = [run.final_return for run in summary.group.runs]
                 axes.plot([place] * len(returns), returns, ".", color=look.colour, alpha=0.35, markersize=4)
     axes.set_xlabel(wrapped(knob, style.letters(style.width / 3)))
-    axes.set_xticks(values, [f"{value:g}" for value in values], rotation=45 if len(values) > MOST_LEVEL else 0)
+    axes.set_xticks(
+        values, [f"{value:g}" for value in values], rotation=45 if len(values) > MOST_LEVEL else 0
+    )
     axes.minorticks_off()
     if many:
         axes.set_title("each line a setting of the other knobs", fontsize=style.font_size - 1)
+
+
+def _shifted(value: float, aside: float, low: float, high: float, logarithmic: bool) -> float:
+    """A value moved by a share of the axis."""
+    return value * (high / low) ** aside if logarithmic else value + aside * (high - low)

@@ -8,7 +8,6 @@ from matplotlib.figure import Figure
 from ppo_cli.report.aggregates import Aggregate, Overall
 from ppo_cli.report.figures.finals import draw_estimate, name_rows
 from ppo_cli.report.figures.style import MOST_TOGETHER, TALLEST, Look, Style, legend, wrapped
-from ppo_cli.report.names import shortened
 from ppo_cli.report.statistics import Estimate
 
 ESTIMATES: tuple[tuple[str, Callable[[Aggregate], Estimate | None]], ...] = (
@@ -39,10 +38,11 @@ def aggregates(overall: Overall, entries: Mapping[str, Look], style: Style) -> F
         axes.set_title(name)
         if name == "P(better)":
             axes.axvline(0.5, color="black", linewidth=0.8, linestyle=":")
-            axes.set_title(name if columns < beside else "P(better)")
     _draw_profiles(figure.add_subplot(grid[bands, :]), overall, entries)
     several = any(group.iqm.low is not None for group in overall.groups)
-    title = f"{len(overall.scales)} environments, normalised scores" + (" · 95 % intervals" if several else "")
+    title = f"{len(overall.scales)} environments, normalised scores" + (
+        " · 95 % intervals" if several else ""
+    )
     figure.suptitle(wrapped(title, style.letters(style.width)))
     if len(overall.groups) > 1:
         legend(figure, style, {group.name: entries[group.name] for group in overall.groups})
@@ -62,8 +62,10 @@ def _draw_estimates(
         if estimate is not None:
             draw_estimate(axes, row, estimate, entries[group.name])
         else:
-            axes.annotate("baseline", (0.5, row), xycoords=axes.get_yaxis_transform(), ha="center", va="center",
-                          fontsize=style.font_size - 1, color="#444444")  # fmt: skip
+            axes.annotate(
+                "baseline", (0.5, row), xycoords=axes.get_yaxis_transform(), ha="center", va="center",
+                fontsize=style.font_size - 1, color="#444444",
+            )  # fmt: skip
     name_rows(axes, [group.name for group in overall.groups], style)
     axes.locator_params(axis="x", nbins=3)
     axes.margins(x=0.1)

@@ -64,6 +64,11 @@ class Style:
         return self.size[1] if self.size else HEIGHT
 
     @property
+    def has_room(self) -> bool:
+        """Whether axes and their labels fit."""
+        return self.width * 72 >= 20 * self.font_size and self.height * 72 >= 14 * self.font_size
+
+    @property
     def line(self) -> float:
         """Height of a line of text in inches."""
         return 1.35 * self.font_size / 72
@@ -111,15 +116,17 @@ def render(figure: Figure, kind: str, style: Style) -> bytes:
 def looks(names: Sequence[str]) -> dict[str, Look]:
     """A look for each group by its name; the first 35 differ in colour or dashes, and 280 with markers."""
     return {
-        name: Look(
-            COLOURS[place % len(COLOURS)], DASHES[place % len(DASHES)], MARKERS[place % len(MARKERS)]
-        )
+        name: Look(COLOURS[place % len(COLOURS)], DASHES[place % len(DASHES)], MARKERS[place % len(MARKERS)])
         for place, name in enumerate(dict.fromkeys(names))
     }
 
 
 def panels(
-    style: Style, count: int, widest: int = 3, shape: float = 0.75, **shared: Any  # noqa: ANN401
+    style: Style,
+    count: int,
+    widest: int = 3,
+    shape: float = 0.75,
+    **shared: Any,  # noqa: ANN401
 ) -> tuple[Figure, list[Axes]]:
     """A figure with small axes in rows, as many beside each other as its width has room for.
 
@@ -173,7 +180,15 @@ def legend(figure: Figure, style: Style, entries: Mapping[str, Look], lines: Seq
     room = style.letters(style.width)
     short = shortened(list(entries), room // 2 - 6)
     handles = [
-        Line2D([], [], color=look.colour, linestyle=look.dashes, marker=look.marker, markersize=4, label=wrapped(name, room - 6))
+        Line2D(
+            [],
+            [],
+            color=look.colour,
+            linestyle=look.dashes,
+            marker=look.marker,
+            markersize=4,
+            label=wrapped(name, room - 6),
+        )
         for name, look in zip(short, entries.values(), strict=True)
     ] + list(lines)
     if not handles:
