@@ -17,8 +17,8 @@ from ppo_cli.cli.report import main
 from ppo_cli.config import from_dict, save_yaml, to_dict
 from ppo_cli.metrics import TAGS
 from ppo_cli.report.comparison import compare
-from ppo_cli.report.rows import run_rows
 from ppo_cli.report.plots import draw
+from ppo_cli.report.rows import run_rows
 from ppo_cli.report.runs import BrokenRunError, find_runs, group_runs, read_run
 from ppo_cli.report.statistics import (
     estimate,

@@ -3,7 +3,7 @@
 The estimators are rliable's; environments with unlike numbers of seeds weigh the same.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -122,20 +122,24 @@ def aggregate(
     """
     if len(comparisons) < 2:
         return None
-    members = [_members(comparison) for comparison in comparisons]
+    unequal = {
+        summary.group.name
+        for comparison in comparisons
+        for summary in comparison.summaries
+        if not summary.comparable
+    }
+    members = [_members(comparison, unequal) for comparison in comparisons]
     names = list(dict.fromkeys(name for found in members for name in found))
+    left_out = [
+        f"Not in the aggregates: {name}, whose runs' steps are not equal." for name in sorted(unequal)
+    ]
     counted: list[tuple[Scale, dict[str, Floats]]] = []
-    left_out = []
     for comparison, found in zip(comparisons, members, strict=True):
         env_id = comparison.env_id
         lacking = [name for name in names if name not in found]
         scale = scale_of(comparison, (given or {}).get(env_id))
         if lacking:
-            left_out.append(
-                f"Not in the aggregates: {env_id}, which has no finished run of {'; '.join(lacking)}."
-            )
-        elif not all(summary.comparable for summary in found.values()):
-            left_out.append(f"Not in the aggregates: {env_id}, where the runs' steps are not equal.")
+            left_out.append(f"Not in the aggregates: {env_id}, which has no run of {'; '.join(lacking)}.")
         elif scale is None:
             left_out.append(
                 f"Not in the aggregates: {env_id}, where nothing was learned; --normalize {env_id}=LOW,HIGH "
@@ -145,7 +149,7 @@ def aggregate(
             counted.append(
                 (scale, {name: scale.scores(_final_returns(summary)) for name, summary in found.items()})
             )
-    if len(counted) < 2:
+    if len(counted) < 2 or not names:
         return Overall((), (), "", np.empty(0), tuple(left_out))
     baseline = CONFIG if names == [CONFIG] else comparisons[0].baseline
     return _overall(counted, names, baseline, tuple(left_out))
@@ -174,9 +178,9 @@ def scale_of(comparison: Comparison, given: tuple[float, float] | None = None) -
     )
 
 
-def _members(comparison: Comparison) -> dict[str, Summary]:
-    """The groups that have runs, by the name that they have in all environments."""
-    summaries = [summary for summary in comparison.summaries if summary.group.runs]
+def _members(comparison: Comparison, without: Collection[str]) -> dict[str, Summary]:
+    """The groups that count, by the name that they have in all environments."""
+    summaries = [summary for summary in comparison.summaries if summary.group.name not in without]
     if len(summaries) == 1 and not summaries[0].group.knobs:
         return {CONFIG: summaries[0]}
     return {summary.group.name: summary for summary in summaries}

@@ -1,6 +1,7 @@
 """Names of groups where they have little room: what all share goes first, what differs never."""
 
 import re
+import textwrap
 from collections.abc import Sequence
 
 CUT = "…"
@@ -37,15 +38,23 @@ def shortened(names: Sequence[str], width: int) -> list[str]:
 def keyed(names: Sequence[str], width: int) -> tuple[list[str], list[str]]:
     """`shortened` names that surely fit, and a key: lines that give a number's whole name.
 
-    A name that is still too long is cut in its middle behind its number; the key is empty where none is.
+    A name that is still too long is its number and its values, cut in their middle where there are too many;
+    the key is empty where there is none.
     """
     found, key = shortened(names, width), []
     for position, name in enumerate(found):
         if len(name) > width:
             number = f"#{position + 1} "
-            found[position] = number + middle_cut(name, max(width - len(number), 3))
+            values = ",".join(value if sign else knob for knob, sign, value in _pairs(names[position]))
+            found[position] = number + middle_cut(values, max(width - len(number), 3))
             key.append(f"{number.strip()}: {names[position]}")
     return found, key
+
+
+def wrapped(text: str, width: int) -> str:
+    """A text in lines that end at blanks, and at commas between knobs."""
+    lines = textwrap.wrap(text.replace(",", ", "), width, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines).replace(", ", ",")
 
 
 def _pairs(name: str) -> list[tuple[str, str, str]]:

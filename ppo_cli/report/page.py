@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ppo_cli.report.aggregates import Overall
 from ppo_cli.report.comparison import Comparison, cross_notes
+from ppo_cli.report.names import keyed, wrapped
 from ppo_cli.report.statistics import CONFIDENCE, RESAMPLES
 from ppo_cli.report.tables import (
     PAPER,
@@ -18,6 +19,7 @@ from ppo_cli.report.tables import (
     escaped,
     failed_table,
     fitted,
+    name_room,
     overall_table,
     table,
 )
@@ -106,11 +108,14 @@ def plain(section: Section, width: int) -> str:
     parts = []
     for rows, is_failed in section.tables:
         if is_failed:
+            names, key = keyed([row[0] for row in rows[1:]], name_room(width) - 12)
+            rows = [rows[0], *([name, *row[1:]] for name, row in zip(names, rows[1:], strict=True))]
             parts += ["Failed runs:", aligned(continued(rows, width), left=range(len(rows[0])))]
-            continue
-        tables = fitted(rows, width)
-        parts += map(aligned, tables.blocks)
-        parts += tables.lines
+        else:
+            tables = fitted(rows, width)
+            parts += map(aligned, tables.blocks)
+            key = tables.lines
+        parts += ["\n".join(f"- {wrapped(escaped(line), width - 2)}" for line in key)] if key else []
     return "\n\n".join(parts)
 
 

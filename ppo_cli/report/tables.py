@@ -77,7 +77,7 @@ def fitted(rows: Table, width: int) -> Fitted:
         place for place, name in enumerate(header) if name in SAME and len({row[place] for row in body}) == 1
     ]
     lines = [", ".join(f"{header[place]}: {body[0][place]}" for place in same)] if same else []
-    names, key = keyed([row[0] for row in body], max(12, width // 3))
+    names, key = keyed([row[0] for row in body], name_room(width))
     columns = [[row[place] for row in rows] for place in range(len(header)) if place not in same]
     columns[0][1:] = names
     blocks: list[list[list[str]]] = [[columns[0]]]
@@ -86,6 +86,11 @@ def fitted(rows: Table, width: int) -> Fitted:
             blocks.append([columns[0]])
         blocks[-1].append(column)
     return Fitted([[list(row) for row in zip(*block, strict=True)] for block in blocks], lines + key)
+
+
+def name_room(width: int) -> int:
+    """Columns that a group's name has in a table."""
+    return max(16, width // 2 - 4)
 
 
 def aligned(rows: Table, left: Sequence[int] = (0,)) -> str:

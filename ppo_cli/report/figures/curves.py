@@ -16,8 +16,8 @@ from ppo_cli.report.figures.style import (
     legend,
     panels,
     plain_ticks,
-    wrapped,
 )
+from ppo_cli.report.names import wrapped
 
 FEWEST_TRIMMED = 4  # seeds of which an interquartile mean leaves any out
 EVERY = 12  # points of a curve from marker to marker
@@ -38,7 +38,7 @@ def learning_curves(comparison: Comparison, entries: Mapping[str, Look], style: 
     axes.set_title(_title(comparison, [curve for _, curve in drawn], style))
     axes.set_xlabel(steps_label(comparison, style))
     axes.set_ylabel(
-        wrapped(what("training return", [curve for _, curve in drawn]), style.letters(style.height / 2))
+        wrapped(what("training return", [curve for _, curve in drawn]), style.letters(0.8 * style.height))
     )
     plain_ticks(axes)
     legend(figure, style, {_counted(summary): entries[summary.group.name] for summary, _ in drawn})
@@ -70,9 +70,8 @@ def all_environments(
     banded = any(len(curves) <= MOST_TOGETHER and _has_band(curves) for _, curves in drawn)
     title = "all environments" + (" · bands: 95 % intervals" if banded else "")
     figure.suptitle(wrapped(title, style.letters(style.width)))
-    figure.supxlabel(steps_label(drawn[0][0], style), fontsize=style.font_size)
     figure.supylabel(what("training return", every), fontsize=style.font_size)
-    legend(figure, style, named)
+    legend(figure, style, named, below=steps_label(drawn[0][0], style))
     return figure
 
 
@@ -112,11 +111,9 @@ def _small_curves(comparison: Comparison, drawn: list[tuple[Summary, Curve]], st
         axes.set_title(wrapped(_counted(summary), room), fontsize=style.font_size - 1)
         plain_ticks(axes, 3)
     figure.suptitle(_title(comparison, [curve for _, curve in drawn], style))
-    figure.supxlabel(steps_label(comparison, style), fontsize=style.font_size)
     figure.supylabel(what("training return", [curve for _, curve in drawn]), fontsize=style.font_size)
-    if base is not None:
-        grey = Line2D([], [], color=GREY, linestyle="--", label=f"baseline: {comparison.baseline}")
-        legend(figure, style, {}, [grey])
+    grey = Line2D([], [], color=GREY, linestyle="--", label=f"baseline: {comparison.baseline}")
+    legend(figure, style, {}, [grey] if base is not None else [], below=steps_label(comparison, style))
     return figure
 
 

@@ -20,13 +20,13 @@ from ppo_cli.report.figures.style import (
     name_width,
     panels,
     plain_ticks,
-    wrapped,
 )
-from ppo_cli.report.names import shortened
+from ppo_cli.report.names import shortened, wrapped
 from ppo_cli.report.runs import number
 from ppo_cli.report.statistics import Estimate
 
 MOST_KNOBS = 24  # whose sensitivity is drawn
+BESIDE = 0.012  # share of the axis from a bar to its seeds' dots
 MOST_NAMED = 28  # settings that a legend names
 MOST_LEVEL = 5  # values of a knob whose numbers fit beside each other
 
@@ -179,7 +179,7 @@ def _draw_sensitivity(
     for position, (others, points) in enumerate(lines.items()):
         look = entries.get(others, Look(GREY, "-", "o"))
         # Lines lie a little beside each other, so that their bars can be told apart.
-        aside = 0.0 if many else 0.014 * (position - (len(lines) - 1) / 2)
+        aside = 0.0 if many else 0.024 * (position - (len(lines) - 1) / 2)
         places = [_shifted(value, aside, values[0], values[-1], logarithmic) for value, _ in points]
         middles, below, above = zip(*(bar(summary.iqm) for _, summary in points), strict=True)
         axes.errorbar(
@@ -190,7 +190,8 @@ def _draw_sensitivity(
         if not many:
             for place, (_, summary) in zip(places, points, strict=True):
                 returns = [run.final_return for run in summary.group.runs]
-                axes.plot([place] * len(returns), returns, ".", color=look.colour, alpha=0.35, markersize=4)
+                beside = _shifted(place, BESIDE, values[0], values[-1], logarithmic)
+                axes.plot([beside] * len(returns), returns, ".", color=look.colour, alpha=0.5, markersize=4)
     axes.set_xlabel(wrapped(knob, style.letters(style.width / 3)))
     axes.set_xticks(
         values, [f"{value:g}" for value in values], rotation=45 if len(values) > MOST_LEVEL else 0

@@ -7,7 +7,8 @@ from matplotlib.figure import Figure
 
 from ppo_cli.report.comparison import Comparison, Curve
 from ppo_cli.report.figures.curves import axes_width, draw_curve, steps_label, what
-from ppo_cli.report.figures.style import Look, Style, legend, panels, plain_ticks, wrapped
+from ppo_cli.report.figures.style import Look, Style, legend, panels, plain_ticks
+from ppo_cli.report.names import wrapped
 from ppo_cli.report.rows import info_keys
 from ppo_cli.report.runs import Floats, Run
 from ppo_cli.report.statistics import Estimate, common_span, interpolate, iqm, smoothed
@@ -33,10 +34,9 @@ def infos(comparison: Comparison, entries: Mapping[str, Look], style: Style) -> 
         plain_ticks(axes, 4)
     every = [curve for _, curves in drawn for _, curve in curves]
     figure.suptitle(wrapped(f"{comparison.env_id} · {what('info', every)}", style.letters(style.width)))
-    figure.supxlabel(steps_label(comparison, style), fontsize=style.font_size)
     names = list(dict.fromkeys(name for _, curves in drawn for name, _ in curves))
-    if len(names) > 1:
-        legend(figure, style, {name: entries[name] for name in names})
+    shown = {name: entries[name] for name in names} if len(names) > 1 else {}
+    legend(figure, style, shown, below=steps_label(comparison, style))
     return figure
 
 

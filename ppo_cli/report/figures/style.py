@@ -2,7 +2,6 @@
 
 import io
 import math
-import textwrap
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from ppo_cli.report.names import shortened
+from ppo_cli.report.names import shortened, wrapped
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -157,18 +156,18 @@ def plain_ticks(axes: Axes, most: int = 5) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(most))
 
 
-def wrapped(text: str, width: int) -> str:
-    """A text in lines that end at blanks, and at commas between knobs."""
-    lines = textwrap.wrap(text.replace(",", ", "), width, break_long_words=False, break_on_hyphens=False)
-    return "\n".join(lines).replace(", ", ",")
-
-
 def name_width(style: Style) -> int:
     """Letters that a group's name has beside rows: two fifths of the figure."""
     return style.letters(0.4 * style.width)
 
 
-def legend(figure: Figure, style: Style, entries: Mapping[str, Look], lines: Sequence[Line2D] = ()) -> None:
+def legend(
+    figure: Figure,
+    style: Style,
+    entries: Mapping[str, Look],
+    lines: Sequence[Line2D] = (),
+    below: str | None = None,
+) -> None:
     """A legend below the axes, in as many columns as there is room for.
 
     Args:
@@ -176,22 +175,20 @@ def legend(figure: Figure, style: Style, entries: Mapping[str, Look], lines: Seq
         style: its width and letters.
         entries: the groups' looks by their names.
         lines: further ones, which have a label.
+        below: what the axes of all panels are, for between the axes and the legend.
     """
     room = style.letters(style.width)
     short = shortened(list(entries), room // 2 - 6)
     handles = [
         Line2D(
-            [],
-            [],
-            color=look.colour,
-            linestyle=look.dashes,
-            marker=look.marker,
-            markersize=4,
+            [], [], color=look.colour, linestyle=look.dashes, marker=look.marker, markersize=4,
             label=wrapped(name, room - 6),
         )
         for name, look in zip(short, entries.values(), strict=True)
-    ] + list(lines)
+    ] + list(lines)  # fmt: skip
     if not handles:
+        if below is not None:
+            figure.supxlabel(below, fontsize=style.font_size)
         return
     longest = max(len(line) for handle in handles for line in str(handle.get_label()).splitlines())
     columns = max(1, min(len(handles), room // (longest + 6)))
@@ -200,5 +197,5 @@ def legend(figure: Figure, style: Style, entries: Mapping[str, Look], lines: Seq
         figure.set_figheight(min(figure.get_figheight() + math.ceil(lines_high) * style.line, TALLEST))
     figure.legend(
         handles=handles, loc="outside lower center", ncols=columns, frameon=False, handlelength=3,
-        columnspacing=1.2,
+        columnspacing=1.2, title=below, title_fontsize=style.font_size,
     )  # fmt: skip
