@@ -43,7 +43,7 @@ def table(comparison: Comparison) -> Table:
 
 def failed_table(comparison: Comparison) -> Table:
     """The runs that failed, with why; the header alone where none did."""
-    header = ["group", "seed", "failed after steps", "reason"]
+    header = ["group", "seed", "steps", "reason"]
     return [
         header,
         *([name, str(run.seed), f"{run.last_step:,}", run.reason] for name, run in comparison.failed),

@@ -13,6 +13,7 @@ from ppo_cli.report.figures.style import (
     MOST_TOGETHER,
     Look,
     Style,
+    left_label,
     legend,
     panels,
     plain_ticks,
@@ -35,13 +36,14 @@ def learning_curves(comparison: Comparison, entries: Mapping[str, Look], style: 
     for summary, curve in drawn:
         draw_curve(axes, curve, entries[summary.group.name])
     draw_threshold(axes, comparison)
-    axes.set_title(_title(comparison, [curve for _, curve in drawn], style))
+    axes.set_title(_title(comparison, drawn, style))
     axes.set_xlabel(steps_label(comparison, style))
     axes.set_ylabel(
         wrapped(what("training return", [curve for _, curve in drawn]), style.letters(0.8 * style.height))
     )
     plain_ticks(axes)
-    legend(figure, style, {_counted(summary): entries[summary.group.name] for summary, _ in drawn})
+    named = {_counted(summary, drawn): entries[summary.group.name] for summary, _ in drawn}
+    legend(figure, style, named if len(drawn) > 1 or drawn[0][0].group.knobs else {})
     return figure
 
 
@@ -70,7 +72,7 @@ def all_environments(
     banded = any(len(curves) <= MOST_TOGETHER and _has_band(curves) for _, curves in drawn)
     title = "all environments" + (" · bands: 95 % intervals" if banded else "")
     figure.suptitle(wrapped(title, style.letters(style.width)))
-    figure.supylabel(what("training return", every), fontsize=style.font_size)
+    left_label(figure, grid, what("training return", every), style)
     legend(figure, style, named, below=steps_label(drawn[0][0], style))
     return figure
 
@@ -108,10 +110,10 @@ def _small_curves(comparison: Comparison, drawn: list[tuple[Summary, Curve]], st
             axes.plot(base.steps, base.returns.value, color=GREY, linewidth=1, linestyle="--")
         draw_curve(axes, curve, ALONE)
         draw_threshold(axes, comparison, style.font_size - 2)
-        axes.set_title(wrapped(_counted(summary), room), fontsize=style.font_size - 1)
+        axes.set_title(wrapped(_counted(summary, drawn), room), fontsize=style.font_size - 1)
         plain_ticks(axes, 3)
-    figure.suptitle(_title(comparison, [curve for _, curve in drawn], style))
-    figure.supylabel(what("training return", [curve for _, curve in drawn]), fontsize=style.font_size)
+    figure.suptitle(_title(comparison, drawn, style))
+    left_label(figure, grid, what("training return", [curve for _, curve in drawn]), style)
     grey = Line2D([], [], color=GREY, linestyle="--", label=f"baseline: {comparison.baseline}")
     legend(figure, style, {}, [grey] if base is not None else [], below=steps_label(comparison, style))
     return figure
@@ -139,7 +141,7 @@ def what(quantity: str, curves: Sequence[Curve]) -> str:
     seeds = max(curve.seeds for curve in curves)
     if seeds == 1:
         return quantity
-    return f"{quantity}, {'mean' if seeds < FEWEST_TRIMMED else 'IQM'} over seeds"
+    return f"{quantity}, {'mean' if seeds < FEWEST_TRIMMED else 'IQM'} of seeds"
 
 
 def _has_band(curves: Sequence[tuple[Summary, Curve]]) -> bool:
@@ -149,17 +151,23 @@ def _has_band(curves: Sequence[tuple[Summary, Curve]]) -> bool:
 def steps_label(comparison: Comparison, style: Style) -> str:
     """The axis, which says how the curves were smoothed."""
     width = comparison.smooth
-    text = "environment steps" + (f" (curves: mean of the last {width} logged values)" if width > 1 else "")
+    text = "environment steps" + (f" · mean of last {width} logged" if width > 1 else "")
     return wrapped(text, style.letters(0.8 * style.width))
 
 
-def _counted(summary: Summary) -> str:
-    seeds = len(summary.group.runs)
-    return f"{summary.group.name} ({seeds} seed{'s' if seeds != 1 else ''})"
+def _counted(summary: Summary, drawn: Sequence[tuple[Summary, Curve]]) -> str:
+    """A group's name, with its number of seeds where others have another."""
+    seeds = {curve.seeds for _, curve in drawn}
+    return summary.group.name if len(seeds) == 1 else f"{summary.group.name} ({_seeds(len(summary.group.runs))})"
 
 
-def _title(comparison: Comparison, curves: Sequence[Curve], style: Style) -> str:
-    banded = any(curve.returns.low is not None for curve in curves)
-    return wrapped(
-        comparison.env_id + (" · bands: 95 % intervals" if banded else ""), style.letters(style.width)
-    )
+def _seeds(count: int) -> str:
+    return f"{count} seed{'s' if count != 1 else ''}"
+
+
+def _title(comparison: Comparison, drawn: Sequence[tuple[Summary, Curve]], style: Style) -> str:
+    seeds = {curve.seeds for _, curve in drawn}
+    parts = [comparison.env_id, *([_seeds(*seeds)] if len(seeds) == 1 else [])]
+    if _has_band(drawn):
+        parts.append("bands: 95 % intervals")
+    return wrapped(" · ".join(parts), style.letters(style.width))

@@ -15,6 +15,7 @@ from ppo_cli.report.figures.style import (
     TALLEST,
     Look,
     Style,
+    left_label,
     legend,
     looks,
     name_width,
@@ -96,7 +97,7 @@ def sensitivity(comparison: Comparison, style: Style) -> Figure | None:
     barred = bool(entries) and any(summary.iqm.low is not None for summary in comparison.summaries)
     title = f"{comparison.env_id} · line: {_middle(comparison.summaries)}, dots: seeds"
     figure.suptitle(wrapped(title + (", bars: 95 % intervals" if barred else ""), style.letters(style.width)))
-    figure.supylabel("final return", fontsize=style.font_size)
+    left_label(figure, grid, "final return", style)
     if len(entries) > 1:
         legend(figure, style, {others: look for others, look in entries.items() if others})
     return figure

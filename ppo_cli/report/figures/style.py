@@ -156,6 +156,14 @@ def plain_ticks(axes: Axes, most: int = 5) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(most))
 
 
+def left_label(figure: Figure, grid: Sequence[Axes], text: str, style: Style) -> None:
+    """What the axes of all panels are, beside the first of each row."""
+    specification = grid[0].get_subplotspec()
+    rows, columns = specification.get_gridspec().get_geometry() if specification else (1, 1)
+    for axes in grid[::columns]:
+        axes.set_ylabel(wrapped(text, style.letters(0.75 * figure.get_figheight() / rows)))
+
+
 def name_width(style: Style) -> int:
     """Letters that a group's name has beside rows: two fifths of the figure."""
     return style.letters(0.4 * style.width)
@@ -178,7 +186,7 @@ def legend(
         below: what the axes of all panels are, for between the axes and the legend.
     """
     room = style.letters(style.width)
-    short = shortened(list(entries), room // 2 - 6)
+    short = shortened(list(entries), room - 6)
     handles = [
         Line2D(
             [], [], color=look.colour, linestyle=look.dashes, marker=look.marker, markersize=4,
