@@ -7,21 +7,22 @@ import numpy as np
 
 from ppo_cli.report.runs import FailedRun, Floats, Group, Run
 from ppo_cli.report.statistics import (
+    CURVE_RESAMPLES,
     FEWEST_SEEDS,
     WINDOW,
     Estimate,
     Improvement,
     common_span,
     estimate,
+    improvements,
     interpolate,
     iqm,
-    mean,
     mean_over_steps,
-    probability_of_improvement,
     smoothed_curve,
     steps_to_threshold,
 )
 
+UNLIKE_STEPS = "steps not equal"
 GAINED = 0.9  # of what the baseline gains in training: the threshold where nobody names one
 
 
@@ -47,8 +48,10 @@ class Summary:
     Attributes:
         group: the group.
         iqm: interquartile mean of the final returns.
-        mean: mean of the final returns.
-        area: mean return over the steps that all runs of the environment have; None where there are none.
+        mean: mean of the final returns, which gets no interval: of few seeds none covers where a few runs are
+            far from the others.
+        area: interquartile mean over the runs of the mean return over the steps that all runs of the
+            environment have; None where there are none.
         curve: the learning curve; None where the runs have no steps in common.
         reached: steps of each run to the threshold, infinite where it was not reached; None without one.
         improvement: how its final returns do against the baseline's; None for the baseline, and where the two
@@ -58,7 +61,7 @@ class Summary:
 
     group: Group
     iqm: Estimate
-    mean: Estimate
+    mean: float
     area: Estimate | None
     curve: Curve | None
     reached: Floats | None
@@ -187,8 +190,8 @@ def compare(
         summaries.append(
             Summary(
                 group=group,
-                iqm=estimate(iqm, final),
-                mean=estimate(mean, final),
+                iqm=_final(group, final),
+                mean=float(final.mean()),
                 area=_area(group.runs, span),
                 curve=_curve(group.runs, smooth),
                 reached=reached,
@@ -214,13 +217,10 @@ def cross_notes(comparisons: Sequence[Comparison]) -> list[str]:
 
 
 def _improvements(base: Group, groups: Sequence[Group]) -> list[Improvement | None]:
-    """Each group against the baseline, with Holm's correction for their number."""
-    return [
-        None
-        if group is base or not _are_comparable([*group.runs, *base.runs])
-        else Improvement(estimate(probability_of_improvement, _final_returns(group), _final_returns(base)))
-        for group in groups
-    ]
+    """Each group against the baseline; None for the baseline itself, and where the two are not comparable."""
+    compared = [group for group in groups if group is not base and _are_comparable([*group.runs, *base.runs])]
+    found = iter(improvements([_final_returns(group) for group in compared], _final_returns(base)))
+    return [next(found) if group in compared else None for group in groups]
 
 
 def _are_comparable(runs: Sequence[Run]) -> bool:
@@ -246,10 +246,17 @@ def _final_returns(group: Group) -> Floats:
     return np.array([run.final_return for run in group.runs])
 
 
+def _final(group: Group, final: Floats) -> Estimate:
+    """The IQM of final returns; no interval where they are of unlike steps, and so no sample of one thing."""
+    if _are_comparable(group.runs):
+        return estimate(final)
+    return Estimate(iqm(final), why=UNLIKE_STEPS)
+
+
 def _area(runs: Sequence[Run], span: tuple[float, float] | None) -> Estimate | None:
     if span is None:
         return None
-    return estimate(mean, np.array([mean_over_steps(run, span) for run in runs]))
+    return estimate(np.array([mean_over_steps(run, span) for run in runs]))
 
 
 def _curve(runs: Sequence[Run], smooth: int) -> Curve | None:
@@ -258,7 +265,7 @@ def _curve(runs: Sequence[Run], smooth: int) -> Curve | None:
     if span is None:
         return None
     steps, returns = interpolate(curves, span)
-    return Curve(steps, estimate(iqm, returns), len(runs))
+    return Curve(steps, estimate(returns, CURVE_RESAMPLES), len(runs))
 
 
 def _is_going(group: Group) -> bool:

@@ -14,9 +14,10 @@ Cell = str | float | int | None
 
 NOTHING = "–"
 LEGEND = (
-    f"IQM and mean: of the seeds' final returns; in brackets {CONFIDENCE:.0%} percentile bootstrap intervals "
-    f"({RESAMPLES:,} resamples of the seeds). P(better): probability that a run returns more than one of the "
-    "baseline; 0.5 is no difference. Both as in Agarwal et al. 2021, arXiv:2108.13264."
+    "IQM and mean: of the seeds' final returns; AUC: IQM of the seeds' mean returns over steps. P(better): "
+    "probability that a run returns more than one of the baseline; 0.5 is no difference. IQM and P(better) as in "
+    f"Agarwal et al. 2021, arXiv:2108.13264. In brackets {CONFIDENCE:.0%} intervals: of an IQM the expanded "
+    f"percentile bootstrap's ({RESAMPLES:,} resamples of the seeds), of P(better) Newcombe's."
 )
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 80rem; margin: 2rem auto; padding: 0 1rem; }
@@ -103,7 +104,7 @@ def table_rows(comparisons: Iterable[Comparison]) -> Iterator[dict[str, Cell]]:
                 "steps_max": max(run.last_step for run in summary.group.runs),
                 "final_return_from": summary.source,
                 **_numbers("iqm", summary.iqm),
-                **_numbers("mean", summary.mean),
+                "mean": summary.mean,
                 **_numbers("auc", summary.area),
                 "steps_per_second": summary.speed,
                 "threshold": comparison.threshold,
@@ -160,7 +161,7 @@ def _row(comparison: Comparison, summary: Summary) -> list[str]:
         f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}",
         summary.source,
         _text(summary.iqm),
-        _text(summary.mean),
+        _short(summary.mean, None),
         _text(summary.area),
         f"{summary.speed:,.0f}",
     ]

@@ -74,7 +74,7 @@ class Run:
         status: finished when it has trained to its budget, failed when its folder says so, running otherwise.
         reason: one line on why it failed, or nothing.
         logged_steps: environment steps at each iteration.
-        infos: the environment's own scalars by their key, at each of ``logged_steps``, NaN where there is none.
+        infos: the environment's own scalars by their key, at each of ``logged_steps``, or NaN.
     """
 
     folder: Path
