@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ppo_cli.report.runs import FailedRun, Floats, Group, Run
+from ppo_cli.report.runs import FailedRun, Floats, Group, Run, annealed
 from ppo_cli.report.statistics import (
     CURVE_RESAMPLES,
     FEWEST_SEEDS,
@@ -196,7 +196,7 @@ def compare(
                 curve=_curve(group.runs, smooth),
                 reached=reached,
                 improvement=improvement,
-                comparable=_are_comparable([*group.runs, *base.runs]),
+                comparable=_are_comparable(group, base),
             )
         )
     return Comparison(
@@ -212,20 +212,48 @@ def compare(
 
 
 def cross_notes(comparisons: Sequence[Comparison]) -> list[str]:
-    """Lines on what a reader must know who looks at several environments at once."""
-    return []
+    """Lines on knobs that are swept in several environments and mean different things there."""
+    swept = {
+        comparison.env_id: comparison.summaries[0].group.knobs
+        for comparison in comparisons
+        if comparison.summaries
+    }
+    lines = []
+    for knob in dict.fromkeys(name for knobs in swept.values() for name in knobs):
+        manners: dict[str, list[str]] = {}
+        for comparison in comparisons:
+            if knob in swept.get(comparison.env_id, ()):
+                manners.setdefault(_manner(comparison, knob), []).append(comparison.env_id)
+        if len(manners) > 1:
+            where = "; ".join(f"{manner} in {', '.join(env_ids)}" for manner, env_ids in manners.items())
+            lines.append(f"{knob} is not one knob in all environments: {where}.")
+    return lines
+
+
+def _manner(comparison: Comparison, knob: str) -> str:
+    """How a knob changes over the runs of an environment, in words."""
+    found = {annealed(summary.group.runs[0].knobs, knob) for summary in comparison.summaries}
+    return " or ".join(f"annealed ({way})" if way else "constant" for way in sorted(found))
 
 
 def _improvements(base: Group, groups: Sequence[Group]) -> list[Improvement | None]:
     """Each group against the baseline; None for the baseline itself, and where the two are not comparable."""
-    compared = [group for group in groups if group is not base and _are_comparable([*group.runs, *base.runs])]
-    found = iter(improvements([_final_returns(group) for group in compared], _final_returns(base)))
-    return [next(found) if group in compared else None for group in groups]
+    compared = [group is not base and _are_comparable(group, base) for group in groups]
+    finals = [
+        _final_returns(group) for group, is_compared in zip(groups, compared, strict=True) if is_compared
+    ]
+    found = iter(improvements(finals, _final_returns(base)))
+    return [next(found) if is_compared else None for is_compared in compared]
 
 
-def _are_comparable(runs: Sequence[Run]) -> bool:
-    """Whether final returns of these runs can be held against each other: of whole runs, or at one step."""
-    return all(run.status == "finished" for run in runs) or len({run.last_step for run in runs}) == 1
+def _are_comparable(*groups: Group) -> bool:
+    """Whether final returns can be held against each other: all of finished runs, or all at one step.
+
+    Of a group in which runs failed early, those that are left are no fair sample.
+    """
+    runs = [run for group in groups for run in group.runs]
+    equal = all(run.status == "finished" for run in runs) or len({run.last_step for run in runs}) == 1
+    return equal and not any(group.failed for group in groups)
 
 
 def _failed(group: Group) -> list[Run | FailedRun]:
@@ -248,7 +276,7 @@ def _final_returns(group: Group) -> Floats:
 
 def _final(group: Group, final: Floats) -> Estimate:
     """The IQM of final returns; no interval where they are of unlike steps, and so no sample of one thing."""
-    if _are_comparable(group.runs):
+    if _are_comparable(group):
         return estimate(final)
     return Estimate(iqm(final), why=UNLIKE_STEPS)
 
@@ -293,7 +321,8 @@ def _unfinished(group: Group) -> str:
     going = [run for run in group.runs if run.status == "running"]
     least = min(run.last_step for run in going)
     seeds = ", ".join(str(run.seed) for run in going)
+    held = sum(run.held for run in going)
     return (
         f"{group.name}: {len(going)} of {len(group.runs)} runs (seed {seeds}) still short of "
-        f"{group.runs[0].budget:,} steps; the shortest stands at {least:,}."
+        f"{group.runs[0].budget:,} steps; the shortest stands at {least:,}, {held or 'none'} being run now."
     )

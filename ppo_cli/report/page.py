@@ -15,9 +15,9 @@ Cell = str | float | int | None
 NOTHING = "–"
 LEGEND = (
     "IQM and mean: of the seeds' final returns; AUC: IQM of the seeds' mean returns over steps. P(better): "
-    "probability that a run returns more than one of the baseline; 0.5 is no difference. IQM and P(better) as in "
-    f"Agarwal et al. 2021, arXiv:2108.13264. In brackets {CONFIDENCE:.0%} intervals: of an IQM the expanded "
-    f"percentile bootstrap's ({RESAMPLES:,} resamples of the seeds), of P(better) Newcombe's."
+    "probability that a run returns more than one of the baseline; 0.5 is no difference. IQM and P(better) "
+    f"as in Agarwal et al. 2021, arXiv:2108.13264. In brackets {CONFIDENCE:.0%} intervals: of an IQM the "
+    f"expanded percentile bootstrap's ({RESAMPLES:,} resamples of the seeds), of P(better) Newcombe's."
 )
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 80rem; margin: 2rem auto; padding: 0 1rem; }

@@ -83,7 +83,7 @@ def probability_of_improvement(x: Floats, y: Floats) -> Floats:
 
 
 def _pairs(x: Floats, y: Floats) -> Floats:
-    """1 where a return is above one of the baseline's, 0.5 where they are equal: [seeds, baseline's seeds]."""
+    """1 where a return is above one of the baseline's, 0.5 where they are equal: [m], [n] to [m, n]."""
     left, right = x[..., :, np.newaxis], y[..., np.newaxis, :]
     return np.asarray((left > right) + 0.5 * (left == right))
 
@@ -152,9 +152,9 @@ def _expanded_percentiles(scores: Sequence[Floats], resamples: int) -> tuple[Flo
 def improvements(groups: Sequence[Floats], base: Floats) -> list[Improvement]:
     """Each group's final returns against the baseline's, tested, with Holm's correction for their number.
 
-    Holm 1979: with the p-values in rising order, the i-th of k stays where (k - i + 1) p_i is below α, and those
-    before it stay. It has to have an interval without 0.5 too, so that the two say the same. Where not even the
-    farthest outcome could stay as the first, nothing is said.
+    Holm 1979: with the p-values in rising order, the i-th of k stays where (k - i + 1) p_i is below α, and
+    those before it stay. Its interval has to be without 0.5 too, so that the two say the same. Where not even
+    the farthest outcome could stay as the first, nothing is said.
     """
     alpha = 1 - CONFIDENCE
     estimates = [estimate_improvement(group, base) for group in groups]
@@ -183,9 +183,9 @@ def estimate_improvement(x: Floats, y: Floats) -> Estimate:
 
         V(θ) = θ (1 - θ) (1 + ((m + n)/2 - 1) ((1 - θ)/(2 - θ) + θ/(1 + θ))) / (m n)
 
-    V(1/2) is what the rank test's is without ties. Where groups have unlike spreads the interval is too short,
-    so that it holds that of Brunner and Munzel 2000, θ̂ ± t √(S_x²/m + S_y²/n), too; S² are the variances of
-    each seed's share of the other group's seeds below it, and t has Welch's degrees of freedom.
+    V(1/2) is what the rank test's is without ties. Where groups have unlike spreads the interval is too
+    short, so that it holds that of Brunner and Munzel 2000, θ̂ ± t √(S_x²/m + S_y²/n), too; S² are the
+    variances of each seed's share of the other group's seeds below it, t has Welch's degrees of freedom.
     """
     pairs = _pairs(x, y)
     m, n = pairs.shape
@@ -232,8 +232,8 @@ def improvement_over_tasks(estimates: Sequence[Estimate]) -> Estimate:
 def rank_test(x: Floats, y: Floats) -> float:
     """Two-sided p-value of Mann and Whitney's test that two groups do not differ, exact with ties too.
 
-    SciPy's exact one is not for ties, and its permutations take seconds: here the sums of ranks of every choice
-    of m out of all seeds are counted, one seed after the other (ranks of ties are halves, so twice the ranks).
+    SciPy's exact one is not for ties, and its permutations take seconds: here the sums of ranks of every
+    choice of m out of all seeds are counted, one seed after the other (twice the ranks: ties have halves).
     """
     m, n = len(x), len(y)
     if m * n > MOST_EXACT:
