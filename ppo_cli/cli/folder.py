@@ -29,7 +29,7 @@ def own_run(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def noted_failure(folder: Path) -> Iterator[None]:
-    """Leaves a line in a run's folder on what failed, for `ppo-report`; takes that of an earlier time away."""
+    """Leaves a line on what failed in a run's folder, for `ppo-report`, and takes away that of before."""
     note = folder / FAILED
     with suppress(OSError):
         note.unlink(missing_ok=True)

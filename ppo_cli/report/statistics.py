@@ -1,6 +1,6 @@
 """Aggregates over seeds as Agarwal et al. 2021 (https://arxiv.org/abs/2108.13264) ask, intervals and tests.
 
-The intervals are chosen by what they cover with few seeds: `benchmarks/coverage.py` measures it.
+The intervals are chosen by what they cover with few seeds: `benchmarks/intervals.py` measures it.
 """
 
 import math
@@ -22,7 +22,7 @@ WINDOW = 5  # logged returns that are averaged, in learning curves and where a t
 FEWEST_SEEDS = 4
 # The fewest for an interval of an IQM. No interval knows of what none of its seeds shows, and where a little
 # more than a quarter of all runs fail, all of 8 seeds are spared in (3/4)^8 = 10 %, all of 7 in 13 %: from 8
-# seeds on, 90 % of intervals can cover. benchmarks/coverage.py simulates that they do.
+# seeds on, 90 % of intervals can cover. benchmarks/intervals.py simulates that they do.
 FEWEST_FOR_IQM = 8
 MOST_EXACT = 2_500  # pairs of seeds up to which the test counts every order
 TOO_FEW = "too few seeds to tell"
@@ -186,6 +186,7 @@ def estimate_improvement(x: Floats, y: Floats) -> Estimate:
     V(1/2) is what the rank test's is without ties. Where groups have unlike spreads the interval is too
     short, so that it holds that of Brunner and Munzel 2000, θ̂ ± t √(S_x²/m + S_y²/n), too; S² are the
     variances of each seed's share of the other group's seeds below it, t has Welch's degrees of freedom.
+    And where the exact test does not tell the groups apart, it holds 1/2.
     """
     pairs = _pairs(x, y)
     m, n = pairs.shape
@@ -199,13 +200,16 @@ def estimate_improvement(x: Floats, y: Floats) -> Estimate:
         variance = theta * (1 - theta) * (1 + ((m + n) / 2 - 1) * shape) / (m * n)
         return float((found - theta) ** 2 - z**2 * variance)
 
-    low = 0.0 if found == 0 else optimize.brentq(outside, 0.0, found)
-    high = 1.0 if found == 1 else optimize.brentq(outside, found, 1.0)
+    # V is 0 at both ends, where θ̂ may be: the other root is looked for.
+    low = 0.0 if found == 0 else optimize.brentq(outside, 0.0, min(found, 1 - 1e-9))
+    high = 1.0 if found == 1 else optimize.brentq(outside, max(found, 1e-9), 1.0)
     of_x, of_y = pairs.mean(axis=1).var(ddof=1) / m, pairs.mean(axis=0).var(ddof=1) / n
     if of_x + of_y > 0:
         degrees = (of_x + of_y) ** 2 / (of_x**2 / (m - 1) + of_y**2 / (n - 1))
         half = stats.t.ppf((1 + CONFIDENCE) / 2, degrees) * math.sqrt(of_x + of_y)
         low, high = min(low, max(0.0, found - half)), max(high, min(1.0, found + half))
+    if rank_test(x, y) >= 1 - CONFIDENCE:
+        low, high = min(low, 0.5), max(high, 0.5)
     return Estimate(np.asarray(found), np.asarray(low), np.asarray(high))
 
 
