@@ -22,7 +22,7 @@ from ppo_cli.cli.build import (
     on_error_of,
 )
 from ppo_cli.cli.endings import Interrupted, RunError, StopSignal
-from ppo_cli.cli.folder import advice_for, own_run, repair
+from ppo_cli.cli.folder import advice_for, noted_failure, own_run, repair
 from ppo_cli.cli.keeper import CheckpointKeeper
 from ppo_cli.config import Config, save_yaml, to_dict
 from ppo_cli.encoders import EncoderError
@@ -86,7 +86,8 @@ def run_owned(
     watch: Watch | None = None,
 ) -> float:
     """`run` in a folder that this process holds already, and that is in the state of ``saved``."""
-    with StopSignal(partial(advice_for, folder), at_once=True):  # while it trains, another
+    stop = StopSignal(partial(advice_for, folder), at_once=True)  # while it trains, another
+    with noted_failure(folder), stop:
         try:
             return _run(config, folder, saved, live, watch)
         except FAULTS as error:

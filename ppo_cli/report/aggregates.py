@@ -7,15 +7,19 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
 from ppo_cli.report.comparison import Comparison, Summary
 from ppo_cli.report.runs import Floats
 from ppo_cli.report.statistics import (
+    ALL_EQUAL,
     CONFIDENCE,
-    FEWEST_SEEDS,
+    CURVE_RESAMPLES,
+    FEWEST_FOR_IQM,
     RESAMPLES,
     TOO_FEW,
     Estimate,
+    estimate_improvement,
     probability_of_improvement,
 )
 
@@ -102,11 +106,12 @@ class Overall:
             "median: of the environments' means; P(better): mean over the environments."
         )
         if all(group.iqm.low is None for group in self.groups):
-            lines.append(f"No intervals: an environment has fewer than {FEWEST_SEEDS} seeds of a group.")
+            lines.append(f"Fewer than {FEWEST_FOR_IQM} seeds in an environment are too few for intervals.")
         else:
             lines.append(
-                f"In brackets {CONFIDENCE:.0%} percentile intervals of {RESAMPLES:,} stratified bootstrap "
-                "resamples: of the seeds, within each environment."
+                f"In brackets {CONFIDENCE:.0%} intervals: the expanded percentiles of {RESAMPLES:,} stratified "
+                "bootstrap resamples of the seeds within each environment; of P(better) the environments' "
+                "intervals together."
             )
         return [*lines, *self.left_out]
 
@@ -206,16 +211,16 @@ def _overall(
     for name, table in tables.items():
         better = None
         if name != baseline:
-            better = _estimate(mean_improvement, [table, tables[baseline]], [drawn[name], drawn[baseline]])
+            better = improvement_over_tasks(table, tables[baseline])
         groups.append(
             Aggregate(
                 name=name,
                 runs=sum(map(len, table)),
-                iqm=_estimate(pooled_iqm, [table], [drawn[name]]),
-                mean=_estimate(pooled_mean, [table], [drawn[name]]),
-                median=_estimate(median_of_means, [table], [drawn[name]]),
-                gap=_estimate(optimality_gap, [table], [drawn[name]]),
-                profile=_estimate(lambda scores: performance_profile(scores, taus), [table], [drawn[name]]),
+                iqm=_estimate(pooled_iqm, table, drawn[name]),
+                mean=_estimate(pooled_mean, table, drawn[name]),
+                median=_estimate(median_of_means, table, drawn[name]),
+                gap=_estimate(optimality_gap, table, drawn[name]),
+                profile=_profile(table, taus, drawn[name]),
                 improvement=better,
             )
         )
@@ -263,9 +268,25 @@ def performance_profile(scores: Sequence[Floats], taus: Floats) -> Floats:
 
 def mean_improvement(scores: Sequence[Floats], base: Sequence[Floats]) -> Floats:
     """P(X > Y) of each environment, the mean over them (rliable's probability_of_improvement)."""
-    return np.asarray(
-        np.mean([probability_of_improvement(x, y) for x, y in zip(scores, base, strict=True)], axis=0)
-    )
+    found = [probability_of_improvement(x, y) for x, y in zip(scores, base, strict=True)]
+    return np.asarray(np.mean(found, axis=0))
+
+
+def improvement_over_tasks(scores: Sequence[Floats], base: Sequence[Floats]) -> Estimate:
+    """`mean_improvement` with an interval, of the K environments' own ones, which are independent.
+
+    Zou and Donner 2008 (https://doi.org/10.1002/sim.3095), where θ_k has the interval l_k to u_k::
+
+        θ - √(Σ (θ_k - l_k)²) / K   to   θ + √(Σ (u_k - θ_k)²) / K
+    """
+    value = mean_improvement(scores, base)
+    found = [estimate_improvement(x, y) for x, y in zip(scores, base, strict=True)]
+    below = [one.value - one.low for one in found if one.low is not None]
+    above = [one.high - one.value for one in found if one.high is not None]
+    if len(below) < len(found) or len(above) < len(found):
+        return Estimate(value, why=TOO_FEW)
+    low, high = value - np.linalg.norm(below) / len(found), value + np.linalg.norm(above) / len(found)
+    return Estimate(value, np.maximum(low, 0.0), np.minimum(high, 1.0))
 
 
 def _means(scores: Sequence[Floats]) -> Floats:
@@ -282,21 +303,31 @@ def _weights(scores: Sequence[Floats]) -> Floats:
 
 def _resampled(scores: Sequence[Floats], seed: int) -> list[Floats] | None:
     """Scores [resamples, seeds] drawn with replacement in each environment; None where seeds are too few."""
-    if min(map(len, scores)) < FEWEST_SEEDS:
+    if min(map(len, scores)) < FEWEST_FOR_IQM:
         return None
     rng = np.random.default_rng(seed)  # the same report every time
     return [values[rng.integers(len(values), size=(RESAMPLES, len(values)))] for values in scores]
 
 
 def _estimate(
-    statistic: Callable[..., Floats],
-    tables: Sequence[Sequence[Floats]],
-    drawn: Sequence[Sequence[Floats] | None],
+    statistic: Callable[[Sequence[Floats]], Floats], scores: Sequence[Floats], drawn: Sequence[Floats] | None
 ) -> Estimate:
-    """A statistic of one or two groups' scores, with the percentile interval of its resamples."""
-    value = statistic(*tables)
-    resamples = [scores for scores in drawn if scores is not None]
-    if len(resamples) < len(tables):
+    """A statistic of a group's scores, with the expanded percentile interval of its resamples."""
+    value = statistic(scores)
+    if drawn is None:
         return Estimate(value, why=TOO_FEW)
-    low, high = np.quantile(statistic(*resamples), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0)
-    return Estimate(value, low, high)
+    tail = _tail(scores)
+    low, high = np.quantile(statistic(drawn), [tail, 1 - tail], axis=0)
+    return Estimate(value, why=ALL_EQUAL) if np.all(low == high) else Estimate(value, low, high)
+
+
+def _profile(scores: Sequence[Floats], taus: Floats, drawn: Sequence[Floats] | None) -> Estimate:
+    """The performance profile with its interval at each τ, of fewer resamples than a single number's."""
+    few = None if drawn is None else [values[:CURVE_RESAMPLES] for values in drawn]
+    return _estimate(lambda found: performance_profile(found, taus), scores, few)
+
+
+def _tail(scores: Sequence[Floats]) -> float:
+    """What is beyond each end of an expanded interval, as of `ppo_cli.report.statistics.estimate`."""
+    least, degrees = min(map(len, scores)), sum(map(len, scores)) - len(scores)
+    return float(stats.norm.cdf(-np.sqrt(least / (least - 1)) * stats.t.ppf((1 + CONFIDENCE) / 2, degrees)))

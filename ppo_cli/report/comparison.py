@@ -5,23 +5,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ppo_cli.report.runs import FailedRun, Floats, Group, Run
+from ppo_cli.report.runs import FailedRun, Floats, Group, Run, annealed
 from ppo_cli.report.statistics import (
+    CURVE_RESAMPLES,
     FEWEST_SEEDS,
     WINDOW,
     Estimate,
     Improvement,
     common_span,
     estimate,
+    improvements,
     interpolate,
     iqm,
-    mean,
     mean_over_steps,
-    probability_of_improvement,
     smoothed_curve,
     steps_to_threshold,
 )
 
+UNLIKE_STEPS = "steps not equal"
 GAINED = 0.9  # of what the baseline gains in training: the threshold where nobody names one
 
 
@@ -47,8 +48,10 @@ class Summary:
     Attributes:
         group: the group.
         iqm: interquartile mean of the final returns.
-        mean: mean of the final returns.
-        area: mean return over the steps that all runs of the environment have; None where there are none.
+        mean: mean of the final returns, which gets no interval: of few seeds none covers where a few runs are
+            far from the others.
+        area: interquartile mean over the runs of the mean return over the steps that all runs of the
+            environment have; None where there are none.
         curve: the learning curve; None where the runs have no steps in common.
         reached: steps of each run to the threshold, infinite where it was not reached; None without one.
         improvement: how its final returns do against the baseline's; None for the baseline, and where the two
@@ -58,7 +61,7 @@ class Summary:
 
     group: Group
     iqm: Estimate
-    mean: Estimate
+    mean: float
     area: Estimate | None
     curve: Curve | None
     reached: Floats | None
@@ -116,10 +119,9 @@ class Comparison:
     failed: tuple[tuple[str, Run | FailedRun], ...] = ()
 
     def notes(self) -> list[str]:
-        """Lines on what a reader of the table must know."""
+        """Lines on what a reader of the table must know, but for the failed runs, which have their own."""
         runs = [run for summary in self.summaries for run in summary.group.runs]
-        lines = [_failure(name, run) for name, run in self.failed]
-        lines += [_unfinished(summary.group) for summary in self.summaries if _is_going(summary.group)]
+        lines = [_unfinished(summary.group) for summary in self.summaries if _is_going(summary.group)]
         lines += [_inexact(summary.group) for summary in self.summaries if _is_inexact(summary.group)]
         apart = [summary.group.name for summary in self.summaries if not summary.comparable]
         if apart:
@@ -187,13 +189,13 @@ def compare(
         summaries.append(
             Summary(
                 group=group,
-                iqm=estimate(iqm, final),
-                mean=estimate(mean, final),
+                iqm=_final(group, final),
+                mean=float(final.mean()),
                 area=_area(group.runs, span),
                 curve=_curve(group.runs, smooth),
                 reached=reached,
                 improvement=improvement,
-                comparable=_are_comparable([*group.runs, *base.runs]),
+                comparable=_are_comparable(group, base),
             )
         )
     return Comparison(
@@ -209,23 +211,48 @@ def compare(
 
 
 def cross_notes(comparisons: Sequence[Comparison]) -> list[str]:
-    """Lines on what a reader must know who looks at several environments at once."""
-    return []
+    """Lines on knobs that are swept in several environments and mean different things there."""
+    swept = {
+        comparison.env_id: comparison.summaries[0].group.knobs
+        for comparison in comparisons
+        if comparison.summaries
+    }
+    lines = []
+    for knob in dict.fromkeys(name for knobs in swept.values() for name in knobs):
+        manners: dict[str, list[str]] = {}
+        for comparison in comparisons:
+            if knob in swept.get(comparison.env_id, ()):
+                manners.setdefault(_manner(comparison, knob), []).append(comparison.env_id)
+        if len(manners) > 1:
+            where = "; ".join(f"{manner} in {', '.join(env_ids)}" for manner, env_ids in manners.items())
+            lines.append(f"{knob} is not one knob in all environments: {where}.")
+    return lines
+
+
+def _manner(comparison: Comparison, knob: str) -> str:
+    """How a knob changes over the runs of an environment, in words."""
+    found = {annealed(summary.group.runs[0].knobs, knob) for summary in comparison.summaries}
+    return " or ".join(f"annealed ({way})" if way else "constant" for way in sorted(found))
 
 
 def _improvements(base: Group, groups: Sequence[Group]) -> list[Improvement | None]:
-    """Each group against the baseline, with Holm's correction for their number."""
-    return [
-        None
-        if group is base or not _are_comparable([*group.runs, *base.runs])
-        else Improvement(estimate(probability_of_improvement, _final_returns(group), _final_returns(base)))
-        for group in groups
+    """Each group against the baseline; None for the baseline itself, and where the two are not comparable."""
+    compared = [group is not base and _are_comparable(group, base) for group in groups]
+    finals = [
+        _final_returns(group) for group, is_compared in zip(groups, compared, strict=True) if is_compared
     ]
+    found = iter(improvements(finals, _final_returns(base)))
+    return [next(found) if is_compared else None for is_compared in compared]
 
 
-def _are_comparable(runs: Sequence[Run]) -> bool:
-    """Whether final returns of these runs can be held against each other: of whole runs, or at one step."""
-    return all(run.status == "finished" for run in runs) or len({run.last_step for run in runs}) == 1
+def _are_comparable(*groups: Group) -> bool:
+    """Whether final returns can be held against each other: all of finished runs, or all at one step.
+
+    Of a group in which runs failed early, those that are left are no fair sample.
+    """
+    runs = [run for group in groups for run in group.runs]
+    equal = all(run.status == "finished" for run in runs) or len({run.last_step for run in runs}) == 1
+    return equal and not any(group.failed for group in groups)
 
 
 def _failed(group: Group) -> list[Run | FailedRun]:
@@ -246,10 +273,17 @@ def _final_returns(group: Group) -> Floats:
     return np.array([run.final_return for run in group.runs])
 
 
+def _final(group: Group, final: Floats) -> Estimate:
+    """The IQM of final returns; no interval where they are of unlike steps, and so no sample of one thing."""
+    if _are_comparable(group):
+        return estimate(final)
+    return Estimate(iqm(final), why=UNLIKE_STEPS)
+
+
 def _area(runs: Sequence[Run], span: tuple[float, float] | None) -> Estimate | None:
     if span is None:
         return None
-    return estimate(mean, np.array([mean_over_steps(run, span) for run in runs]))
+    return estimate(np.array([mean_over_steps(run, span) for run in runs]))
 
 
 def _curve(runs: Sequence[Run], smooth: int) -> Curve | None:
@@ -258,7 +292,7 @@ def _curve(runs: Sequence[Run], smooth: int) -> Curve | None:
     if span is None:
         return None
     steps, returns = interpolate(curves, span)
-    return Curve(steps, estimate(iqm, returns), len(runs))
+    return Curve(steps, estimate(returns, CURVE_RESAMPLES), len(runs))
 
 
 def _is_going(group: Group) -> bool:
@@ -267,10 +301,6 @@ def _is_going(group: Group) -> bool:
 
 def _is_inexact(group: Group) -> bool:
     return any(run.cut_episodes for run in group.runs)
-
-
-def _failure(name: str, run: Run | FailedRun) -> str:
-    return f"{name} seed {run.seed} failed after {run.last_step:,} steps: {run.reason}"
 
 
 def _inexact(group: Group) -> str:
@@ -286,7 +316,8 @@ def _unfinished(group: Group) -> str:
     going = [run for run in group.runs if run.status == "running"]
     least = min(run.last_step for run in going)
     seeds = ", ".join(str(run.seed) for run in going)
+    held = sum(run.held for run in going)
     return (
         f"{group.name}: {len(going)} of {len(group.runs)} runs (seed {seeds}) still short of "
-        f"{group.runs[0].budget:,} steps; the shortest stands at {least:,}."
+        f"{group.runs[0].budget:,} steps; the shortest stands at {least:,}, {held or 'none'} being run now."
     )

@@ -25,10 +25,11 @@ from ppo_cli.report.tables import (
 )
 
 LEGEND = (
-    f"IQM and mean: of the seeds' final returns; in brackets {CONFIDENCE:.0%} percentile bootstrap intervals "
-    f"({RESAMPLES:,} resamples of the seeds). P(better): probability that a run returns more than one of the "
-    f"baseline; 0.5 is no difference, {STAYS} a difference that stays significant after Holm's correction. "
-    "Both as in Agarwal et al. 2021, arXiv:2108.13264."
+    "IQM and mean: of the seeds' final returns; AUC: IQM of the seeds' mean returns over steps. P(better): "
+    f"probability that a run returns more than one of the baseline; 0.5 is no difference, {STAYS} one that "
+    "stays significant after Holm's correction. IQM and P(better) as in Agarwal et al. 2021, "
+    f"arXiv:2108.13264. In brackets {CONFIDENCE:.0%} intervals: of an IQM the expanded percentile "
+    f"bootstrap's ({RESAMPLES:,} resamples of the seeds), of P(better) Newcombe's."
 )
 STYLE = """
 :root { color-scheme: light dark; --text: #1b1b1b; --quiet: #666; --page: #fff; --line: #d8d8d8; }

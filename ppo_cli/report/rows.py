@@ -28,7 +28,7 @@ def table_rows(comparisons: Iterable[Comparison]) -> Iterator[dict[str, Cell]]:
                 "steps_max": max(run.last_step for run in summary.group.runs),
                 "final_return_from": summary.source,
                 **_numbers("iqm", summary.iqm),
-                **_numbers("mean", summary.mean),
+                "mean": summary.mean,
                 **_numbers("auc", summary.area),
                 "steps_per_second": summary.speed,
                 "threshold": comparison.threshold,

@@ -7,6 +7,8 @@ import json
 import math
 import os
 import re
+import struct
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,8 +75,9 @@ class Run:
         evaluation: how its evaluations are made, in words.
         status: finished when it has trained to its budget, failed when its folder says so, running otherwise.
         reason: one line on why it failed, or nothing.
+        held: whether a process is known to run it now.
         logged_steps: environment steps at each iteration.
-        infos: the environment's own scalars by their key, at each of ``logged_steps``, NaN where there is none.
+        infos: the environment's own scalars by their key, at each of ``logged_steps``, or NaN.
     """
 
     folder: Path
@@ -91,6 +94,7 @@ class Run:
     evaluation: str
     status: Status
     reason: str
+    held: bool
     logged_steps: Floats
     infos: Mapping[str, Floats]
 
@@ -223,6 +227,7 @@ def read_run(folder: Path) -> Run | FailedRun:
         evaluation=f"{knobs.get('eval.episodes')} {'sampled' if sampled else 'deterministic'} episodes",
         status="failed" if reason else "finished" if last_step >= budget else "running",
         reason=reason,
+        held=_is_held(folder),
         logged_steps=log.steps,
         infos=log.infos,
     )
@@ -233,9 +238,33 @@ def _failure(folder: Path) -> str:
 
     ``ppo-train`` writes ``failed.txt`` when a run fails, and takes it away when the run goes on.
     """
-    if not (folder / FAILED).is_file():
-        return ""
-    return shown(first_line(folder / FAILED)) or f"{FAILED} does not say why"
+    line = ""
+    if (folder / FAILED).is_file():
+        line = first_line(folder / FAILED) or f"{FAILED} does not say why"
+    else:  # a search notes beside a trial's seeds which of them failed
+        seed, _, why = first_line(folder.parent / FAILED).partition(": ")
+        line = why if seed == folder.name else ""
+    return shown(line.partition("; `ppo-train resume=")[0])
+
+
+def _is_held(folder: Path) -> bool:
+    """Whether a process runs in a run's folder now; False where that can't be told."""
+    if sys.platform != "linux":  # where the lock's layout is known
+        return False
+    import fcntl  # late: Windows has none
+
+    try:
+        descriptor = os.open(folder / ".lock", os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        asked = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)  # asks, and takes nothing
+        kind: int = struct.unpack_from("h", fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))[0]
+        return kind != fcntl.F_UNLCK
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
 
 
 def _learned(knobs: Mapping[str, str]) -> dict[str, str]:

@@ -158,7 +158,7 @@ def _row(comparison: Comparison, summary: Summary) -> list[str]:
         row.append(f"{f'{median:,.0f}' if math.isfinite(median) else 'not reached'} ({count})")
     return [
         *row,
-        number_with_interval(summary.mean),
+        short(summary.mean),
         number_with_interval(summary.area),
         f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}",
         summary.source,

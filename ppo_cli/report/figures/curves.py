@@ -158,7 +158,9 @@ def steps_label(comparison: Comparison, style: Style) -> str:
 def _counted(summary: Summary, drawn: Sequence[tuple[Summary, Curve]]) -> str:
     """A group's name, with its number of seeds where others have another."""
     seeds = {curve.seeds for _, curve in drawn}
-    return summary.group.name if len(seeds) == 1 else f"{summary.group.name} ({_seeds(len(summary.group.runs))})"
+    return (
+        summary.group.name if len(seeds) == 1 else f"{summary.group.name} ({_seeds(len(summary.group.runs))})"
+    )
 
 
 def _seeds(count: int) -> str:
