@@ -39,7 +39,7 @@ STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--text); background: var(--page); max-width: 76rem;
   margin: 0 auto; padding: 1rem; overflow-wrap: anywhere; }
 .frame { overflow-x: auto; border: 1px solid var(--line); border-radius: 6px; margin: 1rem 0; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+table { border-collapse: separate; border-spacing: 0; font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem .8rem; border-bottom: 1px solid var(--line); text-align: right;
   white-space: nowrap; }
 tr:last-child td { border-bottom: 0; }
