@@ -59,11 +59,9 @@ def all_environments(
     for axes, (comparison, curves) in zip(grid, drawn, strict=True):
         banded = len(curves) <= MOST_TOGETHER
         for summary, curve in curves:
-            look = entries[summary.group.name]
+            look = entries[summary.group.name] if summary.group.knobs else ALONE
             if summary.group.knobs:
                 named[summary.group.name] = look
-            elif len(curves) == 1:
-                look = ALONE
             draw_curve(axes, curve, look, banded)
         draw_threshold(axes, comparison, style.font_size - 2)
         axes.set_title(wrapped(comparison.env_id, style.letters(axes_width(figure, grid))))

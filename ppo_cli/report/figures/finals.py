@@ -41,13 +41,11 @@ def final_returns(comparison: Comparison, entries: Mapping[str, Look], style: St
     for row, summary in enumerate(summaries):
         look = entries[summary.group.name]
         returns = [run.final_return for run in summary.group.runs]
-        axes.plot(returns, [row + 0.22] * len(returns), "o", color=look.colour, alpha=0.5, markersize=3.5)
+        if len(returns) > 1:
+            axes.plot(returns, [row + 0.22] * len(returns), "o", color=look.colour, alpha=0.5, markersize=3.5)
         draw_estimate(axes, row - 0.12, summary.iqm, look)
     several = any(summary.iqm.low is not None for summary in summaries)
-    what = _middle(summaries)
-    _title(
-        axes, style, f"{comparison.env_id} · {what}{' with 95 % interval' if several else ''}, dots: seeds"
-    )
+    _title(axes, style, _said(comparison, "mark", "bars" if several else None))
     axes.set_xlabel("final return")
     return figure
 
@@ -95,8 +93,9 @@ def sensitivity(comparison: Comparison, style: Style) -> Figure | None:
     for axes, (knob, lines) in zip(grid, knobs.items(), strict=True):
         _draw_sensitivity(axes, knob, lines, entries if lines in few_lines else {}, style)
     barred = bool(entries) and any(summary.iqm.low is not None for summary in comparison.summaries)
-    title = f"{comparison.env_id} · line: {_middle(comparison.summaries)}, dots: seeds"
-    figure.suptitle(wrapped(title + (", bars: 95 % intervals" if barred else ""), style.letters(style.width)))
+    figure.suptitle(
+        wrapped(_said(comparison, "line", "bars" if barred else None), style.letters(style.width))
+    )
     left_label(figure, grid, "final return", style)
     if len(entries) > 1:
         legend(figure, style, {others: look for others, look in entries.items() if others})
@@ -143,9 +142,13 @@ def _title(axes: Axes, style: Style, text: str) -> None:
     axes.figure.suptitle(wrapped(text, style.letters(style.width)))
 
 
-def _middle(summaries: Sequence[Summary]) -> str:
-    """What is drawn of several seeds; the IQM of fewer than four is a mean."""
-    return "IQM" if max(len(summary.group.runs) for summary in summaries) >= FEWEST_TRIMMED else "mean"
+def _said(comparison: Comparison, drawn: str, intervals: str | None) -> str:
+    """A title that says what is drawn of several seeds; the IQM of fewer than four is a mean."""
+    seeds = max(len(summary.group.runs) for summary in comparison.summaries)
+    parts = [f"{drawn}: {'IQM' if seeds >= FEWEST_TRIMMED else 'mean'}", "dots: seeds"] if seeds > 1 else []
+    if intervals:
+        parts.append(f"{intervals}: 95 % intervals")
+    return comparison.env_id + (" · " if parts else "") + ", ".join(parts)
 
 
 def _knobs(comparison: Comparison) -> Sequence[str]:
@@ -188,7 +191,7 @@ def _draw_sensitivity(
             color=look.colour, linestyle=look.dashes, marker=look.marker, markersize=4,
             capsize=2.5, linewidth=1.2, alpha=0.7 if many else 1.0,
         )  # fmt: skip
-        if not many:
+        if not many and any(len(summary.group.runs) > 1 for _, summary in points):
             for place, (_, summary) in zip(places, points, strict=True):
                 returns = [run.final_return for run in summary.group.runs]
                 beside = _shifted(place, BESIDE, values[0], values[-1], logarithmic)
