@@ -109,9 +109,9 @@ class Overall:
             lines.append(f"Fewer than {FEWEST_FOR_IQM} seeds in an environment are too few for intervals.")
         else:
             lines.append(
-                f"In brackets {CONFIDENCE:.0%} intervals: the expanded percentiles of {RESAMPLES:,} stratified "
-                "bootstrap resamples of the seeds within each environment; of P(better) the environments' "
-                "intervals together."
+                f"In brackets {CONFIDENCE:.0%} intervals: the expanded percentiles of {RESAMPLES:,} "
+                "stratified bootstrap resamples of the seeds within each environment; of P(better) the "
+                "environments' intervals together."
             )
         return [*lines, *self.left_out]
 

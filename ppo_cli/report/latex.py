@@ -45,7 +45,7 @@ def latex(comparisons: Sequence[Comparison], overall: Overall | None, legend: st
 def escape(text: str) -> str:
     """A text as LaTeX sets it; a letter that pdfLaTeX lacks is its number in Unicode."""
     safe = "".join(SPECIAL.get(letter) or _plain(letter) for letter in text)
-    return re.sub(r"(?<![\w.})-])-(?=\d)", "$-$", safe)  # a hyphen is no minus
+    return re.sub(r"(?<![\w.)-])-(?=\d)", "$-$", safe)  # a hyphen is no minus
 
 
 def tabular(rows: Table) -> str:
