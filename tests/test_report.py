@@ -311,7 +311,10 @@ def test_a_sweep(sweep, ppo_report):
     assert (status, err) == (0, "")
     first, second, third = (line.split("|")[1:-1] for line in out.splitlines() if line.startswith("| clip"))
     assert [cell.strip() for cell in first[:4]] == ["clip_ratio=0.1", "4 (0-3)", "20,000", "evaluation"]
-    assert [row[-1].strip() for row in (first, second, third)] == ["baseline", *["1.00 [0.58, 1.00]"] * 2]
+    assert [row[-1].strip() for row in (first, second, third)] == [
+        "baseline",
+        *["1.00 [too few seeds to tell]"] * 2,
+    ]
     assert first[-2].strip() == "not reached (0/4 runs)"
     assert third[-2].strip().endswith("(4/4 runs)")
     assert out.rstrip().endswith(str(sweep / "report" / "report.html"))
@@ -344,9 +347,7 @@ def test_the_csv_files_hold_the_numbers(sweep, ppo_report):
         rows = list(csv.DictReader(file))
     assert [row["p_better"] for row in rows] == ["0.0", "0.0", ""]
     assert {row["baseline"] for row in rows} == {"clip_ratio=0.4"}
-    assert all(row["iqm"] and not row["iqm_low"] for row in rows)  # of four seeds
-    assert [float(row["p_better_low"] or "nan") for row in rows[:2]] == [0.0, 0.0]
-    assert all(0 < float(row["p_better_high"]) < 0.5 for row in rows[:2])
+    assert all(row["iqm"] and not row["iqm_low"] and not row["p_better_low"] for row in rows)  # four seeds
     with (sweep / "report" / "curves.csv").open() as file:
         assert {row["group"] for row in csv.DictReader(file)} == {row["group"] for row in rows}
     with (sweep / "report" / "runs.csv").open() as file:
