@@ -18,8 +18,8 @@ CONFIDENCE = 0.95
 GRID = 100  # points of a learning curve
 WINDOW = 5  # logged returns that are averaged, in learning curves and where a threshold counts as reached
 # The fewest seeds of each group for an interval of P(better) and a test. Of 5 against 5, 2 of 252 orders are
-# as far apart as can be, p = 0.008, and the interval then begins at 0.55. Of 4 against 4, p is 0.029 at best, and
-# where one group is better every other time, all of 4 are better in 6 %.
+# as far apart as can be, p = 0.008, and the interval then begins at 0.55. Of 4 against 4, p is 0.029 at best,
+# and where one group is better every other time, all of 4 are better in 6 %.
 FEWEST_SEEDS = 5
 # The fewest for an interval of an IQM. No interval knows of what none of its seeds shows, and where a little
 # more than a quarter of all runs fail, all of 8 seeds are spared in (3/4)^8 = 10 %, all of 7 in 13 %: from 8
