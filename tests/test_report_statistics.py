@@ -332,7 +332,12 @@ def test_a_group_in_which_runs_failed_is_not_compared(tmp_path, seeds):
         write_run(tmp_path / f"a{seed}", [1.0] * 20, 1.0, seed=seed, clip_ratio=0.1)
         write_run(tmp_path / f"b{seed}", [2.0] * 20, 9.0 + seed, seed=seed, clip_ratio=0.2)
     groups = grouped(tmp_path)[0]["CartPole-v1"]
-    assert compare("CartPole-v1", groups).summaries[1].improvement.stays
+    comparison = compare("CartPole-v1", groups)
+    assert comparison.summaries[1].improvement.stays
+    assert (
+        "1 comparison with clip_ratio=0.1, exact rank tests, after Holm's correction these differ at the 5 % "
+        "level: clip_ratio=0.2."
+    ) in comparison.notes()
     failed(tmp_path / "early", [], seed=seeds, clip_ratio=0.2)
     comparison = compare("CartPole-v1", grouped(tmp_path)[0]["CartPole-v1"])
     assert comparison.summaries[1].improvement is None
