@@ -1,8 +1,8 @@
 """What the intervals of `ppo-report` cover with few seeds, and how often its tests raise a false alarm.
 
 `python benchmarks/intervals.py` simulates final returns of 2 to 10 seeds from distributions that are known,
-has the report's own functions make an interval of each sample, and counts how many hold the true value, in per
-cent. Where the report gives no interval, the table has a dash.
+has the report's own functions make an interval of each sample, and counts how many hold the true value, in
+per cent. Where the report gives no interval, the table has a dash.
 """
 
 import argparse

@@ -321,7 +321,7 @@ def test_a_sweep(sweep, ppo_report):
         [cell for row in rows if row[:1] == [f"clip_ratio={clip}"] for cell in row[1:]]
         for clip in (0.1, 0.2, 0.4)
     )
-    assert (first[0], first[2], third[2]) == ("4 (0-3)", "baseline", "1.00 [0.58, 1.00]")
+    assert (first[0], first[2], third[2]) == ("4 (0-3)", "baseline", "1.00 [too few seeds to tell]")
     assert "steps: 20,000, final return from: evaluation" in out
     assert first[3] == "not reached (0/4 runs)"
     assert third[3].endswith("(4/4 runs)")
@@ -359,9 +359,7 @@ def test_the_csv_files_hold_the_numbers(sweep, ppo_report):
         rows = list(csv.DictReader(file))
     assert [row["p_better"] for row in rows] == ["0.0", "0.0", ""]
     assert {row["baseline"] for row in rows} == {"clip_ratio=0.4"}
-    assert all(row["iqm"] and not row["iqm_low"] for row in rows)  # of four seeds
-    assert [float(row["p_better_low"] or "nan") for row in rows[:2]] == [0.0, 0.0]
-    assert all(0 < float(row["p_better_high"]) < 0.5 for row in rows[:2])
+    assert all(row["iqm"] and not row["iqm_low"] and not row["p_better_low"] for row in rows)  # four seeds
     with (sweep / "report" / "curves.csv").open() as file:
         assert {row["group"] for row in csv.DictReader(file)} == {row["group"] for row in rows}
     with (sweep / "report" / "runs.csv").open() as file:

@@ -8,6 +8,7 @@ import numpy as np
 from ppo_cli.report.runs import FailedRun, Floats, Group, Run, annealed
 from ppo_cli.report.statistics import (
     CURVE_RESAMPLES,
+    FEWEST_FOR_IQM,
     FEWEST_SEEDS,
     WINDOW,
     Estimate,
@@ -127,9 +128,11 @@ class Comparison:
         if apart:
             names = "; ".join(apart)
             lines.append(f"Not compared with {self.baseline}, since the runs' steps are not equal: {names}.")
-        if any(summary.few for summary in self.summaries):
+        lines += self._tests()
+        if any(len(summary.group.runs) < FEWEST_FOR_IQM for summary in self.summaries):
             lines.append(
-                f"Fewer than {FEWEST_SEEDS} seeds are too few to tell: they get no interval and no test."
+                f"Intervals begin at {FEWEST_FOR_IQM} seeds for an IQM, and at {FEWEST_SEEDS} on each side for "
+                "P(better) and its test: with fewer they would not hold what they say."
             )
         if len({run.evaluated is None for run in runs}) > 1:
             lines.append("Final returns of evaluations and of training, whose policy samples, are not alike.")
@@ -151,6 +154,19 @@ class Comparison:
                 f"--threshold {self.env_id}=NUMBER asks for another return."
             )
         return lines
+
+    def _tests(self) -> list[str]:
+        """A line on which comparisons with the baseline stay after correction for their number."""
+        found = [(summary.group.name, summary.improvement) for summary in self.summaries]
+        tested = [(name, one) for name, one in found if one is not None and one.p_value is not None]
+        if not tested:
+            return []
+        many = f"{len(tested)} comparison{'s' if len(tested) > 1 else ''} with {self.baseline}"
+        if all(one.stays is None for _, one in tested):
+            return [f"{many}: too few seeds to tell any apart after Holm's correction for so many."]
+        names = "; ".join(name for name, one in tested if one.stays)
+        what = f"these differ at the 5 % level: {names}" if names else "none differs at the 5 % level"
+        return [f"{many}, exact rank tests, after Holm's correction {what}."]
 
 
 def compare(

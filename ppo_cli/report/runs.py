@@ -173,7 +173,7 @@ def find_runs(roots: Iterable[Path], passed_over: Callable[[OSError], None] | No
                 continue
             folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
             # A run that ended before its first row has no metrics.csv; a config alone is no run.
-            if "metrics.csv" in files or {"config.yaml", "train.log"} <= set(files):
+            if "metrics.csv" in files or ("config.yaml" in files and {"train.log", FAILED} & set(files)):
                 folders.clear()
                 yield Path(name)
             if len(Path(name).parts) - len(root.parts) >= DEEPEST:
@@ -358,7 +358,7 @@ def _annealed_knob(name: str, names: Sequence[str]) -> str | None:
 def _order(value: str) -> list[tuple[bool, float, str]]:
     """A key by which values sort: the numbers in them as numbers, before what is none."""
     parts = []
-    for part in filter(None, re.split(NUMBER, value)):
+    for part in filter(None, (part.strip("[]") for part in re.split(NUMBER, value))):
         parsed = number(part)
         parts.append((parsed is None, 0.0 if parsed is None else parsed, part))
     return parts
