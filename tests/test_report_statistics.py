@@ -34,6 +34,7 @@ from ppo_cli.report.statistics import (
     rank_test,
     smoothed,
 )
+from ppo_cli.report.tables import failed_table
 
 # Final returns of ten, eight, five and three seeds, with ties and one that is far out.
 SCORES = {
@@ -354,9 +355,10 @@ def test_runs_that_failed_before_their_first_episode_are_listed_alone(tmp_path):
     assert {(type(run), run.last_step) for run in runs} == {(FailedRun, 0), (FailedRun, 2_000)}
     comparison = compare("CartPole-v1", group_runs(runs)[0]["CartPole-v1"])
     assert comparison.summaries == ()
-    assert comparison.notes() == [
-        "CartPole-v1 seed 0 failed after 0 steps: RunError: the loss is nan",
-        "CartPole-v1 seed 1 failed after 2,000 steps: RunError: the loss is nan",
+    assert comparison.notes() == []
+    assert failed_table(comparison)[1:] == [
+        ["CartPole-v1", "0", "0", "RunError: the loss is nan"],
+        ["CartPole-v1", "1", "2,000", "RunError: the loss is nan"],
     ]
 
 
