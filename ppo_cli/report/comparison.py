@@ -132,8 +132,8 @@ class Comparison:
         lines += self._tests()
         if any(len(summary.group.runs) < FEWEST_FOR_IQM for summary in self.summaries):
             lines.append(
-                f"Intervals begin at {FEWEST_FOR_IQM} seeds for an IQM, and at {FEWEST_SEEDS} on each side for "
-                "P(better) and its test: with fewer they would not hold what they say."
+                f"Intervals begin at {FEWEST_FOR_IQM} seeds for an IQM, and at {FEWEST_SEEDS} on each side "
+                "for P(better) and its test: with fewer they would not hold what they say."
             )
         if len({run.evaluated is None for run in runs}) > 1:
             lines.append("Final returns of evaluations and of training, whose policy samples, are not alike.")
