@@ -6,10 +6,12 @@ per cent. Where the report gives no interval, the table has a dash.
 """
 
 import argparse
+import warnings
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
+from scipy import stats
 
 from ppo_cli.report.runs import Floats
 from ppo_cli.report.statistics import (
@@ -117,6 +119,28 @@ def _share(ends: list[tuple[Floats | None, Floats | None]], truth: float) -> flo
     return float(np.mean((low[given] <= truth + near) & (high[given] >= truth - near)))
 
 
+def mean_coverage(repeats: int) -> Iterator[Row]:
+    """How many intervals of a mean would hold the true one, which is why the report gives none."""
+    for name, sampler in GROUPS.items():
+        truth = float(np.mean(sampler(np.random.default_rng(0), (TRUTH,))))
+        shares: dict[str, list[float | None]] = {"Student's t": [], "BCa": []}
+        for seeds in SEEDS:
+            samples = sampler(np.random.default_rng(seeds), (repeats, seeds))
+            half = stats.t.ppf(0.975, seeds - 1) * stats.sem(samples, axis=-1)
+            middle = samples.mean(axis=-1)
+            shares["Student's t"].append(_share([(middle - half, middle + half)], truth))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of equal seeds, which have none
+                bca = [
+                    stats.bootstrap(
+                        (part,), np.mean, axis=-1, n_resamples=CURVE_RESAMPLES, rng=np.random.default_rng(0)
+                    ).confidence_interval
+                    for part in np.array_split(samples, -(-repeats // ROWS))
+                ]
+            shares["BCa"].append(_share([(one.low, one.high) for one in bca], truth))
+        yield from (Row(f"{name}: {method}", found) for method, found in shares.items())
+
+
 def better_coverage(repeats: int) -> Iterator[Row]:
     """How many intervals of P(better) hold the true one; the baseline has as many seeds, or twice as many."""
     for name, (first, second) in PAIRS.items():
@@ -180,6 +204,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=REPEATS, help="samples of each kind")
     repeats = parser.parse_args().repeats
     print(table("IQM: coverage in %, by seeds", list(iqm_coverage(repeats))), end="\n\n")
+    print(table("mean: coverage in %, by seeds", list(mean_coverage(repeats))), end="\n\n")
     print(table("P(better): coverage in %, by seeds", list(better_coverage(repeats))), end="\n\n")
     print(table("false alarms in %, four groups against a baseline", list(false_alarms(repeats))))
 

@@ -238,6 +238,8 @@ def test_the_curve_of_one_seed_reaches_the_threshold_where_the_table_says(tmp_pa
         first = curve.steps[np.flatnonzero(curve.returns.value >= 60.0)[0]]
         assert summary.reached[0] - 1_000 <= first <= summary.reached[0] + (curve.steps[1] - curve.steps[0])
         assert any(f"the last {smooth} logged returns" in note for note in comparison.notes())
+    notes = compare("CartPole-v1", groups, threshold=60.0, smooth=50).notes()
+    assert any("50 logged returns (of a run with few, half of them) average" in note for note in notes)
 
 
 def test_smoothed_by_hand():

@@ -20,6 +20,7 @@ from ppo_cli.report.statistics import (
     iqm,
     mean_over_steps,
     smoothed_curve,
+    smoothing,
     steps_to_threshold,
 )
 
@@ -131,8 +132,8 @@ class Comparison:
         lines += self._tests()
         if any(len(summary.group.runs) < FEWEST_FOR_IQM for summary in self.summaries):
             lines.append(
-                f"Intervals begin at {FEWEST_FOR_IQM} seeds for an IQM, and at {FEWEST_SEEDS} on each side for "
-                "P(better) and its test: with fewer they would not hold what they say."
+                f"Intervals begin at {FEWEST_FOR_IQM} seeds for an IQM, and at {FEWEST_SEEDS} on each side "
+                "for P(better) and its test: with fewer they would not hold what they say."
             )
         if len({run.evaluated is None for run in runs}) > 1:
             lines.append("Final returns of evaluations and of training, whose policy samples, are not alike.")
@@ -144,9 +145,11 @@ class Comparison:
         elif runs:
             lines.append("AUC: the runs have no steps in common at which episodes ended.")
         if self.threshold is not None:
+            short = any(smoothing(len(run.returns), self.smooth) < self.smooth for run in runs)
             lines.append(
                 f"Steps to {self.threshold:g}: median over the runs of the first step at which the last "
-                f"{self.smooth} logged returns average to it, and how many runs got there."
+                f"{self.smooth} logged returns {'(of a run with few, half of them) ' if short else ''}average "
+                "to it, and how many runs got there."
             )
         if self.derived:
             lines.append(
