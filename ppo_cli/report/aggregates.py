@@ -206,7 +206,7 @@ def _overall(
     taus = np.linspace(min(0.0, float(every.min())), max(1.0, float(every.max())), POINTS)
     if baseline not in tables:
         baseline = names[0]
-    drawn = {name: _resampled(table, seed) for seed, (name, table) in enumerate(tables.items())}
+    drawn = {name: resampled(table, seed) for seed, (name, table) in enumerate(tables.items())}
     groups = []
     for name, table in tables.items():
         better = None
@@ -216,10 +216,10 @@ def _overall(
             Aggregate(
                 name=name,
                 runs=sum(map(len, table)),
-                iqm=_estimate(pooled_iqm, table, drawn[name]),
-                mean=_estimate(pooled_mean, table, drawn[name]),
-                median=_estimate(median_of_means, table, drawn[name]),
-                gap=_estimate(optimality_gap, table, drawn[name]),
+                iqm=estimate_over(pooled_iqm, table, drawn[name]),
+                mean=estimate_over(pooled_mean, table, drawn[name]),
+                median=estimate_over(median_of_means, table, drawn[name]),
+                gap=estimate_over(optimality_gap, table, drawn[name]),
                 profile=_profile(table, taus, drawn[name]),
                 improvement=better,
             )
@@ -301,7 +301,7 @@ def _weights(scores: Sequence[Floats]) -> Floats:
     )
 
 
-def _resampled(scores: Sequence[Floats], seed: int) -> list[Floats] | None:
+def resampled(scores: Sequence[Floats], seed: int) -> list[Floats] | None:
     """Scores [resamples, seeds] drawn with replacement in each environment; None where seeds are too few."""
     if min(map(len, scores)) < FEWEST_FOR_IQM:
         return None
@@ -309,7 +309,7 @@ def _resampled(scores: Sequence[Floats], seed: int) -> list[Floats] | None:
     return [values[rng.integers(len(values), size=(RESAMPLES, len(values)))] for values in scores]
 
 
-def _estimate(
+def estimate_over(
     statistic: Callable[[Sequence[Floats]], Floats], scores: Sequence[Floats], drawn: Sequence[Floats] | None
 ) -> Estimate:
     """A statistic of a group's scores, with the expanded percentile interval of its resamples."""
@@ -324,10 +324,14 @@ def _estimate(
 def _profile(scores: Sequence[Floats], taus: Floats, drawn: Sequence[Floats] | None) -> Estimate:
     """The performance profile with its interval at each τ, of fewer resamples than a single number's."""
     few = None if drawn is None else [values[:CURVE_RESAMPLES] for values in drawn]
-    return _estimate(lambda found: performance_profile(found, taus), scores, few)
+    return estimate_over(lambda found: performance_profile(found, taus), scores, few)
 
 
 def _tail(scores: Sequence[Floats]) -> float:
-    """What is beyond each end of an expanded interval, as of `ppo_cli.report.statistics.estimate`."""
-    least, degrees = min(map(len, scores)), sum(map(len, scores)) - len(scores)
-    return float(stats.norm.cdf(-np.sqrt(least / (least - 1)) * stats.t.ppf((1 + CONFIDENCE) / 2, degrees)))
+    """What is beyond each end of an expanded interval, as of `ppo_cli.report.statistics.estimate`.
+
+    The degrees of freedom are those of the environment with the fewest seeds, which is the least
+    that they can be where environments have unlike spreads.
+    """
+    least = min(map(len, scores))
+    return float(stats.norm.cdf(-np.sqrt(least / (least - 1)) * stats.t.ppf((1 + CONFIDENCE) / 2, least - 1)))

@@ -17,6 +17,7 @@ SPECIAL = {
     "δ": r"$\delta$", "ε": r"$\varepsilon$", "λ": r"$\lambda$", "μ": r"$\mu$", "ν": r"$\nu$",
     "ρ": r"$\rho$", "σ": r"$\sigma$", "τ": r"$\tau$",
 }  # fmt: skip
+LONG_LAST = r"lrrp{0.5\linewidth}"  # the reason of a failed run breaks into lines
 PAPER = ("group", "runs (seeds)", "IQM", "P(better)", "steps to", "AUC")  # columns that a paper has room for
 
 
@@ -34,7 +35,8 @@ def latex(comparisons: Sequence[Comparison], overall: Overall | None, legend: st
         if comparison.summaries:
             parts.append(_float(_columns(table(comparison)), f"{name}: final returns.", f"tab:{name}"))
         if comparison.failed:
-            parts.append(_float(failed_table(comparison), f"{name}: failed runs.", f"tab:{name}-failed"))
+            lost = failed_table(comparison)
+            parts.append(_float(lost, f"{name}: failed runs.", f"tab:{name}-failed", LONG_LAST))
     if overall is not None and overall.groups:
         caption = f"Normalised scores over {len(overall.scales)} environments."
         notes = " ".join(f"{scale}." for scale in overall.scales)
@@ -48,11 +50,16 @@ def escape(text: str) -> str:
     return re.sub(r"(?<![\w.)-])-(?=\d)", "$-$", safe)  # a hyphen is no minus
 
 
-def tabular(rows: Table) -> str:
-    """A table with booktabs' rules; the first column begins at the left, the others end at the right."""
+def tabular(rows: Table, columns: str = "") -> str:
+    """A table with booktabs' rules; the first column begins at the left, others end at the right.
+
+    Args:
+        rows: the header first.
+        columns: other alignments, as LaTeX has them.
+    """
     header, *body = [[escape(cell) for cell in row] for row in rows]
     lines = [
-        rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
+        rf"\begin{{tabular}}{{{columns or 'l' + 'r' * (len(header) - 1)}}}",
         r"\toprule",
         _line(header),
         r"\midrule",
@@ -63,13 +70,13 @@ def tabular(rows: Table) -> str:
     return "\n".join(lines)
 
 
-def _float(rows: Table, caption: str, label: str) -> str:
+def _float(rows: Table, caption: str, label: str, columns: str = "") -> str:
     lines = [
         r"\begin{table}",
         r"\centering",
         rf"\caption{{{escape(caption)}}}",
         rf"\label{{{''.join(c for c in label if c.isascii() and (c.isalnum() or c in ':-.'))}}}",
-        tabular(rows),
+        tabular(rows, columns),
         r"\end{table}",
     ]
     return "\n".join(lines)

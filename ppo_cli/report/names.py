@@ -5,6 +5,7 @@ import textwrap
 from collections.abc import Sequence
 
 CUT = "…"
+SHORTEST = 6  # letters of a knob that is cut: lea…te
 
 
 def middle_cut(text: str, width: int) -> str:
@@ -84,7 +85,7 @@ def _without_sections(names: Sequence[str], width: int) -> list[str]:
 def _with_short_knobs(names: Sequence[str], width: int) -> list[str]:
     knobs = _knobs(names)
     best = list(names)
-    for length in range(max(map(len, knobs), default=0) - 1, 4, -1):
+    for length in range(max(map(len, knobs), default=0) - 1, SHORTEST - 1, -1):
         short = {knob: middle_cut(knob, length) for knob in knobs}
         if len(set(short.values())) < len(knobs):
             break
@@ -95,8 +96,8 @@ def _with_short_knobs(names: Sequence[str], width: int) -> list[str]:
 
 
 def _without_shared_ends(names: Sequence[str], width: int) -> list[str]:
-    """Names without the beginning and the end that all share, but for whole words beside what differs."""
-    if len(names) < 2:
+    """Names that are no knobs' without what all begin and end with, but for words beside what differs."""
+    if len(names) < 2 or all(sign for name in names for _, sign, _ in _pairs(name)):
         return list(names)
     start = _alike(names)
     end = _alike([name[start:][::-1] for name in names])
