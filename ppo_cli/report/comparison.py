@@ -146,10 +146,10 @@ class Comparison:
             lines.append("AUC: the runs have no steps in common at which episodes ended.")
         if self.threshold is not None:
             short = any(smoothing(len(run.returns), self.smooth) < self.smooth for run in runs)
+            few = " (of a run with few, half of them)" if short else ""
             lines.append(
                 f"Steps to {self.threshold:g}: median over the runs of the first step at which the last "
-                f"{self.smooth} logged returns {'(of a run with few, half of them) ' if short else ''}average "
-                "to it, and how many runs got there."
+                f"{self.smooth} logged returns{few} average to it, and how many runs got there."
             )
         if self.derived:
             lines.append(
