@@ -6,12 +6,13 @@ Its files are opened by `ppo_cli.files`, inside the folder and never through a l
 import filecmp
 import itertools
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ppo_cli.cli.quoting import shell_quoted
-from ppo_cli.cli.run_dir import CHECKPOINTS, check_own, lock_run
-from ppo_cli.files import read_json
+from ppo_cli.cli.run_dir import CHECKPOINTS, FAILED, check_own, lock_run
+from ppo_cli.files import printable, read_json, write_whole
+from ppo_cli.text import flat
 
 
 @contextmanager
@@ -24,6 +25,20 @@ def own_run(folder: Path) -> Iterator[None]:
     check_own(folder)
     with lock_run(folder):
         yield
+
+
+@contextmanager
+def noted_failure(folder: Path) -> Iterator[None]:
+    """Leaves a line on what failed in a run's folder, for `ppo-report`, and takes away that of before."""
+    note = folder / FAILED
+    with suppress(OSError):
+        note.unlink(missing_ok=True)
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:  # a run's errors, and PyTorch's; what prunes a trial is none
+        with suppress(OSError):  # a full disk may be what failed
+            write_whole(note, f"{printable(flat(error))}\n")
+        raise
 
 
 def identity(folder: Path) -> tuple[int, int]:

@@ -23,7 +23,7 @@ from ppo_cli.cli.build import (
     wanted_infos,
 )
 from ppo_cli.cli.endings import Interrupted, RunError, StopSignal
-from ppo_cli.cli.folder import advice_for, own_run, repair
+from ppo_cli.cli.folder import advice_for, noted_failure, own_run, repair
 from ppo_cli.cli.keeper import CheckpointKeeper
 from ppo_cli.cli.lines import budget_words, device_words, network_words, pack, result_words, training_words
 from ppo_cli.config import Config, save_yaml, to_dict
@@ -94,7 +94,8 @@ def run_owned(
     preset: str = "",
 ) -> float:
     """`run` in a folder that this process holds already, and that is in the state of ``saved``."""
-    with StopSignal(partial(advice_for, folder), at_once=True):  # while it trains, another
+    stop = StopSignal(partial(advice_for, folder), at_once=True)  # while it trains, another
+    with noted_failure(folder), stop:
         try:
             return _run(config, folder, saved, live, watch, preset)
         except FAULTS as error:

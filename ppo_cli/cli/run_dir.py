@@ -13,6 +13,7 @@ from ppo_cli.files import NotPlainError, make_folder, open_own
 
 LONGEST_NAME = 120
 CHECKPOINTS = "checkpoints"
+FAILED = "failed.txt"  # why a run failed, in its first line
 OWN = (CHECKPOINTS, ".hydra", "videos")  # folders in a run's
 FILES = (
     ".lock", "config.yaml", "eval.json", "metrics.csv", "train.log",

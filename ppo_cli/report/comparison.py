@@ -5,29 +5,42 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ppo_cli.report.runs import Floats, Group, Run
+from ppo_cli.report.runs import FailedRun, Floats, Group, Run, annealed
 from ppo_cli.report.statistics import (
+    CURVE_RESAMPLES,
+    FEWEST_FOR_IQM,
+    FEWEST_SEEDS,
     WINDOW,
     Estimate,
+    Improvement,
     common_span,
     estimate,
+    improvements,
     interpolate,
     iqm,
-    mean,
     mean_over_steps,
-    probability_of_improvement,
+    smoothed_curve,
+    smoothing,
     steps_to_threshold,
 )
 
+UNLIKE_STEPS = "steps not equal"
 GAINED = 0.9  # of what the baseline gains in training: the threshold where nobody names one
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A group's learning curve, up to where its shortest run stands."""
+    """A group's smoothed learning curve, up to where its shortest run stands.
+
+    Attributes:
+        steps: of its points.
+        returns: interquartile mean over the seeds, which of one to three seeds is their mean.
+        seeds: number of runs that it is of.
+    """
 
     steps: Floats
     returns: Estimate
+    seeds: int
 
 
 @dataclass(frozen=True)
@@ -37,20 +50,30 @@ class Summary:
     Attributes:
         group: the group.
         iqm: interquartile mean of the final returns.
-        mean: mean of the final returns.
-        area: mean return over the steps that all runs of the environment have; None where there are none.
+        mean: mean of the final returns, which gets no interval: of few seeds none covers where a few runs are
+            far from the others.
+        area: interquartile mean over the runs of the mean return over the steps that all runs of the
+            environment have; None where there are none.
         curve: the learning curve; None where the runs have no steps in common.
         reached: steps of each run to the threshold, infinite where it was not reached; None without one.
-        improvement: probability of a better final return than the baseline's; None for the baseline.
+        improvement: how its final returns do against the baseline's; None for the baseline, and where the two
+            are not comparable.
+        comparable: whether its runs and the baseline's stand at steps at which final returns can be compared.
     """
 
     group: Group
     iqm: Estimate
-    mean: Estimate
+    mean: float
     area: Estimate | None
     curve: Curve | None
     reached: Floats | None
-    improvement: Estimate | None
+    improvement: Improvement | None
+    comparable: bool
+
+    @property
+    def few(self) -> bool:
+        """Whether it has fewer seeds than an interval takes."""
+        return len(self.group.runs) < FEWEST_SEEDS
 
     @property
     def speed(self) -> float:
@@ -82,8 +105,10 @@ class Comparison:
         summaries: of its groups, in the order of their knobs.
         baseline: the name of the group that the others are held against.
         threshold: the return that `Summary.reached` asks for, or None.
-        derived: whether the threshold was taken from the baseline's learning curve.
         span: the steps that all runs have, or None.
+        derived: whether the threshold was taken from the baseline's learning curve.
+        smooth: number of logged returns that are averaged in learning curves and for the threshold.
+        failed: the runs that failed, in the order of the groups: each group's name and the run.
     """
 
     env_id: str
@@ -92,16 +117,24 @@ class Comparison:
     threshold: float | None
     span: tuple[float, float] | None
     derived: bool = False
+    smooth: int = WINDOW
+    failed: tuple[tuple[str, Run | FailedRun], ...] = ()
 
     def notes(self) -> list[str]:
-        """Lines on what a reader of the table must know."""
+        """Lines on what a reader of the table must know, but for the failed runs, which have their own."""
         runs = [run for summary in self.summaries for run in summary.group.runs]
         lines = [_unfinished(summary.group) for summary in self.summaries if _is_going(summary.group)]
         lines += [_inexact(summary.group) for summary in self.summaries if _is_inexact(summary.group)]
-        if any(len(summary.group.runs) == 1 for summary in self.summaries):
-            lines.append("One seed gives no interval.")
-        if any(len(summary.group.runs) in (2, 3, 4) for summary in self.summaries):
-            lines.append("Intervals from two to four seeds are too narrow: take them as a hint.")
+        apart = [summary.group.name for summary in self.summaries if not summary.comparable]
+        if apart:
+            names = "; ".join(apart)
+            lines.append(f"Not compared with {self.baseline}, since the runs' steps are not equal: {names}.")
+        lines += self._tests()
+        if any(len(summary.group.runs) < FEWEST_FOR_IQM for summary in self.summaries):
+            lines.append(
+                f"Intervals begin at {FEWEST_FOR_IQM} seeds for an IQM, and at {FEWEST_SEEDS} on each side "
+                "for P(better) and its test: with fewer they would not hold what they say."
+            )
         if len({run.evaluated is None for run in runs}) > 1:
             lines.append("Final returns of evaluations and of training, whose policy samples, are not alike.")
         unlike = sorted({run.evaluation for run in runs if run.evaluated is not None})
@@ -109,12 +142,14 @@ class Comparison:
             lines.append(f"Final returns are of unlike evaluations: {'; '.join(unlike)}.")
         if self.span:
             lines.append(f"AUC: mean return over steps {self.span[0]:,.0f} to {self.span[1]:,.0f}.")
-        else:
+        elif runs:
             lines.append("AUC: the runs have no steps in common at which episodes ended.")
         if self.threshold is not None:
+            short = any(smoothing(len(run.returns), self.smooth) < self.smooth for run in runs)
+            few = " (of a run with few, half of them)" if short else ""
             lines.append(
                 f"Steps to {self.threshold:g}: median over the runs of the first step at which the last "
-                f"{WINDOW} logged returns average to it, and how many runs got there."
+                f"{self.smooth} logged returns{few} average to it, and how many runs got there."
             )
         if self.derived:
             lines.append(
@@ -123,44 +158,126 @@ class Comparison:
             )
         return lines
 
+    def _tests(self) -> list[str]:
+        """A line on which comparisons with the baseline stay after correction for their number."""
+        found = [(summary.group.name, summary.improvement) for summary in self.summaries]
+        tested = [(name, one) for name, one in found if one is not None and one.p_value is not None]
+        if not tested:
+            return []
+        many = f"{len(tested)} comparison{'s' if len(tested) > 1 else ''} with {self.baseline}"
+        if all(one.stays is None for _, one in tested):
+            return [f"{many}: too few seeds to tell any apart after Holm's correction for so many."]
+        names = "; ".join(name for name, one in tested if one.stays)
+        what = f"these differ at the 5 % level: {names}" if names else "none differs at the 5 % level"
+        return [f"{many}, exact rank tests, after Holm's correction {what}."]
+
 
 def compare(
-    env_id: str, groups: Sequence[Group], threshold: float | None = None, baseline: str | None = None
+    env_id: str,
+    groups: Sequence[Group],
+    threshold: float | None = None,
+    baseline: str | None = None,
+    smooth: int = WINDOW,
 ) -> Comparison:
     """Summarises the groups of one environment.
 
     Args:
         env_id: the environment.
-        groups: its groups, at least one.
+        groups: its groups, at least one; those whose runs all failed early are listed and not summarised.
         threshold: a return to reach; None takes one from the baseline's learning curve.
-        baseline: name of the group to hold the others against; the first where it is None or not among them.
+        baseline: the group to hold the others against, as it is typed; the first where it is None or not
+            among them.
+        smooth: number of logged returns that are averaged in learning curves and for the threshold.
     """
-    base = next((group for group in groups if group.name == baseline), groups[0])
-    span = common_span([run for group in groups for run in group.runs])
+    failed = tuple((group.name, run) for group in groups for run in _failed(group))
+    groups = [group for group in groups if group.runs]
+    if not groups:
+        return Comparison(env_id, (), "", None, None, smooth=smooth, failed=failed)
+    base = next((group for group in groups if baseline is not None and group.is_called(baseline)), groups[0])
+    span = common_span([(run.steps, run.returns) for group in groups for run in group.runs])
     derived = threshold is None
     if threshold is None:
-        threshold = _most_of_the_way(_curve(base.runs))
+        threshold = _most_of_the_way(_curve(base.runs, smooth))
+    improvements = _improvements(base, groups)
     summaries = []
-    for group in groups:
+    for group, improvement in zip(groups, improvements, strict=True):
         final = _final_returns(group)
         reached = None
         if threshold is not None:
-            reached = np.array([steps_to_threshold(run, threshold) for run in group.runs])
-        improvement = None
-        if group is not base:
-            improvement = estimate(probability_of_improvement, final, _final_returns(base))
+            reached = np.array([steps_to_threshold(run, threshold, smooth) for run in group.runs])
         summaries.append(
             Summary(
                 group=group,
-                iqm=estimate(iqm, final),
-                mean=estimate(mean, final),
+                iqm=_final(group, final),
+                mean=float(final.mean()),
                 area=_area(group.runs, span),
-                curve=_curve(group.runs),
+                curve=_curve(group.runs, smooth),
                 reached=reached,
                 improvement=improvement,
+                comparable=_are_comparable(group, base),
             )
         )
-    return Comparison(env_id, tuple(summaries), base.name, threshold, span, derived and threshold is not None)
+    return Comparison(
+        env_id,
+        tuple(summaries),
+        base.name,
+        threshold,
+        span,
+        derived and threshold is not None,
+        smooth,
+        failed,
+    )
+
+
+def cross_notes(comparisons: Sequence[Comparison]) -> list[str]:
+    """Lines on knobs that are swept in several environments and mean different things there."""
+    swept = {
+        comparison.env_id: comparison.summaries[0].group.knobs
+        for comparison in comparisons
+        if comparison.summaries
+    }
+    lines = []
+    for knob in dict.fromkeys(name for knobs in swept.values() for name in knobs):
+        manners: dict[str, list[str]] = {}
+        for comparison in comparisons:
+            if knob in swept.get(comparison.env_id, ()):
+                manners.setdefault(_manner(comparison, knob), []).append(comparison.env_id)
+        if len(manners) > 1:
+            where = "; ".join(f"{manner} in {', '.join(env_ids)}" for manner, env_ids in manners.items())
+            lines.append(f"{knob} is not one knob in all environments: {where}.")
+    return lines
+
+
+def _manner(comparison: Comparison, knob: str) -> str:
+    """How a knob changes over the runs of an environment, in words."""
+    found = {annealed(summary.group.runs[0].knobs, knob) for summary in comparison.summaries}
+    return " or ".join(f"annealed ({way})" if way else "constant" for way in sorted(found))
+
+
+def _improvements(base: Group, groups: Sequence[Group]) -> list[Improvement | None]:
+    """Each group against the baseline; None for the baseline itself, and where the two are not comparable."""
+    compared = [group is not base and _are_comparable(group, base) for group in groups]
+    finals = [
+        _final_returns(group) for group, is_compared in zip(groups, compared, strict=True) if is_compared
+    ]
+    found = iter(improvements(finals, _final_returns(base)))
+    return [next(found) if is_compared else None for is_compared in compared]
+
+
+def _are_comparable(*groups: Group) -> bool:
+    """Whether final returns can be held against each other: all of finished runs, or all at one step.
+
+    Of a group in which runs failed early, those that are left are no fair sample.
+    """
+    runs = [run for group in groups for run in group.runs]
+    equal = all(run.status == "finished" for run in runs) or len({run.last_step for run in runs}) == 1
+    return equal and not any(group.failed for group in groups)
+
+
+def _failed(group: Group) -> list[Run | FailedRun]:
+    runs: list[Run | FailedRun] = [run for run in group.runs if run.status == "failed"]
+    runs += group.failed
+    return sorted(runs, key=lambda run: run.seed)
 
 
 def _most_of_the_way(curve: Curve | None) -> float | None:
@@ -175,22 +292,30 @@ def _final_returns(group: Group) -> Floats:
     return np.array([run.final_return for run in group.runs])
 
 
+def _final(group: Group, final: Floats) -> Estimate:
+    """The IQM of final returns; no interval where they are of unlike steps, and so no sample of one thing."""
+    if _are_comparable(group):
+        return estimate(final)
+    return Estimate(iqm(final), why=UNLIKE_STEPS)
+
+
 def _area(runs: Sequence[Run], span: tuple[float, float] | None) -> Estimate | None:
     if span is None:
         return None
-    return estimate(mean, np.array([mean_over_steps(run, span) for run in runs]))
+    return estimate(np.array([mean_over_steps(run, span) for run in runs]))
 
 
-def _curve(runs: Sequence[Run]) -> Curve | None:
-    span = common_span(runs)
+def _curve(runs: Sequence[Run], smooth: int) -> Curve | None:
+    curves = [smoothed_curve(run, smooth) for run in runs]
+    span = common_span(curves)
     if span is None:
         return None
-    steps, returns = interpolate(runs, span)
-    return Curve(steps, estimate(iqm, returns))
+    steps, returns = interpolate(curves, span)
+    return Curve(steps, estimate(returns, CURVE_RESAMPLES), len(runs))
 
 
 def _is_going(group: Group) -> bool:
-    return any(run.last_step < run.budget for run in group.runs)
+    return any(run.status == "running" for run in group.runs)
 
 
 def _is_inexact(group: Group) -> bool:
@@ -207,10 +332,11 @@ def _inexact(group: Group) -> str:
 
 
 def _unfinished(group: Group) -> str:
-    going = [run for run in group.runs if run.last_step < run.budget]
+    going = [run for run in group.runs if run.status == "running"]
     least = min(run.last_step for run in going)
     seeds = ", ".join(str(run.seed) for run in going)
+    held = sum(run.held for run in going)
     return (
         f"{group.name}: {len(going)} of {len(group.runs)} runs (seed {seeds}) still short of "
-        f"{group.runs[0].budget:,} steps; the shortest stands at {least:,}."
+        f"{group.runs[0].budget:,} steps; the shortest stands at {least:,}, {held or 'none'} being run now."
     )

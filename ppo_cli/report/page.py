@@ -1,88 +1,164 @@
-"""A comparison as text: Markdown, one HTML file that needs nothing else, and rows for CSV files."""
+"""A report as pages: Markdown, and one HTML file that needs nothing else."""
 
 import base64
+import hashlib
 import html
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from ppo_cli.files import printable
-from ppo_cli.report.comparison import Comparison, Summary
-from ppo_cli.report.statistics import CONFIDENCE, RESAMPLES, Estimate
+from ppo_cli.report.aggregates import Overall
+from ppo_cli.report.comparison import Comparison, cross_notes
+from ppo_cli.report.names import keyed, wrapped
+from ppo_cli.report.statistics import CONFIDENCE, RESAMPLES
+from ppo_cli.report.tables import (
+    PAPER,
+    STAYS,
+    Table,
+    aligned,
+    continued,
+    escaped,
+    failed_table,
+    fitted,
+    name_room,
+    overall_table,
+    table,
+)
 
-Table = list[list[str]]  # the first row is the header
-Cell = str | float | int | None
-
-NOTHING = "–"
 LEGEND = (
-    f"IQM and mean: of the seeds' final returns; in brackets {CONFIDENCE:.0%} percentile bootstrap intervals "
-    f"({RESAMPLES:,} resamples of the seeds). P(better): probability that a run returns more than one of the "
-    "baseline; 0.5 is no difference. Both as in Agarwal et al. 2021, arXiv:2108.13264."
+    "IQM and mean: of the seeds' final returns; AUC: IQM of the seeds' mean returns over steps. P(better): "
+    f"probability that a run returns more than one of the baseline; 0.5 is no difference, {STAYS} one that "
+    "stays significant after Holm's correction. IQM and P(better) as in Agarwal et al. 2021, "
+    f"arXiv:2108.13264. In brackets {CONFIDENCE:.0%} intervals: of an IQM the expanded percentile "
+    f"bootstrap's ({RESAMPLES:,} resamples of the seeds), of P(better) Newcombe's."
 )
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 80rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; display: block; overflow-x: auto; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .7rem; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
-img { max-width: 100%; margin: 1rem 0; }
+:root { color-scheme: light dark; --text: #1b1b1b; --quiet: #666; --page: #fff; --line: #d8d8d8; }
+@media (prefers-color-scheme: dark) {
+  :root { --text: #e4e4e4; --quiet: #a0a0a0; --page: #16181b; --line: #3a3d42; }
+}
+body { font: 15px/1.5 system-ui, sans-serif; color: var(--text); background: var(--page); max-width: 76rem;
+  margin: 0 auto; padding: 1rem; overflow-wrap: anywhere; }
+.frame { overflow-x: auto; border: 1px solid var(--line); border-radius: 6px; margin: 1rem 0; }
+table { border-collapse: separate; border-spacing: 0; font-variant-numeric: tabular-nums; }
+th, td { padding: .35rem .8rem; border-bottom: 1px solid var(--line); text-align: right;
+  white-space: nowrap; }
+tr:last-child td { border-bottom: 0; }
+th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: var(--page);
+  white-space: normal; min-width: 7rem; }
+.failed td, .failed th { text-align: left; }
+.failed td:last-child { white-space: normal; min-width: 16rem; }
+figure { margin: 1rem 0; }
+img { display: block; max-width: 100%; height: auto; background: #fff; border-radius: 6px; }
+dl, nav, .legend, li { color: var(--quiet); font-size: .9rem; }
+dt { float: left; clear: left; width: 6rem; }
+dd { margin-left: 6rem; }
+a { color: inherit; }
+@media print { .frame { overflow: visible; border: 0; } img { break-inside: avoid; } }
 """
 
 
-def table(comparison: Comparison) -> Table:
-    """A row for each group, as text."""
-    header = ["group", "runs (seeds)", "steps", "final return from", "IQM", "mean", "AUC", "steps/s"]
-    if comparison.threshold is not None:
-        header.append(f"steps to {comparison.threshold:g}")
-    header.append("P(better)")
-    return [header, *(_row(comparison, summary) for summary in comparison.summaries)]
+@dataclass(frozen=True)
+class Section:
+    """What a page says of one environment, or of all together.
+
+    Attributes:
+        title: the environment.
+        tables: each with whether it is the one of failed runs.
+        notes: lines below the tables.
+        figures: SVG files by name; the PNG files beside them have the same names.
+    """
+
+    title: str
+    tables: Sequence[tuple[Table, bool]]
+    notes: Sequence[str]
+    figures: Mapping[str, bytes]
 
 
-def markdown(comparisons: Sequence[Comparison], figures: Mapping[str, Sequence[str]]) -> str:
-    """The report as Markdown.
+def sections(
+    comparisons: Sequence[Comparison],
+    overall: Overall | None,
+    figures: Mapping[str, Mapping[str, bytes]],
+    all_figures: Mapping[str, bytes],
+) -> list[Section]:
+    """A section for all environments together, where there are several, and one for each.
 
     Args:
         comparisons: one for each environment.
-        figures: names of the image files of each environment.
+        overall: the aggregates over them.
+        figures: of each environment, SVG files by their name.
+        all_figures: of all environments together.
     """
+    found = []
+    if overall is not None:
+        tables = [(overall_table(overall), False)] if overall.groups else []
+        notes = [*overall.notes(), *cross_notes(comparisons)]
+        found.append(Section("All environments", tables, notes, all_figures))
+    for comparison in comparisons:
+        tables = [(table(comparison), False)] if comparison.summaries else []
+        if comparison.failed:
+            tables.append((failed_table(comparison), True))
+        found.append(Section(comparison.env_id, tables, comparison.notes(), figures[comparison.env_id]))
+    return found
+
+
+def plain(section: Section, width: int) -> str:
+    """A section's tables and notes as text that is at most ``width`` columns wide, if that can be.
+
+    It is Markdown too, but for what a note may hold.
+    """
+    parts = []
+    for rows, is_failed in section.tables:
+        if is_failed:
+            names, key = keyed([row[0] for row in rows[1:]], name_room(width) - 12)
+            rows = [rows[0], *([name, *row[1:]] for name, row in zip(names, rows[1:], strict=True))]
+            parts += ["Failed runs:", aligned(continued(rows, width), left=range(len(rows[0])))]
+        else:
+            tables = fitted(rows, width)
+            parts += map(aligned, tables.blocks)
+            key = tables.lines
+        parts += ["\n".join(f"- {wrapped(escaped(line), width - 2)}" for line in key)] if key else []
+    return "\n\n".join(parts)
+
+
+def markdown(content: Sequence[Section]) -> str:
+    """The report as Markdown, whose tables are at most `PAPER` columns wide."""
     parts = ["# Report", LEGEND]
-    for comparison in comparisons:
-        parts += [f"## {_escaped(comparison.env_id)}", aligned(table(comparison))]
-        parts += ["\n".join(f"- {_escaped(note)}" for note in comparison.notes())]
-        parts += [f"![{name}]({name})" for name in figures[comparison.env_id]]
-    return "\n\n".join(parts) + "\n"
+    for section in content:
+        parts += [f"## {escaped(section.title)}", plain(section, PAPER)]
+        parts += ["\n".join(f"- {escaped(note)}" for note in section.notes)]
+        parts += [f"![{name}]({name}.png)" for name in section.figures]
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def aligned(rows: Table) -> str:
-    """A Markdown table whose columns line up, so that it reads well as plain text too."""
-    safe = [[_escaped(cell).replace("|", "\\|") for cell in row] for row in rows]
-    widths = [max(len(cell) for cell in column) for column in zip(*safe, strict=True)]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    lines = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in [safe[0], rule]]
-    lines += [[row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in safe[1:]]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _escaped(text: str) -> str:
-    """A text that is no HTML and no link where it lies in Markdown."""
-    return text.replace("<", "\\<").replace("](", "]\\(")
-
-
-def web_page(comparisons: Sequence[Comparison], figures: Mapping[str, Mapping[str, bytes]]) -> str:
-    """The report as one HTML file.
+def web_page(content: Sequence[Section], made: Mapping[str, str]) -> str:
+    """The report as one HTML file, which loads nothing and runs nothing.
 
     Args:
-        comparisons: one for each environment.
-        figures: SVG files of each environment by their name.
+        content: its sections.
+        made: when, of what and with what it was made, each with its name; the only part that a second report
+            of the same runs has otherwise.
     """
-    parts = [f"<h1>Report</h1><p>{html.escape(LEGEND)}</p>"]
-    for comparison in comparisons:
-        parts.append(f"<h2>{html.escape(comparison.env_id)}</h2>{_web_table(table(comparison))}")
-        notes = "".join(f"<li>{html.escape(note)}</li>" for note in comparison.notes())
-        parts.append(f"<ul>{notes}</ul>")
-        for name, image in figures[comparison.env_id].items():
-            # As an image, not as elements: ids of several drawings on one page would clash.
-            source = base64.b64encode(image).decode()
-            parts.append(f'<img alt="{html.escape(name)}" src="data:image/svg+xml;base64,{source}">')
-    head = f'<meta charset="utf-8"><title>Report</title><style>{STYLE}</style>'
+    facts = "".join(
+        f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>\n" for name, text in made.items()
+    )
+    parts = [f"<h1>Report</h1>\n<dl>\n{facts}</dl>"]
+    anchors = [f"s{place}" for place in range(len(content))]
+    if len(content) > 1:
+        links = "".join(
+            f'<li><a href="#{anchor}">{html.escape(section.title)}</a></li>'
+            for anchor, section in zip(anchors, content, strict=True)
+        )
+        parts.append(f"<nav><ul>{links}</ul></nav>")
+    parts.append(f'<p class="legend">{html.escape(LEGEND)}</p>')
+    parts += map(_web_section, content, anchors)
+    digest = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
+    policy = f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'"
+    head = (
+        f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{policy}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{html.escape(', '.join(section.title for section in content))} · report</title>"
+        f"<style>{STYLE}</style>"
+    )
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head><body>\n'
         + "\n".join(parts)
@@ -90,126 +166,27 @@ def web_page(comparisons: Sequence[Comparison], figures: Mapping[str, Mapping[st
     )
 
 
-def table_rows(comparisons: Iterable[Comparison]) -> Iterator[dict[str, Cell]]:
-    """The tables as numbers, a row for each group; an empty cell is what does not exist."""
-    for comparison in comparisons:
-        for summary in comparison.summaries:
-            reached = summary.reached
-            yield {
-                "environment": comparison.env_id,
-                "group": summary.group.name,
-                "seeds": len(summary.group.runs),
-                "steps_min": min(run.last_step for run in summary.group.runs),
-                "steps_max": max(run.last_step for run in summary.group.runs),
-                "final_return_from": summary.source,
-                **_numbers("iqm", summary.iqm),
-                **_numbers("mean", summary.mean),
-                **_numbers("auc", summary.area),
-                "steps_per_second": summary.speed,
-                "threshold": comparison.threshold,
-                "reached": None if reached is None else sum(map(math.isfinite, reached)),
-                "steps_to_threshold": None if reached is None else _finite(summary.median_steps),
-                "baseline": comparison.baseline,
-                **_numbers("p_better", summary.improvement),
-            }
+def _web_section(section: Section, anchor: str) -> str:
+    parts = [f'<h2 id="{anchor}">{html.escape(section.title)}</h2>']
+    for rows, is_failed in section.tables:
+        if is_failed:
+            parts.append("<h3>Failed runs</h3>")
+        parts.append(_web_table(rows, "frame failed" if is_failed else "frame"))
+    parts.append(f"<ul>{''.join(f'<li>{html.escape(note)}</li>' for note in section.notes)}</ul>")
+    for name, image in section.figures.items():
+        # As an image, not as elements: ids of several drawings on one page would clash.
+        source = base64.b64encode(image).decode()
+        parts.append(
+            f'<figure><img alt="{html.escape(name)}" src="data:image/svg+xml;base64,{source}"></figure>'
+        )
+    return "\n".join(parts)
 
 
-def curve_rows(comparisons: Iterable[Comparison]) -> Iterator[dict[str, Cell]]:
-    """The learning curves, a row for each point."""
-    for comparison in comparisons:
-        for summary in comparison.summaries:
-            if (curve := summary.curve) is None:
-                continue
-            for point, step in enumerate(curve.steps):
-                yield {
-                    "environment": comparison.env_id,
-                    "group": summary.group.name,
-                    "step": float(step),
-                    "iqm": float(curve.returns.value[point]),
-                    "iqm_low": None if curve.returns.low is None else float(curve.returns.low[point]),
-                    "iqm_high": None if curve.returns.high is None else float(curve.returns.high[point]),
-                }
-
-
-def run_rows(comparisons: Iterable[Comparison]) -> Iterator[dict[str, Cell]]:
-    """What was read of each run."""
-    for comparison in comparisons:
-        for summary in comparison.summaries:
-            for position, run in enumerate(summary.group.runs):
-                reached = None if summary.reached is None else _finite(summary.reached[position])
-                yield {
-                    "environment": comparison.env_id,
-                    "group": summary.group.name,
-                    "seed": run.seed,
-                    "folder": printable(str(run.folder)),
-                    "steps": run.last_step,
-                    "final_return": run.final_return,
-                    "final_return_from": "training" if run.evaluated is None else "evaluation",
-                    "steps_per_second": run.speed,
-                    "cut_episodes": run.cut_episodes,
-                    "steps_to_threshold": reached,
-                }
-
-
-def _row(comparison: Comparison, summary: Summary) -> list[str]:
-    runs = summary.group.runs
-    steps = sorted({run.last_step for run in runs})
-    row = [
-        summary.group.name,
-        f"{len(runs)} ({_seeds([run.seed for run in runs])})",
-        f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}",
-        summary.source,
-        _text(summary.iqm),
-        _text(summary.mean),
-        _text(summary.area),
-        f"{summary.speed:,.0f}",
-    ]
-    if summary.reached is not None:
-        count = f"{sum(map(math.isfinite, summary.reached))}/{len(runs)} runs"
-        median = summary.median_steps
-        row.append(f"{f'{median:,.0f}' if math.isfinite(median) else 'not reached'} ({count})")
-    row.append("baseline" if summary.improvement is None else _text(summary.improvement, 2))
-    return row
-
-
-def _seeds(seeds: Sequence[int]) -> str:
-    """Seeds in order: ``0-4``, or ``0, 3, 7`` where there are gaps."""
-    if len(seeds) > 2 and seeds[-1] - seeds[0] == len(seeds) - 1:
-        return f"{seeds[0]}-{seeds[-1]}"
-    return ", ".join(map(str, seeds))
-
-
-def _text(estimate: Estimate | None, decimals: int | None = None) -> str:
-    if estimate is None:
-        return NOTHING
-    value = float(estimate.value)
-    if estimate.low is None or estimate.high is None:
-        return f"{_short(value, decimals)} [one seed]"
-    low, high = float(estimate.low), float(estimate.high)
-    return f"{_short(value, decimals)} [{_short(low, decimals)}, {_short(high, decimals)}]"
-
-
-def _short(value: float, decimals: int | None) -> str:
-    """A number, with as many decimals as its size asks for where their number is not given."""
-    if decimals is None:
-        decimals = 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
-    return f"{value:,.{decimals}f}"
-
-
-def _numbers(name: str, estimate: Estimate | None) -> dict[str, Cell]:
-    """An estimate as three columns."""
-    ends = (None, None, None) if estimate is None else (estimate.value, estimate.low, estimate.high)
-    keys = (name, f"{name}_low", f"{name}_high")
-    return {key: None if end is None else float(end) for key, end in zip(keys, ends, strict=True)}
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
-
-
-def _web_table(rows: Table) -> str:
+def _web_table(rows: Table, kind: str) -> str:
     lines = []
     for position, row in enumerate(rows):
         tag = "td" if position else "th"
-        lines.append("<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row) + "</tr>")
-    return f"<table>{''.join(lines)}</table>"
+        first, *others = map(html.escape, row)
+        cells = [first.replace(",", ",<wbr>"), *others]  # a long name breaks between its knobs
+        lines.append(f"<tr>{''.join(f'<{tag}>{cell}</{tag}>' for cell in cells)}</tr>")
+    return f'<div class="{kind}" tabindex="0"><table>{"".join(lines)}</table></div>'
