@@ -34,7 +34,7 @@ NUMBER = re.compile(r"((?:(?<![\w.])-)?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)")
 LAST_SHARE = 0.1  # of the logged returns: what stands for the final return where there is no evaluation
 # Knobs, and sections of them, that say how a run is run and not what is learned.
 NOT_LEARNED = ("seed", "device", "threads", "compile", "checkpoint", "eval", "log", "env.timeout")
-ANNEALS = "anneal."  # the section whose anneal.KNOB.final and anneal.KNOB.shape say how KNOB changes over a run
+ANNEALS = "anneal."  # the section that says how knobs change over a run: anneal.KNOB.final and .shape
 ABSENT = "unset"  # a knob that another run's config has and this one's lacks
 # A run's files may be damaged, or anybody's: what is beyond these is none of a run, and would spoil a report.
 LONGEST = 256 * 2**20  # bytes of a metrics.csv: a million iterations
