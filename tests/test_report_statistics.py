@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from absl import logging as absl_logging
 from rliable import library, metrics
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
@@ -36,6 +37,9 @@ from ppo_cli.report.statistics import (
     smoothed,
 )
 from ppo_cli.report.tables import failed_table
+
+# rliable brings absl, whose handler holds pytest's stream and closes it when Hydra sets up logging anew.
+absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 # Final returns of ten, eight, five and three seeds, with ties and one that is far out.
 SCORES = {

@@ -35,12 +35,17 @@ class Curve:
     Attributes:
         steps: of its points.
         returns: interquartile mean over the seeds, which of one to three seeds is their mean.
-        seeds: number of runs that it is of.
+        each: the runs' own curves, a column a run.
     """
 
     steps: Floats
     returns: Estimate
-    seeds: int
+    each: Floats
+
+    @property
+    def seeds(self) -> int:
+        """Number of runs that it is of."""
+        return int(self.each.shape[-1])
 
 
 @dataclass(frozen=True)
@@ -311,7 +316,7 @@ def _curve(runs: Sequence[Run], smooth: int) -> Curve | None:
     if span is None:
         return None
     steps, returns = interpolate(curves, span)
-    return Curve(steps, estimate(returns, CURVE_RESAMPLES), len(runs))
+    return Curve(steps, estimate(returns, CURVE_RESAMPLES), returns)
 
 
 def _is_going(group: Group) -> bool:

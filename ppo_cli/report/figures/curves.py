@@ -67,9 +67,8 @@ def all_environments(
         axes.set_title(wrapped(comparison.env_id, style.letters(axes_width(figure, grid))))
         plain_ticks(axes, 4)
     every = [curve for _, curves in drawn for _, curve in curves]
-    banded = any(len(curves) <= MOST_TOGETHER and _has_band(curves) for _, curves in drawn)
-    title = "all environments" + (" · bands: 95 % intervals" if banded else "")
-    figure.suptitle(wrapped(title, style.letters(style.width)))
+    few = [pair for _, curves in drawn if len(curves) <= MOST_TOGETHER for pair in curves]
+    figure.suptitle(wrapped(" · ".join(["all environments", *_spread(few)]), style.letters(style.width)))
     left_label(figure, grid, what("training return", every), style)
     legend(figure, style, named, below=steps_label(drawn[0][0], style))
     return figure
@@ -122,7 +121,7 @@ def _drawn(comparison: Comparison) -> list[tuple[Summary, Curve]]:
 
 
 def draw_curve(axes: Axes, curve: Curve, look: Look, banded: bool = True) -> None:
-    """A curve with its band, if it has one."""
+    """A curve with its band, or the seeds' own where there are too few for one."""
     start = sum(map(ord, look.marker)) % EVERY  # markers of several curves stand beside each other
     axes.plot(
         curve.steps, curve.returns.value, color=look.colour, linestyle=look.dashes, linewidth=1.5,
@@ -132,6 +131,8 @@ def draw_curve(axes: Axes, curve: Curve, look: Look, banded: bool = True) -> Non
         axes.fill_between(
             curve.steps, curve.returns.low, curve.returns.high, color=look.colour, alpha=0.16, linewidth=0
         )
+    elif banded and curve.seeds > 1:
+        axes.plot(curve.steps, curve.each, color=look.colour, linewidth=0.6, alpha=0.45)
 
 
 def what(quantity: str, curves: Sequence[Curve]) -> str:
@@ -142,8 +143,11 @@ def what(quantity: str, curves: Sequence[Curve]) -> str:
     return f"{quantity}, {'mean' if seeds < FEWEST_TRIMMED else 'IQM'} of seeds"
 
 
-def _has_band(curves: Sequence[tuple[Summary, Curve]]) -> bool:
-    return any(curve.returns.low is not None for _, curve in curves)
+def _spread(curves: Sequence[tuple[Summary, Curve]]) -> list[str]:
+    """What shows how the seeds differ: bands, or thin lines where there are too few seeds for one."""
+    banded = [curve.returns.low is not None for _, curve in curves]
+    thin = [not band and curve.seeds > 1 for band, (_, curve) in zip(banded, curves, strict=True)]
+    return ["bands: 95 % intervals"] * any(banded) + ["thin lines: seeds"] * any(thin)
 
 
 def steps_label(comparison: Comparison, style: Style) -> str:
@@ -167,7 +171,5 @@ def _seeds(count: int) -> str:
 
 def _title(comparison: Comparison, drawn: Sequence[tuple[Summary, Curve]], style: Style) -> str:
     seeds = {curve.seeds for _, curve in drawn}
-    parts = [comparison.env_id, *([_seeds(*seeds)] if len(seeds) == 1 else [])]
-    if _has_band(drawn):
-        parts.append("bands: 95 % intervals")
+    parts = [comparison.env_id, *([_seeds(*seeds)] if len(seeds) == 1 else []), *_spread(drawn)]
     return wrapped(" · ".join(parts), style.letters(style.width))

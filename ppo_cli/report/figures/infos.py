@@ -47,7 +47,7 @@ def info_curve(runs: Sequence[Run], key: str, smooth: int) -> Curve | None:
     if span is None:
         return None
     steps, values = interpolate(curves, span)
-    return Curve(steps, Estimate(iqm(values)), len(curves))
+    return Curve(steps, Estimate(iqm(values)), values)
 
 
 def _smoothed(run: Run, key: str, smooth: int) -> tuple[Floats, Floats]:
