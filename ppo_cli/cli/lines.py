@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ppo_cli.actor_critic import ActorCritic
-from ppo_cli.cli.quoting import shell_quoted, typed_program
+from ppo_cli.cli.quoting import shell_quoted, program_to_paste
 from ppo_cli.encoders import ImpalaCNN, NatureCNN, PackedEncoder, UserEncoder
 from ppo_cli.evaluation import Evaluation
 
@@ -93,5 +93,5 @@ def training_words(evaluation: Evaluation, trained: float) -> str:
 def next_lines(folder: Path) -> str:
     """What to type when a run has ended, to look at it."""
     logdir = folder.parts[0] if folder.parts[0] == "outputs" else shell_quoted(folder)
-    look = f"{typed_program('tensorboard')} --logdir {logdir}"
-    return f"next: {look}\n      {typed_program('ppo-eval')} {shell_quoted(folder)} --video films"
+    look = f"{program_to_paste('tensorboard')} --logdir {logdir}"
+    return f"next: {look}\n      {program_to_paste('ppo-eval')} {shell_quoted(folder)} --video films"

@@ -32,7 +32,7 @@ def typed_path(text: str) -> Path:
     return Path(text)
 
 
-def typed_program(name: str) -> str:
+def program_to_paste(name: str) -> str:
     """How a program that is installed beside Python is typed, whether or not its folder is on the path."""
     beside = Path(sys.executable).parent / name
     if shutil.which(name) is not None or not beside.is_file():

@@ -35,7 +35,7 @@ from ppo_cli.cli.endings import RunError, StopSignal
 from ppo_cli.cli.folder import evaluated_at
 from ppo_cli.cli.jobs import JOBS, REPLACED, Job, Sweep, check_config, load_jobs, save_jobs
 from ppo_cli.cli.presets import preset_words
-from ppo_cli.cli.quoting import hydra_quoted, shell_quoted, typed_program
+from ppo_cli.cli.quoting import hydra_quoted, shell_quoted, program_to_paste
 from ppo_cli.cli.resume import resume
 from ppo_cli.cli.run_dir import is_hydra, job_names, lock_run, make_exclusive, new_folder
 from ppo_cli.cli.trust import imports
@@ -230,7 +230,7 @@ def _run(folder: Path, plan: Sweep, going_on: bool = False) -> None:
     finished = len(plan.jobs) - len(failed)
     if finished:
         print(f"finished: {finished} of {len(plan.jobs)} jobs · {folder}")
-        print(f"next: {typed_program('ppo-report')} {shell_quoted(folder)}", flush=True)
+        print(f"next: {program_to_paste('ppo-report')} {shell_quoted(folder)}", flush=True)
     if failed or ended:
         what = f"{ended}{len(failed)} of {len(plan.jobs)} jobs failed{table(failed)}"
         raise RunError(f"{what}\nto try them again:\nppo-train sweep.resume={shell_quoted(folder)}")
