@@ -30,14 +30,15 @@ def own_run(folder: Path) -> Iterator[None]:
 @contextmanager
 def noted_failure(folder: Path) -> Iterator[None]:
     """Leaves a line on what failed in a run's folder, for `ppo-report`, and takes away that of before."""
-    note = folder / FAILED
+    note, own = folder / FAILED, identity(folder)
     with suppress(OSError):
         note.unlink(missing_ok=True)
     try:
         yield
     except (RuntimeError, MemoryError) as error:  # a run's errors, and PyTorch's; what prunes a trial is none
         with suppress(OSError):  # a full disk may be what failed
-            write_whole(note, f"{printable(flat(error))}\n")
+            if identity(folder) == own:  # not moved, with another in its place
+                write_whole(note, f"{printable(flat(error))}\n")
         raise
 
 

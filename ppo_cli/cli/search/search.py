@@ -183,7 +183,7 @@ def _search(folder: Path, plan: Plan) -> None:
     with StopSignal(lambda: advice, at_once=True):  # while a run trains, its own takes over
         with lock_file(folder / LOCKS / "study"), _reading(folder):
             study = open_study(folder / STUDY, plan.settings)
-        pace = Pace(time.monotonic(), _ended_trials(study))
+            pace = Pace(time.monotonic(), _ended_trials(study))
         said = False
         while True:
             StopSignal.check()
@@ -277,8 +277,8 @@ def _run_claim(folder: Path, plan: Plan, study: "optuna.Study", claim: Claim, pa
     ):  # the trial's is held still: told, then let go
         study.tell(claim.trial, outcome.value, outcome.state)
         write_tables(folder, plan, study)
-    ended = _ended_trials(study)
-    state = [f"{ended}/{plan.settings.n_trials} trials", *_best_so_far(study)]
+        ended, best = _ended_trials(study), _best_so_far(study)
+    state = [f"{ended}/{plan.settings.n_trials} trials", *best]
     if (left := pace.left(time.monotonic(), ended, plan.settings.n_trials)) is not None:
         state.append(about(left))
     print(wrapped(f"trial {number} {_ended(outcome)}"))
