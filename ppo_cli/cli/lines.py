@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ppo_cli.actor_critic import ActorCritic
-from ppo_cli.cli.quoting import shell_quoted, program_to_paste
+from ppo_cli.cli.quoting import program_to_paste, shell_quoted
 from ppo_cli.encoders import ImpalaCNN, NatureCNN, PackedEncoder, UserEncoder
 from ppo_cli.evaluation import Evaluation
 

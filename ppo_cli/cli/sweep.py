@@ -35,7 +35,7 @@ from ppo_cli.cli.endings import RunError, StopSignal
 from ppo_cli.cli.folder import evaluated_at
 from ppo_cli.cli.jobs import JOBS, REPLACED, Job, Sweep, check_config, load_jobs, save_jobs
 from ppo_cli.cli.presets import preset_words
-from ppo_cli.cli.quoting import hydra_quoted, shell_quoted, program_to_paste
+from ppo_cli.cli.quoting import hydra_quoted, program_to_paste, shell_quoted
 from ppo_cli.cli.resume import resume
 from ppo_cli.cli.run_dir import is_hydra, job_names, lock_run, make_exclusive, new_folder
 from ppo_cli.cli.trust import imports
