@@ -60,6 +60,12 @@ def middle_cut(text: str, width: int, mark: str = MARK, head: float = 0.5) -> st
     return text[:before] + mark + text[len(text) - after :]
 
 
+def alike(names: Sequence[str]) -> int:
+    """Number of letters that all begin with."""
+    different = (i for i, letters in enumerate(zip(*names, strict=False)) if len(set(letters)) > 1)
+    return next(different, min(map(len, names)))
+
+
 def _candidates(
     names: Sequence[Parts], width: int | None, mark: str, shared: set[str]
 ) -> Iterator[list[str]]:
@@ -99,18 +105,12 @@ def _with_knob(part: str, short: Mapping[str, str]) -> str:
 
 def _around(names: Sequence[str], width: int, mark: str) -> list[str]:
     """Names without most of what all begin and end with, between marks."""
-    begin = _common(names)
-    end = _common([name[begin:][::-1] for name in names])
+    begin = alike(names)
+    end = alike([name[begin:][::-1] for name in names])
     room = width - 2 * len(mark) - max(len(name) - begin - end for name in names)
     before = min(begin, max(0, room) // 2)
     after = min(end, max(0, room) - before)
     return [f"{mark}{name[begin - before : len(name) - end + after]}{mark}" for name in names]
-
-
-def _common(names: Sequence[str]) -> int:
-    """Number of letters that all begin with."""
-    different = (i for i, letters in enumerate(zip(*names, strict=False)) if len(set(letters)) > 1)
-    return next(different, min(map(len, names)))
 
 
 def _cut(part: str, key: int, value: int, mark: str) -> str:
