@@ -339,6 +339,8 @@ def test_an_evaluation_tells_them_too(ppo_train, tmp_path, monkeypatch, capfd):
     [
         ("is_success", "log.info_keys=is_success: expected auto, null, or a list of keys such as "
          "[is_success,reward_forward:mean]; did you mean [is_success]?"),
+        ("None", "log.info_keys=None: expected auto, null, or a list of keys such as "
+         "[is_success,reward_forward:mean]; did you mean null?"),
         ("[1]", "log.info_keys=[1]: expected auto, null, or a list"),
         ("3", "log.info_keys=3: expected auto, null, or a list"),
         ("[reward:men]", "log.info_keys: 'reward:men' is none of KEY, KEY:last, KEY:mean and KEY:sum"),
