@@ -35,9 +35,10 @@ def noted_failure(folder: Path) -> Iterator[None]:
         note.unlink(missing_ok=True)
     try:
         yield
-    except (RuntimeError, MemoryError) as error:  # a run's errors, and PyTorch's; what prunes a trial is none
+    except Exception as error:  # a run's, PyTorch's, or of code of the user's
+        kind = "" if isinstance(error, RuntimeError) else f"{type(error).__name__}: "
         with suppress(OSError):  # a full disk may be what failed
-            write_whole(note, f"{printable(flat(error))}\n")
+            write_whole(note, f"{kind}{printable(flat(error))}\n")
         raise
 
 
