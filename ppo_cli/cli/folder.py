@@ -30,15 +30,16 @@ def own_run(folder: Path) -> Iterator[None]:
 @contextmanager
 def noted_failure(folder: Path) -> Iterator[None]:
     """Leaves a line on what failed in a run's folder, for `ppo-report`, and takes away that of before."""
-    note = folder / FAILED
+    note, own = folder / FAILED, identity(folder)
     with suppress(OSError):
         note.unlink(missing_ok=True)
     try:
         yield
     except Exception as error:  # a run's, PyTorch's, or of code of the user's
         kind = "" if isinstance(error, RuntimeError) else f"{type(error).__name__}: "
-        with suppress(OSError):  # a full disk may be what failed
-            write_whole(note, f"{kind}{printable(flat(error))}\n")
+        with suppress(OSError):  # a full disk may be what failed, or that the folder is another by now
+            if identity(folder) == own:
+                write_whole(note, f"{kind}{printable(flat(error))}\n")
         raise
 
 
