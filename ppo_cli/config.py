@@ -508,7 +508,8 @@ def _check_info_keys(value: Any) -> None:  # noqa: ANN401
         return
     allowed = f"expected {describe_type(Any)}"
     if not (isinstance(value, list) and all(isinstance(key, str) for key in value)):
-        hint = f"; did you mean [{value}]?" if isinstance(value, str) else ""
+        words = {"auto": "auto", "none": "null"}  # as they are spelt elsewhere
+        hint = f"; did you mean {words.get(value.lower(), f'[{value}]')}?" if isinstance(value, str) else ""
         raise ConfigError(f"log.info_keys={value}: {allowed}{hint}")
     if len(value) > MOST_INFO_KEYS:
         raise ConfigError(f"log.info_keys has {len(value)} keys: expected at most {MOST_INFO_KEYS}")

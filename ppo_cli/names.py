@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 MARK = "…"  # stands where a name is cut
 LEAST_KEY, LEAST_VALUE = 2, 5  # characters that are left of a knob's name, and then of its value
@@ -24,7 +24,12 @@ def shared_parts(names: Sequence[Parts]) -> list[str]:
     return [_bare(part) for part in names[0] if _bare(part) in every]
 
 
-def short_names(names: Sequence[Parts], width: int | None = None, mark: str = MARK) -> list[str]:
+def short_names(
+    names: Sequence[Parts],
+    width: int | None = None,
+    mark: str = MARK,
+    shared: Collection[str] | None = None,
+) -> list[str]:
     """Names without what all share, at most ``width`` long; of names that differ no two become the same.
 
     What is too long loses the knobs' sections, then the middle of their names, alike in all rows, then the
@@ -34,9 +39,11 @@ def short_names(names: Sequence[Parts], width: int | None = None, mark: str = MA
         names: of the rows, in parts.
         width: in characters, at least the digits of the number of names; None is no bound.
         mark: what stands where a name is cut.
+        shared: parts, without separators, that are left out: None for those that all share. Where only some
+            of the rows are named, those that the others share too.
     """
     different = len({tuple(name) for name in names})
-    for shown in _candidates(names, width, mark):
+    for shown in _candidates(names, width, mark, set(shared_parts(names) if shared is None else shared)):
         if len(set(shown)) == different and (width is None or max(map(len, shown), default=0) <= width):
             return shown
     return _numbered(names, width, mark)
@@ -53,9 +60,16 @@ def middle_cut(text: str, width: int, mark: str = MARK, head: float = 0.5) -> st
     return text[:before] + mark + text[len(text) - after :]
 
 
-def _candidates(names: Sequence[Parts], width: int | None, mark: str) -> Iterator[list[str]]:
+def alike(names: Sequence[str]) -> int:
+    """Number of letters that all begin with."""
+    different = (i for i, letters in enumerate(zip(*names, strict=False)) if len(set(letters)) > 1)
+    return next(different, min(map(len, names)))
+
+
+def _candidates(
+    names: Sequence[Parts], width: int | None, mark: str, shared: set[str]
+) -> Iterator[list[str]]:
     """Ways to name the rows, from the longest to the shortest."""
-    shared = set(shared_parts(names))
     own = [[part for part in name if _bare(part) not in shared] or list(name[-1:]) for name in names]
     yield [_join(name) for name in own]
     if width is None:
@@ -91,18 +105,12 @@ def _with_knob(part: str, short: Mapping[str, str]) -> str:
 
 def _around(names: Sequence[str], width: int, mark: str) -> list[str]:
     """Names without most of what all begin and end with, between marks."""
-    begin = _common(names)
-    end = _common([name[begin:][::-1] for name in names])
+    begin = alike(names)
+    end = alike([name[begin:][::-1] for name in names])
     room = width - 2 * len(mark) - max(len(name) - begin - end for name in names)
     before = min(begin, max(0, room) // 2)
     after = min(end, max(0, room) - before)
     return [f"{mark}{name[begin - before : len(name) - end + after]}{mark}" for name in names]
-
-
-def _common(names: Sequence[str]) -> int:
-    """Number of letters that all begin with."""
-    different = (i for i, letters in enumerate(zip(*names, strict=False)) if len(set(letters)) > 1)
-    return next(different, min(map(len, names)))
 
 
 def _cut(part: str, key: int, value: int, mark: str) -> str:

@@ -62,7 +62,7 @@ def words_in(text: str, columns: int, first: int = 0, further: int = 0) -> list[
         further: likewise, for those after it.
     """
     wrapper = textwrap.TextWrapper(
-        columns,
+        max(columns, 1),
         initial_indent=" " * first,
         subsequent_indent=" " * further,
         break_long_words=False,

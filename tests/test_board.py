@@ -156,6 +156,17 @@ def test_a_table_fits_its_width_and_tells_twelve_groups_of_seeds_apart(tmp_path,
     assert ("steps/s" in lines[1]) == (width == 100)
 
 
+def test_what_is_swept_stands_in_rows_that_happen_to_share_it(tmp_path):
+    jobs = [
+        Job(f"{clip},{seed}", 512, True, ("env=CartPole-v1", f"clip_ratio={clip}", f"seed={seed}"))
+        for clip in (0.1, 0.2)
+        for seed in range(6)
+    ]
+    text = shown(tmp_path, 80, jobs, height=9)  # three rows, all of the first group
+    names = [line.split()[0] for line in text.splitlines() if "clip_ratio" in line]
+    assert names == [f"clip_ratio=0.1,seed={seed}" for seed in range(3)]
+
+
 def test_a_long_name_is_cut_where_jobs_do_not_differ(tmp_path):
     text = shown(tmp_path, 80, [Job(f"{'x' * 100},seed={seed}", 100_000_000, True) for seed in (7, 8)])
     assert re.findall(r"^(\S+=\S+) +waiting", text, re.MULTILINE) == ["seed=7", "seed=8"]

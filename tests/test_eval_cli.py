@@ -537,6 +537,20 @@ def test_a_table_of_several_runs_fits_its_width(width):
         assert "± 99.50" in row
 
 
+def test_a_table_of_several_runs_has_their_success_rates():
+    console = Console(width=80, file=io.StringIO())
+    summary = {
+        "mean": 1.0, "std": 0.5, "iqm": 1.0, "episodes": 4, "lengths": [9] * 4, "steps": 64,
+        "deterministic": True, "seed": 1000, "checkpoint": "last.pt", "interval": (0.5, 1.5),
+    }  # fmt: skip
+    found = [Found("a", {**summary, "info": {"is_success": 0.25, "reward": 3.5}}), Found("b", summary)]
+    console.print(_table(found, console))
+    _, head, _, first, second = console.file.getvalue().splitlines()
+    assert head.split()[-1] == "is_success"
+    assert first.split()[-1] == "0.25"
+    assert second.split()[-1] == "9.0"  # its episodes' length: it tells of none
+
+
 class Painted(gym.Env):
     """Pictures of an odd size, or what is none; 40 steps."""
 

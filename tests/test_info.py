@@ -1,5 +1,6 @@
 """Numbers in ``info``: what becomes of them over an episode, where they are logged, and how a run goes on."""
 
+import collections
 import contextlib
 import csv
 import json
@@ -75,6 +76,15 @@ def test_a_key_may_have_colons_and_dots_and_may_lie_below_others():
     assert told(steps, parse_keys([])) == {}
 
 
+def test_mappings_of_any_kind_of_dict_are_looked_through():
+    parts = collections.defaultdict(float)
+    parts["ctrl"] += 2.0
+    assert told([{"reward": parts, "costs": collections.OrderedDict(x=1)}]) == {
+        "reward.ctrl": 2.0,
+        "costs.x": 1.0,
+    }
+
+
 def test_what_wrappers_and_libraries_put_there_is_not_found():
     wrapped = gym.wrappers.RecordEpisodeStatistics(gym.wrappers.TimeLimit(Told([{"mine": 1}] * 9), 3))
     wrapped.reset()
@@ -114,6 +124,10 @@ def test_what_is_no_number_is_left_out_and_ends_nothing():
         "zero_d": 2.5, "small": 3.0, "tensor": 4.0, "true": 1.0, "fi__31m_ne___": 6.0
     }  # fmt: skip
     assert told([RaisingDict(a=1.0)]) == {}
+    assert told([{"before": 1.0, "reward": RaisingDict(a=1.0), "after": 2.0}]) == {
+        "before": 1.0,
+        "after": 2.0,
+    }
     holding_itself = {"a": 1.0}
     holding_itself["b"] = holding_itself
     assert told([holding_itself])["a"] == 1.0
@@ -161,6 +175,32 @@ def test_an_episode_that_a_fault_cuts_tells_nothing():
         assert ended.tolist() == [True, False]
         assert envs.take_infos() == [{"part": 4.0}]
         envs.close()
+
+
+def test_an_episode_that_is_cut_between_two_lives_tells_nothing():
+    class Breaks(Lives):
+        def reset(self, **kwargs):
+            if not self.was_real_done:
+                raise ValueError("broken")
+            return super().reset(**kwargs)
+
+    makes = [lambda: Breaks(Told([{"part": 1.0}] * 4))]
+    envs = SyncVector(makes, on_error="restart", infos=None)
+    envs.reset(seed=0)
+    for _ in range(2):
+        envs.step(np.zeros(1, np.int64))
+    assert envs.take_infos() == []
+    envs.close()
+
+
+def test_sums_beyond_what_tensorboard_keeps_are_none():
+    tally = Tally(None)
+    tally.load(
+        {"steps": 1, "series": {"huge": [1.7e308, 1, 1, 1.7e308, 1, False]}}
+    )  # of a damaged checkpoint
+    tally.add({"huge": 1.0, "small": 1.0}, 1)
+    tally.end(1)
+    assert mean_over(tally.ended * 2) == {"small": 1.0}
 
 
 def test_infos_that_are_no_mappings_are_none():
@@ -299,6 +339,8 @@ def test_an_evaluation_tells_them_too(ppo_train, tmp_path, monkeypatch, capfd):
     [
         ("is_success", "log.info_keys=is_success: expected auto, null, or a list of keys such as "
          "[is_success,reward_forward:mean]; did you mean [is_success]?"),
+        ("None", "log.info_keys=None: expected auto, null, or a list of keys such as "
+         "[is_success,reward_forward:mean]; did you mean null?"),
         ("[1]", "log.info_keys=[1]: expected auto, null, or a list"),
         ("3", "log.info_keys=3: expected auto, null, or a list"),
         ("[reward:men]", "log.info_keys: 'reward:men' is none of KEY, KEY:last, KEY:mean and KEY:sum"),

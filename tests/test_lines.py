@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,13 @@ from gymnasium import spaces
 from omegaconf import OmegaConf
 from rich.console import Console
 
+import ppo_cli
 from ppo_cli.actor_critic import make_actor_critic
 from ppo_cli.cli.build import load_policy
 from ppo_cli.cli.help import knob_sections
 from ppo_cli.cli.lines import budget_words, network_words, next_lines, pack, training_words
 from ppo_cli.cli.presets import successor_with_preset
+from ppo_cli.cli.version import versions
 from ppo_cli.config import conf_dir, from_stored, knobs
 from ppo_cli.envs.make import env_fn
 from ppo_cli.evaluation import Evaluation, evaluate
@@ -36,6 +39,14 @@ def as_module(*arguments, **environment):
         [sys.executable, "-m", "ppo_cli", *arguments],
         capture_output=True, text=True, check=False, env={**os.environ, **environment},
     )  # fmt: skip
+
+
+def test_versions_of_what_is_not_installed_are_missing_and_end_nothing(monkeypatch):
+    def found(package):
+        raise PackageNotFoundError(package)
+
+    monkeypatch.setattr("ppo_cli.cli.version.version", found)  # as in a checkout that is on the path alone
+    assert versions(["scipy"])[:2] == [f"ppo-cli {ppo_cli.__version__}", "scipy missing"]
 
 
 @pytest.mark.parametrize("option", ["--version", "-V"])

@@ -399,6 +399,9 @@ def test_a_run_that_fails_leaves_a_line_and_takes_it_away_again(tmp_path):
     with pytest.raises(RuntimeError), noted_failure(tmp_path):
         raise RuntimeError("CUDA\nis gone")
     assert (tmp_path / "failed.txt").read_text() == "CUDA is gone\n"
+    with pytest.raises(KeyError), noted_failure(tmp_path):  # of an encoder of the user's, say
+        raise KeyError("pixels")
+    assert (tmp_path / "failed.txt").read_text() == "KeyError: 'pixels'\n"
     with noted_failure(tmp_path):
         assert not (tmp_path / "failed.txt").exists()
 

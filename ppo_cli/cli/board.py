@@ -320,6 +320,7 @@ class Board:
             [STYLES[progress.state] for _, progress in rows],
             f"{' · '.join(states)}{self._left(' · ')}",
             f"{hidden} more jobs" if hidden else "",
+            shared_parts(list(self._parts.values())),
         )
 
 

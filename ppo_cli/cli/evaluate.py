@@ -429,11 +429,15 @@ def _lines(found: Found) -> str:
         f"95 %    {_interval(summary)} (bootstrap interval of the mean)",
         f"length  {np.mean(lengths):.1f} ({min(lengths)} to {max(lengths)})",
     ]
-    told = summary.get("info", {}).items()
-    lines += [f"{key}  {value:.2f}" for key, value in told if "success" in key.lower()]
+    lines += [f"{key}  {value:.2f}" for key, value in _successes(summary).items()]
     if found.film:
         lines.append(f"film    {found.film}")
     return "\n".join(lines)
+
+
+def _successes(summary: Summary) -> dict[str, float]:
+    """What the environment told of success: the share of the episodes, by key."""
+    return {key: value for key, value in summary.get("info", {}).items() if "success" in key.lower()}
 
 
 def _table(found: Sequence[Found], console: Console) -> Group:
@@ -447,11 +451,16 @@ def _table(found: Sequence[Found], console: Console) -> Group:
         "checkpoint": [Path(summary["checkpoint"]).name for summary in summaries],
     }
     shared = {key: cells[0] for key, cells in how.items() if len(set(cells)) == 1}
+    successes = [_successes(summary) for summary in summaries]
     columns = [
         Column("return", _aligned([(f"{s['mean']:,.2f}", f"{s['std']:,.2f}") for s in summaries], " ± ")),
         Column("IQM", [f"{summary['iqm']:,.2f}" for summary in summaries], 2),
         Column("95 % of the mean", [_interval(summary) for summary in summaries], 3),
         Column("length", [f"{np.mean(summary['lengths']):,.1f}" for summary in summaries], 4),
+        *(
+            Column(key, [f"{told[key]:.2f}" if key in told else "" for told in successes], 1)
+            for key in dict.fromkeys(key for told in successes for key in told)
+        ),
         *(
             Column(key, cells, 0 if key == "steps" else 1, key not in ("actions", "checkpoint"))
             for key, cells in how.items()

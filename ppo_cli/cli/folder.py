@@ -35,10 +35,11 @@ def noted_failure(folder: Path) -> Iterator[None]:
         note.unlink(missing_ok=True)
     try:
         yield
-    except (RuntimeError, MemoryError) as error:  # a run's errors, and PyTorch's; what prunes a trial is none
-        with suppress(OSError):  # a full disk may be what failed
-            if identity(folder) == own:  # not moved, with another in its place
-                write_whole(note, f"{printable(flat(error))}\n")
+    except Exception as error:  # a run's, PyTorch's, or of code of the user's
+        kind = "" if isinstance(error, RuntimeError) else f"{type(error).__name__}: "
+        with suppress(OSError):  # a full disk may be what failed, or that the folder is another by now
+            if identity(folder) == own:
+                write_whole(note, f"{kind}{printable(flat(error))}\n")
         raise
 
 

@@ -2,19 +2,18 @@
 
 import argparse
 import importlib.util
-import platform
 import shlex
 import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ppo_cli.cli.command import Parser, run_command, typed_program
 from ppo_cli.cli.run_dir import folder_name
+from ppo_cli.cli.version import versions
 from ppo_cli.config import ConfigError
 from ppo_cli.files import printable
 
@@ -248,12 +247,10 @@ def _stems(env_ids: Iterable[str]) -> dict[str, str]:
 
 def _made(dirs: Sequence[Path]) -> dict[str, str]:
     """When, of what and with what a report was made."""
-    packages = ("ppo-cli", "numpy", "scipy", "matplotlib")
-    versions = [f"{name} {version(name)}" for name in packages]
     return {
         "Date": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         "Folders": printable(", ".join(str(folder.resolve()) for folder in dirs)),
-        "Versions": ", ".join([*versions, f"Python {platform.python_version()}"]),
+        "Versions": ", ".join(versions(("numpy", "scipy", "matplotlib"))),
         "Command": printable(shlex.join(["ppo-report", *sys.argv[1:]])),
     }
 

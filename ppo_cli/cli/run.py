@@ -30,7 +30,7 @@ from ppo_cli.config import Config, save_yaml, to_dict
 from ppo_cli.encoders import EncoderError
 from ppo_cli.envs.backends import available_cores, backend_of, make_vector
 from ppo_cli.envs.group import EnvFaultError
-from ppo_cli.envs.infos import plain_key
+from ppo_cli.envs.infos import Wanted, plain_key
 from ppo_cli.envs.make import EnvError, EnvFn
 from ppo_cli.envs.snapshot import Kind, Lost, find_kind
 from ppo_cli.evaluation import Evaluation, evaluate, summarize
@@ -143,16 +143,7 @@ def _run(
                 policy = Policy(agent.model, agent.distribution, collector.observation_normalizer)
 
                 def evaluation_at(position: Position, last: bool = False) -> Evaluation:
-                    settings = {key: value for key, value in vars(config.eval).items() if key != "every"}
-                    with log.counting(config.eval.episodes) as count:
-                        found = evaluate(
-                            policy,
-                            make_evaluated,
-                            **settings,
-                            on_error=on_error_of(config.env),
-                            infos=infos,
-                            progress=count,
-                        )
+                    found = _evaluate(config, policy, make_evaluated, infos, log)
                     log.evaluation(position.steps, found.mean, found.infos)
                     best = keeper.consider(position, found.mean)
                     if not last:
@@ -173,6 +164,15 @@ def _run(
     keeper.check_folder()
     _report(evaluation, config, position.steps, log.recent_return, folder)
     return evaluation.mean
+
+
+def _evaluate(config: Config, policy: Policy, make: EnvFn, infos: Wanted, log: RunLog) -> Evaluation:
+    """Evaluates a policy as the config says, and shows how far that is."""
+    settings = {key: value for key, value in vars(config.eval).items() if key != "every"}
+    with log.counting(config.eval.episodes) as count:
+        return evaluate(
+            policy, make, **settings, on_error=on_error_of(config.env), infos=infos, progress=count
+        )
 
 
 def _train(

@@ -51,6 +51,7 @@ def draw(
     styles: Sequence[str] | None = None,
     title: str = "",
     caption: str = "",
+    shared: Sequence[str] | None = None,
 ) -> Group:
     """A table as wide as the console at most, in letters that it has.
 
@@ -65,6 +66,7 @@ def draw(
         styles: of the rows.
         title: above it.
         caption: below it.
+        shared: parts that the names go without, as in `short_names`.
     """
 
     def plain(text: str) -> str:
@@ -72,7 +74,8 @@ def draw(
 
     names = [[plain(part) for part in name] for name in names]
     columns = [replace(c, heading=plain(c.heading), cells=[plain(cell) for cell in c.cells]) for c in columns]
-    columns = _that_fit(names, columns, console.width)
+    shared = None if shared is None else [plain(part) for part in shared]
+    columns = _that_fit(max(map(len, short_names(names, shared=shared)), default=0), columns, console.width)
     room = max(LEAST_NAME, _room(columns, console.width))
     table = Table(
         box=PLAIN if console.options.ascii_only else SIMPLE_HEAD,
@@ -84,7 +87,9 @@ def draw(
     for column in columns:
         justify: Literal["left", "right"] = "right" if column.right else "left"
         table.add_column(Text(column.heading), justify=justify, no_wrap=True, min_width=column.least)
-    rows = zip(short_names(names, room, plain(MARK)), *(column.cells for column in columns), strict=True)
+    rows = zip(
+        short_names(names, room, plain(MARK), shared), *(column.cells for column in columns), strict=True
+    )
     for row, cells in enumerate(rows):
         table.add_row(*map(Text, cells), style=styles[row] if styles else None)
     # beside the table, as rich would break its own title and caption at the table's width
@@ -92,9 +97,8 @@ def draw(
     return Group(*(part for part in (around[0], table, around[1]) if part is not None))
 
 
-def _that_fit(names: Sequence[Parts], columns: Sequence[Column], width: int) -> list[Column]:
-    """The columns for which there is room beside the names."""
-    longest = max(map(len, short_names(names)), default=0)
+def _that_fit(longest: int, columns: Sequence[Column], width: int) -> list[Column]:
+    """The columns for which there is room beside names that are ``longest`` characters at most."""
     kept = list(columns)
     for column in sorted(columns, key=lambda column: -column.rank):
         wanted = longest if column.rank > 1 else min(longest, SOME_NAME)

@@ -1,6 +1,7 @@
 """What `--version` prints."""
 
 import platform
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
 from ppo_cli import __version__
@@ -10,8 +11,14 @@ COMPUTING = ("torch", "gymnasium")  # the packages that a run's numbers depend o
 
 def version_line() -> str:
     """This package's version and those of what it runs on, of which none is imported."""
-    others = ", ".join(f"{package} {_installed(package)}" for package in COMPUTING)
-    return f"ppo-cli {__version__} ({others}, Python {platform.python_version()})"
+    ours, *others = versions(COMPUTING)
+    return f"{ours} ({', '.join(others)})"
+
+
+def versions(packages: Sequence[str]) -> list[str]:
+    """This package's version, those of others and Python's, each behind its name."""
+    others = (f"{package} {_installed(package)}" for package in packages)
+    return [f"ppo-cli {__version__}", *others, f"Python {platform.python_version()}"]
 
 
 def _installed(package: str) -> str:

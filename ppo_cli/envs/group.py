@@ -309,7 +309,6 @@ class Group:
         out = self._out
         out.rewards[i], out.terminated[i], out.truncated[i] = 0.0, False, True
         out.final_obs[i], out.returns[i] = out.observations[i], math.nan
-        self._tallies[i].forget(self._steps)  # what its last step would have told is not known
         self._renew(i, error)
 
     def _renew(self, i: int, error: BaseException) -> None:
@@ -318,6 +317,7 @@ class Group:
         if self._on_error == "stop":
             raise self._explain(i, error) from error
         faults = self._out.faults
+        self._tallies[i].forget(self._steps)  # an episode that still runs was cut
         for _ in range(RENEWALS):
             faults[i] += 1
             calls.close(self.envs[i], self._first + i)

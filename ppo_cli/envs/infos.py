@@ -22,6 +22,7 @@ MOST_FOLLOWED = 256  # keys of an environment
 MOST_LOGGED = 50  # of a run
 LONGEST_KEY = 100  # characters
 LARGEST = 1e30  # so that sums stay within the 32 bits that TensorBoard keeps
+LARGEST_SUM = 3e38  # of those 32 bits
 DEEPEST = 3  # dicts in dicts
 # What wrappers and libraries put there for agents and loops, or that says nothing of how well one acts.
 NOT_OWN = frozenset(
@@ -61,7 +62,7 @@ class Series:
         if how == "auto":
             how = "mean" if self.seen == steps and not self.is_state else "last"
         value = {"last": self.last, "mean": self.total / max(self.count, 1), "sum": self.total}[how]
-        return value if self.count and math.isfinite(value) else None
+        return value if self.count and -LARGEST_SUM <= value <= LARGEST_SUM else None
 
 
 class Tally:
@@ -78,19 +79,26 @@ class Tally:
         self._series: dict[str, Series] = {}
         self._began: int | None = 0  # the step before the episode's first; None: not all of it was seen
 
-    def add(self, info: Mapping[Any, Any], step: int) -> None:
-        """Takes in what a step told, by the step's number."""
+    def add(self, info: Mapping[Any, Any], step: int, prefix: str = "", depth: int = 0) -> None:
+        """Takes in what a step told.
+
+        Args:
+            info: of the step, or a mapping in it.
+            step: its number.
+            prefix: of the keys, where it is a mapping in it.
+            depth: how many mappings it lies in.
+        """
         try:
-            self._add(info, step, "", 0)
+            self._add(info, step, prefix, depth)
         except BaseException as error:  # a mapping may be of any class
             let_interrupt_pass(error)
 
     def _add(self, info: Mapping[Any, Any], step: int, prefix: str, depth: int) -> None:
         for key, value in info.items():
             name = f"{prefix}{key}" if prefix else key
-            if value.__class__ is dict:
+            if isinstance(value, dict):
                 if depth < DEEPEST and isinstance(name, str):
-                    self._add(value, step, f"{name}.", depth + 1)
+                    self.add(value, step, f"{name}.", depth + 1)
                 continue
             series = self._series.get(name)
             if series is None and not self._is_followed(name):

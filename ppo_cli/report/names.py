@@ -4,16 +4,9 @@ import re
 import textwrap
 from collections.abc import Sequence
 
-CUT = "…"
+from ppo_cli.names import MARK, alike, middle_cut
+
 SHORTEST = 6  # letters of a knob that is cut: lea…te
-
-
-def middle_cut(text: str, width: int) -> str:
-    """A text of at most ``width`` characters, which has lost its middle where it was longer."""
-    if len(text) <= width:
-        return text
-    kept = max(width - len(CUT), 1)
-    return text[: kept - kept // 2] + CUT + (text[-(kept // 2) :] if kept > 1 else "")
 
 
 def shortened(names: Sequence[str], width: int) -> list[str]:
@@ -99,17 +92,11 @@ def _without_shared_ends(names: Sequence[str], width: int) -> list[str]:
     """Names that are no knobs' without what all begin and end with, but for words beside what differs."""
     if len(names) < 2 or all(sign for name in names for _, sign, _ in _pairs(name)):
         return list(names)
-    start = _alike(names)
-    end = _alike([name[start:][::-1] for name in names])
+    start = alike(names)
+    end = alike([name[start:][::-1] for name in names])
     while start and names[0][start - 1].isalnum():  # not into a word or a number
         start -= 1
     while end and names[0][len(names[0]) - end].isalnum():
         end -= 1
-    head, tail = CUT if start > 1 else names[0][:start], CUT if end > 1 else names[0][len(names[0]) - end :]
+    head, tail = MARK if start > 1 else names[0][:start], MARK if end > 1 else names[0][len(names[0]) - end :]
     return [head + name[start : len(name) - end] + tail for name in names]
-
-
-def _alike(names: Sequence[str]) -> int:
-    """How many letters all begin with."""
-    columns = enumerate(zip(*names, strict=False))
-    return next((place for place, letters in columns if len(set(letters)) > 1), min(map(len, names)))

@@ -31,8 +31,8 @@ PRUNED, FAILED = "pruned.txt", "failed.txt"
 Curve = dict[int, float]  # mean return of each evaluation, by environment steps
 
 
-class Pruned(Exception):  # noqa: N818 - not an error
-    """The pruner ended a trial; the message says where."""
+class Pruned(BaseException):
+    """The pruner ended a trial, which is no error and leaves no note of one; the message says where."""
 
 
 @dataclass(frozen=True)
