@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ppo_cli.cli.command import Parser, run_command, typed_program
+from ppo_cli.cli.command import Parser, run_command, say_error, typed_program
 from ppo_cli.cli.run_dir import folder_name
 from ppo_cli.config import ConfigError
 from ppo_cli.files import printable
@@ -289,7 +289,7 @@ def _pass_over(error: OSError) -> None:
 
 
 def _leave_out(line: str) -> None:
-    print(f"{typed_program('ppo-report')}: left out {printable(line)}", file=sys.stderr)
+    say_error(f"{typed_program('ppo-report')}: left out {printable(line)}")
 
 
 def _reward_threshold(env_id: str) -> float | None:
