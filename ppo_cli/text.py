@@ -5,6 +5,7 @@ import re
 import textwrap
 
 LONGEST = 4000  # characters of a line; an error of somebody else's may hold megabytes
+WHOLE = re.compile(r"`[^`]+`|[<>]=? \d\S*|2\^32 - 1|\[-?[\d.]+, -?[\d.]+\]")  # what no line is broken in
 SPELLING = "ppo_cli.spelling"  # how `str.encode` and streams name what `spell` does
 # What is written for signs of ours that an encoding lacks.
 SPELLED = {
@@ -79,7 +80,8 @@ def mean_and_deviation(mean: float, deviation: float, least: int = 1) -> str:
 def words_in(text: str, columns: int, first: int = 0, further: int = 0) -> list[str]:
     """Lines of whole words; one that is longer, such as a path, has a line of its own.
 
-    What stands between backticks is one word: a command that is broken can't be pasted.
+    What stands between backticks is one word, as a command that is broken can't be pasted; so is a bound,
+    ``>= 1`` or ``[0, 1]``.
 
     Args:
         text: to be put into lines.
@@ -94,5 +96,5 @@ def words_in(text: str, columns: int, first: int = 0, further: int = 0) -> list[
         break_long_words=False,
         break_on_hyphens=False,
     )
-    whole = re.sub("`[^`]+`", lambda quoted: quoted[0].replace(" ", "\0"), text)
+    whole = WHOLE.sub(lambda found: found[0].replace(" ", "\0"), text)
     return [line.replace("\0", " ") for line in wrapper.wrap(whole)] or [""]

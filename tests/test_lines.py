@@ -297,6 +297,14 @@ def test_a_return_has_the_decimals_that_tell_it_from_others(mean, std, said):
     assert mean_and_deviation(mean, std) == said
 
 
+@pytest.mark.parametrize("columns", ["60", "80", "100"])
+def test_help_breaks_no_bound(ppo_train, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    page = ppo_train("--help").out
+    assert re.search(r"integer from 0 to\s+2\^32 - 1", page)
+    assert not re.search(r"[<>]=?$|\[[-\d]+,$", page, re.MULTILINE)
+
+
 def test_an_error_is_broken_between_words_and_outside_of_commands(monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
     monkeypatch.setenv("TERM", "xterm")
