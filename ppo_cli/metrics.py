@@ -23,6 +23,7 @@ from ppo_cli.envs.infos import MOST_LOGGED
 from ppo_cli.files import sync_folder
 from ppo_cli.log_files import INFO, EventFile, RowFile
 from ppo_cli.terminal import LiveLine, is_live, output_console
+from ppo_cli.text import clock, short
 
 logger = logging.getLogger(__name__)
 
@@ -147,15 +148,17 @@ class RunLog:
         lengths: Mapping[str, Any] | None = None,
         live: bool = True,
         expected: Collection[str] = (),
+        begun: int = 0,
     ) -> None:
         """Opens the files.
 
         Args:
             run_dir: the run's folder.
-            total_timesteps: budget, for the progress line.
+            total_timesteps: budget in whole iterations, for the progress line.
             lengths: from `lengths` of the run that goes on here; what was written after is cut off.
             live: whether this run has the terminal to itself.
             expected: tags ``info/<key>`` that were asked for; a line says which of them no episode tells.
+            begun: environment steps with which the run goes on here.
         """
         name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
         events, rows, infos = None, None, 0
@@ -169,6 +172,7 @@ class RunLog:
         self._rows = RowFile(run_dir / "metrics.csv", TAGS, rows, infos)
         sync_folder(run_dir)
         self._total = total_timesteps
+        self._begun = begun
         self._started = time.perf_counter()
         self._reported = 0
         self._is_full = False
@@ -292,7 +296,7 @@ class RunLog:
             self._line = None
 
     def _show(self, step: int, steps_per_second: float) -> None:
-        recent = "–" if math.isnan(self.recent_return) else f"{self.recent_return:.1f}"
+        recent = "–" if math.isnan(self.recent_return) else short(self.recent_return)
         if self._line is not None:
             text = (
                 f"{step:,} steps · {steps_per_second:,.0f}/s · return {recent}"  # beside a bar in 60 columns
@@ -304,8 +308,9 @@ class RunLog:
         if twentieth > self._reported:
             self._reported = twentieth
             elapsed = time.perf_counter() - self._started
-            left = max(0.0, elapsed * (self._total - step) / step)
-            logger.info("%3.0f%% · %s · %d s left", min(100.0, 100 * step / self._total), text, left)
+            left = max(0.0, elapsed * (self._total - step) / max(1, step - self._begun))
+            done = min(100.0, 100 * step / self._total)
+            logger.info("%3.0f%% · %s · %s left", done, text, clock(left))
 
 
 def _hparams(values: Mapping[str, Knob], first: Collection[str]) -> list[Summary]:

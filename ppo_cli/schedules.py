@@ -1,10 +1,25 @@
-"""Annealing: the value of a knob as a function of the run's progress."""
+"""The budget of a run, and annealing: the value of a knob as a function of the run's progress."""
 
 import math
 from dataclasses import dataclass
 from typing import Literal
 
 Shape = Literal["linear", "cosine", "exponential"]
+
+
+def trained_steps(asked: int, n_envs: int, n_steps: int, filled: bool = False) -> int:
+    """Environment steps of a run whose iterations are whole: ceil(asked / (N T)) of N T steps each.
+
+    Args:
+        asked: ``total_timesteps``.
+        n_envs: N.
+        n_steps: T.
+        filled: whether a backend has rows that are no steps, so that no more is known than what is asked.
+    """
+    if filled:
+        return asked
+    rows = n_envs * n_steps
+    return -(-asked // rows) * rows
 
 
 @dataclass(frozen=True)

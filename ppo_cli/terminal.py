@@ -1,6 +1,7 @@
 """The terminal, where there is one: whether it is live, how wide it is, and lines that are drawn again."""
 
 import logging
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -36,6 +37,14 @@ def wrapped(text: str) -> str:
     if not is_live(output_console()):
         return text
     return "\n".join(line for each in text.splitlines() for line in words_in(each, width()))
+
+
+def wrapped_error(text: str) -> str:
+    """A text as it is printed on standard error: likewise, but lines after the first stay as they are."""
+    if not sys.stderr.isatty() or os.environ.get("TERM", "") in ("", "dumb", "unknown"):
+        return text
+    first, newline, rest = text.partition("\n")
+    return "\n".join(words_in(first, width())) + newline + rest
 
 
 class WordFormatter(logging.Formatter):

@@ -1,9 +1,11 @@
 """Text in lines, in whatever letters the output has."""
 
 import codecs
+import re
 import textwrap
 
 LONGEST = 4000  # characters of a line; an error of somebody else's may hold megabytes
+WHOLE = re.compile(r"`[^`]+`|[<>]=? \d\S*|2\^32 - 1|\[-?[\d.]+, -?[\d.]+\]")  # what no line is broken in
 SPELLING = "ppo_cli.spelling"  # how `str.encode` and streams name what `spell` does
 # What is written for signs of ours that an encoding lacks.
 SPELLED = {
@@ -52,8 +54,34 @@ def spelled(text: str, encoding: str) -> str:
     return text.encode(encoding, register_spelling()).decode(encoding)
 
 
+def clock(seconds: float) -> str:
+    """A time as ``1:02:03`` or ``2:03``."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def short(value: float, decimals: int | None = None) -> str:
+    """A number, with as many decimals as its size asks for where their number is not given."""
+    return f"{value:,.{decimals_of(value) if decimals is None else decimals}f}"
+
+
+def decimals_of(value: float) -> int:
+    """Decimals with which a number of that size is told from its like: of 0.968 three, of 259.6 one."""
+    return 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
+
+
+def mean_and_deviation(mean: float, deviation: float, least: int = 1) -> str:
+    """``0.150 ± 0.357``: both with the decimals that the larger asks for, and ``least`` at least."""
+    decimals = max(least, decimals_of(max(abs(mean), abs(deviation))))
+    return f"{mean:,.{decimals}f} ± {deviation:,.{decimals}f}"
+
+
 def words_in(text: str, columns: int, first: int = 0, further: int = 0) -> list[str]:
     """Lines of whole words; one that is longer, such as a path, has a line of its own.
+
+    What stands between backticks is one word, as a command that is broken can't be pasted; so is a bound,
+    ``>= 1`` or ``[0, 1]``.
 
     Args:
         text: to be put into lines.
@@ -68,4 +96,5 @@ def words_in(text: str, columns: int, first: int = 0, further: int = 0) -> list[
         break_long_words=False,
         break_on_hyphens=False,
     )
-    return wrapper.wrap(text) or [""]
+    whole = WHOLE.sub(lambda found: found[0].replace(" ", "\0"), text)
+    return [line.replace("\0", " ") for line in wrapper.wrap(whole)] or [""]

@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.file_proxy import FileProxy
 
 from ppo_cli.cli import board
-from ppo_cli.cli.board import Board, Job, Progress, last_rows, look, marks, time_left
+from ppo_cli.cli.board import Board, Job, Progress, _columns, last_rows, look, marks, time_left
+from ppo_cli.cli.sweep import _last_step
 from ppo_cli.metrics import TAGS, RunLog
 
 JOB = Job("seed=0", 512, evaluated=True)
@@ -272,6 +273,17 @@ def test_on_a_terminal_there_is_one_table_and_no_progress_line_of_a_job(tmp_path
         ("99998", "finished"),
     ]
     assert states[0][2] == "1,024/1,024"
+
+
+def test_a_job_is_as_far_as_its_whole_iterations_are_and_small_returns_are_told_apart(tmp_path):
+    steps = _last_step({"total_timesteps": 70, "n_envs": 1, "n_steps": 64, "vectorization": "auto"})
+    job = Job("seed=0", steps, evaluated=True)
+    columns = _columns([(job, Progress("running", 64, 0.968, 1000.0))])
+    cells = {column.heading: column.cells[0] for column in columns}
+    assert (cells["done"], cells["steps"], cells["return"]) == ("50%", "64/128", "0.968")
+    (tmp_path / job.name).mkdir()
+    (tmp_path / job.name / "eval.json").write_text('{"mean": 0.9684, "std": 0.0061}')
+    assert "finished: return 0.968 ± 0.006, " in Board(tmp_path, [job])._line(job.name, 1)
 
 
 @pytest.mark.parametrize("count", [200])

@@ -254,6 +254,33 @@ def test_several_runs_make_a_table_in_their_order(trained, ppo_eval):
     assert several[1] == ppo_eval("a", "--json").json
 
 
+def test_all_of_a_sweeps_folder_is_its_runs_and_what_they_import_is_said_once(trained, ppo_eval):
+    trained("env.id=info_envs:Parts-v0", name="sweep/seed=0")
+    trained("env.id=info_envs:Parts-v0", name="sweep/seed=1")
+    (Path("sweep") / "report").mkdir()
+    for name in ("jobs.json", "multirun.yaml", "study.db"):
+        (Path("sweep") / name).touch()
+    outcome = ppo_eval(*map(str, sorted(Path("sweep").iterdir())))
+    assert outcome.status == 0
+    assert [row.split()[0] for row in outcome.out.splitlines()[3:]] == ["seed=0", "seed=1"]
+    assert outcome.err.count("\n") == outcome.err.count("importing info_envs") == 1
+    assert refused(ppo_eval("sweep/jobs.json"), 1, "jobs.json is not a readable checkpoint")
+    assert refused(ppo_eval("sweep/report"), 2, "no run there")
+
+
+def test_a_table_tells_returns_below_one_apart():
+    summary = {
+        "std": 0.0, "iqm": 0.9, "episodes": 1, "lengths": [9], "steps": 9, "deterministic": True, "seed": 0,
+        "checkpoint": "last.pt", "interval": (0.9641, 0.9649),
+    }  # fmt: skip
+    console = Console(width=100, file=io.StringIO())
+    console.print(
+        _table([Found(run, {**summary, "mean": m}) for run, m in (("a", 0.968), ("b", 0.969))], console)
+    )
+    for text in ("0.968 ± 0.000", "0.969 ± 0.000", "0.964 to 0.965"):
+        assert text in console.file.getvalue()
+
+
 def test_one_of_several_fails_and_the_others_are_evaluated(ppo_eval, cartpole):
     outcome = ppo_eval("run", "nowhere", "run/checkpoints/100.pt", "--json")
     assert outcome.status == 1

@@ -26,7 +26,9 @@ from ppo_cli.cli.version import versions
 from ppo_cli.config import conf_dir, from_stored, knobs
 from ppo_cli.envs.make import env_fn
 from ppo_cli.evaluation import Evaluation, evaluate
-from ppo_cli.terminal import LiveLine, is_live
+from ppo_cli.metrics import TAGS, RunLog
+from ppo_cli.terminal import LiveLine, is_live, wrapped_error
+from ppo_cli.text import mean_and_deviation
 
 TINY = ("total_timesteps=300", "n_envs=2", "n_steps=50", "n_epochs=1", "eval.episodes=2", "compile=false")
 BOX, DISCRETE = spaces.Box(-1, 1, (4,)), spaces.Discrete(2)
@@ -180,6 +182,14 @@ def test_an_id_that_runs_or_has_a_preset_or_is_none_keeps_what_it_has(typed):
     assert successor_with_preset(typed, [conf_dir() / "env"]) is None
 
 
+def test_an_id_without_a_version_has_the_preset_of_the_newest(ppo_train):
+    assert successor_with_preset("LunarLander", [conf_dir() / "env"]) == "LunarLander-v3"
+    assert successor_with_preset("FrozenLake", [conf_dir() / "env"]) is None
+    outcome = ppo_train("env=Pendulum", *TINY)
+    assert outcome.out.startswith("Pendulum-v1 · preset conf/env/Pendulum-v1.yaml\n")
+    assert "Pendulum names no version; running the newest, Pendulum-v1\n" in outcome.out
+
+
 def test_no_preset_wins_for_a_retired_id(ppo_train):
     assert OmegaConf.create(ppo_train("env=Ant-v3", "preset=none", "--cfg", "job").out).n_steps == 2048
 
@@ -259,6 +269,64 @@ def test_next_lines_can_be_pasted_where_no_venv_is_active(tmp_path, monkeypatch)
 )
 def test_the_budget_is_what_will_be_trained(asked, n_envs, n_steps, said):
     assert budget_words(asked, n_envs, n_steps) == said
+
+
+def test_how_far_a_run_is_is_a_part_of_what_will_be_trained(ppo_train):
+    outcome = ppo_train("env=CartPole-v1", *TINY, "total_timesteps=110")  # two iterations of 100 steps
+    assert re.findall(r"^ *(\d+)% · (\d+) steps", outcome.out, re.MULTILINE) == [
+        ("50", "100"),
+        ("100", "200"),
+    ]
+
+
+@pytest.mark.parametrize(("begun", "left"), [(0, "0:09"), (900, "1:30")])
+def test_what_is_left_follows_from_what_was_done_since_a_run_went_on(
+    tmp_path, caplog, monkeypatch, begun, left
+):
+    now = iter([0.0, 100.0])  # at step 1,000 after 100 s, or after 100 s for the last 100 of them
+    monkeypatch.setattr("time.perf_counter", lambda: next(now))
+    caplog.set_level("INFO")
+    with RunLog(tmp_path, 1090, live=False, begun=begun) as log:
+        log.iteration(1, 1000, dict.fromkeys(TAGS, 0.9685))
+    assert [record.getMessage() for record in caplog.records] == [
+        f" 92% · 1,000 steps · 1 steps/s · return 0.969 · {left} left"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "said"),
+    [
+        (500.0, 0.0, "500.0 ± 0.0"),
+        (-2335.71, 94.2, "-2,335.7 ± 94.2"),
+        (0.96849, 0.0061, "0.968 ± 0.006"),
+        (0.05, 0.218, "0.050 ± 0.218"),
+        (-0.5, 3.25, "-0.50 ± 3.25"),
+        (0.2, 30.0, "0.2 ± 30.0"),
+    ],
+)
+def test_a_return_has_the_decimals_that_tell_it_from_others(mean, std, said):
+    assert mean_and_deviation(mean, std) == said
+
+
+@pytest.mark.parametrize("columns", ["60", "80", "100"])
+def test_help_breaks_no_bound(ppo_train, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    page = ppo_train("--help").out
+    assert re.search(r"integer from 0 to\s+2\^32 - 1", page)
+    assert not re.search(r"[<>]=?$|\[[-\d]+,$", page, re.MULTILINE)
+
+
+def test_an_error_is_broken_between_words_and_outside_of_commands(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("TERM", "xterm")
+    text = "ppo-train: SIGINT: `ppo-train resume='outputs/a run'` goes on\nppo-train " + "x" * 50
+    assert wrapped_error(text) == text  # not on a terminal
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    assert wrapped_error(text).splitlines() == [
+        "ppo-train: SIGINT:", "`ppo-train resume='outputs/a run'` goes", "on", "ppo-train " + "x" * 50
+    ]  # fmt: skip
+    monkeypatch.setenv("TERM", "dumb")
+    assert wrapped_error(text) == text
 
 
 @pytest.mark.parametrize(

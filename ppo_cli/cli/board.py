@@ -21,11 +21,12 @@ from rich.file_proxy import FileProxy
 from rich.live import Live
 from typing_extensions import Self
 
-from ppo_cli.cli.eta import about, clock, makespan
+from ppo_cli.cli.eta import about, makespan
 from ppo_cli.cli.tables import Column, draw
 from ppo_cli.files import first_line, printable, read_json
 from ppo_cli.names import shared_parts, short_names, split_name
 from ppo_cli.terminal import is_live, output_console
+from ppo_cli.text import clock, mean_and_deviation, short
 
 State = Literal["waiting", "running", "finished", "failed"]
 
@@ -43,7 +44,7 @@ class Job:
 
     Attributes:
         name: its folder's.
-        total_timesteps: its budget.
+        total_timesteps: its budget, in whole iterations.
         evaluated: whether it is evaluated at its end.
         overrides: as typed for it; its name stands for them where there are none.
     """
@@ -287,7 +288,7 @@ class Board:
             said = f"{folder if self._live is None else label} failed: {reason(folder)}"
         elif self._jobs[name].evaluated:
             evaluation = read_json(folder / "eval.json")
-            result = f"return {evaluation['mean']:.1f} ± {evaluation['std']:.1f}"
+            result = f"return {mean_and_deviation(evaluation['mean'], evaluation['std'])}"
             said = f"{label} finished: {result}, {clock(progress.seconds)}"
         else:
             said = f"{label} finished: {progress.steps:,} steps, {clock(progress.seconds)}"
@@ -340,19 +341,17 @@ def _columns(rows: Sequence[tuple[Job, Progress]]) -> list[Column]:
         column("state", lambda _, progress: progress.state, least=len("finished"), right=False),
         column("done", lambda job, progress: f"{min(100, 100 * progress.steps // job.total_timesteps)}%"),
         column("steps", lambda job, progress: f"{progress.steps:,}/{job.total_timesteps:,}", rank=4, least=9),
-        column("return", lambda _, progress: _number(progress.episodic_return, ",.1f"), least=7),
-        column("steps/s", lambda _, progress: _number(progress.speed, ",.0f"), rank=3),
+        column("return", lambda _, progress: _number(progress.episodic_return, short), least=7),
+        column("steps/s", lambda _, progress: _number(progress.speed, "{:,.0f}".format), rank=3),
         column(
             "time", lambda _, progress: "" if progress.state == "waiting" else clock(progress.seconds), 2, 5
         ),
-        column("left", lambda job, progress: _number(job_left(job, progress)), least=5),
+        column("left", lambda job, progress: _number(job_left(job, progress), clock), least=5),
     ]
 
 
-def _number(value: float | None, form: str = "") -> str | None:
-    if value is None:
-        return None
-    return format(value, form) if form else clock(value)
+def _number(value: float | None, words: Callable[[float], str]) -> str | None:
+    return None if value is None else words(value)
 
 
 def reason(folder: Path) -> str:

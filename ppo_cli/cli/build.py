@@ -111,7 +111,7 @@ def _id_notice(typed: str, env_id: str) -> str | None:
     if env_id == typed:
         return None
     if not re.search(r"-v\d+$", typed):
-        return f"{typed} names no version; running the newest, {env_id}, without its preset"
+        return f"{typed} names no version; running the newest, {env_id}"
     return f"{typed} is retired in Gymnasium; running its successor {env_id}"
 
 

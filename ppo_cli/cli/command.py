@@ -50,11 +50,18 @@ def run_command(name: str, work: Callable[[], int | None], needs_output: bool = 
                 gone = failure.errno == errno.EPIPE
                 line, status = (None, 141) if gone else (f"standard output: {failure.strerror}", 1)
             if line is not None:
-                shown = "\n".join(map(printable, f"{typed_program(name)}: {line}".splitlines()))
-                print(shown, file=sys.stderr, flush=True)
+                say_error(f"{typed_program(name)}: {line}")
     finally:
         logging.raiseExceptions = before
     sys.exit(status)
+
+
+def say_error(text: str) -> None:
+    """Prints on standard error what is wrong, or what a command does that its user may not expect."""
+    from ppo_cli.terminal import wrapped_error
+
+    shown = "\n".join(map(printable, text.splitlines()))
+    print(wrapped_error(shown), file=sys.stderr, flush=True)
 
 
 def _outcome(work: Callable[[], int | None]) -> tuple[object, int]:

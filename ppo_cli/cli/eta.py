@@ -22,13 +22,6 @@ def makespan(running: Sequence[float], waiting: Sequence[float], workers: int) -
     return max(free)
 
 
-def clock(seconds: float) -> str:
-    """A time as ``1:02:03`` or ``2:03``."""
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
 def about(seconds: float) -> str:
     """A time that is left, no more exact than it is known."""
     minutes = round(seconds / 60)

@@ -10,7 +10,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console, Group
 from yaml import YAMLError
 
-from ppo_cli.cli.command import Parser, run_command, typed_program
+from ppo_cli.cli.command import Parser, run_command, say_error, typed_program
 from ppo_cli.cli.endings import Interrupted, RunError
 from ppo_cli.cli.run_dir import folder_name
 from ppo_cli.cli.tables import Column, draw
@@ -29,12 +29,14 @@ from ppo_cli.config import Config, ConfigError, EnvConfig
 from ppo_cli.envs.make import EnvError
 from ppo_cli.names import split_name
 from ppo_cli.terminal import output_console
+from ppo_cli.text import decimals_of, mean_and_deviation, short
 
 if TYPE_CHECKING:
     from ppo_cli.policy import Policy
 
 Summary = dict[str, Any]  # of one run: what `--json` writes
 
+DECIMALS = 2  # of returns, at least
 DEFAULT_EPISODES = 20  # where the run itself asked for none
 EPISODES = ("first", "best", "median", "worst")  # which of them a film shows, beside their numbers
 
@@ -70,7 +72,7 @@ def main() -> None:
 
 
 def _say(line: object) -> None:
-    print(f"{typed_program('ppo-eval')}: {line}", file=sys.stderr)
+    say_error(f"{typed_program('ppo-eval')}: {line}")
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -186,18 +188,19 @@ def _evaluate_all(options: argparse.Namespace) -> int:
     found: list[Found] = []
     status = 0
     interrupted: Interrupted | None = None
-    for run in options.runs:
+    runs, say_once = _of_runs(options.runs), _said_once()
+    for run in runs:
         try:
             checkpoint = find_checkpoint(Path(run), options.checkpoint)
             named = options.checkpoint is not None or Path(run) == checkpoint
-            found.append(Found(run, *_evaluate_run(checkpoint, named, options)))
+            found.append(Found(run, *_evaluate_run(checkpoint, named, options, say_once)))
         except (ConfigError, EnvError, RunError, OSError) as error:  # noqa: PERF203 - each fails on its own
-            alone = len(options.runs) == 1
+            alone = len(runs) == 1
             status = 2 if alone and isinstance(error, (ConfigError, EnvError)) else 1
             line = " ".join(str(error).split())
             _say(line if run in line else f"{run}: {line}")
         except KeyboardInterrupt as error:
-            done = f"interrupted in {run}; {len(found)} of {len(options.runs)} runs were evaluated"
+            done = f"interrupted in {run}; {len(found)} of {len(runs)} runs were evaluated"
             interrupted = Interrupted(getattr(error, "number", signal.SIGINT), done)
             break
     if not _has_scipy() and found:
@@ -207,6 +210,31 @@ def _evaluate_all(options: argparse.Namespace) -> int:
     if interrupted is not None:
         raise interrupted
     return status
+
+
+def _of_runs(typed: Sequence[str]) -> list[str]:
+    """The runs among several words: what a pattern such as ``SWEEP/*`` finds beside them is left out."""
+    runs = [run for run in typed if not _is_beside_runs(Path(run))]
+    return runs if len(typed) > 1 and runs else list(typed)
+
+
+def _is_beside_runs(path: Path) -> bool:
+    """Whether a path is what a sweep, a search or a report leaves in a folder of runs."""
+    own = path.is_file() and path.suffix != ".pt" if path.name != "report" else path.is_dir()
+    return own and not (path / "config.yaml").exists() and any(path.parent.glob("*/config.yaml"))
+
+
+def _said_once() -> Callable[[str], None]:
+    """Says a line unless one was said of the same module: what is imported is, for all runs."""
+    said: set[str] = set()
+
+    def say(line: str) -> None:
+        what, _, _ = line.partition(", which ")
+        if what not in said:
+            said.add(what)
+            _say(line)
+
+    return say
 
 
 def find_checkpoint(run: Path, which: str | None) -> Path:
@@ -237,8 +265,12 @@ def find_checkpoint(run: Path, which: str | None) -> Path:
     return path
 
 
-def _evaluate_run(checkpoint: Path, named: bool, options: argparse.Namespace) -> tuple[Summary, str]:
+def _evaluate_run(
+    checkpoint: Path, named: bool, options: argparse.Namespace, say: Callable[[str], None]
+) -> tuple[Summary, str]:
     """Evaluates one checkpoint, which was asked for by name or not, and films it where that is asked for.
+
+    ``say`` is told what is imported.
 
     Returns:
         What was found, and a line on the film, or nothing.
@@ -250,7 +282,7 @@ def _evaluate_run(checkpoint: Path, named: bool, options: argparse.Namespace) ->
     from ppo_cli.envs.group import EnvFaultError, explain
     from ppo_cli.evaluation import bootstrap_interval, evaluate, summarize
 
-    checkpoint, policy, config, steps = _load(checkpoint, named, options.env_kwargs)
+    checkpoint, policy, config, steps = _load(checkpoint, named, options.env_kwargs, say)
     reset_options = {**config.env.reset_options, **options.reset_options}
     config = replace(config, env=replace(config.env, reset_options=reset_options))
     torch.set_num_threads(1 if config.threads == "auto" else int(config.threads))  # other sums, other bits
@@ -289,7 +321,9 @@ def _evaluate_run(checkpoint: Path, named: bool, options: argparse.Namespace) ->
     return {**summary, "checkpoint": str(checkpoint), "interval": interval}, film
 
 
-def _load(checkpoint: Path, named: bool, env_kwargs: dict[str, Any]) -> "tuple[Path, Policy, Config, int]":
+def _load(
+    checkpoint: Path, named: bool, env_kwargs: dict[str, Any], say: Callable[[str], None]
+) -> "tuple[Path, Policy, Config, int]":
     """The policy of a checkpoint, or of the newest intact one where the run's last is damaged.
 
     Returns:
@@ -315,7 +349,7 @@ def _load(checkpoint: Path, named: bool, env_kwargs: dict[str, Any]) -> "tuple[P
                 raise RunError(f"{damage}; the newest intact one is {other.name}") from damage
             _say(f"{damage}; evaluating {other.name}, the newest that is intact")
             checkpoint, payload = other, newest
-        policy, config = restore_policy(payload, checkpoint, env_kwargs, _say)
+        policy, config = restore_policy(payload, checkpoint, env_kwargs, say)
         return checkpoint, policy, config, payload["steps"]
     except CheckpointError as error:
         raise RunError(error if str(checkpoint) in str(error) else f"{checkpoint}: {error}") from error
@@ -424,8 +458,8 @@ def _lines(found: Found) -> str:
     lines = [
         f"{found.run} · {Path(summary['checkpoint']).name}, {summary['steps']:,} steps · "
         f"{summary['episodes']} {kind} episode{'s'[: summary['episodes'] - 1]}, seed {summary['seed']}",
-        f"return  {summary['mean']:.2f} ± {summary['std']:.2f}",
-        f"IQM     {summary['iqm']:.2f}",
+        f"return  {mean_and_deviation(summary['mean'], summary['std'], DECIMALS)}",
+        f"IQM     {_rounded(summary['iqm'])}",
         f"95 %    {_interval(summary)} (bootstrap interval of the mean)",
         f"length  {np.mean(lengths):.1f} ({min(lengths)} to {max(lengths)})",
     ]
@@ -453,8 +487,8 @@ def _table(found: Sequence[Found], console: Console) -> Group:
     shared = {key: cells[0] for key, cells in how.items() if len(set(cells)) == 1}
     successes = [_successes(summary) for summary in summaries]
     columns = [
-        Column("return", _aligned([(f"{s['mean']:,.2f}", f"{s['std']:,.2f}") for s in summaries], " ± ")),
-        Column("IQM", [f"{summary['iqm']:,.2f}" for summary in summaries], 2),
+        Column("return", _aligned([mean_and_deviation(s["mean"], s["std"], DECIMALS) for s in summaries])),
+        Column("IQM", [_rounded(summary["iqm"]) for summary in summaries], 2),
         Column("95 % of the mean", [_interval(summary) for summary in summaries], 3),
         Column("length", [f"{np.mean(summary['lengths']):,.1f}" for summary in summaries], 4),
         *(
@@ -490,11 +524,16 @@ def _shared_words(shared: Mapping[str, str]) -> str:
     return " · ".join(words)
 
 
-def _aligned(pairs: Sequence[tuple[str, str]], between: str) -> list[str]:
+def _aligned(cells: Sequence[str], between: str = " ± ") -> list[str]:
     """Pairs of numbers, each below the one of the row before."""
+    pairs = [cell.split(between) for cell in cells]
     width = max(len(second) for _, second in pairs)
     return [f"{first}{between}{second:>{width}}" for first, second in pairs]
 
 
+def _rounded(value: float) -> str:
+    return short(value, max(DECIMALS, decimals_of(value)))
+
+
 def _interval(summary: Summary) -> str:
-    return "–" if summary["interval"] is None else "{:.2f} to {:.2f}".format(*summary["interval"])
+    return "–" if summary["interval"] is None else " to ".join(map(_rounded, summary["interval"]))

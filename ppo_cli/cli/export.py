@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ppo_cli.cli.command import Parser, run_command, typed_program
+from ppo_cli.cli.command import Parser, run_command, say_error, typed_program
 from ppo_cli.cli.endings import RunError
 from ppo_cli.cli.evaluate import find_checkpoint
 from ppo_cli.config import ConfigError
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def _say(line: str) -> None:
-    print(f"{typed_program('ppo-export')}: {line}", file=sys.stderr)
+    say_error(f"{typed_program('ppo-export')}: {line}")
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:

@@ -1,6 +1,5 @@
 """What a run says in lines: what it is, how its evaluations end, and what to type next."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,6 +7,8 @@ from ppo_cli.actor_critic import ActorCritic
 from ppo_cli.cli.quoting import program_to_paste, shell_quoted
 from ppo_cli.encoders import ImpalaCNN, NatureCNN, PackedEncoder, UserEncoder
 from ppo_cli.evaluation import Evaluation
+from ppo_cli.schedules import trained_steps
+from ppo_cli.text import mean_and_deviation, short
 
 _ENCODERS = {NatureCNN: "nature_cnn", ImpalaCNN: "impala_cnn", UserEncoder: "an encoder of your own"}
 MUCH = 0.2  # of the larger return: what the evaluation's may differ from the training's without a word
@@ -37,9 +38,7 @@ def network_words(model: ActorCritic) -> str:
 
 
 def budget_words(asked: int, n_envs: int, n_steps: int, filled: bool = False) -> str:
-    """The environment steps that a run will have trained for.
-
-    Iterations are whole: ceil(asked / (N T)) of N T steps each.
+    """The environment steps that a run will have trained for, `trained_steps`.
 
     Args:
         asked: ``total_timesteps``.
@@ -47,11 +46,10 @@ def budget_words(asked: int, n_envs: int, n_steps: int, filled: bool = False) ->
         n_steps: T.
         filled: whether a backend has rows that are no steps, so that the end is not known beforehand.
     """
-    rows = n_envs * n_steps
     shape = f"{n_envs:,} × {n_steps:,}"
     if filled:
         return f"at least {asked:,} steps (iterations of {shape})"
-    steps = math.ceil(asked / rows) * rows
+    steps = trained_steps(asked, n_envs, n_steps)
     if steps == asked:
         return f"{steps:,} steps (iterations of {shape})"
     return f"{steps:,} steps (asked: {asked:,}; whole iterations of {shape})"
@@ -72,7 +70,7 @@ def result_words(evaluation: Evaluation, deterministic: bool | None = None) -> s
     kinds = {True: "deterministic ", False: "sampled ", None: ""}
     n = len(evaluation.returns)
     episodes = f"{n:,} {kinds[deterministic]}episode{'s'[: n - 1]}"
-    return f"return {evaluation.mean:.1f} ± {evaluation.std:.1f} over {episodes}"
+    return f"return {mean_and_deviation(evaluation.mean, evaluation.std)} over {episodes}"
 
 
 def training_words(evaluation: Evaluation, trained: float) -> str:
@@ -87,7 +85,7 @@ def training_words(evaluation: Evaluation, trained: float) -> str:
     gap = abs(evaluation.mean - trained)
     if not gap > max(evaluation.std, MUCH * max(abs(evaluation.mean), abs(trained))):  # nor with NaN
         return ""
-    return f" (training's last: {trained:.1f}, whose policy samples its actions)"
+    return f" (training's last: {short(trained)}, whose policy samples its actions)"
 
 
 def next_lines(folder: Path) -> str:

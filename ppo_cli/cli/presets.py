@@ -56,16 +56,18 @@ def forget_successors() -> None:
 
 
 def successor_with_preset(env_id: str, folders: Sequence[Path]) -> str | None:
-    """The id that runs for a retired one, where that has no preset of its own and this has one; else None.
+    """The id that runs for another, where that has no preset of its own and this has one; else None.
+
+    Another is one that is retired, or that names no version.
 
     Args:
         env_id: as typed.
         folders: with presets.
     """
-    versioned = re.fullmatch(r"(?P<stem>\w[\w./:-]*-v)\d+", env_id)
-    if versioned is None or ".." in env_id or _file(env_id, folders) is not None:
+    named = re.fullmatch(r"(?P<stem>\w[\w./:-]*?)(-v\d+)?", env_id)
+    if named is None or ".." in env_id or _file(env_id, folders) is not None:
         return None
-    others = f"{glob.escape(versioned['stem'])}*.yaml"
+    others = f"{glob.escape(named['stem'])}-v*.yaml"
     if not any(found for folder in folders for found in folder.glob(others)):
         return None
     try:

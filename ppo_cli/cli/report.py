@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ppo_cli.cli.command import Parser, run_command, typed_program
+from ppo_cli.cli.command import Parser, run_command, say_error, typed_program
 from ppo_cli.cli.run_dir import folder_name
 from ppo_cli.cli.version import versions
 from ppo_cli.config import ConfigError
@@ -286,7 +286,7 @@ def _pass_over(error: OSError) -> None:
 
 
 def _leave_out(line: str) -> None:
-    print(f"{typed_program('ppo-report')}: left out {printable(line)}", file=sys.stderr)
+    say_error(f"{typed_program('ppo-report')}: left out {printable(line)}")
 
 
 def _reward_threshold(env_id: str) -> float | None:

@@ -37,6 +37,7 @@ from ppo_cli.evaluation import Evaluation, evaluate, summarize
 from ppo_cli.files import read_json, read_yaml, write_whole
 from ppo_cli.metrics import Knob, RunLog
 from ppo_cli.policy import Policy
+from ppo_cli.schedules import trained_steps
 from ppo_cli.seeding import seed_global_generators
 from ppo_cli.terminal import width
 from ppo_cli.trainer import Collector, Position, make_collector, train
@@ -133,7 +134,11 @@ def _run(
             _advise_threads(config, agent)
             collector = make_collector(envs, agent, config.n_steps, *normalizers)
             tags = [f"info/{plain_key(key)}" for key in infos or ()]
-            with RunLog(folder, config.total_timesteps, saved and saved["log"], live, tags) as log:
+            total = trained_steps(
+                config.total_timesteps, config.n_envs, config.n_steps, backend_of(envs) == "envpool"
+            )
+            begun = 0 if saved is None else saved["steps"]
+            with RunLog(folder, total, saved and saved["log"], live, tags, begun) as log:
                 keeper = CheckpointKeeper(folder, config, agent, collector, log)
                 if saved is None:
                     position = keeper.begin()

@@ -12,10 +12,11 @@ import os
 import shutil
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from hydra import initialize_config_dir
 from hydra._internal.callbacks import Callbacks
@@ -43,6 +44,7 @@ from ppo_cli.config import Config, ConfigError, conf_dir, from_stored, load_yaml
 from ppo_cli.envs.make import EnvError
 from ppo_cli.envs.workers import end_with_parent
 from ppo_cli.files import make_folder, printable, read_json, write_whole
+from ppo_cli.schedules import trained_steps
 from ppo_cli.text import flat, words_in
 
 logger = logging.getLogger(__name__)
@@ -262,7 +264,7 @@ def _launch(folder: Path, plan: Sweep, jobs: Sequence[Job]) -> None:
         on_board = [
             board.Job(
                 job.folder,
-                int(job.config["total_timesteps"]),
+                _last_step(job.config),
                 bool(job.config["eval"]["episodes"]),
                 tuple(override for override in typed[job.folder] if not is_hydra(override)),
             )
@@ -273,6 +275,12 @@ def _launch(folder: Path, plan: Sweep, jobs: Sequence[Job]) -> None:
                 StopSignal.check()
                 launcher.launch(overrides[first : first + batch], initial_job_idx=first)
         callbacks.on_multirun_end(config=config, config_name=plan.config_name)
+
+
+def _last_step(config: Mapping[str, Any]) -> int:
+    """The steps of a whole job, by its config."""
+    asked, n_envs, n_steps = (int(config[key]) for key in ("total_timesteps", "n_envs", "n_steps"))
+    return trained_steps(asked, n_envs, n_steps, filled=config["vectorization"] == "envpool")
 
 
 def _job_overrides(folder: Path, job: Job) -> list[str]:

@@ -11,6 +11,7 @@ from ppo_cli.report.aggregates import Overall
 from ppo_cli.report.comparison import Comparison, Summary
 from ppo_cli.report.names import keyed
 from ppo_cli.report.statistics import TOO_FEW, Estimate
+from ppo_cli.text import short
 
 Table = list[list[str]]  # the first row is the header, the first column the groups
 
@@ -188,13 +189,6 @@ def number_with_interval(estimate: Estimate | None, decimals: int | None = None)
     if estimate.low is None or estimate.high is None:
         return value if estimate.why in ("", TOO_FEW) else f"{value} [{estimate.why}]"
     return f"{value} [{short(float(estimate.low), decimals)}, {short(float(estimate.high), decimals)}]"
-
-
-def short(value: float, decimals: int | None = None) -> str:
-    """A number, with as many decimals as its size asks for where their number is not given."""
-    if decimals is None:
-        decimals = 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
-    return f"{value:,.{decimals}f}"
 
 
 def _seeds(seeds: Sequence[int]) -> str:

@@ -38,7 +38,7 @@ from ppo_cli.cli.trust import imports
 from ppo_cli.config import ConfigError, as_omegaconf, from_stored
 from ppo_cli.files import first_line, make_folder, printable, write_whole
 from ppo_cli.terminal import is_live, output_console, width, wrapped
-from ppo_cli.text import words_in
+from ppo_cli.text import short, words_in
 
 if TYPE_CHECKING:
     import optuna
@@ -291,7 +291,7 @@ def _ended_trials(study: "optuna.Study") -> int:
 
 def _ended(outcome: "Outcome") -> str:
     if outcome.value is not None:
-        return f"returned {outcome.value:.1f}"
+        return f"returned {short(outcome.value)}"
     if outcome.state.name == "FAIL":
         return f"failed: {outcome.line}"
     return outcome.line.replace("pruned", "was pruned", 1)
@@ -299,7 +299,7 @@ def _ended(outcome: "Outcome") -> str:
 
 def _best_so_far(study: "optuna.Study") -> list[str]:
     best = best_trial(study)
-    return [] if best is None else [f"best is trial {best.number}: {best.value:.1f}"]
+    return [] if best is None else [f"best is trial {best.number}: {_value(best)}"]
 
 
 def best_trial(study: "optuna.Study") -> "optuna.trial.FrozenTrial | None":
@@ -308,6 +308,10 @@ def best_trial(study: "optuna.Study") -> "optuna.trial.FrozenTrial | None":
 
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     return max(complete, key=lambda trial: (trial.value or 0.0, -trial.number), default=None)
+
+
+def _value(trial: "optuna.trial.FrozenTrial") -> str:
+    return short(trial.value or 0.0)  # of a complete one, which has some
 
 
 def drawn(plan: Plan, trial: "optuna.trial.FrozenTrial") -> dict[str, str]:
@@ -338,7 +342,7 @@ def write_tables(folder: Path, plan: Plan, study: "optuna.Study") -> None:
     for key in NOT_IN_BEST:
         del config[key]
     head = (
-        f"# @package _global_\n# Trial {best.number} of {printable(folder.name)}: {best.value:.1f} "
+        f"# @package _global_\n# Trial {best.number} of {printable(folder.name)}: {_value(best)} "
         f"({_objective(plan)}).\n# As experiment/best.yaml in a folder DIR of yours: "
         "ppo-train --config-dir DIR experiment=best\n"
     )
@@ -361,7 +365,7 @@ def _conclude(folder: Path, plan: Plan, study: "optuna.Study") -> None:
     best = best_trial(study)
     if best is not None:
         values = drawn(plan, best)
-        print(f"best: trial {best.number}, {best.value:.1f} ({_objective(plan)})\n  {folder / 'best.yaml'}")
+        print(f"best: trial {best.number}, {_value(best)} ({_objective(plan)})\n  {folder / 'best.yaml'}")
         print("\n".join(_shell_lines(command_line(plan, values))), flush=True)
     failed = [
         (name, _reason(folder / name))

@@ -23,6 +23,7 @@ from ppo_cli.cli.streams import LogFile
 from ppo_cli.cli.sweep import is_finished, one_line
 from ppo_cli.evaluation import Evaluation
 from ppo_cli.files import first_line, make_folder, read_text, write_whole
+from ppo_cli.text import short
 from ppo_cli.trainer import Position
 
 CURVE = "evaluations.csv"
@@ -146,7 +147,7 @@ def _report(settings: Settings, trial: optuna.Trial, curves: Sequence[Curve], st
     offset = settings.evaluations * (len(curves) - 1)
     value = aggregate([score(curve, settings.objective, steps) for curve in curves], settings.aggregate)
     if report(trial, settings, offset + point, value, offset):
-        raise Pruned(f"pruned at step {steps:,}: {value:.1f}")
+        raise Pruned(f"pruned at step {steps:,}: {short(value)}")
 
 
 def _load_curve(path: Path) -> Curve:
