@@ -77,10 +77,11 @@ def _candidates(
     own = _without_sections(own)
     yield [_join(name) for name in own]
     parts = {part for name in own for part in name}
-    longest_key = max((len(_bare(part).partition("=")[0]) for part in parts if "=" in part), default=0)
+    knobs = {_bare(part).partition("=")[0] for part in parts if "=" in part}
     longest = max(map(len, parts), default=0)
-    for key in (*range(longest_key - 1, LEAST_KEY - 1, -1), 0):
-        yield [_join([_cut(part, key, longest, mark) for part in name]) for name in own]
+    for key in (*range(max(map(len, knobs), default=0) - 1, LEAST_KEY - 1, -1), 0):
+        if not key or len({middle_cut(knob, key, mark) for knob in knobs}) == len(knobs):
+            yield [_join([_cut(part, key, longest, mark) for part in name]) for name in own]
     for value in range(longest - 1, LEAST_VALUE - 1, -1):
         yield [_join([_cut(part, 0, value, mark) for part in name]) for name in own]
     if own:

@@ -88,3 +88,11 @@ def test_what_an_encoding_lacks_is_spelled_or_escaped():
     assert spelled("é \udcff 漢", "ascii") == "\\xe9 \\udcff \\u6f22"
     assert spelled("é ± 漢", "utf-8") == "é ± 漢"
     assert all(text.isascii() for text in SPELLED.values())
+
+
+def test_no_two_knobs_are_cut_to_the_same_letters():
+    names = [[f",n_envs={n}", f",n_steps={t}"] for n in (8, 16) for t in (128, 256)]
+    for width in range(8, 20):
+        for name in short_names(names, width):
+            knobs = [part.partition("=")[0] for part in name.split(",") if "=" in part]
+            assert len(set(knobs)) == len(knobs)
