@@ -19,8 +19,10 @@ from ppo_cli.report.figures.style import (
     plain_ticks,
 )
 from ppo_cli.report.names import wrapped
+from ppo_cli.report.statistics import FEWEST_FOR_IQM
 
 FEWEST_TRIMMED = 4  # seeds of which an interquartile mean leaves any out
+THIN = f"thin lines: seeds, of which fewer than {FEWEST_FOR_IQM} have no interval"
 EVERY = 12  # points of a curve from marker to marker
 ALONE = Look(COLOURS[0], "-", "")
 
@@ -147,7 +149,7 @@ def _spread(curves: Sequence[tuple[Summary, Curve]]) -> list[str]:
     """What shows how the seeds differ: bands, or thin lines where there are too few seeds for one."""
     banded = [curve.returns.low is not None for _, curve in curves]
     thin = [not band and curve.seeds > 1 for band, (_, curve) in zip(banded, curves, strict=True)]
-    return ["bands: 95 % intervals"] * any(banded) + ["thin lines: seeds"] * any(thin)
+    return ["bands: 95 % intervals"] * any(banded) + [THIN] * any(thin)
 
 
 def steps_label(comparison: Comparison, style: Style) -> str:

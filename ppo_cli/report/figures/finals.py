@@ -23,9 +23,10 @@ from ppo_cli.report.figures.style import (
     plain_ticks,
 )
 from ppo_cli.report.names import shortened, wrapped
-from ppo_cli.report.runs import number
-from ppo_cli.report.statistics import Estimate
+from ppo_cli.report.runs import Group, annealed, annealed_knob, number
+from ppo_cli.report.statistics import FEWEST_FOR_IQM, TOO_FEW, Estimate
 
+NO_BARS = f"no interval below {FEWEST_FOR_IQM} seeds"
 MOST_KNOBS = 24  # whose sensitivity is drawn
 BESIDE = 0.012  # share of the axis from a bar to its seeds' dots
 MOST_NAMED = 28  # settings that a legend names
@@ -148,6 +149,8 @@ def _said(comparison: Comparison, drawn: str, intervals: str | None) -> str:
     parts = [f"{drawn}: {'IQM' if seeds >= FEWEST_TRIMMED else 'mean'}", "dots: seeds"] if seeds > 1 else []
     if intervals:
         parts.append(f"{intervals}: 95 % intervals")
+    if seeds > 1 and any(summary.iqm.why == TOO_FEW for summary in comparison.summaries):
+        parts.append(NO_BARS)
     return comparison.env_id + (" · " if parts else "") + ", ".join(parts)
 
 
@@ -160,12 +163,28 @@ def _points(comparison: Comparison, knob: str) -> dict[str, list[tuple[float, Su
     lines: dict[str, list[tuple[float, Summary]]] = {}
     for summary in comparison.summaries:
         value = number(summary.group.knobs[knob])
-        others = ",".join(f"{key}={typed}" for key, typed in summary.group.knobs.items() if key != knob)
-        if value is not None and summary.group.runs:
-            lines.setdefault(others, []).append((value, summary))
+        if value is not None:
+            lines.setdefault(_others(summary.group, knob), []).append((value, summary))
     several = {others: sorted(points, key=lambda point: point[0]) for others, points in lines.items()}
-    values = {value for points in several.values() for value, _ in points}
-    return several if len(values) > 1 else {}
+    return several if any(points[0][0] < points[-1][0] for points in several.values()) else {}
+
+
+def _others(group: Group, knob: str) -> str:
+    """The setting of a group's other knobs, how they are annealed as in the table: ``clip_ratio→0.0``."""
+    own = group.runs[0].knobs
+    changing = annealed_knob(knob, own)  # where the axis is how a knob is annealed
+    found = {}
+    for key, typed in group.knobs.items():
+        of = annealed_knob(key, own)
+        if key == knob:
+            continue
+        if of is None or of == changing:
+            found[key] = f"{key}={typed}{'' if key == changing else annealed(own, key)}"
+        elif of == knob:
+            found[of] = f"{of}{annealed(own, of) or ' constant'}"
+        else:
+            found[of] = f"{of}={own[of]}{annealed(own, of)}"
+    return ",".join(found.values())
 
 
 def _draw_sensitivity(
