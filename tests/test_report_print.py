@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from rliable import library, metrics
 from scipy import stats
 from test_report import flat, grouped, ppo_report, write_run  # noqa: F401 - a fixture
@@ -28,6 +29,7 @@ from ppo_cli.report.aggregates import (
     scale_of,
 )
 from ppo_cli.report.comparison import compare
+from ppo_cli.report.figures.finals import _readable
 from ppo_cli.report.figures.style import Style, looks
 from ppo_cli.report.latex import escape, tabular
 from ppo_cli.report.names import keyed, shortened
@@ -359,6 +361,24 @@ def test_a_knob_with_one_value_in_every_setting_is_not_drawn(tmp_path):
 def test_a_backslash_does_not_free_what_markdown_escapes():
     assert escaped(r"\<b>") == r"\\\<b>"
     assert aligned([["a", "b"], [r"x\|y", "1"]]).splitlines()[-1].startswith(r"| x\\\|y |")
+
+
+def test_one_long_name_cuts_no_other_off_a_figure(tmp_path):
+    for place, note in enumerate(["x" * 150, *(f"a rather short one {i}" for i in range(9))]):
+        learned(tmp_path / str(place), "CartPole-v1", 0.1, 0, env__kwargs={"note": note})
+    figures = draw(comparisons_of(tmp_path)[0])
+    for figure in (figures["final_returns"], figures["learning_curves"]):
+        renderer = FigureCanvasAgg(figure).get_renderer()
+        for axes in figure.axes:
+            for text in (*axes.get_yticklabels(), axes.title):
+                extent = text.get_window_extent(renderer)
+                if text.get_text() and axes.get_visible():
+                    assert extent.x0 >= -1 and extent.x1 <= figure.bbox.width + 1, text.get_text()
+
+
+def test_numbers_below_an_axis_do_not_lie_over_each_other():
+    assert _readable([0.02, 0.04, 0.1, 0.16, 0.18, 0.2], True) == [0.02, 0.04, 0.1, 0.16, 0.2]
+    assert _readable([1.0, 2.0, 3.0], False) == [1.0, 2.0, 3.0]
 
 
 def test_one_value_of_a_knob_and_one_run_are_no_figure(tmp_path):

@@ -213,7 +213,8 @@ def _overall(
 ) -> Overall:
     tables = {name: [scores[name] for _, scores in counted] for name in names}
     every = np.concatenate([np.concatenate(table) for table in tables.values()])
-    taus = np.linspace(min(0.0, float(every.min())), max(1.0, float(every.max())), POINTS)
+    beside = 0.1 * float(np.ptp(every)) or 0.1  # where all runs are above, and where none is
+    taus = np.linspace(float(every.min()) - beside, float(every.max()) + beside, POINTS)
     if baseline not in tables:
         baseline = names[0]
     groups = []

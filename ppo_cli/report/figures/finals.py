@@ -4,11 +4,12 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ppo_cli.report.comparison import Comparison, Summary
-from ppo_cli.report.figures.curves import FEWEST_TRIMMED, threshold_name
+from ppo_cli.report.figures.curves import FEWEST_TRIMMED, NO_INTERVAL, threshold_name
 from ppo_cli.report.figures.style import (
     GREY,
     MOST_TOGETHER,
@@ -22,14 +23,14 @@ from ppo_cli.report.figures.style import (
     panels,
     plain_ticks,
 )
-from ppo_cli.report.names import shortened, wrapped
+from ppo_cli.report.names import in_lines, wrapped
 from ppo_cli.report.runs import Group, annealed, annealed_knob, number
-from ppo_cli.report.statistics import FEWEST_FOR_IQM, TOO_FEW, Estimate
+from ppo_cli.report.statistics import TOO_FEW, Estimate
 
-NO_BARS = f"no interval below {FEWEST_FOR_IQM} seeds"
 MOST_KNOBS = 24  # whose sensitivity is drawn
 BESIDE = 0.012  # share of the axis from a bar to its seeds' dots
 MOST_NAMED = 28  # settings that a legend names
+NEAREST = 0.07  # share of an axis from number to number
 MOST_LEVEL = 5  # values of a knob whose numbers fit beside each other
 
 
@@ -116,7 +117,7 @@ def rows(names: Sequence[str], style: Style) -> tuple[Figure, Axes]:
 def name_rows(axes: Axes, names: Sequence[str], style: Style) -> None:
     """Rows from above with their names."""
     room = name_width(style)
-    axes.set_yticks(range(len(names)), [wrapped(name, room) for name in shortened(names, room)])
+    axes.set_yticks(range(len(names)), in_lines(names, room))
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
 
@@ -150,7 +151,7 @@ def _said(comparison: Comparison, drawn: str, intervals: str | None) -> str:
     if intervals:
         parts.append(f"{intervals}: 95 % intervals")
     if seeds > 1 and any(summary.iqm.why == TOO_FEW for summary in comparison.summaries):
-        parts.append(NO_BARS)
+        parts.append(NO_INTERVAL)
     return comparison.env_id + (" · " if parts else "") + ", ".join(parts)
 
 
@@ -216,12 +217,21 @@ def _draw_sensitivity(
                 beside = _shifted(place, BESIDE, values[0], values[-1], logarithmic)
                 axes.plot([beside] * len(returns), returns, ".", color=look.colour, alpha=0.5, markersize=4)
     axes.set_xlabel(wrapped(knob, style.letters(style.width / 3)))
-    axes.set_xticks(
-        values, [f"{value:g}" for value in values], rotation=45 if len(values) > MOST_LEVEL else 0
-    )
+    ticks = _readable(values, logarithmic)
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks], rotation=45 if len(ticks) > MOST_LEVEL else 0)
     axes.minorticks_off()
     if many:
         axes.set_title("each line a setting of the other knobs", fontsize=style.font_size - 1)
+
+
+def _readable(values: Sequence[float], logarithmic: bool) -> list[float]:
+    """Rising values without those whose numbers would lie over the one before."""
+    places = np.log(values) if logarithmic else np.asarray(values)
+    least, kept = NEAREST * (places[-1] - places[0]), [0]
+    for position in range(1, len(values)):
+        if places[position] - places[kept[-1]] >= least:
+            kept.append(position)
+    return [values[position] for position in kept]
 
 
 def _shifted(value: float, aside: float, low: float, high: float, logarithmic: bool) -> float:

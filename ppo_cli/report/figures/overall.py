@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 
 from ppo_cli.report.aggregates import Aggregate, Overall
-from ppo_cli.report.figures.finals import NO_BARS, draw_estimate, name_rows
+from ppo_cli.report.figures.curves import NO_INTERVAL
+from ppo_cli.report.figures.finals import draw_estimate, name_rows
 from ppo_cli.report.figures.style import MOST_TOGETHER, TALLEST, Look, Style, legend
 from ppo_cli.report.names import wrapped
 from ppo_cli.report.statistics import TOO_FEW, Estimate
@@ -55,7 +56,7 @@ def _said(overall: Overall) -> list[str]:
     }
     names = [name for name, found in drawn.items() if any(one and one.low is not None for one in found)]
     few = any(group.iqm.why == TOO_FEW for group in overall.groups)
-    return [f"95 % intervals: {', '.join(names)}"] * bool(names) + [NO_BARS] * few
+    return [f"95 % intervals: {', '.join(names)}"] * bool(names) + [NO_INTERVAL] * few
 
 
 def _wide_grid(style: Style, rows_high: float, several: bool) -> tuple[list[SubplotSpec], Figure]:
