@@ -10,8 +10,7 @@ import sys
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from rliable import library, metrics
-from scipy import stats
+from rliable import metrics
 from test_report import flat, grouped, ppo_report, write_run  # noqa: F401 - a fixture
 
 from ppo_cli.cli.report import main
@@ -202,21 +201,6 @@ def test_aggregates_are_rliables():
     assert mean_improvement(x, y) == pytest.approx(metrics.probability_of_improvement(X, Y))
     taus = np.array([0.0, 0.5, 1.0])
     assert performance_profile(x, taus) == pytest.approx([np.mean(tau < X) for tau in taus])
-
-
-@pytest.mark.filterwarnings("ignore:random_state is deprecated:FutureWarning")  # in arch, of rliable
-def test_intervals_of_an_iqm_over_environments_are_rliables_but_farther_out():
-    found = estimate_pooled(list(X.T))
-    _, ends = library.get_interval_estimates(
-        {"_": X},
-        lambda scores: np.array([metrics.aggregate_iqm(scores)]),
-        reps=20_000,
-        confidence_interval_size=1 - 2 * stats.norm.cdf(-math.sqrt(10 / 9) * stats.t.ppf(0.975, 9)),
-        random_state=np.random.RandomState(0),
-    )
-    near = 0.05 * (found.high - found.low)
-    assert found.low == pytest.approx(ends["_"][0, 0], abs=near)
-    assert found.high == pytest.approx(ends["_"][1, 0], abs=near)
 
 
 def test_one_far_seed_among_equal_ones_is_not_called_equal_and_has_a_width():
@@ -445,6 +429,35 @@ def test_what_is_printed_fits_80_columns_and_markdown_100(report):
     tables = [line for line in (out / "report.md").read_text().splitlines() if line.startswith("|")]
     assert tables
     assert max(map(len, tables)) <= 100
+
+
+def test_all_that_is_written_says_the_same_numbers(tmp_path, ppo_report):  # noqa: F811
+    rng = np.random.default_rng(3)
+    for clip in (0.1, 0.2, 0.4):
+        for seed, top in enumerate(rng.normal(300 + 200 * clip, 40, 9)):
+            returns = [top * (1 - 0.7**i) for i in range(12)]
+            write_run(tmp_path / f"{clip},{seed}", returns, top, clip_ratio=clip, seed=seed)
+    out = tmp_path / "report"
+    _, printed, _ = ppo_report(tmp_path, "--smooth", 3)
+    texts = [printed, *((out / name).read_text() for name in ("report.md", "report.html", "table.tex"))]
+    (comparison,) = comparisons_of(tmp_path, smooth=3)
+    figures = draw(comparison)
+    bars = figures["final_returns"].axes[0].containers
+    for row, (mark, _, (bar,)) in zip(rows_of(out / "table.csv"), bars, strict=True):
+        assert float(row["iqm"]) == pytest.approx(mark.get_xdata()[0], rel=1e-12)
+        ends = [float(row["iqm_low"]), float(row["iqm_high"])]
+        assert ends == pytest.approx([x for x, _ in bar.get_segments()[0]], rel=1e-9)
+        for name, decimals in (("iqm", 1), ("auc", 1), ("p_better", 2)):
+            if row[name]:
+                value, low, high = (
+                    f"{float(row[key]):.{decimals}f}" for key in (name, f"{name}_low", f"{name}_high")
+                )
+                for text in texts:
+                    assert f"{value} [{low}, {high}]" in text.replace("{[}", "[").replace("{]}", "]")
+    curves = rows_of(out / "curves.csv")
+    for summary, line in zip(comparison.summaries, figures["learning_curves"].axes[0].lines, strict=False):
+        own = [float(row["iqm"]) for row in curves if row["group"] == summary.group.name]
+        assert own == pytest.approx(list(line.get_ydata()), rel=1e-12)
 
 
 def test_failed_runs_have_a_table_with_the_reason(report):

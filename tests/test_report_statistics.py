@@ -19,6 +19,7 @@ from test_report import flat, grouped, ppo_report, sweep, write_run  # noqa: F40
 
 from ppo_cli.cli.folder import noted_failure
 from ppo_cli.cli.run_dir import lock_run
+from ppo_cli.report.aggregates import estimate_pooled
 from ppo_cli.report.comparison import compare, cross_notes
 from ppo_cli.report.rows import curve_rows
 from ppo_cli.report.runs import FailedRun, find_runs, group_runs, read_run
@@ -204,6 +205,22 @@ def test_intervals_shrink_with_seeds():
     assert many.high - many.low < 0.3 * (few.high - few.low)
     one, two = (improvements([values[:n] + 1], values[-n:])[0].estimate for n in (8, 80))
     assert two.high - two.low < 0.5 * (one.high - one.low)
+
+
+@pytest.mark.filterwarnings("ignore:random_state is deprecated:FutureWarning")  # in arch, of rliable
+def test_intervals_of_an_iqm_over_environments_are_rliables_but_farther_out():
+    scores = np.random.default_rng(1).normal(0.6, 0.2, (10, 3))  # runs by tasks
+    found = estimate_pooled(list(scores.T))
+    _, ends = library.get_interval_estimates(
+        {"_": scores},
+        lambda drawn: np.array([metrics.aggregate_iqm(drawn)]),
+        reps=20_000,
+        confidence_interval_size=1 - 2 * stats.norm.cdf(-math.sqrt(10 / 9) * stats.t.ppf(0.975, 9)),
+        random_state=np.random.RandomState(0),
+    )
+    near = 0.05 * (found.high - found.low)
+    assert found.low == pytest.approx(ends["_"][0, 0], abs=near)
+    assert found.high == pytest.approx(ends["_"][1, 0], abs=near)
 
 
 # --- curves and the threshold
