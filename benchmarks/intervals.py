@@ -13,16 +13,13 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from ppo_cli.report.runs import Floats
-from ppo_cli.report.statistics import (
-    CURVE_RESAMPLES,
-    estimate,
-    estimate_improvement,
-    estimate_over_tasks,
+from ppo_cli.report.aggregates import (
+    estimate_pooled,
     improvement_over_tasks,
-    improvements,
-    iqm,
+    pooled_iqm,
 )
+from ppo_cli.report.runs import Floats
+from ppo_cli.report.statistics import CURVE_RESAMPLES, estimate, estimate_improvement, improvements, iqm
 
 SEEDS = range(2, 11)
 REPEATS = 1_000
@@ -84,7 +81,9 @@ PAIRS: dict[str, tuple[Sampler, Sampler]] = {
     "solved by 4 in 5 against normal": (solved(0.8), normal(300, 50)),
     "at most 500, 60 % there against 37 %": (bounded(515), bounded(480)),
 }
-TASKS = ("normal", "3 in 10 failed", "at most 500, 60 % there")  # three environments that are aggregated
+TASKS = {  # environments that are aggregated
+    "three environments together": ("normal", "3 in 10 failed", "at most 500, 60 % there"),
+}
 
 
 def iqm_coverage(repeats: int) -> Iterator[Row]:
@@ -97,16 +96,20 @@ def iqm_coverage(repeats: int) -> Iterator[Row]:
             ends = [estimate(part, CURVE_RESAMPLES) for part in np.array_split(samples, -(-repeats // ROWS))]
             shares.append(_share([(one.low, one.high) for one in ends], truth))
         yield Row(name, shares)
-    rng = np.random.default_rng(0)
-    truth = float(iqm(np.concatenate([GROUPS[name](rng, (TRUTH,)) for name in TASKS])))
-    shares = []
-    for seeds in SEEDS:
-        rng = np.random.default_rng(seeds)
-        tasks = [GROUPS[name](rng, (repeats, seeds)) for name in TASKS]
-        parts = zip(*(np.array_split(task, -(-repeats // ROWS)) for task in tasks), strict=True)
-        ends = [estimate_over_tasks(part, CURVE_RESAMPLES) for part in parts]
-        shares.append(_share([(one.low, one.high) for one in ends], truth))
-    yield Row("three environments together", shares)
+    yield from _over_environments(repeats)
+
+
+def _over_environments(repeats: int) -> Iterator[Row]:
+    """How many intervals of the IQM of several environments' scores hold the true one."""
+    for what, names in TASKS.items():
+        rng = np.random.default_rng(0)
+        truth = float(pooled_iqm([GROUPS[name](rng, (TRUTH,)) for name in names]))
+        shares = []
+        for seeds in SEEDS:
+            rng = np.random.default_rng(seeds)
+            samples = ([GROUPS[name](rng, (seeds,)) for name in names] for _ in range(repeats))
+            shares.append(_held([estimate_pooled(sample, 0, CURVE_RESAMPLES) for sample in samples], truth))
+        yield Row(what, shares)
 
 
 def _share(ends: list[tuple[Floats | None, Floats | None]], truth: float) -> float | None:
@@ -162,9 +165,8 @@ def better_coverage(repeats: int) -> Iterator[Row]:
         rng = np.random.default_rng(seeds)
         found = []
         for _ in range(repeats):
-            parts = [(base, base), (better, base)]
-            drawn = [estimate_improvement(x(rng, (seeds,)), y(rng, (seeds,))) for x, y in parts]
-            found.append(improvement_over_tasks(drawn))
+            drawn = [(x(rng, (seeds,)), y(rng, (seeds,))) for x, y in ((base, base), (better, base))]
+            found.append(improvement_over_tasks(*zip(*drawn, strict=True)))
         shares.append(_held(found, truth))
     yield Row("two environments together", shares)
 

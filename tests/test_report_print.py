@@ -9,13 +9,15 @@ import sys
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from rliable import metrics
 from test_report import flat, grouped, ppo_report, write_run  # noqa: F401 - a fixture
 
 from ppo_cli.cli.report import main
 from ppo_cli.report.aggregates import (
     aggregate,
-    estimate_over,
+    estimate_pooled,
+    estimate_profile,
     improvement_over_tasks,
     mean_improvement,
     median_of_means,
@@ -23,15 +25,16 @@ from ppo_cli.report.aggregates import (
     performance_profile,
     pooled_iqm,
     pooled_mean,
-    resampled,
     scale_of,
 )
 from ppo_cli.report.comparison import compare
+from ppo_cli.report.figures.finals import _readable
 from ppo_cli.report.figures.style import Style, looks
 from ppo_cli.report.latex import escape, tabular
 from ppo_cli.report.names import keyed, shortened
 from ppo_cli.report.plots import draw, draw_all
-from ppo_cli.report.tables import aligned, continued, fitted
+from ppo_cli.report.statistics import ALL_EQUAL, TOO_FEW
+from ppo_cli.report.tables import aligned, continued, escaped, fitted
 
 ENVS = {"CartPole-v1": (20.0, 500.0), "Acrobot-v1": (-500.0, -80.0)}
 WHY = "RunError: the loss is nan after " + "many " * 30 + "steps"
@@ -200,6 +203,21 @@ def test_aggregates_are_rliables():
     assert performance_profile(x, taus) == pytest.approx([np.mean(tau < X) for tau in taus])
 
 
+def test_one_far_seed_among_equal_ones_is_not_called_equal_and_has_a_width():
+    scores = [np.array([0.1, *[1.0] * 9]), np.ones(10)]
+    assert estimate_pooled(scores).low < estimate_pooled(scores).high
+    assert estimate_pooled(scores[1:] * 2).why == ALL_EQUAL
+
+
+def test_a_profile_has_a_width_where_all_runs_or_none_are_above():
+    profile = estimate_profile([np.ones(8)] * 2, np.array([0.5, 2.0]))
+    assert profile.value == pytest.approx([1.0, 0.0])
+    of_one = 0.025 ** (1 / 8)  # Clopper and Pearson's lower end of 8 of 8
+    assert profile.low == pytest.approx([1 - (1 - of_one) / math.sqrt(2), 0.0])
+    assert profile.high == pytest.approx([1.0, (1 - of_one) / math.sqrt(2)])
+    assert estimate_profile([np.ones(8), np.ones(4)], np.array([0.5])).why == TOO_FEW
+
+
 def test_resamples_are_rows_of_aggregates():
     drawn = [np.stack([column, column[::-1] + 1]) for column in X.T]
     for statistic in (pooled_iqm, pooled_mean, median_of_means, optimality_gap):
@@ -281,6 +299,72 @@ def test_figures_say_threshold_smoothing_and_statistic(study):
     assert [axes.get_title() for axes in figures["info"].axes] == ["is_success", "reward_forward"]
 
 
+def test_figures_say_where_seeds_are_too_few_for_an_interval(study):
+    comparisons = comparisons_of(study)
+    for kind in ("learning_curves", "final_returns", "sensitivity"):
+        figure = draw(comparisons[0])[kind]
+        titles = [figure.get_suptitle(), *(axes.get_title() for axes in figure.axes)]
+        assert "8" in " ".join(titles), kind
+    overall = aggregate(comparisons)
+    assert "Not in the aggregates: clip_ratio=0.1, steps not equal." in overall.notes()  # a run of it failed
+    assert [group.name for group in overall.groups] == ["clip_ratio=0.2", "clip_ratio=0.4"]
+    title = draw_all(comparisons, overall)["aggregates"].get_suptitle()
+    assert title == "2 environments, normalised scores · no interval below 8 seeds"
+
+
+def test_a_title_names_what_has_intervals(tmp_path):
+    for env_id in ENVS:
+        for clip in (0.1, 0.2):
+            for seed in range(5):
+                learned(tmp_path / f"{env_id}{clip}{seed}", env_id, clip, seed)
+    comparisons = comparisons_of(tmp_path)
+    title = draw_all(comparisons, aggregate(comparisons))["aggregates"].get_suptitle()
+    assert "95 % intervals: profile, P(better) · no interval below 8 seeds" in flat(title)
+
+
+def test_the_sensitivity_plot_names_an_annealing_as_the_table_does(tmp_path):
+    for place, (clip, final) in enumerate([(0.1, None), (0.2, None), (0.1, 0.0), (0.2, 0.0), (0.2, 0.05)]):
+        learned(tmp_path / f"{place}", "CartPole-v1", clip, 0, anneal__clip_ratio__final=final)
+    figure = draw(comparisons_of(tmp_path)[0])["sensitivity"]
+    texts = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    assert set(texts) == {
+        "clip_ratio constant",
+        "clip_ratio→0.0",
+        "clip_ratio→0.05",
+        "clip_ratio=0.1,anneal.clip_ratio.shape=linear",
+        "clip_ratio=0.2,anneal.clip_ratio.shape=linear",
+    }
+
+
+def test_a_knob_with_one_value_in_every_setting_is_not_drawn(tmp_path):
+    learned(tmp_path / "a", "CartPole-v1", 0.1, 0, gamma=0.9)
+    learned(tmp_path / "b", "CartPole-v1", 0.2, 0, gamma=0.99)
+    assert "sensitivity" not in draw(comparisons_of(tmp_path)[0])
+
+
+def test_a_backslash_does_not_free_what_markdown_escapes():
+    assert escaped(r"\<b>") == r"\\\<b>"
+    assert aligned([["a", "b"], [r"x\|y", "1"]]).splitlines()[-1].startswith(r"| x\\\|y |")
+
+
+def test_one_long_name_cuts_no_other_off_a_figure(tmp_path):
+    for place, note in enumerate(["x" * 150, *(f"a rather short one {i}" for i in range(9))]):
+        learned(tmp_path / str(place), "CartPole-v1", 0.1, 0, env__kwargs={"note": note})
+    figures = draw(comparisons_of(tmp_path)[0])
+    for figure in (figures["final_returns"], figures["learning_curves"]):
+        renderer = FigureCanvasAgg(figure).get_renderer()
+        for axes in figure.axes:
+            for text in (*axes.get_yticklabels(), axes.title):
+                extent = text.get_window_extent(renderer)
+                if text.get_text() and axes.get_visible():
+                    assert extent.x0 >= -1 and extent.x1 <= figure.bbox.width + 1, text.get_text()
+
+
+def test_numbers_below_an_axis_do_not_lie_over_each_other():
+    assert _readable([0.02, 0.04, 0.1, 0.16, 0.18, 0.2], True) == [0.02, 0.04, 0.1, 0.16, 0.2]
+    assert _readable([1.0, 2.0, 3.0], False) == [1.0, 2.0, 3.0]
+
+
 def test_one_value_of_a_knob_and_one_run_are_no_figure(tmp_path):
     write_run(tmp_path / "a", [1.0, 2.0, 3.0], 3.0)
     figures = draw(compare("CartPole-v1", grouped(tmp_path)[0]["CartPole-v1"], threshold=9.0))
@@ -345,6 +429,35 @@ def test_what_is_printed_fits_80_columns_and_markdown_100(report):
     tables = [line for line in (out / "report.md").read_text().splitlines() if line.startswith("|")]
     assert tables
     assert max(map(len, tables)) <= 100
+
+
+def test_all_that_is_written_says_the_same_numbers(tmp_path, ppo_report):  # noqa: F811
+    rng = np.random.default_rng(3)
+    for clip in (0.1, 0.2, 0.4):
+        for seed, top in enumerate(rng.normal(300 + 200 * clip, 40, 9)):
+            returns = [top * (1 - 0.7**i) for i in range(12)]
+            write_run(tmp_path / f"{clip},{seed}", returns, top, clip_ratio=clip, seed=seed)
+    out = tmp_path / "report"
+    _, printed, _ = ppo_report(tmp_path, "--smooth", 3)
+    texts = [printed, *((out / name).read_text() for name in ("report.md", "report.html", "table.tex"))]
+    (comparison,) = comparisons_of(tmp_path, smooth=3)
+    figures = draw(comparison)
+    bars = figures["final_returns"].axes[0].containers
+    for row, (mark, _, (bar,)) in zip(rows_of(out / "table.csv"), bars, strict=True):
+        assert float(row["iqm"]) == pytest.approx(mark.get_xdata()[0], rel=1e-12)
+        ends = [float(row["iqm_low"]), float(row["iqm_high"])]
+        assert ends == pytest.approx([x for x, _ in bar.get_segments()[0]], rel=1e-9)
+        for name, decimals in (("iqm", 1), ("auc", 1), ("p_better", 2)):
+            if row[name]:
+                value, low, high = (
+                    f"{float(row[key]):.{decimals}f}" for key in (name, f"{name}_low", f"{name}_high")
+                )
+                for text in texts:
+                    assert f"{value} [{low}, {high}]" in text.replace("{[}", "[").replace("{]}", "]")
+    curves = rows_of(out / "curves.csv")
+    for summary, line in zip(comparison.summaries, figures["learning_curves"].axes[0].lines, strict=False):
+        own = [float(row["iqm"]) for row in curves if row["group"] == summary.group.name]
+        assert own == pytest.approx(list(line.get_ydata()), rel=1e-12)
 
 
 def test_failed_runs_have_a_table_with_the_reason(report):
@@ -440,10 +553,10 @@ def test_what_can_not_be_chosen_is_a_line_and_nothing_is_written(tmp_path, ppo_r
 @pytest.mark.slow
 @pytest.mark.parametrize("tasks", [2, 4])
 @pytest.mark.parametrize("mixed", [False, True])
-def test_intervals_over_environments_hold_the_true_value(monkeypatch, tasks, mixed):
+def test_intervals_over_environments_hold_the_true_value(tasks, mixed):
     """In 90 % of samples or more, but for three standard errors, of skewed and of unlike environments."""
-    monkeypatch.setattr("ppo_cli.report.aggregates.RESAMPLES", 1_999)
     rng, seeds, repeats = np.random.default_rng(1), 8, 400
+    taus = np.array([0.05, 0.3, 0.8, 1.01])
 
     def draw_scores(runs):
         skewed = [rng.lognormal(0, 1, runs) / 5 for _ in range(tasks)]
@@ -454,13 +567,16 @@ def test_intervals_over_environments_hold_the_true_value(monkeypatch, tasks, mix
             ]
         return skewed
 
-    statistics = (pooled_iqm, pooled_mean, median_of_means, optimality_gap)
-    truth = [statistic(draw_scores(500_000)) for statistic in statistics]
-    held = np.zeros(len(statistics) + 1)
+    many = draw_scores(500_000)
+    truth = [pooled_iqm(many), *performance_profile(many, taus), 0.5]
+    held = np.zeros(len(truth))
     for repeat in range(repeats):
         scores, others = draw_scores(seeds), draw_scores(seeds)
-        drawn = resampled(scores, repeat)
-        found = [estimate_over(statistic, scores, drawn) for statistic in statistics]
-        found.append(improvement_over_tasks(scores, others))
-        held += [one.low <= true <= one.high for one, true in zip(found, [*truth, 0.5], strict=True)]
+        found = [
+            estimate_pooled(scores, repeat, 1_999),
+            estimate_profile(scores, taus),
+            improvement_over_tasks(scores, others),
+        ]
+        lows, highs = (np.hstack([getattr(one, end) for one in found]) for end in ("low", "high"))
+        held += (lows <= truth) & (truth <= highs)
     assert (held / repeats >= 0.9 - 3 * math.sqrt(0.9 * 0.1 / repeats)).all()

@@ -19,7 +19,9 @@ from test_report import flat, grouped, ppo_report, sweep, write_run  # noqa: F40
 
 from ppo_cli.cli.folder import noted_failure
 from ppo_cli.cli.run_dir import lock_run
+from ppo_cli.report.aggregates import estimate_pooled
 from ppo_cli.report.comparison import compare, cross_notes
+from ppo_cli.report.rows import curve_rows
 from ppo_cli.report.runs import FailedRun, find_runs, group_runs, read_run
 from ppo_cli.report.statistics import (
     ALL_EQUAL,
@@ -28,8 +30,6 @@ from ppo_cli.report.statistics import (
     TOO_FEW,
     estimate,
     estimate_improvement,
-    estimate_over_tasks,
-    improvement_over_tasks,
     improvements,
     iqm,
     probability_of_improvement,
@@ -208,25 +208,19 @@ def test_intervals_shrink_with_seeds():
 
 
 @pytest.mark.filterwarnings("ignore:random_state is deprecated:FutureWarning")  # in arch, of rliable
-def test_aggregates_over_environments_are_rliables():
-    rng = np.random.default_rng(1)
-    x, y = rng.normal(0.6, 0.2, (10, 3)), rng.normal(0.5, 0.2, (10, 3))  # runs by tasks
-    pooled = estimate_over_tasks(list(x.T))
-    assert float(pooled.value) == pytest.approx(metrics.aggregate_iqm(x))
-    level = 1 - 2 * stats.norm.cdf(-math.sqrt(10 / 9) * stats.t.ppf(0.975, 27))
+def test_intervals_of_an_iqm_over_environments_are_rliables_but_farther_out():
+    scores = np.random.default_rng(1).normal(0.6, 0.2, (10, 3))  # runs by tasks
+    found = estimate_pooled(list(scores.T))
     _, ends = library.get_interval_estimates(
-        {"_": x},
-        lambda scores: np.array([metrics.aggregate_iqm(scores)]),
+        {"_": scores},
+        lambda drawn: np.array([metrics.aggregate_iqm(drawn)]),
         reps=20_000,
-        confidence_interval_size=level,
+        confidence_interval_size=1 - 2 * stats.norm.cdf(-math.sqrt(10 / 9) * stats.t.ppf(0.975, 9)),
         random_state=np.random.RandomState(0),
     )
-    near = 0.05 * (pooled.high - pooled.low)
-    assert pooled.low == pytest.approx(ends["_"][0, 0], abs=near)
-    assert pooled.high == pytest.approx(ends["_"][1, 0], abs=near)
-    better = improvement_over_tasks([estimate_improvement(*pair) for pair in zip(x.T, y.T, strict=True)])
-    assert float(better.value) == pytest.approx(metrics.probability_of_improvement(x, y))
-    assert better.low < better.value < better.high
+    near = 0.05 * (found.high - found.low)
+    assert found.low == pytest.approx(ends["_"][0, 0], abs=near)
+    assert found.high == pytest.approx(ends["_"][1, 0], abs=near)
 
 
 # --- curves and the threshold
@@ -353,6 +347,50 @@ def test_a_group_in_which_runs_failed_is_not_compared(tmp_path, seeds):
     assert comparison.summaries[1].improvement is None
     ((name, run),) = comparison.failed
     assert (name, run.seed, run.reason) == ("clip_ratio=0.2", seeds, "RunError: the loss is nan")
+
+
+@pytest.mark.parametrize(
+    ("evaluated", "rows", "knobs", "why"),
+    [
+        (None, 20, {}, "final returns are not of one kind of evaluation or of training alone"),
+        (9.0, 20, {"eval__deterministic": False}, "final returns are not of one kind"),
+        (9.0, 40, {}, "runs' steps are not equal"),
+    ],
+)
+def test_returns_of_unlike_kinds_or_budgets_have_no_winner(tmp_path, evaluated, rows, knobs, why):
+    for seed in range(8):
+        write_run(tmp_path / f"a{seed}", [1.0] * 20, 1.0 + seed / 10, seed=seed, clip_ratio=0.1)
+        write_run(tmp_path / f"b{seed}", [9.0] * rows, evaluated, seed=seed, clip_ratio=0.2, **knobs)
+    comparison = compare("CartPole-v1", grouped(tmp_path)[0]["CartPole-v1"])
+    assert [summary.improvement for summary in comparison.summaries] == [None, None]
+    notes = " ".join(comparison.notes())
+    assert re.search(rf"Not compared with [^:]*clip_ratio=0\.1[^:]*{why}[^:]*: [^;]*clip_ratio=0\.2", notes)
+    assert "these differ" not in notes
+
+
+def test_a_baseline_that_nothing_can_be_held_against_is_named_once(tmp_path):
+    for seed in range(5):
+        write_run(tmp_path / f"a{seed}", [1.0] * 20, 1.0, seed=seed, clip_ratio=0.1)
+        write_run(tmp_path / f"b{seed}", [9.0] * 20, 9.0, seed=seed, clip_ratio=0.2)
+    failed(tmp_path / "early", [], seed=9, clip_ratio=0.1)
+    notes = compare("CartPole-v1", grouped(tmp_path)[0]["CartPole-v1"]).notes()
+    assert notes[0] == "None is compared with clip_ratio=0.1, whose own runs' steps are not equal."
+    assert not any("Not compared" in note for note in notes)
+
+
+def test_budgets_that_are_rounded_far_apart_are_said(tmp_path):
+    write_run(tmp_path / "a", [1.0] * 20, 1.0, n_steps=64, total_timesteps=15_000)
+    write_run(tmp_path / "b", [1.0] * 15, 1.0, n_steps=128, total_timesteps=15_000)
+    notes = compare("CartPole-v1", grouped(tmp_path)[0]["CartPole-v1"]).notes()
+    assert any(note.startswith("Finished runs trained for 15,000 to 20,000 steps") for note in notes)
+
+
+def test_points_of_a_curve_without_an_interval_are_empty_cells(tmp_path):
+    for seed in range(8):
+        write_run(tmp_path / f"{seed}", [500.0] * 10 + [500.0 - seed] * 10, 500.0, seed=seed)
+    rows = list(curve_rows([compare("CartPole-v1", grouped(tmp_path)[0]["CartPole-v1"])]))
+    assert rows[0]["iqm_low"] is rows[0]["iqm_high"] is None
+    assert rows[-1]["iqm_low"] < rows[-1]["iqm_high"]
 
 
 def test_runs_that_failed_before_their_first_episode_are_listed_alone(tmp_path):

@@ -3,23 +3,24 @@
 The estimators are rliable's; environments with unlike numbers of seeds weigh the same.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 
-from ppo_cli.report.comparison import Comparison, Summary
+from ppo_cli.report.comparison import Comparison, Summary, unlike
 from ppo_cli.report.runs import Floats
 from ppo_cli.report.statistics import (
     ALL_EQUAL,
     CONFIDENCE,
-    CURVE_RESAMPLES,
     FEWEST_FOR_IQM,
+    FEWEST_SEEDS,
     RESAMPLES,
     TOO_FEW,
     Estimate,
     estimate_improvement,
+    expanded_tail,
     probability_of_improvement,
 )
 
@@ -61,7 +62,8 @@ class Aggregate:
         name: of the group.
         runs: how many there are in all environments together.
         iqm: interquartile mean of all scores.
-        mean: mean of all scores.
+        mean: mean of all scores, which gets no interval, nor do the next two: all runs count in them, and no
+            interval knows of a failed run that none of the seeds shows.
         median: median over environments of their mean scores.
         gap: optimality gap: how far scores stay below 1 in the mean.
         profile: for each of `Overall.taus` the share of runs whose score is above it.
@@ -71,9 +73,9 @@ class Aggregate:
     name: str
     runs: int
     iqm: Estimate
-    mean: Estimate
-    median: Estimate
-    gap: Estimate
+    mean: float
+    median: float
+    gap: float
     profile: Estimate
     improvement: Estimate | None
 
@@ -106,13 +108,17 @@ class Overall:
             "median: of the environments' means; P(better): mean over the environments."
         )
         if all(group.iqm.low is None for group in self.groups):
-            lines.append(f"Fewer than {FEWEST_FOR_IQM} seeds in an environment are too few for intervals.")
+            lines.append(
+                f"Fewer than {FEWEST_FOR_IQM} seeds in an environment are too few for an interval of the IQM."
+            )
         else:
             lines.append(
-                f"In brackets {CONFIDENCE:.0%} intervals: the expanded percentiles of {RESAMPLES:,} "
-                "stratified bootstrap resamples of the seeds within each environment; of P(better) the "
-                "environments' intervals together."
+                f"In brackets behind an IQM: {CONFIDENCE:.0%} intervals, the expanded percentiles of "
+                f"{RESAMPLES:,} stratified bootstrap resamples of the seeds within each environment. They do "
+                "not know of what none of the seeds shows: one run in ten that fails, say."
             )
+        if any(group.improvement and group.improvement.low is not None for group in self.groups):
+            lines.append(f"Of P(better): the environments' {CONFIDENCE:.0%} intervals together.")
         return [*lines, *self.left_out]
 
 
@@ -121,23 +127,18 @@ def aggregate(
 ) -> Overall | None:
     """Aggregates the groups over the environments in which all of them have runs; None for one environment.
 
+    Where runs of the baseline failed, it is left out, and the others are held against the first that is not.
+
     Args:
         comparisons: one for each environment.
         given: returns whose scores are 0 and 1, by environment; the others' are found by `scale_of`.
     """
     if len(comparisons) < 2:
         return None
-    unequal = {
-        summary.group.name
-        for comparison in comparisons
-        for summary in comparison.summaries
-        if not summary.comparable
-    }
+    unequal = {name: why for comparison in comparisons for name, why in _unfair(comparison).items()}
     members = [_members(comparison, unequal) for comparison in comparisons]
     names = list(dict.fromkeys(name for found in members for name in found))
-    left_out = [
-        f"Not in the aggregates: {name}, whose runs' steps are not equal." for name in sorted(unequal)
-    ]
+    left_out = [f"Not in the aggregates: {name}, {why}." for name, why in sorted(unequal.items())]
     counted: list[tuple[Scale, dict[str, Floats]]] = []
     for comparison, found in zip(comparisons, members, strict=True):
         env_id = comparison.env_id
@@ -183,6 +184,15 @@ def scale_of(comparison: Comparison, given: tuple[float, float] | None = None) -
     )
 
 
+def _unfair(comparison: Comparison) -> dict[str, str]:
+    """Why groups can't be held against the others, by their names."""
+    groups = [summary.group for summary in comparison.summaries]
+    fair = [group for group in groups if not unlike(group)]
+    base = next((group for group in fair if group.name == comparison.baseline), fair[0] if fair else None)
+    found = {group.name: unlike(group) or (unlike(group, base) if base else "") for group in groups}
+    return {name: why for name, why in found.items() if why}
+
+
 def _members(comparison: Comparison, without: Collection[str]) -> dict[str, Summary]:
     """The groups that count, by the name that they have in all environments."""
     summaries = [summary for summary in comparison.summaries if summary.group.name not in without]
@@ -203,12 +213,12 @@ def _overall(
 ) -> Overall:
     tables = {name: [scores[name] for _, scores in counted] for name in names}
     every = np.concatenate([np.concatenate(table) for table in tables.values()])
-    taus = np.linspace(min(0.0, float(every.min())), max(1.0, float(every.max())), POINTS)
+    beside = 0.1 * float(np.ptp(every)) or 0.1  # where all runs are above, and where none is
+    taus = np.linspace(float(every.min()) - beside, float(every.max()) + beside, POINTS)
     if baseline not in tables:
         baseline = names[0]
-    drawn = {name: resampled(table, seed) for seed, (name, table) in enumerate(tables.items())}
     groups = []
-    for name, table in tables.items():
+    for seed, (name, table) in enumerate(tables.items()):
         better = None
         if name != baseline:
             better = improvement_over_tasks(table, tables[baseline])
@@ -216,11 +226,11 @@ def _overall(
             Aggregate(
                 name=name,
                 runs=sum(map(len, table)),
-                iqm=estimate_over(pooled_iqm, table, drawn[name]),
-                mean=estimate_over(pooled_mean, table, drawn[name]),
-                median=estimate_over(median_of_means, table, drawn[name]),
-                gap=estimate_over(optimality_gap, table, drawn[name]),
-                profile=_profile(table, taus, drawn[name]),
+                iqm=estimate_pooled(table, seed),
+                mean=float(pooled_mean(table)),
+                median=float(median_of_means(table)),
+                gap=float(optimality_gap(table)),
+                profile=estimate_profile(table, taus),
                 improvement=better,
             )
         )
@@ -273,19 +283,50 @@ def mean_improvement(scores: Sequence[Floats], base: Sequence[Floats]) -> Floats
 
 
 def improvement_over_tasks(scores: Sequence[Floats], base: Sequence[Floats]) -> Estimate:
-    """`mean_improvement` with an interval, of the K environments' own ones, which are independent.
+    """`mean_improvement` with the interval that the environments' own ones make (`over_environments`)."""
+    value = mean_improvement(scores, base)
+    found = [estimate_improvement(x, y) for x, y in zip(scores, base, strict=True)]
+    ends = [(one.low, one.high) for one in found if one.low is not None and one.high is not None]
+    if len(ends) < len(found):
+        return Estimate(value, why=TOO_FEW)
+    low, high = (np.stack(side) for side in zip(*ends, strict=True))
+    return over_environments(np.stack([one.value for one in found]), low, high)
+
+
+def estimate_profile(scores: Sequence[Floats], taus: Floats) -> Estimate:
+    """`performance_profile` with an interval at each τ.
+
+    An environment's share of runs above τ has Clopper and Pearson's interval, which has a width where all
+    runs or none are above; `over_environments` makes one of them.
+    """
+    if min(map(len, scores)) < FEWEST_SEEDS:
+        return Estimate(performance_profile(scores, taus), why=TOO_FEW)
+    shares, lows, highs = [], [], []
+    for values in scores:
+        above = (values > taus[:, np.newaxis]).sum(-1)
+        count = len(values)
+        ends = np.array([stats.binomtest(k, count).proportion_ci(CONFIDENCE) for k in range(count + 1)])
+        shares.append(above / count)
+        lows.append(ends[above, 0])
+        highs.append(ends[above, 1])
+    return over_environments(np.stack(shares), np.stack(lows), np.stack(highs))
+
+
+def over_environments(values: Floats, lows: Floats, highs: Floats) -> Estimate:
+    """The mean of K environments' shares, which are independent, with the interval that theirs make.
 
     Zou and Donner 2008 (https://doi.org/10.1002/sim.3095), where θ_k has the interval l_k to u_k::
 
         θ - √(Σ (θ_k - l_k)²) / K   to   θ + √(Σ (u_k - θ_k)²) / K
+
+    Args:
+        values: θ_k [environments, ...].
+        lows: l_k, likewise.
+        highs: u_k, likewise.
     """
-    value = mean_improvement(scores, base)
-    found = [estimate_improvement(x, y) for x, y in zip(scores, base, strict=True)]
-    below = [one.value - one.low for one in found if one.low is not None]
-    above = [one.high - one.value for one in found if one.high is not None]
-    if len(below) < len(found) or len(above) < len(found):
-        return Estimate(value, why=TOO_FEW)
-    low, high = value - np.linalg.norm(below) / len(found), value + np.linalg.norm(above) / len(found)
+    value = values.mean(0)
+    low = value - np.linalg.norm(values - lows, axis=0) / len(values)
+    high = value + np.linalg.norm(highs - values, axis=0) / len(values)
     return Estimate(value, np.maximum(low, 0.0), np.minimum(high, 1.0))
 
 
@@ -301,37 +342,22 @@ def _weights(scores: Sequence[Floats]) -> Floats:
     )
 
 
-def resampled(scores: Sequence[Floats], seed: int) -> list[Floats] | None:
-    """Scores [resamples, seeds] drawn with replacement in each environment; None where seeds are too few."""
-    if min(map(len, scores)) < FEWEST_FOR_IQM:
-        return None
-    rng = np.random.default_rng(seed)  # the same report every time
-    return [values[rng.integers(len(values), size=(RESAMPLES, len(values)))] for values in scores]
+def estimate_pooled(scores: Sequence[Floats], seed: int = 0, resamples: int = RESAMPLES) -> Estimate:
+    """`pooled_iqm` with the expanded percentile interval of a bootstrap that is stratified by environment.
 
-
-def estimate_over(
-    statistic: Callable[[Sequence[Floats]], Floats], scores: Sequence[Floats], drawn: Sequence[Floats] | None
-) -> Estimate:
-    """A statistic of a group's scores, with the expanded percentile interval of its resamples."""
-    value = statistic(scores)
-    if drawn is None:
-        return Estimate(value, why=TOO_FEW)
-    tail = _tail(scores)
-    low, high = np.quantile(statistic(drawn), [tail, 1 - tail], axis=0)
-    return Estimate(value, why=ALL_EQUAL) if np.all(low == high) else Estimate(value, low, high)
-
-
-def _profile(scores: Sequence[Floats], taus: Floats, drawn: Sequence[Floats] | None) -> Estimate:
-    """The performance profile with its interval at each τ, of fewer resamples than a single number's."""
-    few = None if drawn is None else [values[:CURVE_RESAMPLES] for values in drawn]
-    return estimate_over(lambda found: performance_profile(found, taus), scores, few)
-
-
-def _tail(scores: Sequence[Floats]) -> float:
-    """What is beyond each end of an expanded interval, as of `ppo_cli.report.statistics.estimate`.
-
-    The degrees of freedom are those of the environment with the fewest seeds, which is the least
-    that they can be where environments have unlike spreads.
+    It is expanded as for the environment with the fewest seeds: there are no fewer degrees of freedom than
+    its, whatever the spreads.
     """
-    least = min(map(len, scores))
-    return float(stats.norm.cdf(-np.sqrt(least / (least - 1)) * stats.t.ppf((1 + CONFIDENCE) / 2, least - 1)))
+    value, least = pooled_iqm(scores), min(map(len, scores))
+    if least < FEWEST_FOR_IQM:
+        return Estimate(value, why=TOO_FEW)
+    if all(np.ptp(values) == 0 for values in scores):
+        return Estimate(value, why=ALL_EQUAL)
+    rng, tail = np.random.default_rng(seed), expanded_tail(least)  # the same report every time
+    drawn = [values[rng.integers(len(values), size=(resamples, len(values)))] for values in scores]
+    low, high = np.quantile(pooled_iqm(drawn), [tail, 1 - tail])
+    if low == high:
+        # One far seed among many equal ones may be in too few resamples to be seen in their quantiles.
+        every = np.concatenate(scores)
+        low, high = every.min(), every.max()
+    return Estimate(value, low, high)

@@ -25,6 +25,12 @@ from ppo_cli.report.statistics import (
 )
 
 UNLIKE_STEPS = "steps not equal"
+UNLIKE_RETURNS = "returns not alike"  # of evaluations and of training, or of two kinds of evaluation
+ROUNDED = 1.02  # how far apart the steps of one budget may be, in whole iterations, without a note
+WHY = {
+    UNLIKE_STEPS: "runs' steps are not equal",
+    UNLIKE_RETURNS: "final returns are not of one kind of evaluation or of training alone",
+}
 GAINED = 0.9  # of what the baseline gains in training: the threshold where nobody names one
 
 
@@ -63,7 +69,7 @@ class Summary:
         reached: steps of each run to the threshold, infinite where it was not reached; None without one.
         improvement: how its final returns do against the baseline's; None for the baseline, and where the two
             are not comparable.
-        comparable: whether its runs and the baseline's stand at steps at which final returns can be compared.
+        unlike: why its final returns can't be held against the baseline's, in a few words, or nothing.
     """
 
     group: Group
@@ -73,7 +79,12 @@ class Summary:
     curve: Curve | None
     reached: Floats | None
     improvement: Improvement | None
-    comparable: bool
+    unlike: str
+
+    @property
+    def comparable(self) -> bool:
+        """Whether its final returns can be held against the baseline's."""
+        return not self.unlike
 
     @property
     def few(self) -> bool:
@@ -130,21 +141,24 @@ class Comparison:
         runs = [run for summary in self.summaries for run in summary.group.runs]
         lines = [_unfinished(summary.group) for summary in self.summaries if _is_going(summary.group)]
         lines += [_inexact(summary.group) for summary in self.summaries if _is_inexact(summary.group)]
-        apart = [summary.group.name for summary in self.summaries if not summary.comparable]
-        if apart:
-            names = "; ".join(apart)
-            lines.append(f"Not compared with {self.baseline}, since the runs' steps are not equal: {names}.")
+        lines += self._apart()
         lines += self._tests()
         if any(len(summary.group.runs) < FEWEST_FOR_IQM for summary in self.summaries):
             lines.append(
-                f"Intervals begin at {FEWEST_FOR_IQM} seeds for an IQM, and at {FEWEST_SEEDS} on each side "
-                "for P(better) and its test: with fewer they would not hold what they say."
+                f"Too few seeds to tell: an IQM has an interval from {FEWEST_FOR_IQM} seeds on, P(better) "
+                f"and its test from {FEWEST_SEEDS} on each side; with fewer it would not hold what it says."
             )
         if len({run.evaluated is None for run in runs}) > 1:
             lines.append("Final returns of evaluations and of training, whose policy samples, are not alike.")
-        unlike = sorted({run.evaluation for run in runs if run.evaluated is not None})
-        if len(unlike) > 1:
-            lines.append(f"Final returns are of unlike evaluations: {'; '.join(unlike)}.")
+        steps = [run.last_step for run in runs if run.status == "finished"]
+        if steps and len({run.budget for run in runs}) == 1 and max(steps) > ROUNDED * min(steps):
+            lines.append(
+                f"Finished runs trained for {min(steps):,} to {max(steps):,} steps: a budget is rounded up "
+                "to whole iterations."
+            )
+        evaluations = sorted({run.evaluation for run in runs if run.evaluated is not None})
+        if len(evaluations) > 1:
+            lines.append(f"Final returns are of unlike evaluations: {'; '.join(evaluations)}.")
         if self.span:
             lines.append(f"AUC: mean return over steps {self.span[0]:,.0f} to {self.span[1]:,.0f}.")
         elif runs:
@@ -161,6 +175,20 @@ class Comparison:
                 f"{self.threshold:g} is {GAINED:.0%} of the way that {self.baseline} comes in training; "
                 f"--threshold {self.env_id}=NUMBER asks for another return."
             )
+        return lines
+
+    def _apart(self) -> list[str]:
+        """Lines on the groups that are not compared with the baseline, and why."""
+        base = next((summary for summary in self.summaries if summary.group.name == self.baseline), None)
+        others = [summary for summary in self.summaries if summary is not base]
+        if base is None or not others:
+            return []
+        if base.unlike:
+            return [f"None is compared with {self.baseline}, whose own {WHY[base.unlike]}."]
+        lines = []
+        for short, why in WHY.items():
+            if names := "; ".join(summary.group.name for summary in others if summary.unlike == short):
+                lines.append(f"Not compared with {self.baseline}, since the {why}: {names}.")
         return lines
 
     def _tests(self) -> list[str]:
@@ -219,7 +247,7 @@ def compare(
                 curve=_curve(group.runs, smooth),
                 reached=reached,
                 improvement=improvement,
-                comparable=_are_comparable(group, base),
+                unlike=unlike(group, base),
             )
         )
     return Comparison(
@@ -261,7 +289,7 @@ def _manner(comparison: Comparison, knob: str) -> str:
 
 def _improvements(base: Group, groups: Sequence[Group]) -> list[Improvement | None]:
     """Each group against the baseline; None for the baseline itself, and where the two are not comparable."""
-    compared = [group is not base and _are_comparable(group, base) for group in groups]
+    compared = [group is not base and not unlike(group, base) for group in groups]
     finals = [
         _final_returns(group) for group, is_compared in zip(groups, compared, strict=True) if is_compared
     ]
@@ -269,14 +297,18 @@ def _improvements(base: Group, groups: Sequence[Group]) -> list[Improvement | No
     return [next(found) if is_compared else None for is_compared in compared]
 
 
-def _are_comparable(*groups: Group) -> bool:
-    """Whether final returns can be held against each other: all of finished runs, or all at one step.
+def unlike(*groups: Group) -> str:
+    """Why final returns can't be held against each other, a key of `WHY`; nothing where they can.
 
-    Of a group in which runs failed early, those that are left are no fair sample.
+    They can where all runs have trained to one budget, or stand at one step, and returns are of one kind: a
+    deterministic policy returns more than one that samples, whatever was learned. Of a group in which runs
+    failed early, those that are left are no fair sample.
     """
     runs = [run for group in groups for run in group.runs]
-    equal = all(run.status == "finished" for run in runs) or len({run.last_step for run in runs}) == 1
-    return equal and not any(group.failed for group in groups)
+    finished = all(run.status == "finished" for run in runs) and len({run.budget for run in runs}) == 1
+    if any(group.failed for group in groups) or not (finished or len({run.last_step for run in runs}) == 1):
+        return UNLIKE_STEPS
+    return UNLIKE_RETURNS if len({run.kind for run in runs}) > 1 else ""
 
 
 def _failed(group: Group) -> list[Run | FailedRun]:
@@ -298,10 +330,9 @@ def _final_returns(group: Group) -> Floats:
 
 
 def _final(group: Group, final: Floats) -> Estimate:
-    """The IQM of final returns; no interval where they are of unlike steps, and so no sample of one thing."""
-    if _are_comparable(group):
-        return estimate(final)
-    return Estimate(iqm(final), why=UNLIKE_STEPS)
+    """The IQM of final returns; no interval where they are no sample of one thing."""
+    why = unlike(group)
+    return Estimate(iqm(final), why=why) if why else estimate(final)
 
 
 def _area(runs: Sequence[Run], span: tuple[float, float] | None) -> Estimate | None:

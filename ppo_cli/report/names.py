@@ -38,11 +38,27 @@ def keyed(names: Sequence[str], width: int) -> tuple[list[str], list[str]]:
     found, key = shortened(names, width), []
     for position, name in enumerate(found):
         if len(name) > width:
-            number = f"#{position + 1} "
-            values = ",".join(value if sign else knob for knob, sign, value in _pairs(names[position]))
-            found[position] = number + middle_cut(values, max(width - len(number), 3))
-            key.append(f"{number.strip()}: {names[position]}")
+            found[position] = _numbered(position, names[position], width)
+            key.append(f"#{position + 1}: {names[position]}")
     return found, key
+
+
+def in_lines(names: Sequence[str], width: int) -> list[str]:
+    """`shortened` names, `wrapped`; where a line is still too long, the number that `keyed` has for it."""
+    lines = [wrapped(name, width) for name in shortened(names, width)]
+    return [
+        text
+        if max(map(len, text.splitlines()), default=0) <= width
+        else _numbered(position, names[position], width)
+        for position, text in enumerate(lines)
+    ]
+
+
+def _numbered(position: int, name: str, width: int) -> str:
+    """A name's number and its values, cut in their middle."""
+    number = f"#{position + 1} "
+    values = ",".join(value if sign else knob for knob, sign, value in _pairs(name))
+    return number + middle_cut(values, max(width - len(number), 3))
 
 
 def wrapped(text: str, width: int) -> str:

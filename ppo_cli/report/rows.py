@@ -56,8 +56,8 @@ def curve_rows(comparisons: Iterable[Comparison]) -> Iterator[dict[str, Cell]]:
                     "group": summary.group.name,
                     "step": float(step),
                     "iqm": float(curve.returns.value[point]),
-                    "iqm_low": None if curve.returns.low is None else float(curve.returns.low[point]),
-                    "iqm_high": None if curve.returns.high is None else float(curve.returns.high[point]),
+                    "iqm_low": None if curve.returns.low is None else _finite(curve.returns.low[point]),
+                    "iqm_high": None if curve.returns.high is None else _finite(curve.returns.high[point]),
                 }
 
 
@@ -103,9 +103,9 @@ def overall_rows(overall: Overall) -> Iterator[dict[str, Cell]]:
             "environments": len(overall.scales),
             "runs": group.runs,
             **_numbers("iqm", group.iqm),
-            **_numbers("median", group.median),
-            **_numbers("mean", group.mean),
-            **_numbers("optimality_gap", group.gap),
+            "median": group.median,
+            "mean": group.mean,
+            "optimality_gap": group.gap,
             "baseline": overall.baseline,
             **_numbers("p_better", group.improvement),
         }

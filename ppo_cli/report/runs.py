@@ -9,7 +9,7 @@ import os
 import re
 import struct
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -100,6 +100,11 @@ class Run:
     def final_return(self) -> float:
         """The evaluation's mean, or else the mean of the last tenth of the logged returns."""
         return _last_tenth(self.returns) if self.evaluated is None else self.evaluated
+
+    @property
+    def kind(self) -> str:
+        """What the final return is of, in words: returns of two kinds are not alike."""
+        return "training" if self.evaluated is None else self.evaluation.partition(" ")[2]
 
     def final_info(self, key: str) -> float:
         """The mean of the last tenth of what was logged of an environment's own scalar; NaN for nothing."""
@@ -334,7 +339,7 @@ def _named(env_id: str, members: list[list[Run | FailedRun]]) -> list[Group]:
     names = list(dict.fromkeys(name for knobs in every for name in knobs))
     differing = [name for name in names if len({knobs.get(name, ABSENT) for knobs in every}) > 1]
     # A knob is named where its value differs, or how it is annealed; that is shown with it.
-    labelled = list(dict.fromkeys(_annealed_knob(name, names) or name for name in differing))
+    labelled = list(dict.fromkeys(annealed_knob(name, names) or name for name in differing))
     groups = []
     for runs in members:
         own = runs[0].knobs
@@ -346,7 +351,7 @@ def _named(env_id: str, members: list[list[Run | FailedRun]]) -> list[Group]:
     return sorted(groups, key=lambda group: [_order(value) for value in group.knobs.values()])
 
 
-def _annealed_knob(name: str, names: Sequence[str]) -> str | None:
+def annealed_knob(name: str, names: Collection[str]) -> str | None:
     """The knob that a ``anneal.KNOB.final`` or ``.shape`` is of, if there is one."""
     section, _, rest = name.partition(".")
     knob, _, what = rest.rpartition(".")

@@ -63,11 +63,6 @@ class Improvement:
     stays: bool | None = None
 
 
-def mean(values: Floats, axis: int = -1) -> Floats:
-    """Mean over seeds."""
-    return np.asarray(np.mean(values, axis=axis))
-
-
 def iqm(values: Floats, axis: int = -1) -> Floats:
     """Interquartile mean over seeds: without the lowest and highest quarter (Agarwal et al. 2021)."""
     return np.asarray(stats.trim_mean(values, 0.25, axis=axis))
@@ -104,50 +99,35 @@ def estimate(values: Floats, resamples: int = RESAMPLES) -> Estimate:
     Returns:
         The estimate; of a curve, ends are NaN at points where all seeds are equal.
     """
-    return estimate_over_tasks([values], resamples)
-
-
-def estimate_over_tasks(scores: Sequence[Floats], resamples: int = RESAMPLES) -> Estimate:
-    """The IQM of the scores of several environments together, with the interval of `estimate`.
-
-    As rliable aggregates: all scores are in one pool, and seeds are resampled environment by environment.
-
-    Args:
-        scores: normalised returns of the seeds of each environment, along the last axis.
-        resamples: number of them.
-    """
-    value = iqm(np.concatenate(list(scores), axis=-1))
-    if min(score.shape[-1] for score in scores) < FEWEST_FOR_IQM:
+    value, seeds = iqm(values), values.shape[-1]
+    if seeds < FEWEST_FOR_IQM:
         return Estimate(value, why=TOO_FEW)
-    equal = np.all([np.ptp(score, axis=-1) == 0 for score in scores], axis=0)
+    equal = np.ptp(values, axis=-1) == 0
     if equal.all():
         return Estimate(value, why=ALL_EQUAL)
-    low, high = _expanded_percentiles(scores, resamples)
+    found = stats.bootstrap(
+        (values,),
+        iqm,
+        n_resamples=resamples,
+        vectorized=True,
+        axis=-1,
+        confidence_level=1 - 2 * expanded_tail(seeds),
+        method="percentile",
+        rng=np.random.default_rng(0),  # the same report every time
+    ).confidence_interval
+    # One far seed among many equal ones may be in too few resamples to be seen in their quantiles.
+    flat = found.low == found.high
+    low = np.where(flat, values.min(axis=-1), found.low)
+    high = np.where(flat, values.max(axis=-1), found.high)
     if equal.ndim:
         low, high = np.where(equal, np.nan, low), np.where(equal, np.nan, high)
     return Estimate(value, low, high)
 
 
-def _expanded_percentiles(scores: Sequence[Floats], resamples: int) -> tuple[Floats, Floats]:
-    """Ends of the interval of `estimate`; of several samples, n is the smallest's, the degrees are of all."""
-    seeds = [score.shape[-1] for score in scores]
-    least, degrees = min(seeds), sum(seeds) - len(seeds)
-    tail = stats.norm.cdf(-math.sqrt(least / (least - 1)) * stats.t.ppf((1 + CONFIDENCE) / 2, degrees))
-    found = stats.bootstrap(
-        scores,
-        lambda *resampled, axis: iqm(np.concatenate(resampled, axis=-1)),
-        n_resamples=resamples,
-        vectorized=True,
-        axis=-1,
-        confidence_level=1 - 2 * float(tail),
-        method="percentile",
-        rng=np.random.default_rng(0),  # the same report every time
-    ).confidence_interval
-    # One far seed among many equal ones may be in too few resamples to be seen in their quantiles.
-    pooled = np.concatenate(list(scores), axis=-1)
-    flat = found.low == found.high
-    low = np.where(flat, pooled.min(axis=-1), found.low)
-    return low, np.where(flat, pooled.max(axis=-1), found.high)
+def expanded_tail(seeds: int) -> float:
+    """What is beyond each end of the interval of `estimate`."""
+    reach = math.sqrt(seeds / (seeds - 1)) * stats.t.ppf((1 + CONFIDENCE) / 2, seeds - 1)
+    return float(stats.norm.cdf(-reach))
 
 
 def improvements(groups: Sequence[Floats], base: Floats) -> list[Improvement]:
@@ -217,26 +197,6 @@ def estimate_improvement(x: Floats, y: Floats) -> Estimate:
     if rank_test(x, y) >= 1 - CONFIDENCE:
         low, high = min(low, 0.5), max(high, 0.5)
     return Estimate(np.asarray(found), np.asarray(low), np.asarray(high))
-
-
-def improvement_over_tasks(estimates: Sequence[Estimate]) -> Estimate:
-    """The mean over K environments of `estimate_improvement`, as rliable aggregates it, with its interval.
-
-    The ends are as far from the mean as those of the parts say (MOVER, Zou and Donner 2008)::
-
-        θ̄ - √(Σ (θ̂_k - l_k)²) / K  and  θ̄ + √(Σ (u_k - θ̂_k)²) / K
-    """
-    value = np.asarray(np.mean([found.value for found in estimates]))
-    below, above = 0.0, 0.0
-    for found in estimates:
-        if found.low is None or found.high is None:
-            return Estimate(value, why=found.why)
-        below, above = (
-            below + float(found.value - found.low) ** 2,
-            above + float(found.high - found.value) ** 2,
-        )
-    share = 1 / len(estimates)
-    return Estimate(value, value - share * math.sqrt(below), value + share * math.sqrt(above))
 
 
 def rank_test(x: Floats, y: Floats) -> float:

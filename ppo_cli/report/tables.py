@@ -62,9 +62,9 @@ def overall_table(overall: Overall) -> Table:
                 str(group.runs),
                 number_with_interval(group.iqm, 3),
                 "baseline" if group.name == overall.baseline else number_with_interval(group.improvement, 2),
-                number_with_interval(group.median, 3),
-                number_with_interval(group.mean, 3),
-                number_with_interval(group.gap, 3),
+                short(group.median, 3),
+                short(group.mean, 3),
+                short(group.gap, 3),
             ]
             for group in overall.groups
         ),
@@ -126,7 +126,7 @@ def continued(rows: Table, width: int) -> Table:
 
 def escaped(text: str) -> str:
     """A text that is no HTML and no link where it lies in Markdown."""
-    return text.replace("<", "\\<").replace("](", "]\\(")
+    return text.replace("\\", "\\\\").replace("<", "\\<").replace("](", "]\\(")
 
 
 def escaped_cell(text: str) -> str:
@@ -171,8 +171,8 @@ def better(comparison: Comparison, summary: Summary) -> str:
     """The probability of improvement, `STAYS` behind it where that is significant after correction."""
     if summary.group.name == comparison.baseline:
         return "baseline"
-    if not summary.comparable:
-        return "steps differ"
+    if summary.unlike:
+        return summary.unlike
     improvement = summary.improvement
     if improvement is None:
         return NOTHING

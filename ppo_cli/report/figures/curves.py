@@ -18,9 +18,11 @@ from ppo_cli.report.figures.style import (
     panels,
     plain_ticks,
 )
-from ppo_cli.report.names import wrapped
+from ppo_cli.report.names import in_lines, middle_cut, wrapped
+from ppo_cli.report.statistics import FEWEST_FOR_IQM
 
 FEWEST_TRIMMED = 4  # seeds of which an interquartile mean leaves any out
+NO_INTERVAL = f"no interval below {FEWEST_FOR_IQM} seeds"
 EVERY = 12  # points of a curve from marker to marker
 ALONE = Look(COLOURS[0], "-", "")
 
@@ -102,16 +104,18 @@ def _small_curves(comparison: Comparison, drawn: list[tuple[Summary, Curve]], st
     figure, grid = panels(style, len(drawn), widest=4, sharex=True, sharey=True)
     base = next((curve for summary, curve in drawn if summary.group.name == comparison.baseline), None)
     room = style.letters(axes_width(figure, grid)) - 2
-    for axes, (summary, curve) in zip(grid, drawn, strict=True):
+    titles = in_lines([_counted(summary, drawn) for summary, _ in drawn], room)
+    for axes, (_, curve), title in zip(grid, drawn, titles, strict=True):
         if base is not None and base is not curve:
             axes.plot(base.steps, base.returns.value, color=GREY, linewidth=1, linestyle="--")
         draw_curve(axes, curve, ALONE)
         draw_threshold(axes, comparison, style.font_size - 2)
-        axes.set_title(wrapped(_counted(summary, drawn), room), fontsize=style.font_size - 1)
+        axes.set_title(title, fontsize=style.font_size - 1)
         plain_ticks(axes, 3)
     figure.suptitle(_title(comparison, drawn, style))
     left_label(figure, grid, what("training return", [curve for _, curve in drawn]), style)
-    grey = Line2D([], [], color=GREY, linestyle="--", label=f"baseline: {comparison.baseline}")
+    name = middle_cut(f"baseline: {comparison.baseline}", style.letters(style.width) - 6)
+    grey = Line2D([], [], color=GREY, linestyle="--", label=name)
     legend(figure, style, {}, [grey] if base is not None else [], below=steps_label(comparison, style))
     return figure
 
@@ -147,7 +151,7 @@ def _spread(curves: Sequence[tuple[Summary, Curve]]) -> list[str]:
     """What shows how the seeds differ: bands, or thin lines where there are too few seeds for one."""
     banded = [curve.returns.low is not None for _, curve in curves]
     thin = [not band and curve.seeds > 1 for band, (_, curve) in zip(banded, curves, strict=True)]
-    return ["bands: 95 % intervals"] * any(banded) + ["thin lines: seeds"] * any(thin)
+    return ["bands: 95 % intervals"] * any(banded) + ["thin lines: seeds", NO_INTERVAL] * any(thin)
 
 
 def steps_label(comparison: Comparison, style: Style) -> str:

@@ -4,11 +4,12 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ppo_cli.report.comparison import Comparison, Summary
-from ppo_cli.report.figures.curves import FEWEST_TRIMMED, threshold_name
+from ppo_cli.report.figures.curves import FEWEST_TRIMMED, NO_INTERVAL, threshold_name
 from ppo_cli.report.figures.style import (
     GREY,
     MOST_TOGETHER,
@@ -22,13 +23,14 @@ from ppo_cli.report.figures.style import (
     panels,
     plain_ticks,
 )
-from ppo_cli.report.names import shortened, wrapped
-from ppo_cli.report.runs import number
-from ppo_cli.report.statistics import Estimate
+from ppo_cli.report.names import in_lines, wrapped
+from ppo_cli.report.runs import Group, annealed, annealed_knob, number
+from ppo_cli.report.statistics import TOO_FEW, Estimate
 
 MOST_KNOBS = 24  # whose sensitivity is drawn
 BESIDE = 0.012  # share of the axis from a bar to its seeds' dots
 MOST_NAMED = 28  # settings that a legend names
+NEAREST = 0.07  # share of an axis from number to number
 MOST_LEVEL = 5  # values of a knob whose numbers fit beside each other
 
 
@@ -115,7 +117,7 @@ def rows(names: Sequence[str], style: Style) -> tuple[Figure, Axes]:
 def name_rows(axes: Axes, names: Sequence[str], style: Style) -> None:
     """Rows from above with their names."""
     room = name_width(style)
-    axes.set_yticks(range(len(names)), [wrapped(name, room) for name in shortened(names, room)])
+    axes.set_yticks(range(len(names)), in_lines(names, room))
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
 
@@ -148,6 +150,8 @@ def _said(comparison: Comparison, drawn: str, intervals: str | None) -> str:
     parts = [f"{drawn}: {'IQM' if seeds >= FEWEST_TRIMMED else 'mean'}", "dots: seeds"] if seeds > 1 else []
     if intervals:
         parts.append(f"{intervals}: 95 % intervals")
+    if seeds > 1 and any(summary.iqm.why == TOO_FEW for summary in comparison.summaries):
+        parts.append(NO_INTERVAL)
     return comparison.env_id + (" · " if parts else "") + ", ".join(parts)
 
 
@@ -160,12 +164,28 @@ def _points(comparison: Comparison, knob: str) -> dict[str, list[tuple[float, Su
     lines: dict[str, list[tuple[float, Summary]]] = {}
     for summary in comparison.summaries:
         value = number(summary.group.knobs[knob])
-        others = ",".join(f"{key}={typed}" for key, typed in summary.group.knobs.items() if key != knob)
-        if value is not None and summary.group.runs:
-            lines.setdefault(others, []).append((value, summary))
+        if value is not None:
+            lines.setdefault(_others(summary.group, knob), []).append((value, summary))
     several = {others: sorted(points, key=lambda point: point[0]) for others, points in lines.items()}
-    values = {value for points in several.values() for value, _ in points}
-    return several if len(values) > 1 else {}
+    return several if any(points[0][0] < points[-1][0] for points in several.values()) else {}
+
+
+def _others(group: Group, knob: str) -> str:
+    """The setting of a group's other knobs, how they are annealed as in the table: ``clip_ratio→0.0``."""
+    own = group.runs[0].knobs
+    changing = annealed_knob(knob, own)  # where the axis is how a knob is annealed
+    found = {}
+    for key, typed in group.knobs.items():
+        of = annealed_knob(key, own)
+        if key == knob:
+            continue
+        if of is None or of == changing:
+            found[key] = f"{key}={typed}{'' if key == changing else annealed(own, key)}"
+        elif of == knob:
+            found[of] = f"{of}{annealed(own, of) or ' constant'}"
+        else:
+            found[of] = f"{of}={own[of]}{annealed(own, of)}"
+    return ",".join(found.values())
 
 
 def _draw_sensitivity(
@@ -197,12 +217,21 @@ def _draw_sensitivity(
                 beside = _shifted(place, BESIDE, values[0], values[-1], logarithmic)
                 axes.plot([beside] * len(returns), returns, ".", color=look.colour, alpha=0.5, markersize=4)
     axes.set_xlabel(wrapped(knob, style.letters(style.width / 3)))
-    axes.set_xticks(
-        values, [f"{value:g}" for value in values], rotation=45 if len(values) > MOST_LEVEL else 0
-    )
+    ticks = _readable(values, logarithmic)
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks], rotation=45 if len(ticks) > MOST_LEVEL else 0)
     axes.minorticks_off()
     if many:
         axes.set_title("each line a setting of the other knobs", fontsize=style.font_size - 1)
+
+
+def _readable(values: Sequence[float], logarithmic: bool) -> list[float]:
+    """Rising values without those whose numbers would lie over the one before."""
+    places = np.log(values) if logarithmic else np.asarray(values)
+    least, kept = NEAREST * (places[-1] - places[0]), [0]
+    for position in range(1, len(values)):
+        if places[position] - places[kept[-1]] >= least:
+            kept.append(position)
+    return [values[position] for position in kept]
 
 
 def _shifted(value: float, aside: float, low: float, high: float, logarithmic: bool) -> float:

@@ -2,21 +2,23 @@
 
 from collections.abc import Callable, Mapping
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 
 from ppo_cli.report.aggregates import Aggregate, Overall
+from ppo_cli.report.figures.curves import NO_INTERVAL
 from ppo_cli.report.figures.finals import draw_estimate, name_rows
 from ppo_cli.report.figures.style import MOST_TOGETHER, TALLEST, Look, Style, legend
 from ppo_cli.report.names import wrapped
-from ppo_cli.report.statistics import Estimate
+from ppo_cli.report.statistics import TOO_FEW, Estimate
 
 ESTIMATES: tuple[tuple[str, Callable[[Aggregate], Estimate | None]], ...] = (
     ("IQM", lambda group: group.iqm),
-    ("median", lambda group: group.median),
-    ("mean", lambda group: group.mean),
-    ("optimality gap", lambda group: group.gap),
+    ("median", lambda group: Estimate(np.asarray(group.median))),
+    ("mean", lambda group: Estimate(np.asarray(group.mean))),
+    ("optimality gap", lambda group: Estimate(np.asarray(group.gap))),
     ("P(better)", lambda group: group.improvement),
 )
 
@@ -38,12 +40,23 @@ def aggregates(overall: Overall, entries: Mapping[str, Look], style: Style) -> F
         if name == "P(better)":
             axes.axvline(0.5, color="black", linewidth=0.8, linestyle=":")
     _draw_profiles(profile, overall, entries)
-    banded = any(group.iqm.low is not None for group in overall.groups)
-    title = f"{len(overall.scales)} environments, normalised scores" + (" · 95 % intervals" if banded else "")
+    title = " · ".join([f"{len(overall.scales)} environments, normalised scores", *_said(overall)])
     figure.suptitle(wrapped(title, style.letters(style.width)))
     if several:
         legend(figure, style, {group.name: entries[group.name] for group in overall.groups})
     return figure
+
+
+def _said(overall: Overall) -> list[str]:
+    """What has intervals, and what has too few seeds for one."""
+    drawn: dict[str, list[Estimate | None]] = {
+        "IQM": [group.iqm for group in overall.groups],
+        "profile": [group.profile for group in overall.groups],
+        "P(better)": [group.improvement for group in overall.groups],
+    }
+    names = [name for name, found in drawn.items() if any(one and one.low is not None for one in found)]
+    few = any(group.iqm.why == TOO_FEW for group in overall.groups)
+    return [f"95 % intervals: {', '.join(names)}"] * bool(names) + [NO_INTERVAL] * few
 
 
 def _wide_grid(style: Style, rows_high: float, several: bool) -> tuple[list[SubplotSpec], Figure]:

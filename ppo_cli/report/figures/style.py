@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from ppo_cli.report.names import shortened, wrapped
+from ppo_cli.report.names import in_lines, wrapped
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -186,13 +186,12 @@ def legend(
         below: what the axes of all panels are, for between the axes and the legend.
     """
     room = style.letters(style.width)
-    short = shortened(list(entries), room - 6)
     handles = [
         Line2D(
             [], [], color=look.colour, linestyle=look.dashes, marker=look.marker, markersize=4,
-            label=wrapped(name, room - 6),
+            label=name,
         )
-        for name, look in zip(short, entries.values(), strict=True)
+        for name, look in zip(in_lines(list(entries), room - 6), entries.values(), strict=True)
     ] + list(lines)  # fmt: skip
     if not handles:
         if below is not None:
