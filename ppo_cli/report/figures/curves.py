@@ -6,6 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from ppo_cli.names import middle_cut
 from ppo_cli.report.comparison import Comparison, Curve, Summary
 from ppo_cli.report.figures.style import (
     COLOURS,
@@ -18,7 +19,7 @@ from ppo_cli.report.figures.style import (
     panels,
     plain_ticks,
 )
-from ppo_cli.report.names import in_lines, middle_cut, wrapped
+from ppo_cli.report.names import in_lines, wrapped
 from ppo_cli.report.statistics import FEWEST_FOR_IQM
 
 FEWEST_TRIMMED = 4  # seeds of which an interquartile mean leaves any out
