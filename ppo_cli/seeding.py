@@ -40,3 +40,10 @@ def set_global_states(states: tuple[Any, Any, Any]) -> None:
     random.setstate(states[0])
     np.random.set_state(states[1])
     torch.set_rng_state(states[2])
+
+
+def are_drawn_from(since: tuple[Any, Any, Any]) -> bool:
+    """Whether one of them has moved on since `global_states` gave these."""
+    old, new = since, global_states()
+    words = all(np.array_equal(a, b) for a, b in zip(old[1], new[1], strict=True))
+    return not (old[0] == new[0] and words and old[2].equal(new[2]))

@@ -13,6 +13,7 @@ import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from ppo_cli.checkpoint import load_checkpoint
+from ppo_cli.envs import backends
 from ppo_cli.envs.backends import make_vector
 from ppo_cli.envs.group import EnvFaultError
 from ppo_cli.envs.make import env_fn
@@ -121,6 +122,21 @@ def test_auto_says_what_it_took_and_why():
     assert isinstance(envs, SyncVector)
     assert "one environment" in line
     envs.close()
+
+
+@pytest.mark.parametrize(
+    ("env_id", "taken"), [("CartPole-v1", AsyncVector), ("stubborn_envs:Late-v0", SyncVector)]
+)
+def test_autos_choice_changes_no_bit_of_what_draws_from_global_generators(monkeypatch, env_id, taken):
+    monkeypatch.setattr("ppo_cli.envs.backends.TRIAL_SECONDS", 0.01)
+    rate = backends._rate
+    monkeypatch.setattr(
+        backends, "_rate", lambda envs: rate(envs) * (9 if isinstance(envs, AsyncVector) else 1e-9)
+    )
+    envs, line = make_vector(env_id, env_fn(env_id), 2, "auto")
+    envs.close()
+    assert isinstance(envs, taken)
+    assert ("draw from the process's global generators" in line) == (taken is SyncVector)
 
 
 needs_envpool = pytest.mark.skipif(find_spec("envpool") is None, reason="EnvPool has no wheel here")

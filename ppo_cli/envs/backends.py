@@ -15,6 +15,7 @@ from ppo_cli.envs.snapshot import Kind
 from ppo_cli.envs.vector import Array, SyncVector, Vector
 from ppo_cli.envs.workers import AsyncVector
 from ppo_cli.packing import random_action
+from ppo_cli.seeding import are_drawn_from, global_states
 from ppo_cli.text import flat
 
 TRIAL_SECONDS = 0.2  # of stepping each backend before `auto` chooses
@@ -49,7 +50,8 @@ def make_vector(
         make: constructs one environment.
         n: number of environments.
         vectorization: ``sync`` steps them in this process, ``async`` in groups in several processes;
-            both give the same results. ``auto`` times both and takes the faster. ``envpool`` is EnvPool.
+            both give the same results, but where environments draw from a process's global generators.
+            ``auto`` times both and takes the faster, and ``sync`` there. ``envpool`` is EnvPool.
         kind: of snapshot; EnvPool's is always ``none``.
         on_error: what a fault of an environment does.
         infos: keys of ``info`` that are followed; EnvPool's are not.
@@ -78,8 +80,15 @@ def make_vector(
 
 
 def _choose(make: EnvFn, n: int, processes: int, kind: Kind, on_error: OnError) -> tuple[str, str]:
-    """The faster one of `sync` and `async`, and why; what works in one process may not in several."""
+    """The faster one of `sync` and `async`, and why; what works in one process may not in several.
+
+    Environments that draw from a process's global generators draw other numbers in several processes: for
+    them the choice must not hang on the clock.
+    """
+    generators = global_states()
     sync = _trial(SyncVector([make] * n, kind, on_error))
+    if are_drawn_from(generators):
+        return "sync", "the environments draw from the process's global generators"
     try:
         parallel = _trial(AsyncVector([make] * n, processes, kind, on_error))
     except (EnvFaultError, EnvError) as error:
