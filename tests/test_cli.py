@@ -195,8 +195,13 @@ def test_a_batch_above_the_rollout_is_one_full_batch(ppo_train):
     assert "batch_size=1000 is above n_envs * n_steps = 100: each epoch is one full batch" in outcome.out
 
 
+# One of each family; the others' settings are read in test_presets.py, and they train in the slow suite.
+QUICK = {"CartPole-v1", "LunarLander-v3", "MountainCarContinuous-v0", "HalfCheetah-v5", "ALE/Breakout-v5",
+         "MiniGrid-Unlock-v0"}  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    "env", [pytest.param(p, marks=pytest.mark.slow if p == "CarRacing-v3" else []) for p in PRESETS]
+    "env", [pytest.param(p, marks=[] if p in QUICK else pytest.mark.slow) for p in PRESETS]
 )
 def test_every_preset_composes_and_trains_an_iteration(ppo_train, env):
     assert ppo_train(f"env={env}", *TINY, "total_timesteps=1", "n_steps=8", "eval.episodes=0").status == 0

@@ -60,7 +60,11 @@ def test_the_deadline_is_of_one_call(ppo_train):
 
 @pytest.mark.parametrize(
     ("call", "at", "said"),
-    [("make", 1, "making an environment"), ("reset", 2, "a reset of"), ("step", 30, "a step of")],
+    [
+        ("make", 1, "making an environment"),
+        pytest.param("reset", 2, "a reset of", marks=pytest.mark.slow),
+        ("step", 30, "a step of"),
+    ],
 )
 def test_a_call_that_hangs_before_there_is_a_checkpoint(tmp_path, call, at, said):
     process = start(

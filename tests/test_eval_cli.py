@@ -159,9 +159,9 @@ def shapes(trained):
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("env=CartPole-v1", *NORMALISED),
+        pytest.param(("env=CartPole-v1", *NORMALISED), marks=pytest.mark.slow),
         ("env=CartPole-v1", *NORMALISED, "eval.deterministic=false", "eval.seed=5", "eval.episodes=20"),
-        ("env=Pendulum-v1", *NORMALISED, "use_sde=true"),
+        pytest.param(("env=Pendulum-v1", *NORMALISED, "use_sde=true"), marks=pytest.mark.slow),
         ("env=Pendulum-v1", "use_sde=true", "eval.deterministic=false", "+env.kwargs.g=3.5"),
     ],
     ids=["CartPole", "CartPole sampled", "gSDE", "gSDE sampled, arguments"],

@@ -38,7 +38,7 @@ def end(process):
     return process.returncode, err
 
 
-@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize("vectorization", ["sync", pytest.param("async", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("mode", "said"),
     [
@@ -88,7 +88,7 @@ def test_an_environment_that_fails_in_the_evaluation_ends_the_run_with_a_line(pp
     assert ended.err.count("\n") == 1
 
 
-@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize("vectorization", [pytest.param("sync", marks=pytest.mark.slow), "async"])
 @pytest.mark.parametrize("mode", ["raise", "not_a_number", "infinite", "shape", "reset"])
 def test_it_may_go_on_with_a_fresh_episode(ppo_train, tmp_path, mode, vectorization):
     arguments = (*faulty(mode, at=131), "env.on_error=restart", f"vectorization={vectorization}")
@@ -101,7 +101,7 @@ def test_it_may_go_on_with_a_fresh_episode(ppo_train, tmp_path, mode, vectorizat
     assert all(torch.isfinite(weight).all() for weight in last["model"].values())
 
 
-@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize("vectorization", [pytest.param("sync", marks=pytest.mark.slow), "async"])
 @pytest.mark.parametrize(
     ("mode", "said"),
     [("die", "the process of the run died"), ("hang", "took more than env.timeout=2 s")],

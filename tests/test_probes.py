@@ -31,7 +31,7 @@ def learn(ppo_train, tmp_path, env, steps, *knobs):
     return value, probability
 
 
-@pytest.mark.parametrize("shared", ["true", "false"])
+@pytest.mark.parametrize("shared", ["true", pytest.param("false", marks=pytest.mark.slow)])
 def test_constant_reward(ppo_train, tmp_path, shared):
     value, _ = learn(ppo_train, tmp_path, "ConstantReward", 5_000, f"network.shared={shared}")
     assert value(0.0) == pytest.approx(1.0, abs=0.05)
@@ -48,7 +48,7 @@ def test_reward_from_action(ppo_train, tmp_path):
     assert probability(0.0) > 0.95
 
 
-@pytest.mark.parametrize("shared", ["true", "false"])
+@pytest.mark.parametrize("shared", ["true", pytest.param("false", marks=pytest.mark.slow)])
 def test_reward_from_both(ppo_train, tmp_path, shared):
     _, probability = learn(ppo_train, tmp_path, "BothReward", 8_000, f"network.shared={shared}")
     assert probability(1.0) > 0.95

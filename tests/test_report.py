@@ -405,7 +405,7 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path, monkeypatch, ppo_report, ar
     assert ppo_report(*arguments) == (2, "", f"ppo-report: {line}\n")
 
 
-def test_each_environment_has_its_threshold(tmp_path, ppo_report):
+def test_each_environment_has_its_threshold(tmp_path, ppo_report, monkeypatch):
     write_run(tmp_path / "a", [100.0, 400.0, 450.0])
     write_run(tmp_path / "b", [-90.0, -80.0], env_id="Acrobot-v1")
     write_run(tmp_path / "c", [-900.0, -500.0, -200.0], env_id="Pendulum-v1")
@@ -414,6 +414,8 @@ def test_each_environment_has_its_threshold(tmp_path, ppo_report):
         status, out, _ = ppo_report(tmp_path, *arguments)
         assert status == 0
         return re.findall(r"steps to (\S+)", out)
+
+    monkeypatch.setattr("ppo_cli.report.write.draw", lambda *_: {})  # figures take most of the time
 
     # Pendulum's is 90 % of the way from -700 to -350, means of two: Gymnasium calls nothing solved there
     assert thresholds() == ["-100", "475", "-385"]

@@ -40,7 +40,8 @@ SLOW_TO_START = {"ALE-RAM": ("sync",), "ALE": ("async",)}  # tests/test_atari.py
 SLOW = {
     ("ALE-RAM", "sync"),
     ("ALE", "async"),
-    *((task, "async") for task in ("BipedalWalker", "MiniGrid", "MuJoCo")),
+    *((task, "async") for task in ("BipedalWalker", "MiniGrid", "MuJoCo", "LunarLander")),
+    ("MiniGrid", "sync"),
 }
 PAIRS = [
     pytest.param(task, each, marks=[pytest.mark.slow] if (task, each) in SLOW else [])
@@ -151,7 +152,7 @@ def test_a_run_moves_freely(ppo_train, tmp_path, interrupt):
     ],
 )
 def test_what_can_not_change_is_refused(ppo_train, tmp_path, override, said):
-    assert ppo_train("env=CartPole-v1", *EVERYTHING, "hydra.run.dir=run").status == 0
+    assert ppo_train("env=CartPole-v1", *EVERYTHING, "total_timesteps=256", "hydra.run.dir=run").status == 0
     before = sorted((path, path.read_bytes()) for path in (tmp_path / "run").rglob("*.pt"))
     refused = ppo_train("resume=run", override)
     assert refused.status == 2

@@ -24,7 +24,13 @@ OF_EACH_KIND = {
 }
 
 
-@pytest.mark.parametrize("task", OF_EACH_KIND)
+@pytest.mark.parametrize(
+    "task",
+    [
+        pytest.param(each, marks=[pytest.mark.slow] if each == "BipedalWalker" else [])
+        for each in OF_EACH_KIND
+    ],
+)
 def test_a_run_is_the_same_whether_it_saves_or_not(ppo_train, tmp_path, monkeypatch, task):
     if task == "EnvPool":
         pytest.importorskip("envpool")
