@@ -20,7 +20,7 @@ import torch
 from split import checked_config, measure, report
 from torch import Tensor, nn
 
-from ppo_cli.config import Config, to_dict
+from ppo_cli.config.schema import Config, to_dict
 
 REPEATS = 7
 

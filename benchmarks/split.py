@@ -28,12 +28,12 @@ import numpy.typing as npt
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from ppo_cli.agent import PPOAgent
-from ppo_cli.cli.build import check_environment, env_maker
-from ppo_cli.cli.compose import compose_jobs, expand_preset
-from ppo_cli.cli.run import run
-from ppo_cli.config import Config
+from ppo_cli.config.compose import compose_jobs, expand_preset
+from ppo_cli.config.schema import Config
 from ppo_cli.envs.vector import SyncVector
-from ppo_cli.metrics import RunLog
+from ppo_cli.runs.build import check_environment, env_maker
+from ppo_cli.runs.log import RunLog
+from ppo_cli.runs.run import run
 from ppo_cli.trainer import Collector
 
 VectorFn = Callable[[list[Callable[[], "gym.Env[Any, Any]"]]], "gym.vector.VectorEnv[Any, Any, Any]"]

@@ -23,9 +23,9 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from ppo_cli.cli.build import decide_compile
-from ppo_cli.cli.compose import compose_jobs, expand_preset
-from ppo_cli.config import Config
+from ppo_cli.config.compose import compose_jobs, expand_preset
+from ppo_cli.config.schema import Config
+from ppo_cli.runs.build import decide_compile
 
 BENCHMARKS = Path(__file__).resolve().parent
 PEERS, SPLIT = BENCHMARKS / "peers.py", BENCHMARKS / "split.py"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ppo_cli.cli.help import knob_comments, knob_sections
-from ppo_cli.config import CHOICES, RANGES, conf_dir, describe_type, knobs, load_yaml
+from ppo_cli.config.schema import CHOICES, RANGES, conf_dir, describe_type, knobs, load_yaml
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig

@@ -13,12 +13,12 @@ from torch import Generator, Tensor
 from torch.func import functional_call
 
 from ppo_cli import losses
-from ppo_cli.acting import numpy_actor
 from ppo_cli.actor_critic import ActorCritic, StateDependentHead
 from ppo_cli.advantages import explained_variance, gae, normalize_advantages
-from ppo_cli.compiled import Library, compile_function, explain_failure
+from ppo_cli.compile import Library, compile_function, explain_failure
 from ppo_cli.distributions import Distribution
-from ppo_cli.optim import AdamState, adam, adam_init, clip_by_norm
+from ppo_cli.numpy_actor import numpy_actor
+from ppo_cli.optimizers import AdamState, adam, adam_init, clip_by_norm
 from ppo_cli.rollout import Batch, Noted, Rollout, minibatches, sequence_minibatches
 from ppo_cli.schedules import Schedule
 

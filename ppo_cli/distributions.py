@@ -14,7 +14,7 @@ from gymnasium import spaces
 from torch import Generator, Tensor
 from torch.nn.functional import log_softmax, softplus
 
-from ppo_cli.packing import PackedActions, unsupported
+from ppo_cli.spaces import PackedActions, unsupported
 
 
 class Distribution(Protocol):

@@ -16,8 +16,8 @@ from gymnasium import spaces
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ppo_cli.imports import load_class
-from ppo_cli.packing import (
+from ppo_cli.import_path import load_class
+from ppo_cli.spaces import (
     Leaf,
     PackedObservations,
     has_byte_range,

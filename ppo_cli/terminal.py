@@ -1,5 +1,6 @@
 """The terminal, where there is one: whether it is live, how wide it is, and lines that are drawn again."""
 
+import io
 import logging
 import os
 import shutil
@@ -11,7 +12,7 @@ from typing import TextIO, cast
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from ppo_cli.text import words_in
+from ppo_cli.text import register_spelling, words_in
 
 WIDTH = 80  # where nothing says how wide it is, as in a pipe
 
@@ -45,6 +46,13 @@ def wrapped_error(text: str) -> str:
         return text
     first, newline, rest = text.partition("\n")
     return "\n".join(words_in(first, width())) + newline + rest
+
+
+def replace_unprintable() -> None:
+    """Has this process spell or escape what the output's encoding lacks (ε, ±, a name's bytes), and go on."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # not closed, and no stand-in
+            stream.reconfigure(errors=register_spelling())
 
 
 class WordFormatter(logging.Formatter):

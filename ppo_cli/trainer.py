@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,11 +16,21 @@ from ppo_cli.envs.infos import mean_over
 from ppo_cli.envs.snapshot import Lost
 from ppo_cli.envs.spaces import action_adapter, stored_observation
 from ppo_cli.envs.vector import Vector
-from ppo_cli.metrics import EpisodeStatistics, RunLog
+from ppo_cli.episodes import EpisodeStatistics
 from ppo_cli.normalize import ObservationNormalizer, RewardNormalizer, as_float32
 from ppo_cli.rollout import Rollout
 
 ALL = slice(None)  # environments
+
+
+class Log(Protocol):
+    """What an iteration is told to."""
+
+    def status(self, text: str) -> None:
+        """Says what takes long before the first iteration."""
+
+    def iteration(self, iteration: int, step: int, values: Mapping[str, float]) -> None:
+        """Takes the scalars of an iteration, by tag, at a number of environment steps."""
 
 
 class Position(NamedTuple):
@@ -183,7 +193,7 @@ def make_collector(
 def train(
     agent: PPOAgent,
     collector: Collector,
-    log: RunLog,
+    log: Log,
     total_timesteps: int,
     position: Position,
     after_iteration: Callable[[Position], None],

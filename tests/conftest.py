@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ppo_cli.cli.train import main
-from ppo_cli.metrics import RunLog
+from ppo_cli.runs.log import RunLog
 
 
 @dataclass(frozen=True)

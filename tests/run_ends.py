@@ -5,7 +5,7 @@ import csv
 import torch
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-from ppo_cli.checkpoint import CheckpointError, load_checkpoint
+from ppo_cli.runs.checkpoint import CheckpointError, load_checkpoint
 
 
 def is_clock(tag):

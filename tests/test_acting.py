@@ -7,9 +7,9 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from ppo_cli.acting import numpy_actor
 from ppo_cli.actor_critic import make_actor_critic
 from ppo_cli.distributions import make_distribution
+from ppo_cli.numpy_actor import numpy_actor
 
 VECTOR = spaces.Box(-1, 1, (5,), np.float32)
 ACTIONS = [

@@ -1,4 +1,4 @@
-"""The rules of the house: who may import what, and how long a reader must read."""
+"""The rules of the house: its rooms, who may import whom, and how long a reader must read."""
 
 import ast
 from pathlib import Path
@@ -8,19 +8,32 @@ import pytest
 import ppo_cli
 from ppo_cli.actor_critic import ACTIVATIONS
 from ppo_cli.cli.help import knob_comments
-from ppo_cli.config import CHOICES, knobs
+from ppo_cli.config.schema import CHOICES, knobs
 
 PACKAGE = Path(ppo_cli.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
-PURE = {
-    "agent.py",
-    "losses.py",
-    "advantages.py",
-    "distributions.py",
-    "actor_critic.py",
-    "schedules.py",
-    "optim.py",
-}
+# Every room, a folder or a module of its own, from the top of the house to the ground: each imports from
+# lower floors alone.
+FLOORS = (
+    {"__main__"},
+    {"cli"},  # the four commands, and what a terminal shows
+    {"sweeps"},  # many runs
+    {"runs"},  # the life of a run
+    {"trainer"},  # the loop
+    {"agent", "export"},
+    {"numpy_actor", "policy"},
+    {"actor_critic", "config"},
+    {"compile", "encoders", "envs"},
+    {"cache", "distributions", "import_path", "report", "tables", "terminal"},
+    {"advantages", "episodes", "losses", "memory", "normalize", "optimizers", "rollout", "schedules"},
+    {"errors", "files", "names", "seeding", "signals", "spaces", "text"},  # the ground
+    {"__init__", "__version__"},
+)
+KNOW_HYDRA = {"cli", "config", "sweeps"}
+ALGORITHM = {
+    "actor_critic", "advantages", "agent", "distributions", "losses", "numpy_actor", "optimizers", "policy",
+    "rollout", "schedules",
+}  # fmt: skip
 
 
 def imported(module):
@@ -29,30 +42,43 @@ def imported(module):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield node.module or ""
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-@pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_only_cli_and_config_know_hydra(module):
-    names = {name.split(".")[0] for name in imported(module)}
-    if "cli" not in module.relative_to(PACKAGE).parts and module.name != "config.py":
-        assert not names & {"hydra", "omegaconf"}
+def room(module):
+    return module.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
-@pytest.mark.parametrize("name", sorted(PURE))
-def test_pure_modules_import_no_environment_and_no_log(name):
-    forbidden = ("gymnasium.vector", "torch.utils.tensorboard", "tensorboard", "ppo_cli.envs", "ppo_cli.cli")
-    assert not [found for found in imported(PACKAGE / name) if found.startswith(forbidden)]
+def floor(name):
+    (found,) = (number for number, rooms in enumerate(FLOORS) if name in rooms)  # each room is on the map
+    return found
 
 
-def test_imports_point_one_way():
-    order = ["cli", "trainer", "agent"]  # each may import those after it, never those before
-    for position, name in enumerate(order):
-        modules = (PACKAGE / name).rglob("*.py") if name == "cli" else [PACKAGE / f"{name}.py"]
-        above = [f"ppo_cli.{upper}" for upper in order[:position]]
-        for module in modules:
-            assert not [found for found in imported(module) if found.startswith(tuple(above) or ("-",))]
+def each_module(test):
+    names = [str(path.relative_to(PACKAGE)) for path in MODULES]
+    return pytest.mark.parametrize("module", MODULES, ids=names)(test)
+
+
+@each_module
+def test_imports_lead_down_the_house(module):
+    rooms = {name.split(".")[1] for name in imported(module) if name.startswith("ppo_cli.")}
+    assert not {each for each in rooms - {room(module)} if floor(each) <= floor(room(module))}
+
+
+@each_module
+def test_only_the_rooms_of_settings_know_hydra(module):
+    if room(module) not in KNOW_HYDRA:
+        assert not {name.split(".")[0] for name in imported(module)} & {"hydra", "omegaconf"}
+
+
+@pytest.mark.parametrize("name", sorted(ALGORITHM))
+def test_the_algorithm_knows_no_environments_and_no_log(name):
+    forbidden = ("gymnasium.vector", "tensorboard", "torch.utils", "ppo_cli.envs", "ppo_cli.config")
+    assert not [found for found in imported(PACKAGE / f"{name}.py") if found.startswith(forbidden)]
+
+
+def test_no_room_is_on_the_map_that_is_not_in_the_house():
+    assert set.union(*FLOORS) - {"__version__"} == {room(module) for module in MODULES}
 
 
 def test_every_knob_has_its_comment():

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from ppo_cli.cli.compose import compose_jobs, expand_preset
+from ppo_cli.config.compose import compose_jobs, expand_preset
 from ppo_cli.envs.make import env_fn, make_env
 from ppo_cli.envs.snapshot import find_kind
 from ppo_cli.envs.vector import SyncVector
 from ppo_cli.envs.workers import AsyncVector
-from ppo_cli.metrics import EpisodeStatistics
+from ppo_cli.episodes import EpisodeStatistics
 
 pytest.importorskip("ale_py")
 pytest.importorskip("cv2")

@@ -16,10 +16,10 @@ import pytest
 from rich.console import Console
 from rich.file_proxy import FileProxy
 
-from ppo_cli.cli import board
-from ppo_cli.cli.board import Board, Job, Progress, _columns, last_rows, look, marks, time_left
-from ppo_cli.cli.sweep import _last_step
-from ppo_cli.metrics import TAGS, RunLog
+from ppo_cli.runs.log import TAGS, RunLog
+from ppo_cli.sweeps import progress as board
+from ppo_cli.sweeps.progress import Board, Job, Progress, _columns, last_rows, look, marks, time_left
+from ppo_cli.sweeps.sweep import _last_step
 
 JOB = Job("seed=0", 512, evaluated=True)
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ppo_cli.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from ppo_cli.runs.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 
 PAYLOAD: dict[str, Any] = {
     "model": {"weight": torch.linspace(-1, 1, 12).reshape(3, 4), "bias": torch.tensor([1e-45, -0.0])},

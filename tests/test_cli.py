@@ -20,13 +20,13 @@ from tensorboard.plugins.base_plugin import TBContext
 from tensorboard.plugins.hparams import api_pb2, list_session_groups
 from tensorboard.plugins.hparams.backend_context import Context
 
-from ppo_cli.cli.build import load_policy
-from ppo_cli.cli.compose import compose_jobs, expand_preset
 from ppo_cli.cli.help import knob_comments
-from ppo_cli.config import conf_dir, knobs
+from ppo_cli.config.compose import compose_jobs, expand_preset
+from ppo_cli.config.schema import conf_dir, knobs
 from ppo_cli.envs.make import env_fn
-from ppo_cli.evaluation import evaluate
-from ppo_cli.metrics import EVAL_TAG, TAGS
+from ppo_cli.runs.build import load_policy
+from ppo_cli.runs.evaluation import evaluate
+from ppo_cli.runs.log import EVAL_TAG, TAGS
 
 TINY = ("total_timesteps=300", "n_envs=2", "n_steps=50", "n_epochs=1", "eval.episodes=2")
 ENVS = sorted(file.stem for file in (conf_dir() / "env").glob("*.yaml"))
@@ -84,9 +84,9 @@ def test_a_later_process_loads_and_evaluates(ppo_train, tmp_path):
     folder = only_run(tmp_path)
     program = (
         "from pathlib import Path\n"
-        "from ppo_cli.cli.build import load_policy\n"
+        "from ppo_cli.runs.build import load_policy\n"
         "from ppo_cli.envs.make import env_fn\n"
-        "from ppo_cli.evaluation import evaluate\n"
+        "from ppo_cli.runs.evaluation import evaluate\n"
         f"policy, config = load_policy(Path({str(folder / 'checkpoints' / 'last.pt')!r}))\n"
         "print(evaluate(policy, env_fn(config.env.id), 2, config.eval.seed, True).returns)\n"
     )

@@ -14,13 +14,13 @@ from gymnasium import spaces
 
 from ppo_cli import agent, cache
 from ppo_cli.actor_critic import make_actor_critic
-from ppo_cli.checkpoint import load_checkpoint
-from ppo_cli.cli.build import compile_cache
-from ppo_cli.compiled import compile_function, explain_failure
+from ppo_cli.compile import compile_function, explain_failure
 from ppo_cli.distributions import make_distribution
-from ppo_cli.optim import adam_init
-from ppo_cli.packing import PackedActions, PackedObservations
+from ppo_cli.optimizers import adam_init
 from ppo_cli.rollout import minibatches, sequence_minibatches
+from ppo_cli.runs.build import compile_cache
+from ppo_cli.runs.checkpoint import load_checkpoint
+from ppo_cli.spaces import PackedActions, PackedObservations
 
 SCALE = torch.tensor([2.0, 3.0])
 
@@ -192,8 +192,8 @@ def build_none(monkeypatch, built=b"a library"):
         done.loaded.append(package.read_bytes())
         return lambda inputs: inputs
 
-    monkeypatch.setattr("ppo_cli.compiled._compile", compile_in)
-    monkeypatch.setattr("ppo_cli.compiled._load", load)
+    monkeypatch.setattr("ppo_cli.compile._compile", compile_in)
+    monkeypatch.setattr("ppo_cli.compile._load", load)
     return done
 
 
@@ -230,10 +230,10 @@ def test_a_library_that_does_not_load_is_compiled_anew(tmp_path, monkeypatch):
     compile_function(function, EXAMPLES, tmp_path)
 
     def refuse(package):
-        monkeypatch.setattr("ppo_cli.compiled._load", lambda package: done.loaded.append(package))
+        monkeypatch.setattr("ppo_cli.compile._load", lambda package: done.loaded.append(package))
         raise RuntimeError("of another PyTorch")
 
-    monkeypatch.setattr("ppo_cli.compiled._load", refuse)
+    monkeypatch.setattr("ppo_cli.compile._load", refuse)
     compile_function(function, EXAMPLES, tmp_path)
     assert len(done.compiled) == 2
     assert len(list(tmp_path.glob("*.pt2"))) == 1
@@ -295,7 +295,7 @@ def test_where_another_user_made_our_temporary_folder_first_it_is_a_new_one(temp
     (temporary / f"ppo-cli-{os.getuid()}").mkdir()
     (temporary / f"ppo-cli-{os.getuid()}").chmod(0o777)
     build_none(monkeypatch)
-    monkeypatch.setattr("ppo_cli.cli.build.user_cache_path", lambda name: Path("/proc/not/to/be/made"))
+    monkeypatch.setattr("ppo_cli.runs.build.user_cache_path", lambda name: Path("/proc/not/to/be/made"))
     with caplog.at_level(logging.WARNING):
         compile_function(function, EXAMPLES, compile_cache())
     (line,) = caplog.messages

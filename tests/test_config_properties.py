@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ppo_cli.config import ANNEALED, CHOICES
+from ppo_cli.config.schema import ANNEALED, CHOICES
 
 PROGRAM = "from ppo_cli.cli.train import main; main()"
 ENVS = ["CartPole-v1", "Acrobot-v1", "Pendulum-v1", "FrozenLake-v1", "Blackjack-v1", "Nothing-v0", "a b"]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ppo_cli.checkpoint import load_checkpoint
+from ppo_cli.runs.checkpoint import load_checkpoint
 
 SHORT = ("total_timesteps=1500", "eval.episodes=3", "n_envs=3", "n_steps=100", "n_epochs=2")
 

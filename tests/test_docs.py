@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from ppo_cli.cli import evaluate, export, report
-from ppo_cli.cli.compose import compose_jobs, expand_preset
-from ppo_cli.cli.search.plan import make_plan
-from ppo_cli.cli.search.search import SWEEPER, choose_search
-from ppo_cli.config import ConfigError, conf_dir, knobs
-from ppo_cli.metrics import EVAL_TAG, TAGS
+from ppo_cli.config.compose import compose_jobs, expand_preset
+from ppo_cli.config.schema import ConfigError, conf_dir, knobs
+from ppo_cli.runs.log import EVAL_TAG, TAGS
+from ppo_cli.sweeps.search.plan import make_plan
+from ppo_cli.sweeps.search.run import SWEEPER, choose_search
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -249,7 +249,7 @@ def test_quotes_stand_in_the_file_that_is_linked(file, quote):
 def test_dotted_names_exist(name):
     known = {key for key, _ in knobs()} | {key.rpartition(".")[0] for key, _ in knobs()}
     for path, attributes in re.findall(
-        r"`((?:cli/|envs/)?[a-z_]+)\.(\w+(?:\.\w+)*)(?:\(\))?`", prose(ROOT / "docs" / name)
+        r"`((?:cli/|config/|envs/|runs/)?[a-z_]+)\.(\w+(?:\.\w+)*)(?:\(\))?`", prose(ROOT / "docs" / name)
     ):
         dotted = f"{path}.{attributes}"
         file = ROOT / "ppo_cli" / f"{path}.py"

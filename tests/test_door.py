@@ -12,8 +12,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from ppo_cli.cli.quoting import hydra_quoted, shell_quoted, typed_path
-from ppo_cli.config import conf_dir
+from ppo_cli.config.quoting import hydra_quoted, shell_quoted, typed_path
+from ppo_cli.config.schema import conf_dir
 
 PROGRAM = "from ppo_cli.cli.train import main; main()"
 TINY = ("env=CartPole-v1", "n_envs=2", "n_steps=32", "total_timesteps=128", "n_epochs=1", "eval.episodes=1",

@@ -11,7 +11,6 @@ from gymnasium import spaces
 from torch import nn
 from torch.nn import functional
 
-from ppo_cli.checkpoint import load_checkpoint
 from ppo_cli.encoders import (
     EncoderChoice,
     FlattenEncoder,
@@ -23,7 +22,8 @@ from ppo_cli.encoders import (
     UserEncoder,
     make_encoder,
 )
-from ppo_cli.packing import PackedObservations, image_layout
+from ppo_cli.runs.checkpoint import load_checkpoint
+from ppo_cli.spaces import PackedObservations, image_layout
 
 
 def image(*shape, dtype=np.uint8, high=255):

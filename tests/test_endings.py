@@ -18,9 +18,6 @@ import unruly_envs
 from test_faults import end, start
 
 from ppo_cli.actor_critic import make_actor_critic
-from ppo_cli.cli import run as run_module
-from ppo_cli.cli.endings import Interrupted, StopSignal, no_advice
-from ppo_cli.cli.streams import LogFile, lasting_streams, output_failure
 from ppo_cli.distributions import make_distribution
 from ppo_cli.envs import backends
 from ppo_cli.envs.backends import make_vector
@@ -28,8 +25,11 @@ from ppo_cli.envs.group import RENEWALS, EnvFaultError
 from ppo_cli.envs.make import env_fn
 from ppo_cli.envs.vector import SyncVector, spawn_seeds
 from ppo_cli.envs.workers import AsyncVector
-from ppo_cli.evaluation import evaluate
 from ppo_cli.policy import Policy
+from ppo_cli.runs import run as run_module
+from ppo_cli.runs.endings import Interrupted, StopSignal, no_advice
+from ppo_cli.runs.evaluation import evaluate
+from ppo_cli.runs.streams import LogFile, lasting_streams, output_failure
 
 RUN = (
     "n_envs=2", "n_steps=64", "total_timesteps=256", "batch_size=64", "n_epochs=1", "vectorization=sync",

@@ -19,12 +19,12 @@ import torch
 from gymnasium import spaces
 from rich.console import Console
 
-from ppo_cli.checkpoint import load_checkpoint, save_checkpoint
 from ppo_cli.cli.evaluate import Found, _table, choose_episode, find_checkpoint, main
-from ppo_cli.config import ConfigError
+from ppo_cli.config.schema import ConfigError
 from ppo_cli.distributions import make_distribution
 from ppo_cli.envs.make import env_fn
-from ppo_cli.evaluation import bootstrap_interval, evaluate
+from ppo_cli.runs.checkpoint import load_checkpoint, save_checkpoint
+from ppo_cli.runs.evaluation import bootstrap_interval, evaluate
 
 TINY = (
     "total_timesteps=200", "n_envs=2", "n_steps=50", "batch_size=50", "n_epochs=2", "eval.episodes=5",
@@ -476,7 +476,7 @@ def test_a_nan_is_said_with_its_episode_and_step(ppo_eval, shapes, fault, what):
 
 
 def test_ctrl_c_keeps_what_is_finished(ppo_eval, cartpole, monkeypatch):
-    from ppo_cli import evaluation
+    from ppo_cli.runs import evaluation
 
     whole, calls = evaluation.evaluate, iter([False, True])
 
@@ -668,7 +668,7 @@ class TestVideo:
     def test_an_episode_that_there_is_not_is_said_before_the_evaluation(
         self, ppo_eval, cartpole, monkeypatch
     ):
-        monkeypatch.setattr("ppo_cli.evaluation.evaluate", None)
+        monkeypatch.setattr("ppo_cli.runs.evaluation.evaluate", None)
         outcome = ppo_eval("run", "--video", "films", "--video-episode", "5")
         assert refused(outcome, 2, "--video-episode 5", "expected 0 to 4")
         assert not Path("films").exists()
@@ -716,7 +716,7 @@ class TestVideo:
         self, trained, ppo_eval, monkeypatch
     ):
         trained("env.id=Painted-v0")
-        monkeypatch.setattr("ppo_cli.evaluation.evaluate", None)
+        monkeypatch.setattr("ppo_cli.runs.evaluation.evaluate", None)
         assert refused(ppo_eval("run", "--video", "run/config.yaml/films"), 1, "run/config.yaml/films")
 
     def test_a_film_that_can_not_be_written(self, ppo_eval, cartpole):

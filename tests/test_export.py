@@ -16,15 +16,15 @@ import torch
 from gymnasium import spaces
 
 from ppo_cli.actor_critic import make_actor_critic
-from ppo_cli.cli.build import load_policy
 from ppo_cli.cli.export import main
 from ppo_cli.distributions import make_distribution
 from ppo_cli.encoders import EncoderChoice
-from ppo_cli.export import ExportError, Graph, load, make_ports, write_onnx, write_torchscript
+from ppo_cli.export.graph import ExportError, Graph, load, make_ports, write_onnx, write_torchscript
+from ppo_cli.export.parity import TOLERANCE, check_parity, sample_observations
 from ppo_cli.normalize import ObservationNormalizer
-from ppo_cli.packing import PackedActions, PackedObservations, is_nested
-from ppo_cli.parity import TOLERANCE, check_parity, sample_observations
 from ppo_cli.policy import Policy
+from ppo_cli.runs.build import load_policy
+from ppo_cli.spaces import PackedActions, PackedObservations, is_nested
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -448,7 +448,7 @@ def test_a_file_that_acts_otherwise_is_not_kept(ppo_export, cartpole, monkeypatc
         run = load(path, kind)
         return lambda inputs: {key: value + 1 for key, value in run(inputs).items()}
 
-    monkeypatch.setattr("ppo_cli.export.load", broken)
+    monkeypatch.setattr("ppo_cli.export.graph.load", broken)
     before = sorted(Path("run").iterdir())
     status, out, err = ppo_export("run", "--format", "torchscript")
     assert (status, out) == (1, "")
@@ -514,7 +514,7 @@ def test_nothing_is_written_below_the_home_folder(tmp_path):
     home = tmp_path / "home"
     home.mkdir()
     program = (
-        "import sys; from pathlib import Path; from ppo_cli.export import load\n"
+        "import sys; from pathlib import Path; from ppo_cli.export.graph import load\n"
         "try: load(Path('nowhere.onnx'), 'onnx')\n"
         "except Exception: assert 'onnxruntime' in sys.modules"
     )

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 from run_ends import different_checkpoints, different_ends, files
 
-from ppo_cli.checkpoint import CheckpointError, load_checkpoint
+from ppo_cli.runs.checkpoint import CheckpointError, load_checkpoint
 
 HERE = Path(__file__).parent / "faults"
 RUN = (  # 3 iterations, so that checkpoints are removed

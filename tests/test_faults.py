@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from ppo_cli.checkpoint import load_checkpoint
-from ppo_cli.cli.folder import own_run as lock_run
 from ppo_cli.envs.make import env_fn
 from ppo_cli.envs.snapshot import find_kind
+from ppo_cli.runs.checkpoint import load_checkpoint
+from ppo_cli.runs.folder import own_run as lock_run
 
 RUN = ("n_envs=3", "n_steps=40", "total_timesteps=2000", "batch_size=60", "eval.episodes=0", "compile=false")
 PROGRAM = "from ppo_cli.cli.train import main; main()"
@@ -130,7 +130,7 @@ def test_weights_that_are_no_numbers_are_never_saved(ppo_train, tmp_path):
 def test_a_full_disk_ends_with_a_line_and_the_last_checkpoint(tmp_path):
     # a limit on the size of files fails as a full disk does, with an OSError in the middle of a write
     program = (
-        "import resource\nfrom ppo_cli.metrics import RunLog\nlog = RunLog.iteration\n"
+        "import resource\nfrom ppo_cli.runs.log import RunLog\nlog = RunLog.iteration\n"
         "def fill(self, iteration, *rest):\n"
         "    if iteration == 3: resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
         "    log(self, iteration, *rest)\n"
@@ -150,7 +150,7 @@ def test_a_full_disk_ends_with_a_line_and_the_last_checkpoint(tmp_path):
 def test_two_processes_do_not_share_a_folder(ppo_train, tmp_path):
     assert ppo_train("env=CartPole-v1", *RUN, "hydra.run.dir=run").status == 0
     holder = (
-        "from pathlib import Path; from ppo_cli.cli.folder import own_run as lock_run\n"
+        "from pathlib import Path; from ppo_cli.runs.folder import own_run as lock_run\n"
         "with lock_run(Path('run')): print('held', flush=True); input()"
     )
     with subprocess.Popen(

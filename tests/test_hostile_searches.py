@@ -7,12 +7,12 @@ from contextlib import closing
 
 import pytest
 
-from ppo_cli.cli.compose import expand_preset
-from ppo_cli.cli.endings import RunError
-from ppo_cli.cli.search import trial as search_trial
-from ppo_cli.cli.search.plan import load_plan, make_plan, save_plan
-from ppo_cli.config import ConfigError
-from ppo_cli.evaluation import Evaluation
+from ppo_cli.config.compose import expand_preset
+from ppo_cli.config.schema import ConfigError
+from ppo_cli.errors import RunError
+from ppo_cli.runs.evaluation import Evaluation
+from ppo_cli.sweeps.search import trial as search_trial
+from ppo_cli.sweeps.search.plan import load_plan, make_plan, save_plan
 from ppo_cli.trainer import Position
 
 pytest.importorskip("optuna")

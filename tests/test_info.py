@@ -15,13 +15,13 @@ import torch
 from info_envs import Lives, Told
 from run_ends import assert_same_end, events, rows
 
-from ppo_cli.checkpoint import load_checkpoint, numbered, save_checkpoint
 from ppo_cli.cli.evaluate import main as ppo_eval_main
-from ppo_cli.config import LONGEST_INFO_KEY, MOST_INFO_KEYS
+from ppo_cli.config.schema import LONGEST_INFO_KEY, MOST_INFO_KEYS
 from ppo_cli.envs.infos import LONGEST_KEY, MOST_FOLLOWED, MOST_LOGGED, Tally, mean_over, parse_keys
 from ppo_cli.envs.vector import SyncVector
 from ppo_cli.envs.workers import AsyncVector
-from ppo_cli.log_files import RowFile
+from ppo_cli.runs.checkpoint import load_checkpoint, numbered, save_checkpoint
+from ppo_cli.runs.log_files import RowFile
 
 PARTS = (
     "env.id=info_envs:Parts-v0", "n_envs=3", "n_steps=16", "total_timesteps=480", "n_epochs=1",
@@ -411,7 +411,8 @@ def test_columns_that_can_not_be_added_leave_the_file_whole(tmp_path, monkeypatc
     file = csv_of(path)
     file.add(1, 16, {"charts/a": 1.0})
     whole = path.read_bytes()
-    monkeypatch.setattr("ppo_cli.log_files.os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "full")))
+    full = OSError(28, "full")
+    monkeypatch.setattr("ppo_cli.runs.log_files.os.fsync", lambda _: (_ for _ in ()).throw(full))
     with pytest.raises(OSError, match="full"):
         file.widen(["info/x"])
     assert path.read_bytes() == whole

@@ -18,15 +18,15 @@ from rich.console import Console
 
 import ppo_cli
 from ppo_cli.actor_critic import make_actor_critic
-from ppo_cli.cli.build import load_policy
 from ppo_cli.cli.help import knob_sections
-from ppo_cli.cli.lines import budget_words, network_words, next_lines, pack, training_words
-from ppo_cli.cli.presets import successor_with_preset
 from ppo_cli.cli.version import versions
-from ppo_cli.config import conf_dir, from_stored, knobs
+from ppo_cli.config.presets import successor_with_preset
+from ppo_cli.config.schema import conf_dir, from_stored, knobs
 from ppo_cli.envs.make import env_fn
-from ppo_cli.evaluation import Evaluation, evaluate
-from ppo_cli.metrics import TAGS, RunLog
+from ppo_cli.runs.build import load_policy
+from ppo_cli.runs.evaluation import Evaluation, evaluate
+from ppo_cli.runs.lines import budget_words, network_words, next_lines, pack, training_words
+from ppo_cli.runs.log import TAGS, RunLog
 from ppo_cli.terminal import LiveLine, is_live, wrapped_error
 from ppo_cli.text import mean_and_deviation
 

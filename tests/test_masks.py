@@ -12,9 +12,9 @@ from ppo_cli.actor_critic import make_actor_critic
 from ppo_cli.distributions import make_distribution
 from ppo_cli.encoders import EncoderChoice
 from ppo_cli.envs.make import env_fn
-from ppo_cli.envs.packed import pack
+from ppo_cli.envs.pack import pack
 from ppo_cli.envs.snapshot import find_kind
-from ppo_cli.packing import random_action
+from ppo_cli.spaces import random_action
 from ppo_cli.trainer import Collector
 
 VECTOR = spaces.Box(-1, 1, (2,), np.float32)

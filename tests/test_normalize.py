@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from ppo_cli.checkpoint import load_checkpoint, save_checkpoint
 from ppo_cli.normalize import ObservationNormalizer, RewardNormalizer, RunningMeanStd
+from ppo_cli.runs.checkpoint import load_checkpoint, save_checkpoint
 
 
 class RandomEnv(gym.Env):

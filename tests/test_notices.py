@@ -10,14 +10,14 @@ import pytest
 from gymnasium import spaces
 
 from ppo_cli.cli import evaluate
-from ppo_cli.cli.build import check_environment
-from ppo_cli.cli.compose import compose_jobs, expand_preset
+from ppo_cli.config.compose import compose_jobs, expand_preset
 from ppo_cli.encoders import make_simple_encoder
 from ppo_cli.envs.make import env_fn, make_env
 from ppo_cli.envs.notices import image_notice, normalization_notice, range_notice
 from ppo_cli.envs.snapshot import find_kind
 from ppo_cli.envs.wrappers import learning_layers
-from ppo_cli.packing import PackedActions, PackedObservations
+from ppo_cli.runs.build import check_environment
+from ppo_cli.spaces import PackedActions, PackedObservations
 
 TINY = (
     "n_envs=2", "n_steps=32", "total_timesteps=256", "batch_size=32", "n_epochs=1", "eval.episodes=2",

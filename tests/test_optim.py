@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ppo_cli.optim import adam, adam_init, clip_by_norm
+from ppo_cli.optimizers import adam, adam_init, clip_by_norm
 
 
 def gradient(seed: int, n: int = 200) -> torch.Tensor:

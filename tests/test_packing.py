@@ -9,10 +9,10 @@ from gymnasium import spaces
 from ppo_cli.actor_critic import make_actor_critic
 from ppo_cli.distributions import make_distribution
 from ppo_cli.encoders import FlattenEncoder, OneHotEncoder, make_encoder
-from ppo_cli.envs.packed import ObservationCheck, pack
+from ppo_cli.envs.pack import ObservationCheck, pack
 from ppo_cli.envs.spaces import action_adapter
 from ppo_cli.normalize import ObservationNormalizer
-from ppo_cli.packing import PackedActions, PackedObservations, walk
+from ppo_cli.spaces import PackedActions, PackedObservations, walk
 
 EVERYTHING = spaces.Dict(
     {

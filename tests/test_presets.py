@@ -2,8 +2,8 @@
 
 import pytest
 
-from ppo_cli.cli.compose import compose_jobs, expand_preset
-from ppo_cli.config import conf_dir
+from ppo_cli.config.compose import compose_jobs, expand_preset
+from ppo_cli.config.schema import conf_dir
 
 # A dash is Stable-Baselines3's default, `lin` before a number decays it to 0 over the run.
 TABLE = """

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from ppo_cli.checkpoint import load_checkpoint
-from ppo_cli.cli.build import load_policy
+from ppo_cli.runs.build import load_policy
+from ppo_cli.runs.checkpoint import load_checkpoint
 
 GAMMA = 0.9
 KNOBS = (

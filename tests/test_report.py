@@ -11,10 +11,9 @@ import sys
 
 import pytest
 
-from ppo_cli.cli.compose import compose_jobs, expand_preset
 from ppo_cli.cli.report import main
-from ppo_cli.config import from_dict, save_yaml, to_dict
-from ppo_cli.metrics import TAGS
+from ppo_cli.config.compose import compose_jobs, expand_preset
+from ppo_cli.config.schema import from_dict, save_yaml, to_dict
 from ppo_cli.report.comparison import compare
 from ppo_cli.report.plots import draw
 from ppo_cli.report.rows import run_rows
@@ -23,6 +22,7 @@ from ppo_cli.report.statistics import (
     mean_over_steps,
     steps_to_threshold,
 )
+from ppo_cli.runs.log import TAGS
 
 STEP = 1_000  # environment steps of an iteration
 BARS = ", bars: 95 % intervals"

@@ -17,8 +17,6 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.nonparametric import rank_compare_2indep
 from test_report import flat, grouped, ppo_report, sweep, write_run  # noqa: F401 - two are fixtures
 
-from ppo_cli.cli.folder import noted_failure
-from ppo_cli.cli.run_dir import lock_run
 from ppo_cli.report.aggregates import estimate_pooled
 from ppo_cli.report.comparison import compare, cross_notes
 from ppo_cli.report.rows import curve_rows
@@ -37,6 +35,8 @@ from ppo_cli.report.statistics import (
     smoothed,
 )
 from ppo_cli.report.tables import failed_table
+from ppo_cli.runs.folder import noted_failure
+from ppo_cli.runs.run_dir import lock_run
 
 # rliable brings absl, whose handler holds pytest's stream and closes it when Hydra sets up logging anew.
 absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__

@@ -7,7 +7,7 @@ import pytest
 import torch
 from run_ends import assert_same_end, logged_steps, rows
 
-from ppo_cli.checkpoint import load_checkpoint, numbered, save_checkpoint
+from ppo_cli.runs.checkpoint import load_checkpoint, numbered, save_checkpoint
 
 SMALL = ("n_envs=2", "n_steps=128", "total_timesteps=1536", "n_epochs=2", "eval.episodes=2")  # 6 iterations
 EVERYTHING = (

@@ -17,15 +17,15 @@ pytest.importorskip("optuna")
 from run_ends import assert_same_end
 from test_sweep import KILLED, contents, interrupt  # noqa: F401 - a fixture
 
-from ppo_cli.cli.build import check_environment
-from ppo_cli.cli.compose import compose_jobs, expand_preset, parse_overrides
-from ppo_cli.cli.search import search
-from ppo_cli.cli.search import trial as search_trial
-from ppo_cli.cli.search.plan import job_config, load_plan, make_plan
-from ppo_cli.cli.search.space import Choice, Interval, to_axis
-from ppo_cli.cli.search.trial import aggregate, score
-from ppo_cli.config import ConfigError, conf_dir
-from ppo_cli.evaluation import Evaluation
+from ppo_cli.config.compose import compose_jobs, expand_preset, parse_overrides
+from ppo_cli.config.schema import ConfigError, conf_dir
+from ppo_cli.runs.build import check_environment
+from ppo_cli.runs.evaluation import Evaluation
+from ppo_cli.sweeps.search import run as search
+from ppo_cli.sweeps.search import trial as search_trial
+from ppo_cli.sweeps.search.plan import job_config, load_plan, make_plan
+from ppo_cli.sweeps.search.space import Choice, Interval, to_axis
+from ppo_cli.sweeps.search.trial import aggregate, score
 from ppo_cli.trainer import Position
 
 RUN = (  # 4 iterations
@@ -348,7 +348,7 @@ def test_without_optuna_or_without_m_it_is_a_line(ppo_train, tmp_path, monkeypat
 def test_only_the_number_of_trials_changes_on_going_on(ppo_train, tmp_path):
     overrides = ("hydra/sweeper=optuna", "gamma=choice(0,1)")
     (tmp_path / "found").mkdir()
-    from ppo_cli.cli.search.plan import save_plan
+    from ppo_cli.sweeps.search.plan import save_plan
 
     save_plan(plan_of(*overrides), tmp_path / "found")
     assert load_plan(tmp_path / "found") == plan_of(*overrides)

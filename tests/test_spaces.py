@@ -8,7 +8,7 @@ from gymnasium.vector.utils import batch_space
 
 from ppo_cli.distributions import make_distribution
 from ppo_cli.envs.spaces import action_adapter, stored_observation
-from ppo_cli.packing import PackedActions
+from ppo_cli.spaces import PackedActions
 
 ACTION_SPACES = [
     spaces.Discrete(4),

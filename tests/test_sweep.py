@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from run_ends import assert_same_end
 
-from ppo_cli.cli.run_dir import job_names
-from ppo_cli.metrics import RunLog
+from ppo_cli.runs.log import RunLog
+from ppo_cli.runs.run_dir import job_names
 
 RUN = (  # 4 iterations
     "n_envs=2", "n_steps=64", "total_timesteps=512", "n_epochs=1", "eval.episodes=1", "vectorization=sync"
@@ -28,7 +28,7 @@ FAULTY = (
     *RUN,
 )
 KILLED = (
-    "import os, sys\nfrom ppo_cli.metrics import RunLog\nlog, count = RunLog.iteration, 0\n"
+    "import os, sys\nfrom ppo_cli.runs.log import RunLog\nlog, count = RunLog.iteration, 0\n"
     "def kill(self, *row):\n"
     "    global count\n    count += 1\n    log(self, *row)\n"
     "    if count == 6: os.kill(os.getpid(), 9)\n"
@@ -138,7 +138,7 @@ def test_another_sweeper_runs_and_its_failures_are_told(ppo_train, tmp_path):
 
 
 def test_any_exception_of_a_job_is_a_line(ppo_train, tmp_path, monkeypatch):
-    from ppo_cli.cli import run
+    from ppo_cli.runs import run
 
     whole = run.run
 

@@ -14,12 +14,12 @@ import pytest
 import torch
 from run_ends import assert_same_end, events, files, rows
 
-from ppo_cli.checkpoint import CheckpointError, load_checkpoint, load_newest, load_run, save_checkpoint
 from ppo_cli.cli.evaluate import main as ppo_eval_main
 from ppo_cli.cli.export import main as ppo_export_main
 from ppo_cli.cli.train import main as ppo_train_main
-from ppo_cli.config import ConfigError, load_yaml
-from ppo_cli.metrics import RunLog
+from ppo_cli.config.schema import ConfigError, load_yaml
+from ppo_cli.runs.checkpoint import CheckpointError, load_checkpoint, load_newest, load_run, save_checkpoint
+from ppo_cli.runs.log import RunLog
 
 RUN = (
     "env=CartPole-v1", "n_envs=2", "n_steps=32", "total_timesteps=256", "n_epochs=1", "batch_size=64",
@@ -459,7 +459,7 @@ def test_a_checkpoint_that_can_not_be_read_now_is_not_damaged(run, monkeypatch):
     def fail(path, limit=0):
         raise OSError(5, "Input/output error", str(path))
 
-    monkeypatch.setattr("ppo_cli.checkpoint.read_bytes", fail)
+    monkeypatch.setattr("ppo_cli.runs.checkpoint.read_bytes", fail)
     with pytest.raises(OSError, match="Input/output error"):
         load_newest(run / "checkpoints")
 

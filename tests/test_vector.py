@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from ppo_cli.checkpoint import load_checkpoint
 from ppo_cli.envs import backends
 from ppo_cli.envs.backends import make_vector
 from ppo_cli.envs.group import EnvFaultError
 from ppo_cli.envs.make import env_fn
 from ppo_cli.envs.vector import SyncVector
 from ppo_cli.envs.workers import AsyncVector
+from ppo_cli.runs.checkpoint import load_checkpoint
 
 IDS = ["CartPole-v1", "Pendulum-v1", "LunarLander-v3", "FrozenLake-v1", "Blackjack-v1"]
 SEEDS = [11, 5, 8]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
-from ppo_cli.cli.compose import compose_jobs, expand_preset
+from ppo_cli.config.compose import compose_jobs, expand_preset
 from ppo_cli.envs.make import EnvError, make_env
 from ppo_cli.envs.wrappers import find_wrapper
 

@@ -6,17 +6,18 @@ Nothing is imported here that takes a while.
 import argparse
 import contextlib
 import errno
-import io
 import logging
 import re
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from ppo_cli.cli.endings import Interrupted, RunError, StopSignal, end_children, no_advice
-from ppo_cli.cli.streams import lasting_streams, output_failure
+from ppo_cli.errors import RunError
 from ppo_cli.files import printable
-from ppo_cli.text import flat, register_spelling, words_in
+from ppo_cli.runs.endings import Interrupted, StopSignal, end_children, no_advice
+from ppo_cli.runs.streams import lasting_streams, output_failure
+from ppo_cli.terminal import replace_unprintable
+from ppo_cli.text import flat, words_in
 
 AS_MODULE = "python -m ppo_cli"
 
@@ -81,7 +82,7 @@ def _outcome(work: Callable[[], int | None]) -> tuple[object, int]:
 
 def _status(error: BaseException | None) -> int | None:
     """Of an error that a line explains; None for any other."""
-    from ppo_cli.config import ConfigError
+    from ppo_cli.config.schema import ConfigError
     from ppo_cli.envs.make import EnvError
 
     if isinstance(error, (ConfigError, EnvError)):
@@ -89,13 +90,6 @@ def _status(error: BaseException | None) -> int | None:
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):  # NumPy's, and PyTorch's
         return 1
     return 1 if isinstance(error, (RunError, OSError)) else None
-
-
-def replace_unprintable() -> None:
-    """Has this process spell or escape what the output's encoding lacks (ε, ±, a name's bytes), and go on."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # not closed, and no stand-in
-            stream.reconfigure(errors=register_spelling())
 
 
 class _ShowVersion(argparse.Action):
@@ -148,6 +142,6 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raises instead of printing the usage."""
-        from ppo_cli.config import ConfigError
+        from ppo_cli.config.schema import ConfigError
 
         raise ConfigError(f"{message}; `{self.prog} --help` lists the options")

@@ -65,7 +65,7 @@ def _say_of_module(asked: str, commands: list[str]) -> None:
 
         print(version_line())
         return
-    from ppo_cli.config import ConfigError, nearest
+    from ppo_cli.config.schema import ConfigError, nearest
 
     near = nearest(asked, commands) or f"; expected one of {', '.join(commands)}"
     raise ConfigError(f"unknown command {asked!r}{near}")

@@ -22,12 +22,13 @@ from rich.console import Console, Group
 from yaml import YAMLError
 
 from ppo_cli.cli.command import Parser, run_command, say_error, typed_program
-from ppo_cli.cli.endings import Interrupted, RunError
-from ppo_cli.cli.run_dir import folder_name
-from ppo_cli.cli.tables import Column, draw
-from ppo_cli.config import Config, ConfigError, EnvConfig
+from ppo_cli.config.schema import Config, ConfigError, EnvConfig
 from ppo_cli.envs.make import EnvError
+from ppo_cli.errors import RunError
 from ppo_cli.names import split_name
+from ppo_cli.runs.endings import Interrupted
+from ppo_cli.runs.run_dir import folder_name
+from ppo_cli.tables import Column, draw
 from ppo_cli.terminal import output_console
 from ppo_cli.text import decimals_of, mean_and_deviation, short
 
@@ -277,10 +278,10 @@ def _evaluate_run(
     """
     import torch
 
-    from ppo_cli.cli.build import env_maker, on_error_of, wanted_infos
     from ppo_cli.encoders import EncoderError
     from ppo_cli.envs.group import EnvFaultError, explain
-    from ppo_cli.evaluation import bootstrap_interval, evaluate, summarize
+    from ppo_cli.runs.build import env_maker, on_error_of, wanted_infos
+    from ppo_cli.runs.evaluation import bootstrap_interval, evaluate, summarize
 
     checkpoint, policy, config, steps = _load(checkpoint, named, options.env_kwargs, say)
     reset_options = {**config.env.reset_options, **options.reset_options}
@@ -332,8 +333,8 @@ def _load(
     Raises:
         RunError: the checkpoint is damaged, and was asked for by name or is the only one; or it is no run's.
     """
-    from ppo_cli.checkpoint import CheckpointError, load_newest, load_run
-    from ppo_cli.cli.build import restore_policy
+    from ppo_cli.runs.build import restore_policy
+    from ppo_cli.runs.checkpoint import CheckpointError, load_newest, load_run
 
     try:
         try:

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ppo_cli.cli.command import Parser, run_command, say_error, typed_program
-from ppo_cli.cli.endings import RunError
 from ppo_cli.cli.evaluate import find_checkpoint
-from ppo_cli.config import ConfigError
+from ppo_cli.config.schema import ConfigError
+from ppo_cli.errors import RunError
 
 if TYPE_CHECKING:
-    from ppo_cli.config import Config
+    from ppo_cli.config.schema import Config
     from ppo_cli.policy import Policy
 
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt"}
@@ -104,8 +104,8 @@ def _home(checkpoint: Path) -> Path:
 
 
 def _policy(checkpoint: Path) -> "tuple[Policy, Config, int]":
-    from ppo_cli.checkpoint import CheckpointError, load_run
-    from ppo_cli.cli.build import restore_policy
+    from ppo_cli.runs.build import restore_policy
+    from ppo_cli.runs.checkpoint import CheckpointError, load_run
 
     try:
         payload = load_run(checkpoint)
@@ -116,10 +116,10 @@ def _policy(checkpoint: Path) -> "tuple[Policy, Config, int]":
 
 def _write(policy: "Policy", config: "Config", steps: int, options: argparse.Namespace, path: Path) -> str:
     """Writes and checks the file; what was found, in a line."""
-    from ppo_cli.cli.build import env_maker
     from ppo_cli.envs import calls
-    from ppo_cli.export import ExportError, Graph, load, write_onnx, write_torchscript
-    from ppo_cli.parity import check_parity
+    from ppo_cli.export.graph import ExportError, Graph, load, write_onnx, write_torchscript
+    from ppo_cli.export.parity import check_parity
+    from ppo_cli.runs.build import env_maker
 
     env = env_maker(config.env)()
     observations, actions = env.observation_space, env.action_space

@@ -13,12 +13,12 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
-from ppo_cli.cli.build import env_maker
-from ppo_cli.cli.endings import RunError
-from ppo_cli.config import EnvConfig
+from ppo_cli.config.schema import EnvConfig
 from ppo_cli.envs import calls
 from ppo_cli.envs.group import explain
 from ppo_cli.envs.make import EnvError
+from ppo_cli.errors import RunError
+from ppo_cli.runs.build import env_maker
 
 Frame = npt.NDArray[np.uint8]  # [height, width, 3]
 

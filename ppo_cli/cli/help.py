@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from ppo_cli.config import Config, conf_dir, from_stored, knobs, to_dict
+from ppo_cli.config.schema import Config, conf_dir, from_stored, knobs, to_dict
 from ppo_cli.text import words_in
 
 _LINE = re.compile(r"^(?P<indent> *)(?P<key>\w+):(?P<value>[^#]*)(?:#\s*(?P<comment>.*))?$")

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ppo_cli.cli.command import Parser, run_command, say_error, typed_program
-from ppo_cli.cli.run_dir import folder_name
 from ppo_cli.cli.version import versions
-from ppo_cli.config import ConfigError
+from ppo_cli.config.schema import ConfigError
 from ppo_cli.files import printable
+from ppo_cli.runs.run_dir import folder_name
 
 if TYPE_CHECKING:
     from ppo_cli.report.comparison import Comparison

@@ -19,7 +19,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, flag_override
 
 from ppo_cli.cli.command import Parser, run_command
-from ppo_cli.cli.compose import (
+from ppo_cli.cli.help import MARK, help_text
+from ppo_cli.config.compose import (
     compose_job,
     compose_jobs,
     composing,
@@ -30,16 +31,22 @@ from ppo_cli.cli.compose import (
     quote_folders,
     with_folder,
 )
-from ppo_cli.cli.endings import Ended, no_advice
-from ppo_cli.cli.help import MARK, help_text
-from ppo_cli.cli.presets import NO_PRESET, forget_successors, preset_words
-from ppo_cli.cli.quoting import hydra_quoted, shell_quoted, typed_path
-from ppo_cli.cli.resume import resume, resume_as, resumed_config
-from ppo_cli.cli.run_dir import folder_name, new_folder, run_dir
-from ppo_cli.cli.search.search import SWEEPER, choose_search, is_search, resume_search, start_search
-from ppo_cli.cli.sweep import check_launcher, check_search, resume_sweep, run_job, start_sweep, sweep_folder
-from ppo_cli.config import Config, ConfigError, conf_dir, parse, register_schema, to_dict
+from ppo_cli.config.presets import NO_PRESET, forget_successors, preset_words
+from ppo_cli.config.quoting import hydra_quoted, shell_quoted, typed_path
+from ppo_cli.config.schema import Config, ConfigError, conf_dir, parse, register_schema, to_dict
 from ppo_cli.envs.make import resolve_env_id
+from ppo_cli.runs.endings import Ended, no_advice
+from ppo_cli.runs.resume import resume, resume_as, resumed_config
+from ppo_cli.runs.run_dir import folder_name, new_folder, run_dir
+from ppo_cli.sweeps.search.run import SWEEPER, choose_search, is_search, resume_search, start_search
+from ppo_cli.sweeps.sweep import (
+    check_launcher,
+    check_search,
+    resume_sweep,
+    run_job,
+    start_sweep,
+    sweep_folder,
+)
 from ppo_cli.terminal import width, wrapped
 
 # What Hydra does instead of running: options of which a line has one.
@@ -273,8 +280,8 @@ def _check_environments(jobs: Sequence[tuple[list[str], Config]]) -> list[tuple[
     """`check_environment` of every job's config."""
     for _, config in jobs:
         resolve_env_id(config.env.id)  # a misspelt id is said before PyTorch is there
-    from ppo_cli.cli.build import check_environment
-    from ppo_cli.watchdog import Watchdog
+    from ppo_cli.runs.build import check_environment
+    from ppo_cli.runs.watchdog import Watchdog
 
     with Watchdog(max(config.env.timeout for _, config in jobs), no_advice):  # one for all
         return [check_environment(config) for _, config in jobs]
@@ -323,7 +330,7 @@ def _start_run(
 
 
 def _say_next(folder: Path) -> None:
-    from ppo_cli.cli.lines import next_lines  # late: they bring PyTorch
+    from ppo_cli.runs.lines import next_lines  # late: they bring PyTorch
 
     print(next_lines(folder))
 
@@ -353,7 +360,7 @@ def _job(composed: DictConfig) -> float:
     """One job: what Hydra calls with the composed config; its result is what a search maximises."""
     if HydraConfig.get().mode == RunMode.MULTIRUN:  # of a sweeper that chooses the jobs itself
         return run_job(composed)
-    from ppo_cli.cli.run import run
+    from ppo_cli.runs.run import run
 
     try:
         folder = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))

@@ -14,8 +14,8 @@ from ppo_cli.envs.pool import EnvPoolVector
 from ppo_cli.envs.snapshot import Kind
 from ppo_cli.envs.vector import Array, SyncVector, Vector
 from ppo_cli.envs.workers import AsyncVector
-from ppo_cli.packing import random_action
 from ppo_cli.seeding import are_drawn_from, global_states
+from ppo_cli.spaces import random_action
 from ppo_cli.text import flat
 
 TRIAL_SECONDS = 0.2  # of stepping each backend before `auto` chooses

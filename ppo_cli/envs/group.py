@@ -15,7 +15,7 @@ from ppo_cli.envs import calls
 from ppo_cli.envs.calls import Call, let_interrupt_pass
 from ppo_cli.envs.infos import NOTHING, Tally, Wanted
 from ppo_cli.envs.make import EnvFn
-from ppo_cli.envs.packed import ObservationCheck
+from ppo_cli.envs.pack import ObservationCheck
 from ppo_cli.envs.snapshot import Kind, Lost, is_over, make_at, next_start, replay, seeded_start
 from ppo_cli.text import flat
 

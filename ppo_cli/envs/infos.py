@@ -35,7 +35,7 @@ NOT_OWN = frozenset(
 
 
 def parse_keys(keys: Sequence[str]) -> Mapping[str, How]:
-    """Keys as they are typed, ``key`` or ``key:mean``, which `ppo_cli.config` has checked."""
+    """Keys as they are typed, ``key`` or ``key:mean``, which `ppo_cli.config.schema` has checked."""
     parts = [key.rpartition(":") for key in keys]
     return {key or how: how if key else "auto" for key, _, how in parts}  # type: ignore[misc]
 

@@ -13,7 +13,7 @@ from gymnasium.envs.registration import parse_env_id
 
 from ppo_cli.envs import calls
 from ppo_cli.envs.calls import Call, calling, let_interrupt_pass
-from ppo_cli.envs.packed import pack
+from ppo_cli.envs.pack import pack
 from ppo_cli.envs.wrappers import ResetArguments, wrap
 from ppo_cli.text import flat
 

@@ -7,9 +7,9 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from ppo_cli.envs.packed import MASKABLE, MaskSource
+from ppo_cli.envs.pack import MASKABLE, MaskSource
 from ppo_cli.envs.wrappers import learning_layers
-from ppo_cli.packing import (
+from ppo_cli.spaces import (
     MASK,
     PackedActions,
     PackedObservations,

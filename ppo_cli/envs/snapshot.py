@@ -27,7 +27,7 @@ import numpy.typing as npt
 from ppo_cli.envs import calls
 from ppo_cli.envs.calls import Call, calling, let_interrupt_pass
 from ppo_cli.envs.make import EnvFn
-from ppo_cli.envs.packed import sample_action
+from ppo_cli.envs.pack import sample_action
 from ppo_cli.seeding import check_twister, global_states, seed_global_generators, set_global_states
 
 Array = npt.NDArray[Any]

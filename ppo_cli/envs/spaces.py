@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 from gymnasium import spaces
 
-from ppo_cli.packing import PackedActions, PackedObservations, unsupported
+from ppo_cli.spaces import PackedActions, PackedObservations, unsupported
 
 Array = npt.NDArray[Any]
 

@@ -16,7 +16,7 @@ import gymnasium as gym
 
 from ppo_cli.envs import atari
 from ppo_cli.envs.calls import let_interrupt_pass
-from ppo_cli.imports import load_class
+from ppo_cli.import_path import load_class
 from ppo_cli.text import flat
 
 Env = gym.Env[Any, Any]

@@ -1,0 +1,1 @@
+"""What can be set: its schema, and how YAML and a command line become one of it."""

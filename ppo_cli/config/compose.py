@@ -1,0 +1,433 @@
+"""Composition before Hydra runs: every job of a command line is composed and checked, or refused."""
+
+import codecs
+import itertools
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Literal
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
+from yaml import YAMLError
+
+from ppo_cli.config.presets import take_successors_preset
+from ppo_cli.config.quoting import hydra_quoted, typed_path
+from ppo_cli.config.schema import (
+    OPEN,
+    Config,
+    ConfigError,
+    as_omegaconf,
+    check_type,
+    conf_dir,
+    explain,
+    knobs,
+    nearest,
+    parse,
+    register_schema,
+)
+from ppo_cli.envs.make import EnvError
+from ppo_cli.errors import RunError
+from ppo_cli.files import read_bytes
+
+GROUPS = ("env", "network", "experiment", "search")
+FOLDERS = ("hydra.run.dir", "hydra.sweep.dir")  # Hydra's settings whose values are paths
+
+
+@contextmanager
+def composing() -> Iterator[None]:
+    """Makes one line of whatever Hydra, OmegaConf or YAML raise meanwhile, or a file that can't be read.
+
+    No one has a list of what they raise. What a job raises is no `Exception` there, but an `Ended`.
+
+    Raises:
+        ConfigError: something was raised; the line has the innermost cause.
+    """
+    try:
+        yield
+    except (ConfigError, EnvError, RunError):
+        raise
+    except Exception as error:
+        raise ConfigError(explain_error(error)) from error
+
+
+def explain_error(error: Exception) -> str:
+    """One line for what composing raised: its own, and the cause of all where that says more."""
+    if isinstance(error, MissingConfigException):
+        return _missing_choice(error)
+    causes: list[BaseException] = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
+        causes.append(cause)
+    for cause in causes:  # on a knob, given in a file
+        if isinstance(cause, OmegaConfBaseException) and str(cause.full_key) in dict(knobs()):
+            return explain(cause)
+    if isinstance(error, HydraException) and (line := _explain_hydra(error)) is not None:
+        return line
+    if isinstance(error, OmegaConfBaseException) and error.full_key:
+        return explain(error)
+    if isinstance(causes[-1], RecursionError):
+        return f"config files, or values in one, hold themselves in a circle: {_text(error)}"
+    if isinstance(causes[-1], OSError):
+        return _text(causes[-1])
+    if any(isinstance(cause, (YAMLError, UnicodeDecodeError)) for cause in causes):
+        return f"a config file can't be read: {_text(causes[-1])}"
+    first, last = _text(error), _text(causes[-1])
+    return first if last in first else f"{first.rstrip('.')}: {last}"
+
+
+def _text(error: BaseException) -> str:
+    lines = str(error).strip().partition("\nfull_key:")[0]
+    text = " ".join(re.sub(r",? ?set env var HYDRA_FULL_ERROR=1[^\n]*", "", lines).split())
+    ours = isinstance(error, (HydraException, OmegaConfBaseException, YAMLError, OSError, ValueError))
+    return text if ours and text else f"{type(error).__name__}: {text}".rstrip(": ")
+
+
+def expand_preset(overrides: Sequence[str]) -> list[str]:
+    """Rewrites what chooses a preset into Hydra's own terms.
+
+    ``env=ID`` is a choice of the optional group ``env``: the id, and its preset where there is a file.
+    ``preset=none`` makes it ``env.id=ID``; an ``env.id=ID`` without ``env=`` loads no preset: ``~env``.
+
+    Raises:
+        ConfigError: ``preset`` is anything but ``none`` or ``auto``.
+    """
+    presets = [override for override in overrides if override.startswith("preset=")]
+    rest = [override for override in overrides if not override.startswith("preset=")]
+    for preset in presets:
+        if preset not in ("preset=none", "preset=auto"):
+            raise ConfigError(
+                f"{preset}: expected none (plain defaults) or auto (the environment's own, if there is one); "
+                "for the preset of another environment, type env=OTHER env.id=ID"
+            )
+    if presets and presets[-1] == "preset=none":
+        rest = [f"env.id={o[4:]}" if o.startswith("env=") else o for o in rest]
+        if not any(override.startswith(("env.id=", "experiment=")) for override in rest):
+            rest.append("env.id=CartPole-v1")
+    if any(o.startswith("env.id=") for o in rest) and not any(o.startswith("env=") for o in rest):
+        rest.append("~env")
+    return rest
+
+
+def compose_jobs(
+    overrides: Sequence[str], multirun: bool, config_dir: str | None, config_name: str
+) -> list[tuple[list[str], Config]]:
+    """The checked config of every job that a command line stands for, each with its own overrides.
+
+    Raises:
+        ConfigError: one line on the first thing that is wrong.
+    """
+    overrides = with_folder(overrides, config_dir)
+    with composing(), initialize_config_dir(str(conf_dir()), "train", "1.3"):
+        parsed = _parse_all(overrides)
+        if not multirun:
+            _refuse_sweeps(parsed)
+        jobs = list(_expand(parsed)) if multirun else [list(overrides)]
+        if not jobs:
+            raise ConfigError("the sweep has no job: a key lists no value")
+        for job in jobs:
+            if jobs.count(job) > 1:
+                raise ConfigError(f"the sweep has the job {' '.join(job)} twice; a value is listed twice")
+        return [(job, parse(_compose(job, config_name))) for job in jobs]
+
+
+def compose_job(overrides: Sequence[str], config_dir: str | None, config_name: str) -> DictConfig:
+    """What one command line composes to, Hydra's own settings included, its knobs not checked.
+
+    Raises:
+        ConfigError: it can't be composed.
+    """
+    overrides = with_folder(overrides, config_dir)
+    with composing(), initialize_config_dir(str(conf_dir()), "train", "1.3"):
+        _refuse_sweeps(_parse_all(overrides))
+        return _compose(overrides, config_name)
+
+
+def given_folder(section: Literal["run", "sweep"]) -> Path | None:
+    """``hydra.run.dir`` or ``hydra.sweep.dir`` of the job that was composed last; None where it is auto.
+
+    Raises:
+        ConfigError: it can't be resolved, or is empty.
+    """
+    with composing():
+        typed = str(getattr(HydraConfig.get(), section).dir)
+    if not typed.strip():
+        raise ConfigError(f"hydra.{section}.dir= is empty: name a folder, or . for this one")
+    return None if typed == "auto" else typed_path(typed)
+
+
+def fixed_folder(section: Literal["run", "sweep"]) -> Path:
+    """`given_folder`, for ``resume=auto``.
+
+    Raises:
+        ConfigError: it is auto, or another one each time.
+    """
+    folder = given_folder(section)
+    raw = OmegaConf.to_container(getattr(HydraConfig.get(), section))
+    if folder is None or "${now:" in str(raw):
+        example = "hydra.run.dir=outputs/NAME" if section == "run" else "hydra.sweep.dir=outputs/sweeps/NAME"
+        raise ConfigError(f"resume=auto needs a folder that is the same each time: type {example} too")
+    return folder
+
+
+def parse_overrides(overrides: Sequence[str], config_dir: str | None) -> list[Override]:
+    """Overrides as Hydra reads them, their keys checked; those of a search may be intervals.
+
+    Raises:
+        ConfigError: one line on the first thing that is wrong.
+    """
+    with_folder(overrides, config_dir)
+    with composing(), initialize_config_dir(str(conf_dir()), "train", "1.3"):
+        return _parse_all(overrides)
+
+
+def quote_folders(overrides: Sequence[str]) -> list[str]:
+    """The overrides, paths that Hydra's grammar would refuse (``~/x``, ``it's``) in its quotes."""
+    return [_quote_folder(override) for override in overrides]
+
+
+def _quote_folder(override: str) -> str:
+    key, _, value = override.partition("=")
+    if key not in FOLDERS:
+        return override
+    try:
+        OverridesParser.create().parse_override(override)
+    except HydraException:
+        return f"{key}={hydra_quoted(value)}"
+    return override
+
+
+def with_folder(overrides: Sequence[str], config_dir: str | None) -> list[str]:
+    """Overrides, and the one that makes Hydra look into a user's folder too."""
+    register_schema()
+    for override in overrides:
+        if override.startswith("hydra.searchpath="):
+            _check_search_path(override)
+    if config_dir is None:
+        return list(overrides)
+    directory = typed_path(config_dir).resolve()
+    if not directory.is_dir():
+        raise ConfigError(f"--config-dir {config_dir}: no such folder")
+    _check_folder(directory)
+    return [*overrides, f"hydra.searchpath=[{hydra_quoted(f'file://{directory}')}]"]
+
+
+def _check_search_path(override: str) -> None:
+    """Raises ConfigError where a folder is none, of which Hydra only warns, again and again."""
+    with suppress(HydraException):  # parsing it says what is wrong with it
+        folders = OverridesParser.create().parse_override(override).value()
+        for folder in folders if isinstance(folders, list) else ():
+            scheme, separator, path = str(folder).strip("'\"").rpartition("://")
+            if (not separator or scheme == "file") and path and not typed_path(path).is_dir():
+                raise ConfigError(f"{override}: {path}: no such folder")
+
+
+def _check_text(file: Path) -> None:
+    """Raises ConfigError for what Hydra would take for something else, without a word."""
+    data = read_bytes(file)
+    if data.startswith(codecs.BOM_UTF8):
+        raise ConfigError(f"{file} begins with a byte order mark: save it as UTF-8 without one")
+    dotted = re.search(rb"^(?P<section>\w+)\.(?P<key>[\w.]+)\s*:", data, re.MULTILINE)
+    if dotted is not None:
+        section, key = dotted["section"].decode(), dotted["key"].decode()
+        raise ConfigError(f"{file}: a key has no dots; write {section}: and below it, indented, {key}:")
+
+
+def _check_folder(directory: Path) -> None:
+    """Raises ConfigError where files in a user's folder would not be taken."""
+    for file in directory.rglob("*.y*ml"):
+        name = file.relative_to(directory)
+        group = name.parts[0]
+        near = next((known for known in GROUPS if group.lower().startswith(known[:-1])), None)
+        if len(name.parts) > 1 and near is not None and group != near:
+            raise ConfigError(f"{file}: {group!r} is no group of configs; did you mean {near!r}?")
+        if len(name.parts) > 1 and group == near and file.suffix == ".yml":
+            raise ConfigError(f"{file}: a config's name ends in .yaml; rename it")
+        if len(name.parts) > 1 and group in GROUPS:
+            _check_text(file)
+        if (conf_dir() / name).exists():
+            raise ConfigError(
+                f"{file}: ppo-train has a file of that name, which would be taken; give it another one"
+            )
+
+
+def _parse_all(overrides: Sequence[str]) -> list[Override]:
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    parsed = [_parse_override(parser, override) for override in overrides]
+    for override in parsed:
+        _check_override(override)
+    return parsed
+
+
+def _parse_override(parser: OverridesParser, override: str) -> Override:
+    try:
+        parsed = parser.parse_override(override)
+        parsed.config_loader = parser.config_loader  # in which glob() looks for choices
+        return parsed
+    except HydraException as error:
+        raise ConfigError(
+            f"can't read {override!r}: expected KEY=VALUE, in quotes where the shell would take a character; "
+            f"{' '.join(str(error).split())}"
+        ) from error
+
+
+def _check_override(override: Override) -> None:
+    """Refuses a key that is no knob, naming the nearest one, and a value that is not of the knob's type."""
+    typed, key = override.input_line, override.key_or_group
+    chosen = _is_group(key) and not (override.is_delete() or override.is_sweep_override())
+    if chosen and not isinstance(override.value(), (str, int, float, bool)):
+        raise ConfigError(f"{typed}: expected a name, and one only; to leave out a choice, type ~{key}")
+    if key in GROUPS or key.startswith(("hydra/", "hydra.", *OPEN)):
+        return
+    kinds = dict(knobs())
+    if key in kinds:
+        if override.is_add() or override.is_force_add() or override.is_delete():
+            if f"{key}." in OPEN:
+                raise ConfigError(f"{typed}: each is set by its own name, +{key}.NAME=VALUE")
+            raise ConfigError(f"{typed}: {key!r} is a knob, which can only be set: {key}=VALUE")
+        if not override.is_sweep_override():
+            check_type(key, override.value(), str(typed))
+        return
+    below = [name for name in kinds if name.startswith(f"{key}.")]
+    if not below:
+        raise ConfigError(
+            f"unknown key {key!r} in {typed!r}{nearest(key, [*kinds, *GROUPS])}"
+            "; `ppo-train --help` lists every key"
+        )
+    if not isinstance(override.value(), dict):
+        raise ConfigError(f"{typed}: {key!r} is a section; set one of {', '.join(below)}")
+
+
+def _is_group(key: str) -> bool:
+    return key in GROUPS or key.startswith("hydra/")
+
+
+def _refuse_sweeps(parsed: Sequence[Override]) -> None:
+    for override in parsed:
+        if override.is_sweep_override():
+            raise ConfigError(
+                f"{override.input_line}: several values need a sweep; add -m (or quote a literal comma)"
+            )
+
+
+def _expand(parsed: Sequence[Override]) -> Iterator[list[str]]:
+    """Overrides of each job of a sweep."""
+    axes = []
+    for override in parsed:
+        if not override.is_sweep_override():
+            axes.append([str(override.input_line)])
+        elif override.is_discrete_sweep():
+            key = override.get_key_element()
+            axes.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+        else:
+            raise ConfigError(
+                f"{override.input_line}: an interval needs a search, hydra/sweeper=optuna; "
+                "a sweep takes listed values"
+            )
+    yield from (list(job) for job in itertools.product(*axes))
+
+
+def _compose(overrides: Sequence[str], config_name: str) -> DictConfig:
+    composed = compose(config_name, overrides=list(overrides), return_hydra_config=True)
+    if take_successors_preset(composed.hydra):
+        composed = compose(config_name, overrides=list(overrides), return_hydra_config=True)
+    HydraConfig.instance().set_config(composed)  # what ${hydra:...} reads
+    _check_hydra(composed.hydra)
+    try:
+        with open_dict(composed):
+            composed.env.id = composed.env.id  # a literal, resolved while Hydra's config is at hand
+    except InterpolationResolutionError as error:
+        if "runtime.choices" not in str(error):
+            raise
+        raise ConfigError("no environment is chosen: type env=ID, or env.id=ID for no preset") from error
+    return composed
+
+
+def _check_hydra(hydra: DictConfig) -> None:
+    """Raises ConfigError where a setting of Hydra's, typed or in a file, is none for ppo-train."""
+    if hydra.job.chdir:
+        raise ConfigError(
+            "hydra.job.chdir=true: ppo-train stays in the folder where it was started, so that paths mean "
+            "what they say; leave it out"
+        )
+    for name in ("launcher", "sweeper"):
+        if not OmegaConf.is_dict(hydra[name]):
+            raise ConfigError(
+                f"hydra.{name}={hydra[name]}: expected its settings, one by one; hydra/{name}=NAME chooses it"
+            )
+    for name in ("job_logging", "hydra_logging"):
+        _check_levels(f"hydra.{name}", OmegaConf.to_container(hydra[name]))
+    if hydra.mode is not None and hydra.mode.name == "MULTIRUN":
+        raise ConfigError("hydra.mode=MULTIRUN in a config file: leave it out, and type -m for a sweep")
+
+
+def _check_levels(key: str, settings: Any) -> None:  # noqa: ANN401
+    """Raises ConfigError where a level is none, in settings as `logging.config.dictConfig` takes them."""
+    for name, value in settings.items() if isinstance(settings, dict) else ():
+        if name == "level" and not isinstance(value, int) and logging.getLevelName(value) == f"Level {value}":
+            raise ConfigError(f"{key}.level={value}: expected DEBUG, INFO, WARNING, ERROR or CRITICAL")
+        _check_levels(f"{key}.{name}", value)
+
+
+def _missing_choice(error: MissingConfigException) -> str:
+    text = str(error)
+    found = re.search(r"Could not find '(?P<group>.+)/(?P<name>[^/']+)'", text)
+    if found is None or error.options is None:
+        return " ".join(text.split())
+    group, name = found["group"], found["name"]
+    return f"{group}={name}: expected one of {', '.join(error.options)}{nearest(name, list(error.options))}"
+
+
+def _explain_hydra(error: HydraException) -> str | None:
+    """One line for Hydra's error where it is about a key; None where it is about something else."""
+    cause = error.__cause__
+    text = " ".join(str(error).split())
+    if isinstance(cause, OmegaConfBaseException):
+        key = str(cause.full_key or "")
+        for section, what in OPEN.items():
+            if key.startswith(section):
+                return f"unknown key {key!r}: {what} takes a plus, +{key}=VALUE"
+        return explain(cause)
+    unknown = re.search(r"In '(?P<file>[^']+)'.*Key '(?P<key>[^']+)' not in", text)
+    if unknown is None:
+        return None
+    file, key = unknown["file"], unknown["key"]
+    if key in GROUPS or file.partition("/")[0] in ("env", "experiment"):
+        head = "; its keys are knobs only below a first line `# @package _global_`"
+    else:
+        head = ""
+    names = [name for knob, _ in knobs() for name in (knob, knob.rpartition(".")[2])]
+    return f"unknown key {key!r} in {file}.yaml{nearest(key, names)}{head}"
+
+
+def override_config(config: Config, overrides: Sequence[str]) -> Config:
+    """The config with knobs changed, each by an override of one value.
+
+    Raises:
+        ConfigError: a key is no knob, or a value can't be taken.
+    """
+    changed = as_omegaconf(config)
+    kinds = dict(knobs())
+    for typed in overrides:
+        try:
+            override = OverridesParser.create().parse_override(typed)
+        except HydraException as error:
+            raise ConfigError(f"can't read {typed!r}: expected KEY=VALUE") from error
+        key = override.key_or_group
+        if override.is_sweep_override():
+            raise ConfigError(f"{typed}: resume= goes on with one run, which takes one value")
+        if key not in kinds and not key.startswith(tuple(OPEN)):
+            raise ConfigError(
+                f"unknown key {key!r} in {typed!r}{nearest(key, list(kinds))}; "
+                "resume= takes knobs, not groups"
+            )
+        with composing():
+            OmegaConf.update(changed, key, override.value(), merge=False, force_add=True)
+    return parse(changed)

@@ -1,0 +1,61 @@
+"""What a config from a file makes this process import: said in a line, or refused (docs/trust.md)."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from ppo_cli.config.schema import Config, ConfigError
+
+WRITERS = {"RecordVideo": ("video_folder", "name_prefix")}  # wrappers that write, and what says where to
+
+
+def imports(config: Config, source: object) -> list[str]:
+    """Lines on the modules that a stored config has imported, to be said before they are.
+
+    Args:
+        config: from a file that others may have written.
+        source: that file.
+
+    Raises:
+        ConfigError: it names a module of Python's own, or a wrapper that would write outside this folder.
+    """
+    named: dict[str, str] = {}
+    for path, knob in _import_paths(config):
+        module = path.replace(":", ".").rpartition(".")[0] if knob != "env.id" else path.rpartition(":")[0]
+        parts = module.split(".")
+        if parts[0] in (*sys.stdlib_module_names, "test") or "__main__" in parts:
+            raise ConfigError(
+                f"{source} has {knob}={path}: {module} is a module of Python's own, or a program; "
+                "expected one that has environments, wrappers or encoders"
+            )
+        named.setdefault(module, f"{knob}={path}")
+    _check_writers(config, source)
+    return [f"importing {module}, which {source} names ({setting})" for module, setting in named.items()]
+
+
+def _import_paths(config: Config) -> Iterator[tuple[str, str]]:
+    """Every import path in a config, and the knob that holds it."""
+    if ":" in config.env.id:
+        yield config.env.id, "env.id"
+    for entry in config.env.wrappers:
+        yield from _if_path(entry["name"], "env.wrappers")
+    for key, value in config.network.encoders.items():
+        name = value.get("name", "") if isinstance(value, dict) else value
+        yield from _if_path(str(name), f"network.encoders.{key}")
+
+
+def _if_path(name: str, knob: str) -> Iterator[tuple[str, str]]:
+    if "." in name or ":" in name:
+        yield name, knob
+
+
+def _check_writers(config: Config, source: object) -> None:
+    for entry in config.env.wrappers:
+        name = str(entry["name"]).replace(":", ".").rpartition(".")[2]
+        for argument in WRITERS.get(name, ()):
+            path = Path(str(entry.get(argument, "")))
+            if not path.resolve().is_relative_to(Path.cwd().resolve()):  # links resolved
+                raise ConfigError(
+                    f"{source} has a {name} with {argument}={path}, outside the current folder: type "
+                    "env.wrappers=[...] yourself if you trust it"
+                )

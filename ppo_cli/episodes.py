@@ -1,0 +1,87 @@
+"""Returns and lengths of episodes while they run in many environments."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass
+class EpisodeStatistics:
+    """Raw returns and lengths of the episodes that end in an iteration, for N environments at once.
+
+    Attributes:
+        n_envs: N.
+        cut: number of episodes that resuming cut, since the run began; 0 in one that is exact.
+    """
+
+    n_envs: int
+
+    def __post_init__(self) -> None:
+        self._returns = np.zeros(self.n_envs)
+        self._lengths = np.zeros(self.n_envs, np.int64)
+        self.ended_returns: list[float] = []
+        self.ended_lengths: list[int] = []
+        self.cut = 0
+
+    def step(
+        self,
+        rewards: npt.NDArray[np.float64],
+        dones: npt.NDArray[np.bool_],
+        valid: npt.NDArray[np.bool_],
+        info: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Takes in a step of all environments.
+
+        An episode that only the learner's life ended goes on here; a return that `RecordEpisodeStatistics`
+        told, from below wrappers that change rewards, counts instead of the sum of the rewards.
+
+        Args:
+            rewards: raw, [N].
+            dones: whether each ended an episode, [N].
+            valid: whether each is a step at all, [N].
+            info: of the vector, with ``over`` and ``returns``, [N] each, where a backend knows them.
+        """
+        self._returns += rewards
+        self._lengths += valid
+        if not dones.any():
+            return
+        told = self._returns
+        if info is not None and "over" in info:
+            dones = dones & info["over"]
+            told = np.where(np.isnan(info["returns"]), self._returns, info["returns"])
+        self.ended_returns += told[dones].tolist()
+        self.ended_lengths += self._lengths[dones].tolist()
+        self._returns[dones] = 0.0
+        self._lengths[dones] = 0
+
+    def collect(self) -> tuple[float, float]:
+        """Mean return and length of the episodes ended since the last call; NaN where none did."""
+        if not self.ended_returns:
+            return math.nan, math.nan
+        means = float(np.mean(self.ended_returns)), float(np.mean(self.ended_lengths))
+        self.ended_returns.clear()
+        self.ended_lengths.clear()
+        return means
+
+    def forget(self, environments: Sequence[int]) -> None:
+        """Drops running episodes that are cut without having ended."""
+        self._returns[list(environments)] = 0.0
+        self._lengths[list(environments)] = 0
+        self.cut += len(environments)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return and length of the running episodes so far, and `cut`, as a checkpoint stores them."""
+        return {"returns": self._returns, "lengths": self._lengths, "cut": self.cut}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Sets the running episodes from `state_dict`."""
+        returns, lengths = np.asarray(state["returns"]), np.asarray(state["lengths"])
+        forms = [(array.shape, array.dtype) for array in (returns, lengths, self._returns, self._lengths)]
+        if forms[:2] != forms[2:]:
+            raise ValueError(f"episodes of {len(returns)} environments, where there are {self.n_envs}")
+        self._returns[:], self._lengths[:] = returns, lengths
+        self.cut = int(state.get("cut", 0))  # older checkpoints have none

@@ -1,0 +1,1 @@
+"""The life of a run: it is built, trained, saved, evaluated, and goes on after a stop."""

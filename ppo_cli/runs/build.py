@@ -1,0 +1,433 @@
+"""From a checked config to the objects of a run; the one place that unpacks it."""
+
+import itertools
+import logging
+import math
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from gymnasium import Env, spaces
+from platformdirs import user_cache_path
+
+from ppo_cli.actor_critic import ActorCritic, make_actor_critic
+from ppo_cli.agent import Hyperparameters, PPOAgent, Schedules, flatten_parameters
+from ppo_cli.cache import trusted_folder
+from ppo_cli.config.idle import idle_notices
+from ppo_cli.config.schema import Config, ConfigError, EnvConfig, from_stored
+from ppo_cli.config.trust import imports
+from ppo_cli.distributions import make_distribution
+from ppo_cli.encoders import EncoderChoice
+from ppo_cli.envs import calls
+from ppo_cli.envs.calls import Call, calling, let_interrupt_pass
+from ppo_cli.envs.group import OnError
+from ppo_cli.envs.infos import Wanted, parse_keys
+from ppo_cli.envs.make import EnvError, EnvFn, env_fn, resolve_env_id
+from ppo_cli.envs.notices import (
+    image_notice,
+    learning_notice,
+    mask_notice,
+    normalization_notice,
+    range_notice,
+)
+from ppo_cli.envs.pack import MASKABLE, MaskSource, as_array, find_mask
+from ppo_cli.envs.pool import import_envpool
+from ppo_cli.envs.snapshot import find_kind
+from ppo_cli.envs.spaces import stored_observation
+from ppo_cli.envs.vector import Stream, spawn_seeds
+from ppo_cli.normalize import ObservationNormalizer, RewardNormalizer
+from ppo_cli.policy import Policy
+from ppo_cli.runs.checkpoint import CheckpointError, load_run
+from ppo_cli.runs.endings import no_advice
+from ppo_cli.runs.watchdog import Watchdog
+from ppo_cli.schedules import Schedule
+from ppo_cli.spaces import PackedObservations, is_scaled_image
+from ppo_cli.text import flat
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT_STEPS = 50_000  # environment steps between checkpoints, about, for checkpoint.every=auto
+COMPILE_REPAYS = 5_000  # minibatch steps from which compiling (about 25 s, once) saves time in all
+
+
+def check_environment(config: Config) -> tuple[Config, list[str]]:
+    """Makes the environment and the network once, to hold the config against them.
+
+    Returns:
+        The config with the id that runs, and lines about what will not be as one may expect: another id than
+        the one that was typed, or something that the environment has and a run does not follow.
+
+    Raises:
+        ConfigError: the environment can't be made or trained on as the config asks; one line that says why.
+    """
+    with Watchdog(config.env.timeout, no_advice):
+        return _check_environment(config)
+
+
+def _check_environment(config: Config) -> tuple[Config, list[str]]:
+    typed = config.env.id
+    try:
+        env_id = resolve_env_id(typed)
+        env = _try_environment(env_id, replace(config.env, action_mask=False))
+        source = _mask_source(config, env)
+        notices = [_id_notice(typed, env_id), learning_notice(env), image_notice(env.observation_space)]
+        masked = _decide_mask(config, env, source)
+        if config.env.action_mask is not False:
+            notices.append(mask_notice(env, source))
+        if masked:
+            calls.close(env)
+            env = _try_environment(env_id, replace(config.env, action_mask=True))
+        if config.vectorization == "envpool":
+            import_envpool(env_id, config.env.kwargs)
+        if config.checkpoint.exact:
+            _check_exact(replace(config.env, id=env_id, action_mask=masked))
+    except EnvError as error:
+        raise ConfigError(str(error)) from error
+    if not config.squash_actions:
+        notices.append(range_notice(env.action_space, config.network.log_std_init))
+    if config.normalize.observations:
+        notices.append(normalization_notice(env.observation_space))
+    try:
+        _check_memory(config, env)
+        build_model(config, env)
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"env={env_id}: {' '.join(str(error).split())}") from error
+    finally:
+        calls.close(env)
+    notices += idle_notices(config, env.observation_space, env.action_space)
+    config = replace(config, env=replace(config.env, id=env_id, action_mask=masked))
+    return config, [line for line in notices if line]
+
+
+def _id_notice(typed: str, env_id: str) -> str | None:
+    """That another id runs than the one that was typed."""
+    if env_id == typed:
+        return None
+    if not re.search(r"-v\d+$", typed):
+        return f"{typed} names no version; running the newest, {env_id}"
+    return f"{typed} is retired in Gymnasium; running its successor {env_id}"
+
+
+def _check_memory(config: Config, env: Env[Any, Any]) -> None:
+    """Raises ConfigError where the rollout, or the weights, would take more than this machine's memory."""
+    if not hasattr(os, "sysconf"):  # Windows
+        return
+    limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    shape, dtype = stored_observation(env.observation_space, config.normalize.observations)
+    acts = make_distribution(env.action_space, config.squash_actions)
+    row = math.prod(shape) * dtype.itemsize + math.prod(acts.action_shape) * acts.action_dtype.itemsize + 15
+    trunks = 1 if config.network.shared else 2
+    weights = trunks * sum(math.prod(pair) for pair in itertools.pairwise(config.network.hidden_sizes))
+    for name, size in (
+        (
+            f"n_envs * n_steps = {config.n_envs * config.n_steps:,} steps",
+            config.n_envs * config.n_steps * row,
+        ),
+        ("network.hidden_sizes", weights * 4 * 4),  # float32: weights, their gradient, Adam's two moments
+    ):
+        if size > limit:
+            raise ConfigError(
+                f"{name} would take {size / 2**30:,.1f} GiB of memory, and this machine has "
+                f"{limit / 2**30:,.1f}; lower it"
+            )
+
+
+def _check_exact(config: EnvConfig) -> None:
+    """Raises EnvError where nothing brings the environment back."""
+    if find_kind(env_maker(config, training=True), exact=True) == "none":
+        raise EnvError(
+            f"checkpoint.exact=true: {config.id} does not give the same observations when it is made anew, "
+            "seeded and given the same actions; leave it out, and a run that goes on begins new episodes"
+        )
+
+
+def _mask_source(config: Config, env: Env[Any, Any]) -> MaskSource | None:
+    """Where the environment's masks are, beside its observation; only where that is of interest.
+
+    Raises:
+        EnvError: masks are asked for of a backend that has none.
+    """
+    if config.vectorization == "envpool":  # whose infos hold no masks
+        if config.env.action_mask is True:
+            raise EnvError("env.action_mask=true: EnvPool gives no masks; use vectorization=auto")
+        return "none"
+    return "none" if config.env.action_mask is False else find_mask(env)
+
+
+def _decide_mask(config: Config, env: Env[Any, Any], source: MaskSource | None) -> bool:
+    """Whether the masks beside the observation are obeyed.
+
+    Raises:
+        EnvError: they should be, and there are none.
+    """
+    asked, is_maskable = config.env.action_mask, isinstance(env.action_space, MASKABLE)
+    seen = env.observation_space
+    has_key = isinstance(seen, PackedObservations) and any(leaf.is_mask for leaf in seen.leaves)
+    if asked is True and is_maskable and source == "none":
+        raise EnvError(
+            f"env.action_mask=true: {config.env.id} has neither an 'action_mask' in its infos nor a method "
+            "action_masks(); use auto (a key 'action_mask' of a Dict observation is obeyed in any case)"
+        )
+    if asked == "auto":
+        return is_maskable and (source == "info" or (source in ("method", "step") and not has_key))
+    return bool(asked)
+
+
+def env_maker(config: EnvConfig, training: bool = False) -> EnvFn:
+    """The constructor of the environment, in training or in evaluation."""
+    masked = (
+        config.action_mask is True
+    )  # auto has become true or false, but in runs from before there were masks
+    return env_fn(
+        config.id,
+        config.kwargs,
+        config.wrappers,
+        masked,
+        training=training,
+        reset_options=config.reset_options,
+        seed_below=config.seed_below,
+    )
+
+
+def wanted_infos(config: Config) -> Wanted:
+    """The keys of ``info`` that are logged; None: those that the environment turns out to have."""
+    keys = config.log.info_keys
+    return None if keys == "auto" else parse_keys(keys or [])
+
+
+def on_error_of(config: EnvConfig) -> OnError:
+    """What a fault of the environment does."""
+    return "restart" if config.on_error == "restart" else "stop"
+
+
+def _try_environment(env_id: str, config: EnvConfig) -> Env[Any, Any]:
+    """The environment of training; where it has wrappers, it is tried out, since many refuse only at a reset.
+
+    Raises:
+        EnvError: it can't be made, or its wrappers do not go together.
+    """
+    config = replace(config, id=env_id)
+    if not config.wrappers:
+        return env_maker(config, training=True)()
+    env = env_maker(config)()  # of evaluation; first and on its own, since of some there may be only one
+    evaluated = Spaces(env.observation_space, env.action_space)
+    calls.close(env)
+    env = env_maker(config, training=True)()
+    try:
+        with calling(Call.RESET):
+            observation = env.reset(seed=0)[0]
+        space = env.observation_space
+        inside = space.contains(observation) or space.contains(as_array(observation))  # a tensor, perhaps
+    except BaseException as error:
+        calls.close(env)
+        let_interrupt_pass(error)
+        reason = f"{type(error).__name__}: {flat(error)}"
+        raise EnvError(f"env.wrappers: the wrapped environment can't be reset: {reason}") from error
+    if (env.observation_space, env.action_space) != evaluated:
+        raise EnvError("env.wrappers: those with when=train change the spaces, which evaluation shares")
+    if not inside:
+        raise EnvError("env.wrappers: the observations do not lie in the space that the wrappers promise")
+    return env
+
+
+class Spaces(NamedTuple):
+    """What the network of an environment is built for."""
+
+    observation_space: spaces.Space[Any]
+    action_space: spaces.Space[Any]
+
+
+def build_model(config: Config, env: Env[Any, Any] | Spaces) -> ActorCritic:
+    """The network for an environment's spaces, with weights drawn from torch's global generator."""
+    return make_actor_critic(
+        env.observation_space,
+        env.action_space,
+        use_sde=config.use_sde,
+        squash_actions=config.squash_actions,
+        encoders=EncoderChoice(config.network.image_encoder, config.network.encoders),
+        hidden_sizes=config.network.hidden_sizes,
+        activation=config.network.activation,
+        layer_norm=config.network.layer_norm,
+        shared=config.network.shared,
+        ortho_init=config.network.ortho_init,
+        log_std=config.network.log_std,
+        log_std_init=config.network.log_std_init,
+        memory=config.network.memory,
+        memory_size=config.network.memory_size,
+    )
+
+
+def build_agent(config: Config, env: Env[Any, Any] | Spaces) -> PPOAgent:
+    """The agent of a run, with fresh weights drawn from the run's seed."""
+    torch.manual_seed(spawn_seeds(config.seed, "model", 1)[0])
+    return PPOAgent(
+        build_model(config, env),
+        make_distribution(env.action_space, config.squash_actions),
+        Hyperparameters(
+            gamma=config.gamma,
+            gae_lambda=config.gae_lambda,
+            batch_size=config.batch_size,
+            n_epochs=config.n_epochs,
+            normalize_advantage=config.normalize_advantage,
+            vf_clip_ratio=config.vf_clip_ratio,
+            max_grad_norm=config.max_grad_norm,
+            target_kl=config.target_kl,
+            sde_sample_freq=config.sde_sample_freq,
+            sequence_length=min(config.network.sequence_length, config.n_steps),
+        ),
+        Schedules(
+            learning_rate=Schedule(config.learning_rate, *_curve(config, "learning_rate")),
+            clip_ratio=Schedule(config.clip_ratio, *_curve(config, "clip_ratio")),
+            ent_coef=Schedule(config.ent_coef, *_curve(config, "ent_coef")),
+            vf_coef=Schedule(config.vf_coef, *_curve(config, "vf_coef")),
+        ),
+        _generator(config.seed, "action"),
+        _generator(config.seed, "minibatch"),
+        n_envs=config.n_envs,
+        device=torch.device("cpu" if config.device == "auto" else config.device),
+        compile_cache=compile_cache() if decide_compile(config) else None,
+    )
+
+
+def _generator(seed: int, stream: Stream) -> torch.Generator:
+    return torch.Generator().manual_seed(spawn_seeds(seed, stream, 1)[0])
+
+
+def _curve(config: Config, knob: str) -> tuple[Any, Any]:
+    anneal = getattr(config.anneal, knob)
+    return anneal.final, anneal.shape
+
+
+def checkpoint_interval(config: Config) -> int:
+    """Iterations between two checkpoints."""
+    if config.checkpoint.every != "auto":
+        return int(config.checkpoint.every)
+    return -(-CHECKPOINT_STEPS // (config.n_envs * config.n_steps))
+
+
+def decide_compile(config: Config) -> bool:
+    """Whether to compile the update: from the config alone, so that the same run gives the same weights."""
+    if config.compile == "auto":
+        steps_per_iteration = config.n_envs * config.n_steps
+        iterations = -(-config.total_timesteps // steps_per_iteration)
+        minibatches = -(-steps_per_iteration // config.batch_size)
+        wanted = iterations * config.n_epochs * minibatches >= COMPILE_REPAYS
+    else:
+        wanted = bool(config.compile)
+    on_cpu = not config.device.startswith("cuda")
+    if wanted and on_cpu and not any(shutil.which(compiler) for compiler in ("g++", "clang++", "cl")):
+        logger.warning(
+            "no C++ compiler found: the update runs uncompiled, with other rounding and more slowly"
+        )
+        return False
+    return wanted
+
+
+def compile_cache() -> Path:
+    """The folder in the platform's cache where later runs and sweeps find what was compiled."""
+    return trusted_folder(user_cache_path("ppo-cli") / "compiled")
+
+
+def build_normalizers(
+    config: Config, observation_space: spaces.Space[Any]
+) -> tuple[ObservationNormalizer | None, RewardNormalizer | None]:
+    """The normalisers that the config asks for; images in a known range and what is no number have none."""
+    observations = rewards = None
+    if config.normalize.observations:
+        observations = _observation_normalizer(observation_space, config.normalize.clip)
+    if config.normalize.rewards:
+        rewards = RewardNormalizer(config.n_envs, config.gamma, config.normalize.clip)
+    return observations, rewards
+
+
+def _observation_normalizer(space: spaces.Space[Any], clip: float) -> ObservationNormalizer | None:
+    if isinstance(space, PackedObservations):
+        return ObservationNormalizer((space.floats,), clip, packed=True) if space.floats else None
+    if isinstance(space, spaces.Box) and not is_scaled_image(space):
+        return ObservationNormalizer(space.shape, clip)
+    return None
+
+
+def load_policy(checkpoint: Path) -> tuple[Policy, Config]:
+    """The policy that a checkpoint holds, and the config it was trained with.
+
+    Raises:
+        CheckpointError: the file is not an intact checkpoint of a run.
+        ConfigError: the config inside is not a valid one, or the network does not fit its environment.
+        EnvError: the environment can't be made.
+    """
+    return restore_policy(load_run(checkpoint), checkpoint)
+
+
+def restore_policy(
+    payload: Mapping[str, Any],
+    checkpoint: Path,
+    env_kwargs: Mapping[str, Any] | None = None,
+    say: Callable[[str], None] = logger.warning,
+) -> tuple[Policy, Config]:
+    """`load_policy` of what `load_run` gave for a file.
+
+    Args:
+        payload: what is in it.
+        checkpoint: the file.
+        env_kwargs: arguments of the environment over those in the config.
+        say: is called with a line on each module that the config has imported.
+    """
+    try:
+        stored, weights = payload["config"], payload["model"]
+        device = _device_here(stored["device"])
+        config = from_stored({**stored, "device": str(device)})
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise CheckpointError(
+            f"the checkpoint is not one of a run ({type(error).__name__}: {error})"
+        ) from error
+    for line in imports(config, checkpoint):
+        say(line)
+    trained_on = config.env.kwargs
+    config = replace(config, env=replace(config.env, kwargs={**trained_on, **(env_kwargs or {})}))
+    with calls.closing(env_maker(config.env)()) as env:
+        try:
+            model = build_model(config, env).to(device)
+        except ValueError as error:
+            raise ConfigError(" ".join(str(error).split())) from error
+        try:
+            if env_kwargs:
+                _check_kinds(env_maker(replace(config.env, kwargs=trained_on))(), env)
+            model.load_state_dict(weights)
+            flatten_parameters(model)  # the memory layout of training: the same kernels, the same bits
+            normalizer, _ = build_normalizers(config, env.observation_space)
+            if normalizer is not None:
+                normalizer.statistics.load_state_dict(payload["observation_statistics"])
+        except (KeyError, TypeError, RuntimeError, ValueError) as error:
+            has = " and ".join(
+                f"{what} {getattr(space, 'original', space)}"
+                for what, space in (("observations", env.observation_space), ("actions", env.action_space))
+            )
+            given = f"{config.env.id} with env.kwargs={config.env.kwargs}, which has {has}"
+            raise ConfigError(f"the network does not fit {' '.join(given.split())}") from error
+        return Policy(model, make_distribution(env.action_space, config.squash_actions), normalizer), config
+
+
+def _device_here(name: str) -> torch.device:
+    """The device of that name, or the CPU where this machine lacks it."""
+    device = torch.device("cpu" if name == "auto" else name)
+    lacking = device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()
+    return torch.device("cpu") if lacking else device
+
+
+def _check_kinds(trained_on: Env[Any, Any], env: Env[Any, Any]) -> None:
+    """Raises ValueError where spaces differ in kind or shape, which not every network would show."""
+    kinds = [
+        (make_distribution(each.action_space), stored_observation(each.observation_space, normalized=False))
+        for each in (trained_on, env)
+    ]
+    calls.close(trained_on)
+    if kinds[0] != kinds[1]:
+        raise ValueError("other spaces than in training")

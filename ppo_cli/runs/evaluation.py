@@ -1,0 +1,312 @@
+"""Evaluation: whole episodes of a frozen policy on environments of their own."""
+
+import itertools
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ppo_cli.distributions import is_squashed
+from ppo_cli.envs import calls
+from ppo_cli.envs.calls import Call, calling, let_interrupt_pass
+from ppo_cli.envs.group import RENEWALS, EnvFaultError, OnError, as_number, explain
+from ppo_cli.envs.infos import MOST_LOGGED, NOTHING, Tally, Wanted, mean_over
+from ppo_cli.envs.make import EnvError, EnvFn
+from ppo_cli.envs.pack import ObservationCheck
+from ppo_cli.envs.spaces import action_adapter
+from ppo_cli.envs.vector import spawn_seeds
+from ppo_cli.policy import Policy
+from ppo_cli.seeding import global_states, seed_global_generators, set_global_states
+
+logger = logging.getLogger(__name__)
+
+Array = npt.NDArray[Any]
+
+MAX_SLOTS = 16  # environments stepped side by side, one batch of the network
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Undiscounted returns and lengths of the episodes, in the order of their seeds.
+
+    Attributes:
+        infos: means over the episodes of what the environment tells in ``info``, by key.
+    """
+
+    returns: list[float]
+    lengths: list[int]
+    infos: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def mean(self) -> float:
+        """Mean return."""
+        return float(np.mean(self.returns))
+
+    @property
+    def std(self) -> float:
+        """Population standard deviation of the returns."""
+        return float(np.std(self.returns))
+
+    @property
+    def iqm(self) -> float:
+        """Interquartile mean: the mean without the lowest and highest quarter (Agarwal et al. 2021)."""
+        cut = len(self.returns) // 4
+        return float(np.mean(np.sort(self.returns)[cut : len(self.returns) - cut]))
+
+
+def summarize(evaluation: Evaluation, steps: int, deterministic: bool, seed: int) -> dict[str, Any]:
+    """What `eval.json` holds.
+
+    Args:
+        evaluation: of the policy.
+        steps: environment steps that the policy was trained for.
+        deterministic: how the evaluation was made, as is ``seed``.
+        seed: of the evaluation.
+    """
+    summary = {
+        "mean": evaluation.mean,
+        "std": evaluation.std,
+        "iqm": evaluation.iqm,
+        "episodes": len(evaluation.returns),
+        "returns": evaluation.returns,
+        "lengths": evaluation.lengths,
+        "steps": steps,
+        "deterministic": deterministic,
+        "seed": seed,
+    }
+    return {**summary, "info": evaluation.infos} if evaluation.infos else summary
+
+
+def evaluate(
+    policy: Policy,
+    make: EnvFn,
+    episodes: int,
+    seed: int,
+    deterministic: bool,
+    max_steps: int = 27_000,
+    actions: dict[int, list[Any]] | None = None,
+    on_error: OnError = "stop",
+    infos: Wanted = NOTHING,
+    progress: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """Runs ``episodes`` episodes, each with a seed of its own derived from ``seed``.
+
+    The episodes are dealt to slots beforehand, so that short ones are not counted more often than long ones.
+    Python's, NumPy's and PyTorch's global generators, from which some environments draw, are seeded
+    meanwhile.
+
+    Args:
+        policy: acts on raw observations.
+        make: constructor of an evaluation environment.
+        episodes: number of episodes > 0.
+        seed: the evaluation's own seed.
+        deterministic: take the most probable action rather than a sample.
+        max_steps: length at which an episode is cut, for environments without a time limit.
+        actions: by episode, lists that the actions of those episodes are put into.
+        on_error: ``restart`` has an episode whose environment fails begin again in a new one, with another
+            seed, as often as `RENEWALS` times.
+        infos: keys of ``info`` that are followed.
+        progress: is called with the number of episodes that have ended, when one has.
+
+    Raises:
+        EnvFaultError: an environment raised, or gave a NaN or an infinity, from which no mean comes back.
+    """
+    seeds = spawn_seeds(seed, "eval", episodes)
+    generator = None if deterministic else torch.Generator().manual_seed(spawn_seeds(seed, "action", 1)[0])
+    outside = global_states()
+    seed_global_generators(seeds[0])
+    players: list[_Player] = []
+    try:
+        for _ in range(min(episodes, MAX_SLOTS)):
+            players.append(_Player(make, seeds, on_error, infos))  # noqa: PERF401 - those so far have to be closed
+        return _play(policy, players, episodes, generator, max_steps, actions, progress)
+    finally:
+        for player in players:
+            calls.close(player.env)
+        set_global_states(outside)
+
+
+class _Player:
+    """One environment of an evaluation, and the episode that it plays.
+
+    Attributes:
+        env: is another one after a fault.
+        episode: number of the episode.
+        observation: its last, a copy, because environments may reuse the array.
+        total: its return so far.
+        length: its steps so far.
+        tally: its infos, and those of the episodes before.
+    """
+
+    def __init__(self, make: EnvFn, seeds: Sequence[int], on_error: OnError, infos: Wanted) -> None:
+        self.env = make()
+        self.episode, self.observation, self.total, self.length = 0, np.zeros(0), 0.0, 0
+        self._make, self._seeds, self._on_error = make, seeds, on_error
+        self.tally, self._follows = Tally(infos), infos != NOTHING
+        self._faults = 0  # of the episode
+        self._check, self._dtype = (
+            ObservationCheck(self.env.observation_space),
+            self.env.observation_space.dtype,
+        )
+
+    def begin(self, episode: int) -> None:
+        """Starts an episode."""
+        self.episode, self._faults = episode, 0
+        self._reset()
+
+    def step(self, action: Any) -> bool | None:  # noqa: ANN401
+        """Whether the episode is over; None where it had to begin again."""
+        self.length += 1
+        try:
+            with calling(Call.STEP):
+                obs, given, terminated, truncated, info = self.env.step(action)
+            reward = as_number(given)
+            if not math.isfinite(reward):
+                raise ValueError("a NaN or an infinity as reward")
+            self.observation = self._checked(obs)
+            self.total += reward
+            if self._follows and isinstance(info, dict):
+                self.tally.add(info, self.length)
+            return bool(terminated or truncated)
+        except BaseException as error:
+            self.begin_again(error)
+            return None
+
+    def begin_again(self, error: BaseException) -> None:
+        """Starts the episode again in a new environment, where that is wanted and has not failed too often.
+
+        Raises:
+            EnvFaultError: it is not, or has.
+        """
+        let_interrupt_pass(error)
+        what = f"an environment {explain(error)} in evaluation episode {self.episode}, step {self.length}"
+        self._faults += 1
+        if self._on_error == "stop":
+            raise EnvFaultError(what) from error
+        if self._faults > RENEWALS:
+            raise EnvFaultError(f"{what}, which began {RENEWALS} times again") from error
+        logger.warning("%s; it begins again", what)
+        calls.close(self.env)
+        try:
+            self.env = self._make()
+        except EnvError as again:
+            self.begin_again(again)
+        else:
+            self._reset()
+
+    def _reset(self) -> None:
+        self.total, self.length = 0.0, 0
+        self.tally.forget(0)
+        seed = self._seeds[self.episode]
+        if self._faults:
+            seed = int(np.random.SeedSequence([seed, self._faults]).generate_state(1)[0]) >> 1
+        try:
+            with calling(Call.RESET):
+                obs, _ = self.env.reset(seed=seed)
+            self.observation = self._checked(obs)
+        except BaseException as error:
+            self.begin_again(error)
+
+    def _checked(self, obs: Any) -> Array:  # noqa: ANN401
+        """A copy of an observation, as training sees it whatever an environment returns."""
+        return np.array(self._check(obs), self._dtype)
+
+
+def _play(
+    policy: Policy,
+    players: list[_Player],
+    episodes: int,
+    generator: torch.Generator | None,
+    max_steps: int,
+    record: dict[int, list[Any]] | None,
+    progress: Callable[[int], None] | None,
+) -> Evaluation:
+    returns = [0.0] * episodes
+    lengths = [0] * episodes
+    to_env = action_adapter(players[0].env.action_space, is_squashed(policy.distribution))
+    for slot, player in enumerate(players):  # slot i plays the episodes i, i + S, i + 2S, ...
+        player.begin(slot)
+    initial = policy.initial_state
+    states = None if initial is None else initial.repeat(len(players), 1)  # of the memory, [S] -> [slots, S]
+    running = list(range(len(players)))
+    while running:
+        batch = [players[slot] for slot in running]
+        observations = np.asarray([player.observation for player in batch])
+        finite = np.isfinite(observations)
+        if finite.all():
+            stored, after = policy.act(observations, generator, None if states is None else states[running])
+            if states is not None and after is not None:
+                states[running] = after
+            actions = to_env(stored)
+            new = [
+                _advance(player, action, max_steps, returns, lengths, len(players), record)
+                for player, action in zip(batch, actions, strict=True)
+            ]
+        else:
+            new = [not each for each in finite.reshape(len(batch), -1).all(1)]
+            for player in itertools.compress(batch, new):
+                player.begin_again(ValueError("a NaN or an infinity as observation"))
+        if states is not None and initial is not None:
+            for slot in itertools.compress(running, new):
+                states[slot] = initial
+        if progress is not None and any(new):
+            progress(sum(map(bool, lengths)))
+        running = [slot for slot in running if players[slot].episode < episodes]
+    infos = mean_over(told for player in players for told in player.tally.ended)
+    return Evaluation(returns, lengths, dict(itertools.islice(infos.items(), MOST_LOGGED)))
+
+
+def _advance(
+    player: _Player,
+    action: Any,  # noqa: ANN401
+    max_steps: int,
+    returns: list[float],
+    lengths: list[int],
+    stride: int,
+    record: dict[int, list[Any]] | None,
+) -> bool:
+    """Takes a step, notes an episode that is over and starts the next; whether a new one began."""
+    if record is not None and player.episode in record:
+        record[player.episode][player.length :] = [action]  # without those from before it began again
+    over = player.step(action)
+    if over is None:
+        return True
+    if not (over or player.length >= max_steps):
+        return False
+    returns[player.episode], lengths[player.episode] = player.total, player.length
+    player.tally.end(player.length)
+    if player.episode + stride < len(returns):
+        player.begin(player.episode + stride)
+    else:
+        player.episode = len(returns)
+    return True
+
+
+def bootstrap_interval(returns: Sequence[float], seed: int) -> tuple[float, float] | None:
+    """A 95 % percentile bootstrap interval of the mean return; None for a single episode.
+
+    Args:
+        returns: of the episodes.
+        seed: of the resampling.
+
+    Raises:
+        ModuleNotFoundError: SciPy is not installed.
+    """
+    from scipy.stats import bootstrap  # late: an extra, and slow to import
+
+    if len(returns) < 2:
+        return None
+    # the percentile method, since BCa has no interval where all returns are equal
+    found = bootstrap(
+        (np.asarray(returns),),
+        np.mean,
+        batch=1000,  # resamples held in memory at once
+        method="percentile",
+        random_state=np.random.default_rng(seed),  # SciPy's older name of rng, which newer ones take too
+    ).confidence_interval
+    return float(found.low), float(found.high)

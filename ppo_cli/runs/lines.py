@@ -1,0 +1,95 @@
+"""What a run says in lines: what it is, how its evaluations end, and what to type next."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ppo_cli.actor_critic import ActorCritic
+from ppo_cli.config.quoting import program_to_paste, shell_quoted
+from ppo_cli.encoders import ImpalaCNN, NatureCNN, PackedEncoder, UserEncoder
+from ppo_cli.runs.evaluation import Evaluation
+from ppo_cli.schedules import trained_steps
+from ppo_cli.text import mean_and_deviation, short
+
+_ENCODERS = {NatureCNN: "nature_cnn", ImpalaCNN: "impala_cnn", UserEncoder: "an encoder of your own"}
+MUCH = 0.2  # of the larger return: what the evaluation's may differ from the training's without a word
+
+
+def pack(pieces: Sequence[str], columns: int) -> list[str]:
+    """Pieces in as few lines as they fit into whole; further lines are indented."""
+    lines = [pieces[0]]
+    for piece in pieces[1:]:
+        longer = f"{lines[-1]} · {piece}"
+        lines[-1:] = [longer] if len(longer) <= columns else [lines[-1], f"  {piece}"]
+    return lines
+
+
+def network_words(model: ActorCritic) -> str:
+    """A network from the observations to the heads: encoders other than flat ones, memory, hidden layers."""
+    encoder = model.encoder
+    encoders = list(encoder.encoders) if isinstance(encoder, PackedEncoder) else [encoder]
+    parts = [name for kind, name in _ENCODERS.items() if any(isinstance(each, kind) for each in encoders)]
+    if model.memory is not None:
+        parts.append(f"{'lstm' if model.memory.is_lstm else 'gru'} {model.memory.size}")
+    widths = "-".join(str(linear.out_features) for linear in model.trunk.linears)
+    if widths:
+        verb, each = ("share ", "") if model.value_trunk is None else ("", " each")
+        parts.append(f"actor and critic {verb}{widths} {model.trunk.activation_name}{each}")
+    return ", ".join(parts or ["actor and critic linear"])
+
+
+def budget_words(asked: int, n_envs: int, n_steps: int, filled: bool = False) -> str:
+    """The environment steps that a run will have trained for, `trained_steps`.
+
+    Args:
+        asked: ``total_timesteps``.
+        n_envs: N.
+        n_steps: T.
+        filled: whether a backend has rows that are no steps, so that the end is not known beforehand.
+    """
+    shape = f"{n_envs:,} × {n_steps:,}"
+    if filled:
+        return f"at least {asked:,} steps (iterations of {shape})"
+    steps = trained_steps(asked, n_envs, n_steps)
+    if steps == asked:
+        return f"{steps:,} steps (iterations of {shape})"
+    return f"{steps:,} steps (asked: {asked:,}; whole iterations of {shape})"
+
+
+def device_words(device: object, threads: int) -> str:
+    """What the network is computed on."""
+    return f"{device}, {threads} thread{'s'[: threads - 1]}"
+
+
+def result_words(evaluation: Evaluation, deterministic: bool | None = None) -> str:
+    """The mean return of an evaluation, and of what.
+
+    Args:
+        evaluation: of a policy.
+        deterministic: how it acted, where that is to be said.
+    """
+    kinds = {True: "deterministic ", False: "sampled ", None: ""}
+    n = len(evaluation.returns)
+    episodes = f"{n:,} {kinds[deterministic]}episode{'s'[: n - 1]}"
+    return f"return {mean_and_deviation(evaluation.mean, evaluation.std)} over {episodes}"
+
+
+def training_words(evaluation: Evaluation, trained: float) -> str:
+    """Why a deterministic evaluation's return is not the training's, where it differs much; else nothing.
+
+    Much is more than the evaluation's standard deviation and than a fifth of the larger of both.
+
+    Args:
+        evaluation: of the policy, which took its most probable actions.
+        trained: mean return of the training's last episodes; NaN where none ended.
+    """
+    gap = abs(evaluation.mean - trained)
+    if not gap > max(evaluation.std, MUCH * max(abs(evaluation.mean), abs(trained))):  # nor with NaN
+        return ""
+    return f" (training's last: {short(trained)}, whose policy samples its actions)"
+
+
+def next_lines(folder: Path) -> str:
+    """What to type when a run has ended, to look at it."""
+    logdir = folder.parts[0] if folder.parts[0] == "outputs" else shell_quoted(folder)
+    look = f"{program_to_paste('tensorboard')} --logdir {logdir}"
+    return f"next: {look}\n      {program_to_paste('ppo-eval')} {shell_quoted(folder)} --video films"

@@ -1,0 +1,183 @@
+"""`ppo-train resume=RUN_DIR`: a run goes on where its newest intact checkpoint left it."""
+
+import logging
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ppo_cli.config.compose import override_config
+from ppo_cli.config.schema import (
+    OPEN,
+    Config,
+    ConfigError,
+    from_stored,
+    load_yaml,
+    to_dict,
+)
+from ppo_cli.config.trust import imports
+from ppo_cli.errors import RunError
+from ppo_cli.runs.endings import StopSignal
+from ppo_cli.runs.folder import advice_for, evaluated_at, own_run, repair
+from ppo_cli.runs.run_dir import CHECKPOINTS
+from ppo_cli.runs.streams import LogFile
+from ppo_cli.terminal import WordFormatter
+
+logger = logging.getLogger(__name__)
+
+# What the checkpoint's tensors, environments and schedules are made for.
+FIXED = (
+    "env.id",
+    "env.kwargs",
+    "env.wrappers",
+    "env.reset_options",
+    "env.seed_below",
+    "env.action_mask",
+    "seed",
+    "n_envs",
+    "n_steps",
+    "use_sde",
+    "squash_actions",
+    "network.",
+    "normalize.",
+    "checkpoint.exact",
+)
+
+
+def resume(folder: Path, overrides: Sequence[str], live: bool = True) -> None:
+    """Goes on with the run in ``folder``, or says that it is finished.
+
+    Args:
+        folder: of a run.
+        overrides: knobs to change, as on any command line.
+        live: whether it has the terminal to itself; a job of a sweep only warns there.
+
+    Raises:
+        ConfigError: the folder holds no run, or an override can't be taken.
+        RunError: there are checkpoints, and none is intact; or the run can't go on.
+    """
+    _resume(folder, lambda before: override_config(before, overrides), live)
+
+
+def resume_as(folder: Path, config: Config) -> None:
+    """`resume` with all knobs as ``config`` has them.
+
+    Raises:
+        ConfigError: one differs that can't change any more.
+        RunError: as `resume`.
+    """
+    _resume(folder, lambda _: config, live=True)
+
+
+def resumed_config(folder: Path, overrides: Sequence[str]) -> Config:
+    """The config that `resume` would go on with.
+
+    Raises:
+        ConfigError: as `resume`.
+    """
+    before = _stored_config(folder)
+    after = override_config(before, overrides)
+    _differences(before, after)
+    return after
+
+
+def _stored_config(folder: Path) -> Config:
+    if not (folder / "config.yaml").is_file():
+        raise ConfigError(f"resume={folder}: no run there (no config.yaml); runs lie below outputs/")
+    return from_stored(load_yaml(folder / "config.yaml"))
+
+
+def _resume(folder: Path, change: Callable[[Config], Config], live: bool) -> None:
+    before = _stored_config(folder)
+    with StopSignal(partial(advice_for, folder), at_once=True), own_run(folder):
+        _go_on(folder, before, change, live)
+
+
+def _go_on(folder: Path, before: Config, change: Callable[[Config], Config], live: bool) -> None:
+    from ppo_cli.runs.checkpoint import CheckpointError, load_newest  # late: they bring PyTorch
+
+    try:
+        saved, damage = load_newest(folder / CHECKPOINTS)
+    except CheckpointError as error:
+        raise RunError(f"{error}; no older checkpoint is intact") from error
+    if saved is not None:
+        _check_same_run(folder, before, from_stored(saved["config"]))
+    after = change(before)
+    lines = [f"{line}; going on from the one before" for line in damage] + _differences(before, after)
+    lines += imports(after, folder / "config.yaml")
+    if saved is not None and not saved["iteration"]:
+        saved = None  # nothing has been trained: the beginning is exact whatever the environments are
+    repair(folder, None if saved is None else saved["steps"], after.checkpoint.keep)
+    _log_to(folder / "train.log", logging.INFO if live else logging.WARNING)
+    for line in lines:
+        logger.info(line)
+    if saved is None:
+        logger.info("%s has trained nothing yet: it starts from the beginning", folder)
+    else:
+        done = saved["steps"] >= after.total_timesteps
+        if done and (not after.eval.episodes or evaluated_at(folder) == saved["steps"]):
+            logger.info(
+                "%s is finished: %s of total_timesteps=%s; a larger total_timesteps= extends it",
+                folder, f"{saved['steps']:,}", f"{after.total_timesteps:,}",
+            )  # fmt: skip
+            return
+        logger.info("going on from step %s in %s", f"{saved['steps']:,}", folder)
+    from ppo_cli.runs.run import run_owned
+
+    run_owned(after, folder, saved, live)
+
+
+def _check_same_run(folder: Path, run: Config, checkpoint: Config) -> None:
+    """Raises RunError where the checkpoint is of a run on something else than the folder's config."""
+    old, new = _flat(to_dict(checkpoint)), _flat(to_dict(run))
+    for key in new:
+        if _is_fixed(key, FIXED) and new[key] != old[key]:
+            raise RunError(
+                f"the newest checkpoint in {folder} is of another run: its {key} is {old[key]}, "
+                f"config.yaml says {new[key]}"
+            )
+
+
+def _is_fixed(key: str, fixed: Sequence[str]) -> bool:
+    return any(key == name or (name.endswith(".") and key.startswith(name)) for name in fixed)
+
+
+def _differences(before: Config, after: Config) -> list[str]:
+    """A line on each knob that changes, and on what that means for annealed ones.
+
+    Raises:
+        ConfigError: a knob can't change any more.
+    """
+    old, new = _flat(to_dict(before)), _flat(to_dict(after))
+    changed = [key for key in new if new[key] != old.get(key)]
+    for key in changed:
+        if _is_fixed(key, FIXED):
+            raise ConfigError(
+                f"{key} can't change on resuming: it was {old.get(key)}, given {new[key]}; start a new run"
+            )
+        if key == "vectorization" and "envpool" in (old[key], new[key]):
+            raise ConfigError("vectorization can't change between envpool and others on resuming")
+    lines = [f"{key}: {old.get(key)} -> {new[key]}" for key in changed]
+    annealed = [name for name in vars(after.anneal) if getattr(after.anneal, name).final is not None]
+    if "total_timesteps" in changed and annealed:
+        lines.append(f"the schedule of {', '.join(annealed)} follows total_timesteps: its value changes here")
+    return lines
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and f"{prefix}{key}." not in OPEN:
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _log_to(path: Path, console_level: int) -> None:
+    """What Hydra sets up for other runs: plain lines on the terminal and, appended, in train.log."""
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout), LogFile(path)]
+    handlers[0].setLevel(console_level)
+    handlers[0].setFormatter(WordFormatter())
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers, force=True)

@@ -1,0 +1,154 @@
+"""Where a run is written: names of folders under outputs/, and making them exclusively."""
+
+import hashlib
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+
+from ppo_cli.config.schema import ConfigError
+from ppo_cli.files import NotPlainError, make_folder, open_own
+
+LONGEST_NAME = 120
+CHECKPOINTS = "checkpoints"
+FAILED = "failed.txt"  # why a run failed, in its first line
+OWN = (CHECKPOINTS, ".hydra", "videos")  # folders in a run's
+FILES = (
+    ".lock", "config.yaml", "eval.json", "metrics.csv", "train.log",
+    f"{CHECKPOINTS}/last.pt", f"{CHECKPOINTS}/best.pt",
+)  # fmt: skip
+
+
+def folder_name(text: str) -> str:
+    """A text as the name of one folder: separators become ``-``, a long name ends in a hash."""
+    name = re.sub(r"[/\\:\s]+", "-", text)
+    name = re.sub(r"['\"{}\[\]]", "", name)
+    if len(name) <= LONGEST_NAME:
+        return name
+    return f"{name[: LONGEST_NAME - 9]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def run_dir(env_id: str, overrides: Sequence[str], now: datetime) -> Path:
+    """``outputs/<env>/<timestamp>[_<overrides>]``, the overrides without what chose the environment."""
+    typed = [o for o in overrides if not o.startswith(("env=", "env.id=", "hydra."))]
+    name = "_".join([now.strftime("%Y-%m-%d_%H-%M-%S"), *([",".join(typed)] if typed else [])])
+    return Path("outputs") / folder_name(env_id) / folder_name(name)
+
+
+def is_hydra(override: str) -> bool:
+    """Whether an override sets something of Hydra's own."""
+    return override.lstrip("+~").startswith(("hydra.", "hydra/"))
+
+
+def job_names(jobs: Sequence[Sequence[str]]) -> list[str]:
+    """A folder name for each job of a sweep: the overrides in which jobs differ; no two are the same."""
+    shared = set(jobs[0]).intersection(*jobs[1:]) if len(jobs) > 1 else set()
+    names: list[str] = []
+    taken: set[str] = set()
+    for job in jobs:
+        own = sorted(o for o in job if o not in shared and not is_hydra(o))
+        name = unique = folder_name(",".join(own)) or "job"
+        number = 1
+        while unique.casefold() in taken:  # some file systems do not tell case apart
+            number += 1
+            unique = f"{name}_{number}"
+        taken.add(unique.casefold())
+        names.append(unique)
+    return names
+
+
+def make_exclusive(path: Path) -> Path:
+    """Creates a folder that did not exist: ``path``, or ``path_2``, ``path_3``, ... where it did."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for attempt in range(1, 10_000):
+        candidate = path if attempt == 1 else path.with_name(f"{path.name}_{attempt}")
+        try:
+            candidate.mkdir()
+        except FileExistsError:
+            continue
+        return candidate
+    raise FileExistsError(f"{path} and 9,998 numbered folders beside it exist already")
+
+
+@contextmanager
+def new_folder(path: Path, exclusive: bool) -> Iterator[Path]:
+    """A folder to run something in: ``path``, or where it has to be new, ``path_2`` and so on.
+
+    What was made is taken away again, folders above it too, if bad input ends the work before it has trained.
+
+    Raises:
+        ConfigError: the folder can't be made.
+    """
+    made, before = [], set[Path]()
+    try:
+        made = [folder for folder in (path, *path.parents) if not folder.exists()]
+        if exclusive:
+            path = make_exclusive(path)
+            made = [path, *made]
+        else:
+            path.mkdir(parents=True, exist_ok=True)
+            check_own(path)  # before Hydra writes there
+            before = set(path.iterdir())
+    except NotPlainError as error:
+        raise ConfigError(str(error)) from error
+    except OSError as error:
+        raise ConfigError(f"{path} can't be made: {error}") from error
+    try:
+        yield path
+    except ConfigError:
+        if not any(path.rglob(CHECKPOINTS)):
+            for left in set(path.iterdir()) - before:
+                shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+            for folder in made:
+                with suppress(OSError):  # somebody else's files are in it by now
+                    folder.rmdir()
+        raise
+
+
+def check_own(folder: Path) -> None:
+    """Raises NotPlainError where something in a run's folder is neither a plain file nor a folder."""
+    for name in ("", *OWN):
+        if not name or (folder / name).is_symlink() or (folder / name).exists():
+            make_folder(folder / name)
+    for name in FILES:
+        if (folder / name).is_dir():
+            raise NotPlainError(f"{folder / name} is a folder, where a plain file is expected; remove it")
+
+
+@contextmanager
+def lock_run(folder: Path) -> Iterator[None]:
+    """Holds a run's folder against other processes.
+
+    Raises:
+        OSError: another process holds it.
+    """
+    with lock_file(folder / ".lock", f"{folder} is in use by another process; wait for it, or end it"):
+        yield
+
+
+@contextmanager
+def lock_file(path: Path, refusal: str | None = None) -> Iterator[None]:
+    """Holds a file against other processes.
+
+    The lock is the process's own: it ends with it, however it ends, and its workers do not share it.
+
+    Args:
+        path: of the file, which is made.
+        refusal: what to say where another process holds it; None waits until it does not.
+
+    Raises:
+        OSError: another process holds it.
+    """
+    try:
+        import fcntl
+    except ModuleNotFoundError:  # Windows
+        yield
+        return
+    with open_own(path) as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if refusal else 0))
+        except OSError as error:
+            raise OSError(refusal or f"{path} can't be locked: {error}") from error
+        yield

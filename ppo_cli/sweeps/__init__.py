@@ -1,0 +1,1 @@
+"""Many runs at once or one after the other: sweeps and searches."""

@@ -1,0 +1,301 @@
+"""What a search is to do: composed, checked, and stored as `search.json` before the first trial."""
+
+import itertools
+import json
+import math
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import IntervalSweep, Override
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ppo_cli.config.compose import GROUPS, compose_jobs, override_config, parse_overrides
+from ppo_cli.config.schema import OPEN, Config, ConfigError, from_stored, knobs, to_dict
+from ppo_cli.files import printable, read_json, write_whole
+from ppo_cli.runs.run_dir import folder_name, is_hydra
+from ppo_cli.sweeps.search.settings import Settings, check_settings, check_typed, read_settings
+from ppo_cli.sweeps.search.space import Axis, axis_from_dict, to_axis
+
+PLAN = "search.json"
+# Trials that differ in these can't be compared.
+NOT_SEARCHED = (
+    "env",
+    "env.",
+    "total_timesteps",
+    "eval.",
+    "checkpoint.",
+    "device",
+    "search",
+    "hydra.",
+    "hydra/",
+)
+
+
+@dataclass(frozen=True)
+class Base:
+    """The config that a trial's knobs are set in, for one choice of the groups that are searched."""
+
+    groups: dict[str, str]
+    config: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole search.
+
+    Attributes:
+        typed: overrides as typed, but for what is searched and Hydra's settings.
+        axes: what is searched.
+        seeds: of a trial's runs, in their order.
+        settings: of the search.
+        bases: one for each combination of the groups that are searched.
+    """
+
+    typed: list[str]
+    axes: list[Axis]
+    seeds: list[int]
+    settings: Settings
+    bases: list[Base]
+
+
+def make_plan(
+    typed: Sequence[str], overrides: Sequence[str], config_dir: str | None, config_name: str
+) -> Plan:
+    """Composes and checks a search, to both ends of its intervals.
+
+    Args:
+        typed: overrides as the user typed them.
+        overrides: the same in Hydra's own terms.
+        config_dir: a folder of the user's own files, or None.
+        config_name: of the primary config.
+
+    Raises:
+        ConfigError: one line on the first thing that is wrong.
+    """
+    check_typed(overrides)
+    parsed = parse_overrides(overrides, config_dir)
+    swept = {o.get_key_element(): o for o in parsed if o.is_sweep_override()}
+    fixed = [str(o.input_line) for o in parsed if not o.is_sweep_override()]
+    compose_jobs(fixed, False, config_dir, config_name)
+    settings = read_settings(HydraConfig.get().sweeper)
+    check_classes(settings)
+    taken = {o.get_key_element() for o in parsed}
+    ready = [f"{key}={value}" for key, value in settings.params.items() if key not in taken]
+    for override in parse_overrides(ready, config_dir):
+        if override.is_sweep_override():
+            swept[override.get_key_element()] = override
+        else:
+            fixed.append(str(override.input_line))
+    seeds = _seeds(swept.pop("seed", None))
+    axes = [_checked_axis(override) for override in swept.values()]
+    if not axes:
+        raise ConfigError(
+            "nothing to search: type KEY=choice(A,B) or KEY=interval(LOW,HIGH), or a ready space, search=NAME"
+        )
+    bases = _bases(axes, fixed, config_dir, config_name)
+    words = [word for word in typed if not (is_hydra(word) or word.startswith("search="))]
+    words = [word for word in words if word.partition("=")[0] not in {*swept, "seed"}]
+    plan = Plan(words, axes, seeds or [bases[0].config["seed"]], settings, bases)
+    _check_ends(plan)
+    return plan
+
+
+def check_classes(settings: Settings) -> None:
+    """Raises ConfigError where a setting is out of range, or not what Optuna's classes take."""
+    from ppo_cli.sweeps.search.study import make_pruner, make_sampler  # late: they bring Optuna
+
+    check_settings(settings)
+    make_pruner(settings)
+    make_sampler(settings, 0)
+
+
+def _seeds(override: Override | None) -> list[int]:
+    if override is None:
+        return []
+    typed = override.input_line
+    if isinstance(override.value(), IntervalSweep):
+        raise ConfigError(f"{typed}: a trial's seeds are listed, as in seed=range(3)")
+    try:
+        seeds = [int(value) for value in override.sweep_string_iterator()]
+    except ValueError as error:
+        raise ConfigError(f"{typed}: expected integers") from error
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ConfigError(f"{typed}: expected seeds that differ, at least one")
+    return seeds
+
+
+def _checked_axis(override: Override) -> Axis:
+    key = override.get_key_element().lstrip("+~")
+    if _is_not_searched(key):
+        raise ConfigError(
+            f"{override.input_line}: {key} can't be searched, because trials would not be comparable; "
+            "give it one value"
+        )
+    return to_axis(override)
+
+
+def _is_not_searched(key: str) -> bool:
+    return any(key == name or (name[-1] in "./" and key.startswith(name)) for name in NOT_SEARCHED)
+
+
+def _bases(
+    axes: Sequence[Axis], fixed: Sequence[str], config_dir: str | None, config_name: str
+) -> list[Base]:
+    from ppo_cli.runs.build import check_environment  # late: it brings PyTorch
+
+    groups = [axis for axis in axes if axis.key in GROUPS]
+    bases = []
+    for values in itertools.product(*(axis.ends() for axis in groups)):
+        chosen = {axis.key: value for axis, value in zip(groups, values, strict=True)}
+        overrides = [*fixed, *(f"{key}={value}" for key, value in chosen.items())]
+        ((_, config),) = compose_jobs(overrides, False, config_dir, config_name)
+        if not config.eval.episodes:
+            raise ConfigError("eval.episodes=0: a search needs evaluations; give at least 1")
+        bases.append(Base(chosen, to_dict(check_environment(config)[0])))
+    return bases
+
+
+def _check_ends(plan: Plan) -> None:
+    """Every value, or both ends, of every axis on its own, and every seed; what else there is may not fit."""
+    for base in plan.bases:
+        config = from_stored(base.config)
+        for seed in plan.seeds:
+            override_config(config, [f"seed={seed}"])
+        for axis in plan.axes:
+            for value in axis.ends() if axis.key not in GROUPS else ():
+                override_config(config, [f"{axis.key}={value}"])
+
+
+def job_config(plan: Plan, values: Mapping[str, str], seed: int) -> Config:
+    """The config of one run of a trial.
+
+    Args:
+        plan: of the search.
+        values: what the trial has for each axis.
+        seed: of the run.
+
+    Raises:
+        ConfigError: the values do not go together.
+    """
+    groups = {key: value for key, value in values.items() if key in GROUPS}
+    base = next(base for base in plan.bases if base.groups == groups)
+    knobs = [f"{key}={value}" for key, value in values.items() if key not in GROUPS]
+    config = override_config(from_stored(base.config), [*knobs, f"seed={seed}"])
+    every = evaluate_every(plan.settings, config)
+    return replace(config, eval=replace(config.eval, every=every))
+
+
+def evaluate_every(settings: Settings, config: Config) -> int:
+    """Iterations between evaluations: as typed, or so that no point of comparison goes without one."""
+    if config.eval.every:
+        return int(config.eval.every)
+    if settings.pruner == "none" and settings.objective == "final":
+        return 0
+    rows = int(config.n_envs) * int(config.n_steps)
+    return max(1, math.ceil(int(config.total_timesteps) / (settings.evaluations * rows)))
+
+
+def trial_folder(number: int, values: Mapping[str, str]) -> str:
+    """The name of a trial's folder."""
+    return folder_name(f"{number:03}_{','.join(f'{key}={value}' for key, value in values.items())}")
+
+
+def command_line(plan: Plan, values: Mapping[str, str]) -> str:
+    """What to type to run a trial's config."""
+    words = [*plan.typed, *(f"{key}={value}" for key, value in values.items())]
+    return shlex.join(["ppo-train", *words])
+
+
+def save_plan(plan: Plan, folder: Path) -> None:
+    """Writes `search.json`, whole or not at all."""
+    write_whole(folder / PLAN, json.dumps(asdict(plan), indent=1) + "\n")
+
+
+def load_plan(folder: Path) -> Plan:
+    """What `save_plan` wrote, held against what a plan may say: the folder may come from anybody.
+
+    Raises:
+        ConfigError: the file is not a plan, or one that can't be run; one line.
+    """
+    try:
+        stored = read_json(folder / PLAN)
+        plan = Plan(
+            [_word(word) for word in _listed(stored["typed"])],
+            [_axis(axis) for axis in _listed(stored["axes"])],
+            [_seed(seed) for seed in _listed(stored["seeds"])],
+            read_settings(OmegaConf.create(_mapping(stored["settings"]))),
+            [_base(base) for base in _listed(stored["bases"])],
+        )
+        _check_whole(plan)
+        check_classes(plan.settings)
+        _check_ends(plan)
+    except (OSError, ValueError, TypeError, KeyError, RecursionError, OmegaConfBaseException) as error:
+        kind = "" if isinstance(error, ConfigError) else f"{type(error).__name__}: "
+        text = printable(" ".join(str(error).split()))
+        raise ConfigError(f"{folder / PLAN} is no search: {kind}{text:.1000}") from error
+    return plan
+
+
+def _listed(value: Any) -> list[Any]:  # noqa: ANN401
+    if not isinstance(value, list):
+        raise TypeError(f"expected a list, given {value!r:.80}")
+    return value
+
+
+def _mapping(value: Any) -> dict[str, Any]:  # noqa: ANN401
+    if not isinstance(value, dict):
+        raise TypeError(f"expected a mapping, given {value!r:.80}")
+    return value
+
+
+def _word(value: Any) -> str:  # noqa: ANN401
+    """A stored override: it is shown, to be typed; never one of Hydra's settings."""
+    if not isinstance(value, str) or not value.isprintable() or not re.match(r"[+~]{0,2}\w", value):
+        raise TypeError(f"expected an override, given {value!r:.80}")
+    if is_hydra(value) or "${" in value:
+        raise ValueError(f"it has {value:.200}, which isn't taken from a file")
+    return value
+
+
+def _seed(value: Any) -> int:  # noqa: ANN401
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"expected a seed, given {value!r:.80}")
+    return value
+
+
+def _axis(stored: Any) -> Axis:  # noqa: ANN401
+    axis = axis_from_dict(_mapping(stored))
+    key = _word(axis.key).lstrip("+")
+    if _is_not_searched(key) or not (key in (*dict(knobs()), *GROUPS) or key.startswith(tuple(OPEN))):
+        raise ValueError(f"{key:.80} can't be searched")
+    for value in axis.ends():
+        _word(f"{axis.key}={value}")
+    return axis
+
+
+def _base(stored: Any) -> Base:  # noqa: ANN401
+    groups = {
+        _word(key): _word(f"{key}={value}").partition("=")[2] for key, value in stored["groups"].items()
+    }
+    return Base(groups, to_dict(from_stored(_mapping(stored["config"]))))
+
+
+def _check_whole(plan: Plan) -> None:
+    """Raises ValueError where a trial could draw what the plan has no config for."""
+    groups = [axis for axis in plan.axes if axis.key in GROUPS]
+    combinations = itertools.product(*(axis.ends() for axis in groups))
+    needed = [
+        {axis.key: value for axis, value in zip(groups, values, strict=True)} for values in combinations
+    ]
+    if not plan.axes or not plan.seeds or [base.groups for base in plan.bases] != needed:
+        raise ValueError("expected axes, seeds, and a config for each choice of a group")
+    if len({axis.key for axis in plan.axes}) < len(plan.axes) or len(set(plan.seeds)) < len(plan.seeds):
+        raise ValueError("an axis or a seed comes twice")
+    if not all(base.config["eval"]["episodes"] for base in plan.bases):
+        raise ValueError("eval.episodes=0: a search needs evaluations")
