@@ -114,9 +114,15 @@ CASES = {
     "LSTM": lambda: build(VECTOR, spaces.Discrete(4), normalized=True, memory="lstm", memory_size=8),
 }  # fmt: skip
 SAMPLED = ("MultiDiscrete", "MultiBinary", "gSDE", "Dict, mask", "Dict of actions", "LSTM")
+# Whose parts others have too; ONNX takes a second a file.
+SHOWN_ELSEWHERE = ("MultiBinary", "Box of integers", "log_std of the state", "one-hot", "Box clipped", "GRU")
 FILES = [
     *((name, "torchscript", False) for name in CASES),
-    *((name, "onnx", False) for name in CASES if name != "masks of components"),  # which has a test below
+    *(
+        pytest.param(name, "onnx", False, marks=pytest.mark.slow if name in SHOWN_ELSEWHERE else [])
+        for name in CASES
+        if name != "masks of components"  # which has a test below
+    ),
     *((name, "torchscript", True) for name in SAMPLED),
     # ONNX takes seconds a file: one with all kinds of noise, and the two that differ most from it
     *((name, "onnx", True) for name in ("Dict of actions", "gSDE", "LSTM")),

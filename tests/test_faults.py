@@ -165,7 +165,15 @@ def test_two_processes_do_not_share_a_folder(ppo_train, tmp_path):
         pass
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGINT,
+        signal.SIGTERM,
+        pytest.param(signal.SIGUSR1, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
+    ],
+)
 def test_a_signal_from_outside_saves_and_the_second_ends_at_once(tmp_path, number):
     arguments = ("env=CartPole-v1", "total_timesteps=1e7", "compile=false", "hydra.run.dir=run")
     process = start(tmp_path, *arguments)

@@ -160,37 +160,39 @@ def query(found, *statements):
 STATE = "UPDATE trials SET state = 'RUNNING'"
 
 
+DAMAGES = [
+    lambda db: db.write_bytes(b"no database, but long enough for a header of one" * 9),
+    lambda db: db.write_bytes(db.read_bytes()[:20_000]),
+    lambda db: db.write_bytes(db.read_bytes()[:4096] + b"\xff" * 8192 + db.read_bytes()[12288:]),
+    lambda db: os.truncate(db, 2**30 + 1),
+    lambda db: query(db.parent, "CREATE TRIGGER t AFTER INSERT ON trials BEGIN DELETE FROM trials; END"),
+    lambda db: query(db.parent, "CREATE VIEW v AS SELECT 1"),
+    lambda db: query(db.parent, "DROP TABLE trial_params"),
+    lambda db: query(db.parent, "UPDATE trials SET state = 'WHATEVER'"),
+    lambda db: query(db.parent, STATE, "UPDATE trial_params SET distribution_json = '['"),
+    lambda db: query(db.parent, STATE, "UPDATE trial_params SET distribution_json = '" + "[" * 9_000 + "'"),
+    lambda db: query(
+        db.parent, STATE, "UPDATE trial_params SET param_value = 9e9 WHERE param_name = 'gamma'"
+    ),
+    lambda db: query(
+        db.parent, STATE, "UPDATE trial_params SET param_value = 9 WHERE param_name = 'network'"
+    ),
+    lambda db: query(db.parent, "UPDATE trial_params SET param_value = 'x'"),
+    lambda db: query(db.parent, "UPDATE trial_values SET value = 'x'"),
+    lambda db: query(db.parent, "UPDATE study_directions SET direction = 'x'"),
+    lambda db: query(db.parent, "UPDATE alembic_version SET version_num = 'x'"),
+    lambda db: (db.rename(db.with_name("real.db")), db.symlink_to("real.db")),
+    lambda db: (db.unlink(), os.mkfifo(db)),
+    lambda db: (db.unlink(), db.mkdir()),
+    lambda db: db.with_name("study.db-journal").symlink_to("search.json"),
+    lambda db: db.with_name("study.db-journal").write_bytes(bytes.fromhex("d9d505f920a163d7")),
+]
+
+
+# Every second one in the fast suite: each goes through the same guard.
 @pytest.mark.parametrize(
     "damage",
-    [
-        lambda db: db.write_bytes(b"no database, but long enough for a header of one" * 9),
-        lambda db: db.write_bytes(db.read_bytes()[:20_000]),
-        lambda db: db.write_bytes(db.read_bytes()[:4096] + b"\xff" * 8192 + db.read_bytes()[12288:]),
-        lambda db: os.truncate(db, 2**30 + 1),
-        lambda db: query(db.parent, "CREATE TRIGGER t AFTER INSERT ON trials BEGIN DELETE FROM trials; END"),
-        lambda db: query(db.parent, "CREATE VIEW v AS SELECT 1"),
-        lambda db: query(db.parent, "DROP TABLE trial_params"),
-        lambda db: query(db.parent, "UPDATE trials SET state = 'WHATEVER'"),
-        lambda db: query(db.parent, STATE, "UPDATE trial_params SET distribution_json = '['"),
-        lambda db: query(
-            db.parent, STATE, "UPDATE trial_params SET distribution_json = '" + "[" * 9_000 + "'"
-        ),
-        lambda db: query(
-            db.parent, STATE, "UPDATE trial_params SET param_value = 9e9 WHERE param_name = 'gamma'"
-        ),
-        lambda db: query(
-            db.parent, STATE, "UPDATE trial_params SET param_value = 9 WHERE param_name = 'network'"
-        ),
-        lambda db: query(db.parent, "UPDATE trial_params SET param_value = 'x'"),
-        lambda db: query(db.parent, "UPDATE trial_values SET value = 'x'"),
-        lambda db: query(db.parent, "UPDATE study_directions SET direction = 'x'"),
-        lambda db: query(db.parent, "UPDATE alembic_version SET version_num = 'x'"),
-        lambda db: (db.rename(db.with_name("real.db")), db.symlink_to("real.db")),
-        lambda db: (db.unlink(), os.mkfifo(db)),
-        lambda db: (db.unlink(), db.mkdir()),
-        lambda db: db.with_name("study.db-journal").symlink_to("search.json"),
-        lambda db: db.with_name("study.db-journal").write_bytes(bytes.fromhex("d9d505f920a163d7")),
-    ],
+    [pytest.param(each, marks=pytest.mark.slow) if i % 2 else each for i, each in enumerate(DAMAGES)],
 )
 def test_a_damaged_study_is_a_line(ppo_train, ended, damage):
     damage(ended / "study.db")
