@@ -9,13 +9,13 @@ The first file holds the peer's evaluations, a line of JSON each; the others are
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
+from scipy import stats
 
 from ppo_cli.report.runs import Floats
-from ppo_cli.report.statistics import Estimate, estimate, mean
 
 
 def main() -> None:
@@ -25,8 +25,8 @@ def main() -> None:
     own = means(path.read_text() for path in ours)
     for name, values in (("ours", own), ("peer", theirs)):
         seeds = ", ".join(f"{value:.1f}" for value in values)
-        print(f"{name:10} {text(estimate(mean, values))}  seeds: {seeds}")
-    print(f"{'difference':10} {text(estimate(difference, own, theirs))}")
+        print(f"{name:10} {text(np.mean, values)}  seeds: {seeds}")
+    print(f"{'difference':10} {text(difference, own, theirs)}")
 
 
 def means(evaluations: Iterable[str]) -> Floats:
@@ -36,13 +36,19 @@ def means(evaluations: Iterable[str]) -> Floats:
 
 def difference(x: Floats, y: Floats, axis: int = -1) -> Floats:
     """Difference of the means over seeds."""
-    return mean(x, axis) - mean(y, axis)
+    return np.asarray(np.mean(x, axis) - np.mean(y, axis))
 
 
-def text(found: Estimate) -> str:
-    """A number with its interval, if it has one."""
-    interval = "" if found.low is None else f" [{found.low:.1f}, {found.high:.1f}]"
-    return f"{found.value:.1f}{interval}"
+def text(statistic: Callable[..., Floats], *samples: Floats) -> str:
+    """A statistic with its 95 % percentile bootstrap interval, where there are two seeds or more."""
+    value = f"{statistic(*samples):.1f}"
+    if min(map(len, samples)) < 2:
+        return value
+    ends = stats.bootstrap(
+        samples, statistic, n_resamples=2_000, vectorized=True, axis=-1, method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval  # fmt: skip
+    return f"{value} [{ends.low:.1f}, {ends.high:.1f}]"
 
 
 if __name__ == "__main__":
