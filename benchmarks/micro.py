@@ -11,7 +11,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import cycle
 
@@ -26,6 +26,7 @@ from ppo_cli.config.compose import compose_jobs, expand_preset
 from ppo_cli.config.schema import Config
 from ppo_cli.envs.spaces import action_adapter
 from ppo_cli.envs.vector import SyncVector
+from ppo_cli.rollout import minibatches
 from ppo_cli.runs.build import build_agent, env_maker
 from ppo_cli.trainer import make_collector
 
@@ -43,17 +44,21 @@ def collected(config: Config) -> tuple[PPOAgent, Batch]:
     return agent, agent.compute_gae(collector.rollout)
 
 
+def minibatches_of(batch: Batch, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Rows and weights of one epoch's minibatches, again and again."""
+    return cycle(list(minibatches(torch.arange(len(batch.returns)), size, torch.Generator())))
+
+
 def own_step(agent: PPOAgent, batch: Batch, size: int) -> Callable[[], None]:
     """Our minibatch step, chained on its own state."""
     one = torch.ones(())
     state = TrainState(agent._params, agent.optimizer, one, torch.zeros(len(LossParts._fields) + 1), one * 0)
     coefs = Coefficients(*torch.tensor([1e-4, 0.2, 0.0, 0.5]).unbind())
-    pieces = cycle(torch.randperm(len(batch.returns)).split(size)[:-1])
-    weights = torch.ones(size)
+    pieces = minibatches_of(batch, size)
 
     def step() -> None:
         nonlocal state
-        state = agent._step(state, batch, next(pieces), weights, coefs)
+        state = agent._step(state, batch, *next(pieces), coefs)
 
     return step
 
@@ -62,17 +67,16 @@ def autograd_step(agent: PPOAgent, batch: Batch, size: int) -> Callable[[], None
     """The same step as most write it: backward, `clip_grad_norm_`, `torch.optim.Adam`."""
     model, distribution = agent.model, agent.distribution
     optimizer = torch.optim.Adam(model.parameters(), 1e-4, eps=1e-5)
-    pieces = cycle(torch.randperm(len(batch.returns)).split(size)[:-1])
-    weights, clip = torch.ones(size), torch.tensor(0.2)
+    pieces, clip = minibatches_of(batch, size), torch.tensor(0.2)
 
     def step() -> None:
-        rows = next(pieces)
-        part = Batch(*(column[rows] for column in batch))
-        logits, values = model(part.observations)
-        ratio = losses.probability_ratio(distribution.log_prob(logits, part.actions), part.logprobs)
-        advantages = normalize_advantages(part.advantages, weights)
+        rows, weights = next(pieces)
+        logits, values = model(batch.observations[rows])
+        logprobs = distribution.log_prob(logits, batch.actions[rows])
+        ratio = losses.probability_ratio(logprobs, batch.logprobs[rows])
+        advantages = normalize_advantages(batch.advantages[rows], weights)
         policy = losses.clipped_policy_loss(ratio, advantages, clip, weights)
-        total = policy + 0.5 * losses.value_loss(values, part.returns, weights)
+        total = policy + 0.5 * losses.value_loss(values, batch.returns[rows], weights)
         optimizer.zero_grad()
         total.backward()
         clip_grad_norm_(model.parameters(), 0.5)
@@ -101,7 +105,7 @@ def acting(config: Config) -> float:
     for noise in agent.exploration_noise(1000, config.n_envs):
         seen = observations.astype(np.float32)
         started = time.perf_counter()
-        actions = agent.act(seen, noise)
+        actions, _ = agent.act(seen, noise, None)
         times.append((time.perf_counter() - started) * 1e6)
         observations = envs.step(to_env(actions))[0]
     return statistics.median(times)
