@@ -35,7 +35,7 @@ from ppo_cli.report.statistics import (
     smoothed,
 )
 from ppo_cli.report.tables import failed_table
-from ppo_cli.runs.folder import noted_failure
+from ppo_cli.runs.folder import identity, note_failure, noted_failure
 from ppo_cli.runs.run_dir import lock_run
 
 # rliable brings absl, whose handler holds pytest's stream and closes it when Hydra sets up logging anew.
@@ -442,6 +442,17 @@ def test_a_run_that_fails_leaves_a_line_and_takes_it_away_again(tmp_path):
     assert (tmp_path / "failed.txt").read_text() == "KeyError: 'pixels'\n"
     with noted_failure(tmp_path):
         assert not (tmp_path / "failed.txt").exists()
+
+
+def test_a_note_of_failing_goes_into_no_folder_that_took_the_runs_place(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    own = identity(run)
+    run.rename(tmp_path / "moved")
+    note_failure(run, own, "gone\n")
+    run.mkdir()
+    note_failure(run, own, "another\n")
+    assert not list(tmp_path.rglob("failed.txt"))
 
 
 # --- an environment's own scalars

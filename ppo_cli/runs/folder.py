@@ -37,10 +37,15 @@ def noted_failure(folder: Path) -> Iterator[None]:
         yield
     except Exception as error:  # a run's, PyTorch's, or of code of the user's
         kind = "" if isinstance(error, RuntimeError) else f"{type(error).__name__}: "
-        with suppress(OSError):  # a full disk may be what failed, or that the folder is another by now
-            if identity(folder) == own:
-                write_whole(note, f"{kind}{printable(flat(error))}\n")
+        note_failure(folder, own, f"{kind}{printable(flat(error))}\n")
         raise
+
+
+def note_failure(folder: Path, own: tuple[int, int], text: str) -> None:
+    """Writes why a run failed into its folder, if it is still the one of that `identity`."""
+    with suppress(OSError):  # a full disk may be what failed, or that the folder is another by now
+        if identity(folder) == own:
+            write_whole(folder / FAILED, text)
 
 
 def identity(folder: Path) -> tuple[int, int]:

@@ -23,6 +23,7 @@ from typing_extensions import Self
 
 from ppo_cli.files import first_line, printable, read_json
 from ppo_cli.names import shared_parts, short_names, split_name
+from ppo_cli.runs.run_dir import FAILED
 from ppo_cli.sweeps.eta import about, makespan
 from ppo_cli.tables import Column, draw
 from ppo_cli.terminal import is_live, output_console
@@ -76,7 +77,7 @@ _Marks = dict[str, tuple[int, int] | None]
 
 def marks(folder: Path) -> _Marks:
     """Time and size of the files that tell how a job is, to see later which have changed."""
-    return {name: _mark(folder / name) for name in ("train.log", "metrics.csv", "eval.json", "failed.txt")}
+    return {name: _mark(folder / name) for name in ("train.log", "metrics.csv", "eval.json", FAILED)}
 
 
 def _mark(path: Path) -> tuple[int, int] | None:
@@ -102,7 +103,7 @@ def look(folder: Path, job: Job, before: _Marks) -> Progress:
     steps = int(rows[-1]["step"]) if rows else 0
     returns = [row["charts/episodic_return"] for row in rows if row["charts/episodic_return"]]
     state: State = "running"
-    if "failed.txt" in new:
+    if FAILED in new:
         state = "failed"
     elif "eval.json" in new or (not job.evaluated and steps >= job.total_timesteps):
         state = "finished"
@@ -278,7 +279,7 @@ class Board:
 
     def _ended_at(self, name: str) -> int:
         found = marks(self._folder / name)
-        mark = found["failed.txt"] or found["eval.json"] or found["metrics.csv"]
+        mark = found[FAILED] or found["eval.json"] or found["metrics.csv"]
         return mark[0] if mark else 0
 
     def _line(self, name: str, number: int) -> str:
@@ -356,5 +357,5 @@ def _number(value: float | None, words: Callable[[float], str]) -> str | None:
 
 def reason(folder: Path) -> str:
     """Why a job did not finish, in a line, without how to go on with it alone."""
-    line, _, _ = first_line(folder / "failed.txt").partition("; `ppo-train resume=")
+    line, _, _ = first_line(folder / FAILED).partition("; `ppo-train resume=")
     return line or f"it did not finish; {folder / 'train.log'} may say why"

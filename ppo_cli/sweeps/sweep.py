@@ -47,9 +47,9 @@ from ppo_cli.envs.workers import end_with_parent
 from ppo_cli.errors import RunError
 from ppo_cli.files import make_folder, printable, read_json, write_whole
 from ppo_cli.runs.endings import StopSignal
-from ppo_cli.runs.folder import evaluated_at
+from ppo_cli.runs.folder import evaluated_at, identity, note_failure
 from ppo_cli.runs.resume import resume
-from ppo_cli.runs.run_dir import is_hydra, job_names, lock_run, make_exclusive, new_folder
+from ppo_cli.runs.run_dir import FAILED, is_hydra, job_names, lock_run, make_exclusive, new_folder
 from ppo_cli.schedules import trained_steps
 from ppo_cli.sweeps import progress as board
 from ppo_cli.sweeps.jobs import JOBS, REPLACED, Job, Sweep, check_config, load_jobs, save_jobs
@@ -326,16 +326,15 @@ def run_job(composed: DictConfig, live: bool = True) -> float:
     """
     replace_unprintable()  # in a launcher's process
     folder = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
-    note = folder / "failed.txt"
+    own = identity(folder)
     StopSignal.check()
     try:
-        note.unlink(missing_ok=True)
+        (folder / FAILED).unlink(missing_ok=True)
         return _begin_or_go_on(composed, folder, live)
     except Exception as error:
         StopSignal.check()
         logger.log(logging.ERROR if live else logging.INFO, "%s failed: %s", folder, one_line(error))
-        with contextlib.suppress(OSError):  # a full disk may be what failed
-            write_whole(note, f"{one_line(error)}\n\n{traceback.format_exc()}")
+        note_failure(folder, own, f"{one_line(error)}\n\n{traceback.format_exc()}")
         return float("nan")
 
 
@@ -367,7 +366,7 @@ def is_finished(folder: Path) -> bool:
 
 def check_search(folder: Path) -> None:
     """Raises RunError with a table where jobs failed in a sweep of another sweeper's."""
-    failed = [(note.parent.name, reason(note.parent)) for note in sorted(folder.glob("*/failed.txt"))]
+    failed = [(note.parent.name, reason(note.parent)) for note in sorted(folder.glob(f"*/{FAILED}"))]
     if failed:
         raise RunError(f"{len(failed)} jobs of {folder} failed{table(failed)}")
 

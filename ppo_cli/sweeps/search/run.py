@@ -23,7 +23,7 @@ from ppo_cli.config.trust import imports
 from ppo_cli.errors import RunError
 from ppo_cli.files import first_line, make_folder, printable, write_whole
 from ppo_cli.runs.endings import StopSignal
-from ppo_cli.runs.run_dir import lock_file
+from ppo_cli.runs.run_dir import FAILED, lock_file
 from ppo_cli.sweeps.eta import about
 from ppo_cli.sweeps.search.plan import (
     PLAN,
@@ -390,4 +390,4 @@ def _shell_lines(command: str) -> list[str]:
 
 
 def _reason(folder: Path) -> str:
-    return first_line(folder / "failed.txt") or "failed.txt, which said why, is gone"
+    return first_line(folder / FAILED) or f"{FAILED}, which said why, is gone"

@@ -18,6 +18,7 @@ from ppo_cli.files import first_line, make_folder, read_text, write_whole
 from ppo_cli.runs.checkpoint import load_newest
 from ppo_cli.runs.evaluation import Evaluation
 from ppo_cli.runs.run import run
+from ppo_cli.runs.run_dir import FAILED
 from ppo_cli.runs.streams import LogFile
 from ppo_cli.sweeps.search.plan import Plan, job_config
 from ppo_cli.sweeps.search.settings import Settings
@@ -27,7 +28,7 @@ from ppo_cli.text import short
 from ppo_cli.trainer import Position
 
 CURVE = "evaluations.csv"
-PRUNED, FAILED = "pruned.txt", "failed.txt"
+PRUNED = "pruned.txt"
 
 Curve = dict[int, float]  # mean return of each evaluation, by environment steps
 
