@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ppo_cli.agent import PPOAgent, UpdateMetrics
+from ppo_cli.agent import PPOAgent
 from ppo_cli.distributions import is_squashed
 from ppo_cli.envs.infos import mean_over
 from ppo_cli.envs.snapshot import Lost
@@ -19,6 +19,7 @@ from ppo_cli.envs.vector import Vector
 from ppo_cli.episodes import EpisodeStatistics
 from ppo_cli.normalize import ObservationNormalizer, RewardNormalizer, as_float32
 from ppo_cli.rollout import Rollout
+from ppo_cli.update import UpdateMetrics
 
 ALL = slice(None)  # environments
 

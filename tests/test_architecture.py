@@ -21,7 +21,7 @@ FLOORS = (
     {"runs"},  # the life of a run
     {"trainer"},  # the loop
     {"agent", "export"},
-    {"numpy_actor", "policy"},
+    {"numpy_actor", "policy", "update"},
     {"actor_critic", "config"},
     {"compile", "encoders", "envs"},
     {"cache", "distributions", "import_path", "report", "tables", "terminal"},
@@ -32,7 +32,7 @@ FLOORS = (
 KNOW_HYDRA = {"cli", "config", "sweeps"}
 ALGORITHM = {
     "actor_critic", "advantages", "agent", "distributions", "losses", "numpy_actor", "optimizers", "policy",
-    "rollout", "schedules",
+    "rollout", "schedules", "update",
 }  # fmt: skip
 
 

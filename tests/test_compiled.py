@@ -12,7 +12,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from ppo_cli import agent, cache
+from ppo_cli import cache, update
 from ppo_cli.actor_critic import make_actor_critic
 from ppo_cli.compile import compile_function, explain_failure
 from ppo_cli.distributions import make_distribution
@@ -57,7 +57,7 @@ def test_a_broken_toolchain_costs_speed_not_the_run(ppo_train, tmp_path, monkeyp
 
     tiny = ("env=CartPole-v1", "total_timesteps=300", "eval.episodes=0")
     with caplog.at_level(logging.WARNING):
-        monkeypatch.setattr(agent, "compile_function", fail)
+        monkeypatch.setattr(update, "compile_function", fail)
         assert ppo_train(*tiny, "compile=true").status == 0
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)

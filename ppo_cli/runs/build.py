@@ -16,7 +16,7 @@ from gymnasium import Env, spaces
 from platformdirs import user_cache_path
 
 from ppo_cli.actor_critic import ActorCritic, make_actor_critic
-from ppo_cli.agent import Hyperparameters, PPOAgent, Schedules, flatten_parameters
+from ppo_cli.agent import PPOAgent, Schedules, flatten_parameters
 from ppo_cli.cache import trusted_folder
 from ppo_cli.config.idle import idle_notices
 from ppo_cli.config.schema import Config, ConfigError, EnvConfig, from_stored
@@ -48,6 +48,7 @@ from ppo_cli.runs.watchdog import Watchdog
 from ppo_cli.schedules import Schedule
 from ppo_cli.spaces import PackedObservations, is_scaled_image
 from ppo_cli.text import flat
+from ppo_cli.update import Hyperparameters
 
 logger = logging.getLogger(__name__)
 
