@@ -1,8 +1,8 @@
-"""Returns and lengths of episodes while they run in many environments."""
+"""Returns and lengths of episodes: while they run in many environments, and those of an evaluation."""
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -85,3 +85,32 @@ class EpisodeStatistics:
             raise ValueError(f"episodes of {len(returns)} environments, where there are {self.n_envs}")
         self._returns[:], self._lengths[:] = returns, lengths
         self.cut = int(state.get("cut", 0))  # older checkpoints have none
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Undiscounted returns and lengths of the episodes, in the order of their seeds.
+
+    Attributes:
+        infos: means over the episodes of what the environment tells in ``info``, by key.
+    """
+
+    returns: list[float]
+    lengths: list[int]
+    infos: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def mean(self) -> float:
+        """Mean return."""
+        return float(np.mean(self.returns))
+
+    @property
+    def std(self) -> float:
+        """Population standard deviation of the returns."""
+        return float(np.std(self.returns))
+
+    @property
+    def iqm(self) -> float:
+        """Interquartile mean: the mean without the lowest and highest quarter (Agarwal et al. 2021)."""
+        cut = len(self.returns) // 4
+        return float(np.mean(np.sort(self.returns)[cut : len(self.returns) - cut]))

@@ -403,7 +403,7 @@ def _film(
     simulate more when they are drawn.
     """
     from ppo_cli.cli.film import film
-    from ppo_cli.envs.vector import spawn_seeds
+    from ppo_cli.seeding import spawn_seeds
 
     path = folder / _film_name(checkpoint, episode)
     expected = returns[episode]

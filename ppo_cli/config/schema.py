@@ -173,6 +173,7 @@ class Config:
     eval: EvalConfig = field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     log: LogConfig = field(default_factory=LogConfig)
+    hooks: list[dict[str, Any]] = MISSING
 
 
 ANNEALED = ("learning_rate", "clip_ratio", "ent_coef", "vf_coef")
@@ -216,6 +217,7 @@ RANGES = {
 _INTEGERS = (Integer, list[Integer], Union[Integer, str], Optional[Integer])  # noqa: UP007, UP045
 MOST_LAYERS = 64  # of network.hidden_sizes
 MOST_WRAPPERS = 64
+MOST_HOOKS = 64
 MOST_INFO_KEYS, LONGEST_INFO_KEY = 50, 100
 MOST_VALUES = 20_000  # in a stored config, which OmegaConf takes some 0.1 ms each to read
 OPEN = {  # sections whose keys are the user's own, and what a key there is
@@ -503,6 +505,14 @@ def _check_wrappers(config: Config) -> None:
             )
 
 
+def _check_hooks(hooks: list[dict[str, Any]]) -> None:
+    if len(hooks) > MOST_HOOKS:
+        raise ConfigError(f"hooks: expected at most {MOST_HOOKS}, given {len(hooks)}")
+    for entry in hooks:
+        if not isinstance(entry.get("name"), str):
+            raise ConfigError(f"hooks: expected {{name: HOOK, ...}}, given {entry} without a name")
+
+
 def _check_info_keys(value: Any) -> None:  # noqa: ANN401
     if value in ("auto", None):
         return
@@ -540,6 +550,7 @@ def _check_across(config: Config) -> None:
     if not config.env.id:
         raise ConfigError("env.id is empty: type env=ID, or env.id=ID for an id without its preset")
     _check_wrappers(config)
+    _check_hooks(config.hooks)
     _check_info_keys(config.log.info_keys)
     if config.sde_sample_freq == 0:
         raise ConfigError("sde_sample_freq=0: expected at least 1, or -1 for once a rollout")

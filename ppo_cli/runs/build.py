@@ -6,6 +6,7 @@ import math
 import os
 import re
 import shutil
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,11 +38,12 @@ from ppo_cli.envs.pack import MASKABLE, MaskSource, as_array, find_mask
 from ppo_cli.envs.pool import import_envpool
 from ppo_cli.envs.snapshot import find_kind
 from ppo_cli.envs.spaces import stored_observation
-from ppo_cli.envs.vector import Stream, spawn_seeds
 from ppo_cli.normalize import ObservationNormalizer, RewardNormalizer
 from ppo_cli.runs.endings import no_advice
+from ppo_cli.runs.named_hooks import check_hooks
 from ppo_cli.runs.watchdog import Watchdog
 from ppo_cli.schedules import Schedule
+from ppo_cli.seeding import Stream, spawn_seeds
 from ppo_cli.spaces import PackedObservations, is_scaled_image
 from ppo_cli.text import flat
 from ppo_cli.update import Hyperparameters
@@ -52,8 +54,12 @@ CHECKPOINT_STEPS = 50_000  # environment steps between checkpoints, about, for c
 COMPILE_REPAYS = 5_000  # minibatch steps from which compiling (about 25 s, once) saves time in all
 
 
-def check_environment(config: Config) -> tuple[Config, list[str]]:
+def check_environment(config: Config, watchdog: bool = True) -> tuple[Config, list[str]]:
     """Makes the environment and the network once, to hold the config against them.
+
+    Args:
+        config: to check.
+        watchdog: whether a process is forked that ends this one where the environment hangs.
 
     Returns:
         The config with the id that runs, and lines about what will not be as one may expect: another id than
@@ -62,7 +68,8 @@ def check_environment(config: Config) -> tuple[Config, list[str]]:
     Raises:
         ConfigError: the environment can't be made or trained on as the config asks; one line that says why.
     """
-    with Watchdog(config.env.timeout, no_advice):
+    check_hooks(config)
+    with Watchdog(config.env.timeout, no_advice) if watchdog else nullcontext():
         return _check_environment(config)
 
 

@@ -5,11 +5,13 @@ Its files are opened by `ppo_cli.files`, inside the folder and never through a l
 
 import filecmp
 import itertools
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ppo_cli.config.quoting import shell_quoted
+from ppo_cli.errors import HookError
 from ppo_cli.files import printable, read_json, write_whole
 from ppo_cli.runs.run_dir import CHECKPOINTS, FAILED, check_own, lock_run
 from ppo_cli.text import flat
@@ -37,7 +39,11 @@ def noted_failure(folder: Path) -> Iterator[None]:
         yield
     except Exception as error:  # a run's, PyTorch's, or of code of the user's
         kind = "" if isinstance(error, RuntimeError) else f"{type(error).__name__}: "
-        note_failure(folder, own, f"{kind}{printable(flat(error))}\n")
+        trace = ""
+        if isinstance(error.__cause__, HookError):  # of code of the user's, who wants to know where
+            lines = "".join(traceback.format_exception(error.__cause__)).splitlines()
+            trace = "\n" + "".join(f"{printable(line)}\n" for line in lines)
+        note_failure(folder, own, f"{kind}{printable(flat(error))}\n{trace}")
         raise
 
 

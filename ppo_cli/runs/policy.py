@@ -264,7 +264,7 @@ def restore_policy(
     try:
         stored, weights = payload["config"], payload["model"]
         device = _device_here(stored["device"])
-        config = from_stored({**stored, "device": str(device)})
+        config = from_stored({**stored, "device": str(device), "hooks": []})
     except (KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(
             f"the checkpoint is not one of a run ({type(error).__name__}: {error})"

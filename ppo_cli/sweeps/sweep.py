@@ -50,6 +50,7 @@ from ppo_cli.runs.endings import StopSignal
 from ppo_cli.runs.folder import evaluated_at, identity, note_failure
 from ppo_cli.runs.resume import resume
 from ppo_cli.runs.run_dir import FAILED, is_hydra, job_names, lock_run, make_exclusive, new_folder
+from ppo_cli.runs.surroundings import Surroundings
 from ppo_cli.schedules import trained_steps
 from ppo_cli.sweeps import progress as board
 from ppo_cli.sweeps.jobs import JOBS, REPLACED, Job, Sweep, check_config, load_jobs, save_jobs
@@ -340,11 +341,11 @@ def run_job(composed: DictConfig, live: bool = True) -> float:
 
 def _begin_or_go_on(composed: DictConfig, folder: Path, live: bool) -> float:
     if (folder / "config.yaml").exists():
-        resume(folder, [], live)
+        resume(folder, [], Surroundings(live))
     else:
         from ppo_cli.runs.run import run  # late: it brings PyTorch
 
-        run(parse(composed), folder, live=live, preset=preset_words())
+        run(parse(composed), folder, around=Surroundings(live, preset_words()))
     evaluation = folder / "eval.json"
     return float(read_json(evaluation)["mean"]) if evaluation.exists() else float("nan")
 
@@ -361,7 +362,8 @@ def is_finished(folder: Path) -> bool:
     except (CheckpointError, ConfigError, OSError):  # the job itself says what is wrong
         return False
     evaluated = not config.eval.episodes or evaluated_at(folder) == saved["steps"]
-    return bool(saved["steps"] >= config.total_timesteps and evaluated)
+    over = saved["steps"] >= config.total_timesteps or saved.get("stopped")
+    return bool(over and evaluated)
 
 
 def check_search(folder: Path) -> None:
