@@ -139,8 +139,7 @@ class RunLog(Hook):
 
     def after_evaluation(self, run: RunState, evaluation: Evaluation) -> None:
         """Writes the mean return of an evaluation, and what its infos told, by key."""
-        infos = {f"eval/{INFO}{key}": value for key, value in evaluation.infos.items()}
-        self._add_event({EVAL_TAG: evaluation.mean, **infos}, run.steps)
+        self._add_event(evaluation_scalars(evaluation), run.steps)
 
     def _add_event(self, values: Mapping[str, float], step: int) -> None:
         """Writes one event for all tags, which is cheaper than one for each."""
@@ -156,6 +155,12 @@ class RunLog(Hook):
         """
         for summary in _hparams(values, first):
             self._events.add(summary)
+
+
+def evaluation_scalars(evaluation: Evaluation) -> dict[str, float]:
+    """What is logged of an evaluation, by tag."""
+    infos = {f"eval/{INFO}{key}": value for key, value in evaluation.infos.items()}
+    return {EVAL_TAG: evaluation.mean, **infos}
 
 
 def _columns(lengths: Mapping[str, Any]) -> Columns:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
-from ppo_cli.config.schema import Config, ConfigError
+from ppo_cli.config.schema import Config, ConfigError, nearest
 from ppo_cli.hooks import Hook, UserHook, guarded
 from ppo_cli.import_path import load_class
 from ppo_cli.text import flat
@@ -16,14 +16,17 @@ class Ready(NamedTuple):
 
     Attributes:
         path: Its import path.
-        module: The module that it needs, which an extra of the same name as the hook brings.
+        modules: The modules that it needs, which an extra of the same name as the hook brings.
     """
 
     path: str
-    module: str
+    modules: tuple[str, ...]
 
 
-READY: dict[str, Ready] = {}
+READY = {
+    "wandb": Ready("ppo_cli.runs.trackers.WandbHook", ("wandb",)),
+    "mlflow": Ready("ppo_cli.runs.trackers.MlflowHook", ("mlflow", "sqlalchemy", "alembic")),
+}
 
 
 def check_hooks(config: Config) -> None:
@@ -37,11 +40,17 @@ def check_hooks(config: Config) -> None:
         try:
             inspect.signature(_class(name)).bind(**options)
         except TypeError as error:
-            raise ConfigError(f"hooks: {name}: {flat(error)}; it takes {_signature(name)}") from None
+            takes = list(inspect.signature(_class(name)).parameters)
+            hint = "".join(nearest(each, takes) for each in options if each not in takes)
+            raise ConfigError(
+                f"hooks: {name}: {flat(error)}; it takes {', '.join(takes) or 'no options'}{hint}"
+            ) from None
 
 
 def make_hooks(config: Config, objects: Sequence[Hook]) -> list[UserHook]:
-    """The hooks of a user's, those that the config names first.
+    """The hooks of a user's: those that the config names, objects, and those that come with this package.
+
+    The last ones log, and what the others add to the scalars too.
 
     Args:
         config: The run's.
@@ -61,17 +70,20 @@ def make_hooks(config: Config, objects: Sequence[Hook]) -> list[UserHook]:
             raise ConfigError(
                 f"hooks: expected objects of subclasses of ppo_cli.Hook, given {flat(repr(hook))}"
             )
-        hooks.append(UserHook(hook, _path_of(type(hook)), config.seed, number))
-    return hooks
+        hooks.append(UserHook(hook, _name_of(type(hook)), config.seed, number))
+    return sorted(hooks, key=lambda hook: hook.name in READY)
 
 
 def hook_names(config: Config, objects: Sequence[Hook]) -> list[str]:
     """What a checkpoint calls the hooks that `make_hooks` would make."""
-    return [_parts(entry)[0] for entry in config.hooks] + [_path_of(type(hook)) for hook in objects]
+    names = [_parts(entry)[0] for entry in config.hooks] + [_name_of(type(hook)) for hook in objects]
+    return sorted(names, key=lambda name: name in READY)
 
 
-def _path_of(kind: type) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"
+def _name_of(kind: type) -> str:
+    """The import path of a class, or the word for one of ours."""
+    path = f"{kind.__module__}.{kind.__qualname__}"
+    return next((word for word, ready in READY.items() if ready.path == path), path)
 
 
 def _parts(entry: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -81,15 +93,9 @@ def _parts(entry: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 def _class(name: str) -> type[Hook]:
     ready = READY.get(name)
-    if ready is not None and find_spec(ready.module) is None:
+    if ready is not None and not all(map(find_spec, ready.modules)):
         raise ConfigError(f"hooks: {name} needs a package: pip install 'ppo-cli[{name}]'")
     try:
         return load_class(ready.path if ready else name, Hook, list(READY), "hook")
     except ValueError as error:
         raise ConfigError(f"hooks: {flat(error)}") from None
-
-
-def _signature(name: str) -> str:
-    """The options that a hook takes, in words."""
-    parameters = inspect.signature(_class(name)).parameters.values()
-    return ", ".join(map(str, parameters)) or "no options"
