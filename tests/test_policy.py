@@ -65,7 +65,7 @@ def test_a_batch_of_a_vector_environment_gets_the_actions_that_each_would(ppo_tr
     envs.step(actions)
     for env, mask, action in zip(envs.envs, masks, each, strict=True):
         env.reset(seed=1 + envs.envs.index(env))
-        alone, info = env.reset(seed=1 + envs.envs.index(env))
+        alone, _ = env.reset(seed=1 + envs.envs.index(env))
         assert spaces.utils.flatten(policy.action_space, action).tolist() == pytest.approx(
             spaces.utils.flatten(policy.action_space, policy.act(alone, mask)).tolist(), abs=1e-6
         )
