@@ -3,6 +3,7 @@
 import math
 import time
 
+from ppo_cli import schedules
 from ppo_cli.agent import PPOAgent
 from ppo_cli.collector import Collector
 from ppo_cli.envs.infos import mean_over
@@ -23,7 +24,7 @@ def train(run: RunState) -> None:
         FloatingPointError: The loss, the gradient or a weight is not finite.
     """
     agent, collector, rollout = run.agent, run.collector, run.collector.rollout
-    iterations = math.ceil(run.total_timesteps / (rollout.n_steps * rollout.n_envs))
+    iterations = schedules.iterations(run.total_timesteps, rollout.n_envs, rollout.n_steps)
     while not run.is_over:
         agent.anneal(min(run.iteration, iterations - 1) / iterations)  # filler rows can make it more than I
         started = time.perf_counter()

@@ -14,14 +14,14 @@ import numpy as np
 import torch
 
 from ppo_cli import __version__
-from ppo_cli.config.schema import Config, to_dict
+from ppo_cli.config.convert import to_dict
+from ppo_cli.config.schema import Config
 from ppo_cli.envs.group import EnvFaultError
 from ppo_cli.envs.make import EnvError
 from ppo_cli.envs.snapshot import Lost
 from ppo_cli.episodes import Evaluation
 from ppo_cli.errors import HookError
 from ppo_cli.hooks import Hook, RunState, UserHook
-from ppo_cli.runs.build import checkpoint_interval
 from ppo_cli.runs.checkpoint import (
     CheckpointError,
     keep_newest,
@@ -52,7 +52,7 @@ class CheckpointKeeper(Hook):
         """
         self._config, self._run, self._log, self._hooks = config, folder, log, hooks
         self._folder = folder / CHECKPOINTS
-        self._every = checkpoint_interval(config)
+        self._every = config.checkpoint_interval
         self._identity = identity(folder)
 
     def start(self, run: RunState) -> None:

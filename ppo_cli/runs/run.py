@@ -14,7 +14,8 @@ import yaml
 
 from ppo_cli.agent import PPOAgent
 from ppo_cli.collector import Collector, make_collector
-from ppo_cli.config.schema import Config, save_yaml, to_dict
+from ppo_cli.config.convert import save_yaml, to_dict
+from ppo_cli.config.schema import Config
 from ppo_cli.encoders import EncoderError
 from ppo_cli.envs.backends import available_cores, backend_of, make_vector
 from ppo_cli.envs.group import EnvFaultError
@@ -47,7 +48,6 @@ from ppo_cli.runs.own_hooks import Evaluating, Signals
 from ppo_cli.runs.progress import Progress
 from ppo_cli.runs.surroundings import COMMAND, Surroundings
 from ppo_cli.runs.watchdog import Watchdog
-from ppo_cli.schedules import trained_steps
 from ppo_cli.seeding import seed_global_generators
 from ppo_cli.terminal import width
 from ppo_cli.trainer import train
@@ -111,7 +111,7 @@ def _run(
     """The life of a run: what it needs is made, then it begins or goes on, trains, and is evaluated."""
     config, notices = check_environment(config, around.watchdog)
     save_yaml(config, folder / "config.yaml")
-    torch.set_num_threads(1 if config.threads == "auto" else int(config.threads))
+    torch.set_num_threads(config.cpu_threads)
     envs, more = _make_envs(config, saved)
     with ExitStack() as opened:
         opened.callback(envs.close)
@@ -175,11 +175,9 @@ def _cast(
 ) -> Cast:
     """Makes the hooks of a run. What is logged is evaluated next, and what is evaluated is saved."""
     infos = wanted_infos(config)
-    filled = backend_of(collector.envs) == "envpool"
-    total = trained_steps(config.total_timesteps, config.n_envs, config.n_steps, filled)
     users = make_hooks(config, around.hooks)
     log = RunLog(folder, saved and saved["log"], [f"info/{plain_key(key)}" for key in infos or ()])
-    progress = Progress(total, around.live)
+    progress = Progress(config.trained_steps, around.live)
     evaluating = Evaluating(
         config.eval, env_maker(config.env), on_error_of(config.env), infos, progress.counting
     )
@@ -241,7 +239,7 @@ def _advise_threads(config: Config, agent: PPOAgent) -> None:
 
 
 def _batch_notice(config: Config) -> str | None:
-    rows = config.n_envs * config.n_steps
+    rows = config.rollout_rows
     if config.batch_size <= rows:
         return None
     return f"batch_size={config.batch_size} is above n_envs * n_steps = {rows}: each epoch is one full batch"
