@@ -35,8 +35,7 @@ from ppo_cli.report.statistics import (
     smoothed,
 )
 from ppo_cli.report.tables import failed_table
-from ppo_cli.runs.folder import identity, note_failure, noted_failure
-from ppo_cli.runs.run_dir import lock_run
+from ppo_cli.runs.folder import identity, lock_run, note_failure, noted_failure
 
 # rliable brings absl, whose handler holds pytest's stream and closes it when Hydra sets up logging anew.
 absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__

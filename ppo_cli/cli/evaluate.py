@@ -27,6 +27,7 @@ from ppo_cli.envs.make import EnvError
 from ppo_cli.errors import RunError
 from ppo_cli.names import split_name
 from ppo_cli.runs.endings import Interrupted
+from ppo_cli.runs.folder import RunFolder
 from ppo_cli.runs.run_dir import folder_name
 from ppo_cli.tables import Column, draw
 from ppo_cli.terminal import output_console
@@ -222,7 +223,9 @@ def _of_runs(typed: Sequence[str]) -> list[str]:
 def _is_beside_runs(path: Path) -> bool:
     """Whether a path is what a sweep, a search or a report leaves in a folder of runs."""
     own = path.is_file() and path.suffix != ".pt" if path.name != "report" else path.is_dir()
-    return own and not (path / "config.yaml").exists() and any(path.parent.glob("*/config.yaml"))
+    return (
+        own and not RunFolder(path).is_run and any(RunFolder(each).is_run for each in path.parent.iterdir())
+    )
 
 
 def _said_once() -> Callable[[str], None]:
@@ -255,15 +258,7 @@ def find_checkpoint(run: Path, which: str | None) -> Path:
     if not run.exists():
         hint = "; arguments of the environment follow --env-kwargs" if "=" in run.name else ""
         raise ConfigError(f"{run}: no such folder or file{hint}")
-    if not (run / "config.yaml").is_file():
-        raise ConfigError(f"{run}: no run there (no config.yaml); runs lie below outputs/")
-    path = run / "checkpoints" / f"{which or 'last'}.pt"
-    if not path.is_file():
-        names = [file.stem for file in path.parent.glob("*.pt")]
-        names.sort(key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0, name))
-        why = " (best.pt needs an evaluation: eval.every, eval.episodes)" if which == "best" else ""
-        raise ConfigError(f"{run} has no checkpoint {path.stem}{why}; it has {', '.join(names) or 'none'}")
-    return path
+    return RunFolder(run).find_checkpoint(which or "last")
 
 
 def _evaluate_run(
@@ -338,20 +333,20 @@ def _load(
 
     try:
         try:
-            payload = load_run(checkpoint)
+            saved = load_run(checkpoint)
         except CheckpointError as damage:
-            if checkpoint.parent.name != "checkpoints":
+            if checkpoint.parent.name != RunFolder.checkpoints.name:
                 raise
             newest, _ = load_newest(checkpoint.parent)
             if newest is None:
                 raise
-            other = checkpoint.with_name(f"{newest['steps']}.pt")
+            other = checkpoint.with_name(f"{newest.steps}.pt")
             if named:
                 raise RunError(f"{damage}; the newest intact one is {other.name}") from damage
             _say(f"{damage}; evaluating {other.name}, the newest that is intact")
-            checkpoint, payload = other, newest
-        policy, config = restore_policy(payload, checkpoint, env_kwargs, say)
-        return checkpoint, policy, config, payload["steps"]
+            checkpoint, saved = other, newest
+        policy, config = restore_policy(saved, checkpoint, env_kwargs, say)
+        return checkpoint, policy, config, saved.steps
     except CheckpointError as error:
         raise RunError(error if str(checkpoint) in str(error) else f"{checkpoint}: {error}") from error
 

@@ -16,6 +16,7 @@ from ppo_cli.cli.command import Parser, run_command, say_error, typed_program
 from ppo_cli.cli.evaluate import find_checkpoint
 from ppo_cli.config.schema import ConfigError
 from ppo_cli.errors import RunError
+from ppo_cli.runs.folder import run_of
 
 if TYPE_CHECKING:
     from ppo_cli.config.schema import Config
@@ -98,9 +99,8 @@ def _export(options: argparse.Namespace) -> None:
 
 def _home(checkpoint: Path) -> Path:
     """The folder of a checkpoint's run, or the file's own where it lies elsewhere."""
-    run = checkpoint.parent.parent
-    inside = checkpoint.parent.name == "checkpoints" and (run / "config.yaml").is_file()
-    return run if inside else checkpoint.parent
+    run = run_of(checkpoint)
+    return checkpoint.parent if run is None else run.path
 
 
 def _policy(checkpoint: Path) -> "tuple[Policy, Config, int]":
@@ -108,8 +108,8 @@ def _policy(checkpoint: Path) -> "tuple[Policy, Config, int]":
     from ppo_cli.runs.checkpoint import CheckpointError, load_run
 
     try:
-        payload = load_run(checkpoint)
-        return *restore_policy(payload, checkpoint, say=_say), int(payload["steps"])
+        saved = load_run(checkpoint)
+        return *restore_policy(saved, checkpoint, say=_say), saved.steps
     except CheckpointError as error:
         raise RunError(error if str(checkpoint) in str(error) else f"{checkpoint}: {error}") from error
 

@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
-from ppo_cli.files import NotPlainError, first_line, printable, read_json, read_text, read_yaml
+from ppo_cli.files import NotPlainError, printable, read_text, read_yaml
+from ppo_cli.runs.folder import RunFolder
 
 Floats = npt.NDArray[np.float64]
 Status = Literal[
@@ -28,7 +29,9 @@ Status = Literal[
 COLUMNS = ("step", "charts/episodic_return", "charts/SPS")
 CUT = "charts/cut_episodes"
 INFO = "info/"  # what the columns of an environment's own scalars begin with
-FAILED = "failed.txt"  # why a run failed, in its first line
+# What the folder of a run holds that has logged something, and what else says of one with a config that it ran.
+METRICS, CONFIG = RunFolder.metrics_csv.name, RunFolder.config_yaml.name
+TOLD = {RunFolder.train_log.name, RunFolder.failed_txt.name}
 ARROW = "→"
 NUMBER = re.compile(r"((?:(?<![\w.])-)?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)")
 LAST_SHARE = 0.1  # of the logged returns: what stands for the final return where there is no evaluation
@@ -176,7 +179,7 @@ def find_runs(roots: Iterable[Path], passed_over: Callable[[OSError], None] | No
                 continue
             folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
             # A run that ended before its first row has no metrics.csv; a config alone is no run.
-            if "metrics.csv" in files or ("config.yaml" in files and {"train.log", FAILED} & set(files)):
+            if METRICS in files or (CONFIG in files and TOLD & set(files)):
                 folders.clear()
                 yield Path(name)
             if len(Path(name).parts) - len(root.parts) >= DEEPEST:
@@ -190,18 +193,18 @@ def read_run(folder: Path) -> Run | FailedRun:
     Raises:
         BrokenRunError: it has no readable config, or nothing to report and no note that it failed.
     """
-    reason = _failure(folder)
+    reason, own = _failure(folder), RunFolder(folder)
     try:
-        knobs = _read_config(folder / "config.yaml")
+        knobs = _read_config(own.config_yaml)
         env_id, seed = _needed(knobs, "env.id"), _whole(knobs, "seed")
         budget, learned = _whole(knobs, "total_timesteps"), _learned(knobs)
         try:
-            log = _read_metrics(folder / "metrics.csv")
+            log = _read_metrics(own.metrics_csv)
         except (FileNotFoundError, NothingYetError):
             if not reason:
                 raise
             return FailedRun(folder, env_id, seed, learned, 0, reason)
-        evaluated = _read_evaluation(folder / "eval.json", log.steps[-1])
+        evaluated = _read_evaluation(own, log.steps[-1])
     except FileNotFoundError as error:
         raise BrokenRunError(f"it has no {Path(error.filename).name}") from error
     except NotPlainError as error:
@@ -241,13 +244,12 @@ def _failure(folder: Path) -> str:
 
     ``ppo-train`` writes ``failed.txt`` when a run fails, and takes it away when the run goes on.
     """
-    line = ""
-    if (folder / FAILED).is_file():
-        line = first_line(folder / FAILED) or f"{FAILED} does not say why"
-    else:  # a search notes beside a trial's seeds which of them failed
-        seed, _, why = first_line(folder.parent / FAILED).partition(": ")
-        line = why if seed == folder.name else ""
-    return shown(line.partition("; `ppo-train resume=")[0])
+    own = RunFolder(folder)
+    if own.failed_txt.is_file():
+        return shown(own.failure or f"{own.failed_txt.name} does not say why")
+    # a search notes beside a trial's seeds which of them failed
+    seed, _, why = RunFolder(folder.parent).failure.partition(": ")
+    return shown(why if seed == folder.name else "")
 
 
 def _is_held(folder: Path) -> bool:
@@ -257,7 +259,7 @@ def _is_held(folder: Path) -> bool:
     import fcntl  # late: Windows has none
 
     try:
-        descriptor = os.open(folder / ".lock", os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+        descriptor = os.open(RunFolder(folder).lock, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
     except OSError:
         return False
     try:
@@ -504,13 +506,13 @@ def _cells(rows: Iterator[list[str]], header: list[str], infos: Sequence[str]) -
         ]
 
 
-def _read_evaluation(path: Path, last_step: float) -> float | None:
+def _read_evaluation(folder: RunFolder, last_step: float) -> float | None:
     """Mean return of the final evaluation; None where there is none, or the run has gone on since."""
     try:  # a ValueError is also what no text raises
-        summary = read_json(path)
+        summary = folder.evaluation
+        if summary is None:
+            return None
         mean, steps = float(summary["mean"]), int(summary["steps"])
-    except FileNotFoundError:
-        return None
     except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise BrokenRunError("eval.json is damaged") from error
     if not math.isfinite(mean):

@@ -43,6 +43,7 @@ from ppo_cli.envs.vector import Stream, spawn_seeds
 from ppo_cli.normalize import ObservationNormalizer, RewardNormalizer
 from ppo_cli.policy import Policy
 from ppo_cli.runs.checkpoint import CheckpointError, load_run
+from ppo_cli.runs.checkpoint_schema import Checkpoint
 from ppo_cli.runs.endings import no_advice
 from ppo_cli.runs.watchdog import Watchdog
 from ppo_cli.schedules import Schedule
@@ -368,7 +369,7 @@ def load_policy(checkpoint: Path) -> tuple[Policy, Config]:
 
 
 def restore_policy(
-    payload: Mapping[str, Any],
+    saved: Checkpoint,
     checkpoint: Path,
     env_kwargs: Mapping[str, Any] | None = None,
     say: Callable[[str], None] = logger.warning,
@@ -376,15 +377,14 @@ def restore_policy(
     """`load_policy` of what `load_run` gave for a file.
 
     Args:
-        payload: what is in it.
+        saved: what is in it.
         checkpoint: the file.
         env_kwargs: arguments of the environment over those in the config.
         say: is called with a line on each module that the config has imported.
     """
     try:
-        stored, weights = payload["config"], payload["model"]
-        device = _device_here(stored["device"])
-        config = from_stored({**stored, "device": str(device)})
+        device = _device_here(saved.config["device"])
+        config = from_stored({**saved.config, "device": str(device)})
     except (KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(
             f"the checkpoint is not one of a run ({type(error).__name__}: {error})"
@@ -401,11 +401,11 @@ def restore_policy(
         try:
             if env_kwargs:
                 _check_kinds(env_maker(replace(config.env, kwargs=trained_on))(), env)
-            model.load_state_dict(weights)
+            model.load_state_dict(saved.model)
             flatten_parameters(model)  # the memory layout of training: the same kernels, the same bits
             normalizer, _ = build_normalizers(config, env.observation_space)
             if normalizer is not None:
-                normalizer.statistics.load_state_dict(payload["observation_statistics"])
+                normalizer.statistics.load_state_dict(dict(saved.observation_statistics or {}))
         except (KeyError, TypeError, RuntimeError, ValueError) as error:
             has = " and ".join(
                 f"{what} {getattr(space, 'original', space)}"
