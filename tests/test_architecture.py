@@ -15,8 +15,8 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # Every room, a folder or a module of its own, from the top of the house to the ground: each imports from
 # lower floors alone.
 FLOORS = (
-    {"__main__"},
-    {"cli"},  # the four commands, and what a terminal shows
+    {"__init__", "__main__"},  # the face, lazy, and `python -m ppo_cli`
+    {"api", "cli"},  # from Python; the four commands, and what a terminal shows
     {"report", "sweeps"},  # many runs
     {"runs"},  # the life of a run
     {"trainer"},  # the loop
@@ -28,7 +28,7 @@ FLOORS = (
     {"advantages", "episodes", "losses", "memory", "normalize", "optimizers", "rollout", "schedules"},
     {"files", "names", "seeding", "signals", "spaces"},  # the ground
     {"errors", "text"},
-    {"__init__", "__version__"},
+    {"__version__"},
 )
 KNOW_HYDRA = {"cli", "config", "sweeps"}
 ALGORITHM = {

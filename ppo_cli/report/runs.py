@@ -29,7 +29,7 @@ Status = Literal[
 COLUMNS = ("step", "charts/episodic_return", "charts/SPS")
 CUT = "charts/cut_episodes"
 INFO = "info/"  # what the columns of an environment's own scalars begin with
-# What the folder of a run holds that has logged something, and what else says of one with a config that it ran.
+# What a run's folder holds when it has logged something, and what else says that one with a config ran.
 METRICS, CONFIG = RunFolder.metrics_csv.name, RunFolder.config_yaml.name
 TOLD = {RunFolder.train_log.name, RunFolder.failed_txt.name}
 ARROW = "→"

@@ -5,7 +5,7 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
-from typing import Any
+from typing import Annotated, Any, get_args
 
 import torch
 from torch import Tensor
@@ -114,11 +114,6 @@ _ENVIRONMENTS = {
 _KINDS = ("replay", "seed", "anew", "none")
 
 
-def _follows(rule: Any, **default: Any) -> Any:  # noqa: ANN401
-    """A field whose value follows a rule; one with a default is left out of a file where it has that."""
-    return field(metadata={"rule": rule}, **default)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
     """A run at the end of an iteration, as its file holds it: tensors and plain values.
@@ -146,30 +141,31 @@ class Checkpoint:
         hooks: The states of the hooks that have one.
     """
 
-    iteration: int = _follows(_count)
-    steps: int = _follows(_count)
-    best: float = _follows(_number)
-    model: Mapping[str, Tensor] = _follows(Each(_finite))
-    optimizer: Mapping[str, Tensor] = _follows(Each(_finite))
-    action_generator: Tensor = _follows(Tensor)
-    minibatch_generator: Tensor = _follows(Tensor)
-    generators: Mapping[str, Any] = _follows(
-        {"python": list, "numpy": list, "torch": Tensor, "cuda": [Tensor]}
-    )
-    observations: Tensor = _follows(Tensor)
-    memory: Tensor | None = _follows(_finite, default=None)
-    episodes: Mapping[str, Any] = _follows({"returns": _finite, "lengths": Tensor, "cut": Maybe(_count)})
-    environments: Mapping[str, Any] | None = _follows(Maybe(_ENVIRONMENTS))
-    snapshot_kind: Kind = _follows(_KINDS)
-    observation_statistics: Mapping[str, Any] | None = _follows(_STATISTICS, default=None)
-    reward_statistics: Mapping[str, Any] | None = _follows(_STATISTICS, default=None)
-    discounted_returns: Tensor | None = _follows(_finite, default=None)
-    log: Mapping[str, Any] = _follows(
-        {"event_file": _event_file, "events": _count, "csv": _count, "infos": Maybe(_count)}
-    )
-    config: Mapping[str, Any] = _follows(_plain_mapping)
-    versions: Mapping[str, str] = _follows(Each(str))
-    hooks: Mapping[str, Any] = _follows(dict, default_factory=dict)
+    iteration: Annotated[int, _count]
+    steps: Annotated[int, _count]
+    best: Annotated[float, _number]
+    model: Annotated[Mapping[str, Tensor], Each(_finite)]
+    optimizer: Annotated[Mapping[str, Tensor], Each(_finite)]
+    action_generator: Annotated[Tensor, Tensor]
+    minibatch_generator: Annotated[Tensor, Tensor]
+    generators: Annotated[
+        Mapping[str, Any], {"python": list, "numpy": list, "torch": Tensor, "cuda": [Tensor]}
+    ]
+    observations: Annotated[Tensor, Tensor]
+    memory: Annotated[Tensor | None, _finite] = None
+    episodes: Annotated[Mapping[str, Any], {"returns": _finite, "lengths": Tensor, "cut": Maybe(_count)}]
+    environments: Annotated[Mapping[str, Any] | None, Maybe(_ENVIRONMENTS)]
+    snapshot_kind: Annotated[Kind, _KINDS]
+    observation_statistics: Annotated[Mapping[str, Any] | None, _STATISTICS] = None
+    reward_statistics: Annotated[Mapping[str, Any] | None, _STATISTICS] = None
+    discounted_returns: Annotated[Tensor | None, _finite] = None
+    log: Annotated[
+        Mapping[str, Any],
+        {"event_file": _event_file, "events": _count, "csv": _count, "infos": Maybe(_count)},
+    ]
+    config: Annotated[Mapping[str, Any], _plain_mapping]
+    versions: Annotated[Mapping[str, str], Each(str)]
+    hooks: Annotated[Mapping[str, Any], dict] = field(default_factory=dict)
 
     @classmethod
     def checked(cls, payload: Mapping[str, Any]) -> "Checkpoint":
@@ -181,7 +177,7 @@ class Checkpoint:
         found = {each.name: payload[each.name] for each in fields(cls) if each.name in payload}
         for each in fields(cls):
             if each.name in found:
-                _check(found[each.name], each.metadata["rule"], each.name)
+                _check(found[each.name], get_args(each.type)[1], each.name)
             elif each.default is MISSING and each.default_factory is MISSING:
                 raise SchemaError(f"it has no {each.name}")
         _check_lengths(found["environments"] or {})
@@ -205,11 +201,11 @@ def _check_lengths(environments: Mapping[str, Any]) -> None:
 
 
 def _check(value: Any, rule: Any, where: str) -> None:  # noqa: ANN401
-    if isinstance(rule, Mapping):
-        _check_fields(value, rule, where)
-    elif isinstance(rule, Maybe):
+    if isinstance(rule, Maybe):
         if value is not None:
             _check(value, rule.rule, where)
+    elif isinstance(rule, Mapping):
+        _check_fields(value, rule, where)
     elif isinstance(rule, Each):
         _check_type(value, dict, where)
         for name, item in value.items():
@@ -218,7 +214,12 @@ def _check(value: Any, rule: Any, where: str) -> None:  # noqa: ANN401
         _check_type(value, list, where)
         for number, item in enumerate(value):
             _check(item, rule[0], f"{where}.{number}")
-    elif isinstance(rule, tuple):
+    else:
+        _check_leaf(value, rule, where)
+
+
+def _check_leaf(value: Any, rule: Any, where: str) -> None:  # noqa: ANN401
+    if isinstance(rule, tuple):
         if not isinstance(value, str) or value not in rule:
             raise SchemaError(f"its {where} is none of {', '.join(rule)}")
     elif isinstance(rule, type):

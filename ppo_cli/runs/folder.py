@@ -104,7 +104,7 @@ class RunFolder:
 
     @property
     def evaluated_at(self) -> int | None:
-        """The environment steps of the policy that the final evaluation is of, or None where it is unknown."""
+        """The environment steps of the policy that the final evaluation is of; None where there is none."""
         try:
             return int((self.evaluation or {})["steps"])
         except (OSError, ArithmeticError, ValueError, TypeError, KeyError):
