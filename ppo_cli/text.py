@@ -29,7 +29,7 @@ def flat(error: object) -> str:
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
-def headline(error: BaseException) -> str:
+def headline(error: object) -> str:
     """The first line of an error's text, or its type where it has none."""
     return next(iter(str(error).splitlines()), type(error).__name__)
 

@@ -31,7 +31,7 @@ from ppo_cli.runs.folder import RunFolder
 from ppo_cli.runs.run_dir import folder_name
 from ppo_cli.tables import Column, draw
 from ppo_cli.terminal import output_console
-from ppo_cli.text import decimals_of, mean_and_deviation, short
+from ppo_cli.text import decimals_of, flat, mean_and_deviation, short
 
 if TYPE_CHECKING:
     from ppo_cli.policy import Policy
@@ -199,7 +199,7 @@ def _evaluate_all(options: argparse.Namespace) -> int:
         except (ConfigError, EnvError, RunError, OSError) as error:  # noqa: PERF203 - each fails on its own
             alone = len(runs) == 1
             status = 2 if alone and isinstance(error, (ConfigError, EnvError)) else 1
-            line = " ".join(str(error).split())
+            line = flat(error)
             _say(line if run in line else f"{run}: {line}")
         except KeyboardInterrupt as error:
             done = f"interrupted in {run}; {len(found)} of {len(runs)} runs were evaluated"

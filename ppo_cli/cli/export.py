@@ -16,7 +16,9 @@ from ppo_cli.cli.command import Parser, run_command, say_error, typed_program
 from ppo_cli.cli.evaluate import find_checkpoint
 from ppo_cli.config.schema import ConfigError
 from ppo_cli.errors import RunError
+from ppo_cli.files import written_aside
 from ppo_cli.runs.folder import run_of
+from ppo_cli.text import flat
 
 if TYPE_CHECKING:
     from ppo_cli.config.schema import Config
@@ -88,12 +90,8 @@ def _export(options: argparse.Namespace) -> None:
     if output.exists() and not options.force:
         raise ConfigError(f"{output} exists; --force replaces it, --output names another file")
     policy, config, steps = _policy(checkpoint)
-    unfinished = output.with_name(f".{output.name}.{os.getpid()}")
-    try:
-        found = _write(policy, config, steps, options, unfinished)
-        unfinished.replace(output)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with written_aside(output, f".{os.getpid()}") as aside:
+        found = _write(policy, config, steps, options, aside)
     print(f"{output}: {found}")
 
 
@@ -137,7 +135,7 @@ def _write(policy: "Policy", config: "Config", steps: int, options: argparse.Nam
         write(graph, path, about)
         parity = check_parity(load(path, options.format), graph.ports, policy, observations, actions)
     except ExportError as error:
-        raise RunError(" ".join(f"{options.run}: {error}".split())) from error
+        raise RunError(f"{options.run}: {flat(error)}") from error
     ties = f", {parity.ties} choices between equals differ" if parity.ties else ""
     ins, outs = (", ".join(port.name for port in each) for each in (graph.ports.inputs, graph.ports.outputs))
     return (

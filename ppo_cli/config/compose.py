@@ -30,13 +30,13 @@ from ppo_cli.config.schema import (
     conf_dir,
     explain,
     knobs,
-    nearest,
     parse,
     register_schema,
 )
 from ppo_cli.envs.make import EnvError
 from ppo_cli.errors import RunError
 from ppo_cli.files import read_bytes
+from ppo_cli.text import flat, nearest
 
 GROUPS = ("env", "network", "experiment", "search")
 FOLDERS = ("hydra.run.dir", "hydra.sweep.dir")  # Hydra's settings whose values are paths
@@ -274,7 +274,7 @@ def _parse_override(parser: OverridesParser, override: str) -> Override:
     except HydraException as error:
         raise ConfigError(
             f"can't read {override!r}: expected KEY=VALUE, in quotes where the shell would take a character; "
-            f"{' '.join(str(error).split())}"
+            + flat(error)
         ) from error
 
 
@@ -388,7 +388,7 @@ def _missing_choice(error: MissingConfigException) -> str:
 def _explain_hydra(error: HydraException) -> str | None:
     """One line for Hydra's error where it is about a key; None where it is about something else."""
     cause = error.__cause__
-    text = " ".join(str(error).split())
+    text = flat(error)
     if isinstance(cause, OmegaConfBaseException):
         key = str(cause.full_key or "")
         for section, what in OPEN.items():

@@ -5,7 +5,6 @@ anything: `ppo_cli.cli` turns a checked `Config` into objects.
 """
 
 import contextlib
-import difflib
 import math
 import re
 import sys
@@ -20,6 +19,7 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 from yaml import YAMLError
 
 from ppo_cli.files import read_yaml, write_whole
+from ppo_cli.text import flat, headline, nearest
 
 if TYPE_CHECKING:
     Boolean = bool
@@ -273,12 +273,6 @@ def describe_type(kind: Any) -> str:  # noqa: ANN401
     return words.get(kind, "a mapping")
 
 
-def nearest(word: str, known: list[str]) -> str:
-    """`; did you mean ...?` with the closest spelling, or nothing where none is close."""
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
 def parse(composed: DictConfig) -> Config:
     """A checked config from a composed one (whose ``hydra`` node, if any, is ignored).
 
@@ -394,7 +388,7 @@ def load_yaml(path: Path) -> dict[Any, Any]:
     try:
         loaded = OmegaConf.to_container(OmegaConf.create(read_yaml(path)))
     except Exception as error:  # what lies there may lead to anything
-        raise ConfigError(f"{path} can't be read: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{path} can't be read: {flat(error)}") from error
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path}: expected a mapping of knobs")
     return loaded
@@ -414,7 +408,7 @@ def explain(error: OmegaConfBaseException) -> str:
     key = str(error.full_key or "")
     if key in kinds and not isinstance(error, InterpolationResolutionError):
         return f"{key}: expected {describe_type(kinds[key])}, given {error.value!r}"
-    return f"{key}: {str(error.msg or error).splitlines()[0]}" if key else str(error).splitlines()[0]
+    return f"{key}: {headline(error.msg or error)}" if key else headline(error)
 
 
 def _check_fields(section: Any, prefix: str) -> None:  # noqa: ANN401

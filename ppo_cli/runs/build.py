@@ -95,7 +95,7 @@ def _check_environment(config: Config) -> tuple[Config, list[str]]:
     except ConfigError:
         raise
     except ValueError as error:
-        raise ConfigError(f"env={env_id}: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"env={env_id}: {flat(error)}") from error
     finally:
         calls.close(env)
     notices += idle_notices(config, env.observation_space, env.action_space)

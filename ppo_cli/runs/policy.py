@@ -25,6 +25,7 @@ from ppo_cli.runs.build import build_model, build_normalizers, env_maker
 from ppo_cli.runs.checkpoint import CheckpointError, load_run
 from ppo_cli.runs.checkpoint_schema import Checkpoint
 from ppo_cli.spaces import MASK, Leaf, PackedActions, PackedObservations
+from ppo_cli.text import flat
 
 logger = logging.getLogger(__name__)
 
@@ -208,7 +209,7 @@ class _Reader:
             return leaf.of(observation)
         except (KeyError, IndexError, TypeError) as error:
             raise ValueError(
-                f"an observation without {leaf.key!r}: expected one of {' '.join(str(self.space).split())}"
+                f"an observation without {leaf.key!r}: expected one of {flat(self.space)}"
             ) from error
 
     def _joined(self, observation: Any, mask: Any) -> dict[str, Any]:  # noqa: ANN401
@@ -277,7 +278,7 @@ def restore_policy(
         try:
             model = build_model(config, env).to(device)
         except ValueError as error:
-            raise ConfigError(" ".join(str(error).split())) from error
+            raise ConfigError(flat(error)) from error
         try:
             if env_kwargs:
                 _check_kinds(env_maker(replace(config.env, kwargs=trained_on))(), env)
