@@ -26,7 +26,7 @@ FLOORS = (
     {"compile", "encoders", "envs"},
     {"cache", "distributions", "import_path", "tables", "terminal"},
     {"advantages", "episodes", "losses", "memory", "normalize", "optimizers", "rollout", "schedules"},
-    {"files", "names", "seeding", "signals", "spaces"},  # the ground
+    {"files", "names", "seeding", "signals", "spaces", "statistics"},  # the ground
     {"errors", "text"},
     {"__version__"},
 )

@@ -24,7 +24,7 @@ from ppo_cli.config.schema import ConfigError
 from ppo_cli.distributions import make_distribution
 from ppo_cli.envs.make import env_fn
 from ppo_cli.runs.checkpoint import load_checkpoint, save_checkpoint
-from ppo_cli.runs.evaluation import bootstrap_interval, evaluate
+from ppo_cli.runs.evaluation import evaluate, mean_interval
 
 TINY = (
     "total_timesteps=200", "n_envs=2", "n_steps=50", "batch_size=50", "n_epochs=2", "eval.episodes=5",
@@ -510,10 +510,10 @@ def test_without_scipy_there_is_no_interval_and_a_line(ppo_eval, cartpole, monke
 def test_the_interval_covers_the_mean_as_often_as_it_says():
     pytest.importorskip("scipy")
     draws = np.random.default_rng(0).normal(3, 2, (200, 40))
-    intervals = [bootstrap_interval(list(row), seed) for seed, row in enumerate(draws)]
+    intervals = [mean_interval(list(row), seed) for seed, row in enumerate(draws)]
     assert 0.88 < np.mean([low < 3 < high for low, high in intervals]) < 0.99
-    assert bootstrap_interval([500.0] * 10, 0) == (500.0, 500.0)
-    assert bootstrap_interval([1.0, 5.0, 2.0], 3) == bootstrap_interval([1.0, 5.0, 2.0], 3)
+    assert mean_interval([500.0] * 10, 0) == (500.0, 500.0)
+    assert mean_interval([1.0, 5.0, 2.0], 3) == mean_interval([1.0, 5.0, 2.0], 3)
 
 
 def test_checkpoints_are_named_in_order(tmp_path):

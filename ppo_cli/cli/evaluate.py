@@ -276,7 +276,7 @@ def _evaluate_run(
     from ppo_cli.encoders import EncoderError
     from ppo_cli.envs.group import EnvFaultError, explain
     from ppo_cli.runs.build import env_maker, on_error_of, wanted_infos
-    from ppo_cli.runs.evaluation import bootstrap_interval, evaluate, summarize
+    from ppo_cli.runs.evaluation import evaluate, mean_interval, summarize
 
     checkpoint, policy, config, steps = _load(checkpoint, named, options.env_kwargs, say)
     reset_options = {**config.env.reset_options, **options.reset_options}
@@ -312,7 +312,7 @@ def _evaluate_run(
         film = _film(
             config.env, seed, episode, actions[episode], evaluation.returns, options.video, checkpoint
         )
-    interval = bootstrap_interval(evaluation.returns, seed) if _has_scipy() else None
+    interval = mean_interval(evaluation.returns, seed) if _has_scipy() else None
     summary = summarize(evaluation, steps, deterministic, seed)
     return {**summary, "checkpoint": str(checkpoint), "interval": interval}, film
 

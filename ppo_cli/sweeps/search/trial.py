@@ -19,6 +19,7 @@ from ppo_cli.runs.evaluation import Evaluation
 from ppo_cli.runs.folder import RunFolder
 from ppo_cli.runs.run import run
 from ppo_cli.runs.streams import LogFile
+from ppo_cli.statistics import iqm
 from ppo_cli.sweeps.search.plan import Plan, job_config
 from ppo_cli.sweeps.search.settings import Settings
 from ppo_cli.sweeps.search.study import report
@@ -64,8 +65,7 @@ def score(curve: Mapping[int, float], objective: str, until: float = math.inf) -
 
 def aggregate(scores: Sequence[float], how: str) -> float:
     """The mean of the seeds' scores, or their interquartile mean."""
-    cut = len(scores) // 4 if how == "iqm" else 0
-    return float(np.mean(sorted(scores)[cut : len(scores) - cut]))
+    return float(iqm(scores) if how == "iqm" else np.mean(sorted(scores)))
 
 
 def run_trial(plan: Plan, trial: optuna.Trial, folder: Path, values: Mapping[str, str]) -> Outcome:
