@@ -1,5 +1,6 @@
 """The statistics that evaluations, searches and reports share: one interquartile mean, one bootstrap."""
 
+import importlib.util
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,6 +11,11 @@ Floats = npt.NDArray[np.float64]
 
 CONFIDENCE = 0.95
 RESAMPLES = 9_999
+
+
+def has_scipy() -> bool:
+    """Whether SciPy is installed, which intervals need."""
+    return importlib.util.find_spec("scipy") is not None
 
 
 def iqm(values: Sequence[float] | Floats, axis: int = -1) -> Floats:

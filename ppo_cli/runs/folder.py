@@ -184,6 +184,13 @@ def run_of(checkpoint: Path) -> RunFolder | None:
     return run if checkpoint.parent == run.checkpoints and run.is_run else None
 
 
+def is_beside_runs(path: Path) -> bool:
+    """Whether a path is what a sweep, a search or a report leaves in a folder of runs."""
+    own = path.is_dir() if path.name == "report" else path.is_file() and path.suffix != ".pt"
+    others = (RunFolder(beside) for beside in path.parent.iterdir()) if own else ()
+    return own and not RunFolder(path).is_run and any(other.is_run for other in others)
+
+
 @contextmanager
 def own_run(folder: Path) -> Iterator[None]:
     """Holds a run's folder, in which there is no link, against other processes.
