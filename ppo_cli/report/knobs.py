@@ -9,13 +9,12 @@ from typing import Any
 
 import yaml
 
+from ppo_cli.config.schema import find_knob
 from ppo_cli.files import printable, read_yaml
 from ppo_cli.report.broken import LARGEST, MOST_KNOBS, MOST_STEPS, BrokenRunError
 
 ARROW = "→"
 NUMBER = re.compile(r"((?:(?<![\w.])-)?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)")
-# Knobs, and sections of them, that say how a run is run and not what is learned.
-NOT_LEARNED = ("seed", "device", "threads", "compile", "checkpoint", "eval", "log", "env.timeout")
 ANNEALS = "anneal."  # the section that says how knobs change over a run: anneal.KNOB.final and .shape
 LONGEST_NAME = 200  # characters of a value, and of a group's name, as it is shown
 
@@ -78,7 +77,7 @@ def _is_constant(name: str, value: str) -> bool:
 
 
 def _is_learned(name: str) -> bool:
-    return name != "env.id" and name not in NOT_LEARNED and name.partition(".")[0] not in NOT_LEARNED
+    return name != "env.id" and find_knob(name).learned
 
 
 def needed(knobs: Mapping[str, str], name: str) -> str:

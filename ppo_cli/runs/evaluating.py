@@ -69,7 +69,7 @@ def evaluate_checkpoint(checkpoint: Path, named: bool, asked: Asked, say: Say) -
     config = policy.config
     reset_options = {**config.env.reset_options, **asked.reset_options}
     config = replace(config, env=replace(config.env, reset_options=reset_options))
-    torch.set_num_threads(1 if config.threads == "auto" else int(config.threads))  # other sums, other bits
+    torch.set_num_threads(config.cpu_threads)  # other sums, other bits
     own, which = config.eval, asked.video_episode or "first"
     episodes = asked.episodes or own.episodes or DEFAULT_EPISODES
     seed = own.seed if asked.seed is None else asked.seed

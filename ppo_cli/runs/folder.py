@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+from ppo_cli.config.convert import from_stored, load_yaml
 from ppo_cli.config.quoting import shell_quoted
-from ppo_cli.config.schema import Config, ConfigError, from_stored, load_yaml
+from ppo_cli.config.schema import Config, ConfigError
 from ppo_cli.files import (
     NotPlainError,
     first_line,
