@@ -17,6 +17,7 @@ from itertools import cycle
 
 import numpy as np
 import torch
+from ppo_cli.envs.spaces import action_adapter
 from torch.nn.utils import clip_grad_norm_
 
 from ppo_cli import losses
@@ -24,7 +25,6 @@ from ppo_cli.advantages import normalize_advantages
 from ppo_cli.agent import PPOAgent
 from ppo_cli.config.compose import compose_jobs, expand_preset
 from ppo_cli.config.schema import Config
-from ppo_cli.envs.spaces import action_adapter
 from ppo_cli.envs.vector import SyncVector
 from ppo_cli.rollout import Batch, minibatches
 from ppo_cli.runs.build import build_agent, env_maker
