@@ -23,7 +23,6 @@ from ppo_cli.distributions import (
 from ppo_cli.spaces import PackedActions
 
 
-
 def box(n: int) -> spaces.Box:
     return spaces.Box(-1, 1, (n,))
 

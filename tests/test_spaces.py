@@ -5,9 +5,9 @@ import pytest
 import torch
 from gymnasium import spaces
 from gymnasium.vector.utils import batch_space
-from ppo_cli.normalize import stored_observation
 
 from ppo_cli.distributions import make_distribution
+from ppo_cli.normalize import stored_observation
 from ppo_cli.spaces import PackedActions
 
 ACTION_SPACES = [

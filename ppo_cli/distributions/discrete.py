@@ -40,11 +40,12 @@ class Categorical(Distribution):
 
     def log_prob(self, logits: Tensor, actions: Tensor) -> Tensor:
         """Log-softmax at the action, [B]."""
-        return _log_prob(logits, actions)
+        return log_softmax(logits, dim=-1).gather(-1, actions.unsqueeze(-1)).squeeze(-1)
 
     def entropy(self, logits: Tensor) -> Tensor:
         """-Σ p log p, [B]."""
-        return _entropy(logits)
+        log_probs = log_softmax(logits, dim=-1)
+        return -(log_probs.exp() * log_probs).sum(-1)
 
     def to_env(self, actions: Array) -> Array:
         """Indices from the space's ``start`` on, [N]."""
@@ -75,6 +76,7 @@ class MultiCategorical(Distribution):
         self.space, self.choices = space, choices(space)
         self.action_shape = (len(self.choices),)  # one index a component
         self.logits_size = self.noise_size = sum(self.choices)  # those of all components, one after the other
+        self._components = [Categorical(spaces.Discrete(n)) for n in self.choices]
         self._cuts = np.cumsum(self.choices)[:-1]
 
     def noise(self, batch_shape: tuple[int, ...], generator: Generator) -> Tensor:
@@ -91,12 +93,13 @@ class MultiCategorical(Distribution):
 
     def log_prob(self, logits: Tensor, actions: Tensor) -> Tensor:
         """Sum of the components' log-probabilities, [B]."""
-        columns = zip(logits.split(self.choices, dim=-1), actions.unbind(-1), strict=True)
-        return torch.stack([_log_prob(part, action) for part, action in columns]).sum(0)
+        columns = zip(self._components, logits.split(self.choices, dim=-1), actions.unbind(-1), strict=True)
+        return torch.stack([each.log_prob(part, action) for each, part, action in columns]).sum(0)
 
     def entropy(self, logits: Tensor) -> Tensor:
         """Sum of the components' entropies, [B]."""
-        return torch.stack([_entropy(part) for part in logits.split(self.choices, dim=-1)]).sum(0)
+        columns = zip(self._components, logits.split(self.choices, dim=-1), strict=True)
+        return torch.stack([each.entropy(part) for each, part in columns]).sum(0)
 
     def to_env(self, actions: Array) -> Array:
         """Indices from the space's ``start`` on, [N, *shape]."""
@@ -127,15 +130,6 @@ class _ToIndex(ToEnv):
     def convert(self, values: Tensor) -> Tensor:
         """Indices from the space's ``start`` on."""
         return values.to(torch.int64) + self.starts
-
-
-def _log_prob(logits: Tensor, actions: Tensor) -> Tensor:
-    return log_softmax(logits, dim=-1).gather(-1, actions.unsqueeze(-1)).squeeze(-1)
-
-
-def _entropy(logits: Tensor) -> Tensor:
-    log_probs = log_softmax(logits, dim=-1)
-    return -(log_probs.exp() * log_probs).sum(-1)
 
 
 def _ties(scores: Tensor, choices: Sequence[int], relative: float) -> Array:

@@ -17,7 +17,7 @@ from ppo_cli.encoders.packed import PackedEncoder
 from ppo_cli.encoders.simple import FlattenEncoder, MlpEncoder, OneHotEncoder, make_simple_encoder
 from ppo_cli.encoders.user import EncoderError, UserEncoder
 from ppo_cli.import_path import load_class
-from ppo_cli.spaces import Leaf, PackedObservations, image_layout, leaves_of, nested_value
+from ppo_cli.spaces import PackedObservations, image_layout, leaves_of, nested_value
 
 __all__ = [
     "ENCODERS",
@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 
+Path = tuple[str | int, ...]
 Encoder = FlattenEncoder | OneHotEncoder | MlpEncoder | NatureCNN | ImpalaCNN | UserEncoder | PackedEncoder
 ENCODERS: dict[str, Callable[..., Encoder]] = {
     "flatten": make_simple_encoder,
@@ -73,13 +74,14 @@ def make_encoder(
     """
     choice = choice or EncoderChoice()
     leaves = leaves_of(space)
+    paths = [leaf.path or ("observation",) for leaf in leaves]
     masks = [i for i, leaf in enumerate(leaves) if leaf.is_mask] if mask_size is not None else []
-    _check_keys(choice.by_key, _key_tree(leaf for i, leaf in enumerate(leaves) if i not in masks))
+    _check_keys(choice.by_key, _key_tree(path for i, path in enumerate(paths) if i not in masks))
     found = sum(math.prod(leaves[i].shape) for i in masks)
     if masks and found != mask_size:
         raise ValueError(f"the observation's action_mask has {found} values, the policy {mask_size} logits")
     encoders = {
-        i: _leaf_encoder(leaf.space, nested_value(choice.by_key, leaf.path), choice.images, leaf.key)
+        i: _leaf_encoder(leaf.space, nested_value(choice.by_key, paths[i]), choice.images, paths[i])
         for i, leaf in enumerate(leaves)
         if i not in masks or len(masks) == len(leaves)  # a mask alone is seen, too
     }
@@ -90,7 +92,8 @@ def make_encoder(
     return PackedEncoder(space, list(encoders.items()), masks)
 
 
-def _leaf_encoder(space: spaces.Space[Any], asked: Any, images: str, key: str) -> Encoder:  # noqa: ANN401
+def _leaf_encoder(space: spaces.Space[Any], asked: Any, images: str, path: Path) -> Encoder:  # noqa: ANN401
+    key = ".".join(map(str, path))
     if asked is None:
         layout = image_layout(space)
         if layout is None or images == "flatten":
@@ -118,13 +121,13 @@ def _leaf_encoder(space: spaces.Space[Any], asked: Any, images: str, key: str) -
         raise ValueError(f"network.encoders.{key}={name}: {raised}") from error
 
 
-def _key_tree(leaves: Iterable[Leaf]) -> dict[str, Any]:
+def _key_tree(paths: Iterable[Path]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
-    for leaf in leaves:
+    for path in paths:
         node = tree
-        for step in leaf.path[:-1]:
+        for step in path[:-1]:
             node = node.setdefault(str(step), {})
-        node[str(leaf.path[-1])] = None
+        node[str(path[-1])] = None
     return tree
 
 
