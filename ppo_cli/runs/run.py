@@ -234,7 +234,7 @@ def _say_lost(lost: Sequence[Lost], n_envs: int) -> None:
 def _advise_threads(config: Config, agent: PPOAgent) -> None:
     """Says that images and memories may want more threads than `auto`, which is the same on all machines."""
     cores = available_cores()
-    if agent.notes and config.threads == "auto" and agent.device.type == "cpu" and cores > 1:
+    if agent.keeps_outputs and config.threads == "auto" and agent.device.type == "cpu" and cores > 1:
         logger.info(
             "threads=auto is one thread; threads=%d uses this machine's cores (other rounding)", cores
         )
