@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ppo_cli.statistics import iqm
+
 
 @dataclass
 class EpisodeStatistics:
@@ -112,5 +114,4 @@ class Evaluation:
     @property
     def iqm(self) -> float:
         """Interquartile mean: the mean without the lowest and highest quarter (Agarwal et al. 2021)."""
-        cut = len(self.returns) // 4
-        return float(np.mean(np.sort(self.returns)[cut : len(self.returns) - cut]))
+        return float(iqm(self.returns))

@@ -97,12 +97,8 @@ def make_step(model: ActorCritic, distribution: Distribution, hyper: Hyperparame
     def loss(params: Tensor, batch: Batch, weights: Tensor, coefs: Coefficients) -> LossParts:
         pieces = zip(named, params.split(sizes), strict=True)
         tree = {name: piece.view(shape) for (name, shape, _), piece in pieces}
-        inputs = [batch.observations]
-        if (
-            batch.states is not None and batch.starts is not None
-        ):  # a sequence begins where its state is known
-            inputs += [batch.states[:: hyper.sequence_length], batch.starts]
-        logits, values_pred = functional_call(model, tree, tuple(inputs))
+        states = batch.states[:: hyper.sequence_length]  # of a sequence's first row
+        logits, values_pred = functional_call(model, tree, (batch.observations, states, batch.starts))
         new_logprobs = distribution.log_prob(logits, batch.actions)
         ratio = losses.probability_ratio(new_logprobs, batch.logprobs)
         advantages = batch.advantages

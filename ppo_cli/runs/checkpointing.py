@@ -27,11 +27,11 @@ from ppo_cli.runs.checkpoint import (
     keep_newest,
     link_checkpoint,
     plain_state,
-    save_checkpoint,
+    save_run,
 )
-from ppo_cli.runs.folder import identity
+from ppo_cli.runs.checkpoint_schema import Checkpoint
+from ppo_cli.runs.folder import RunFolder, identity
 from ppo_cli.runs.log import RunLog
-from ppo_cli.runs.run_dir import CHECKPOINTS
 from ppo_cli.seeding import restore_generators, saved_generators, spawn_seeds
 from ppo_cli.text import flat
 
@@ -50,8 +50,7 @@ class CheckpointKeeper(Hook):
             log: What a checkpoint says of its files is true.
             hooks: The user's, whose states are kept.
         """
-        self._config, self._run, self._log, self._hooks = config, folder, log, hooks
-        self._folder = folder / CHECKPOINTS
+        self._config, self._folder, self._log, self._hooks = config, RunFolder(folder), log, hooks
         self._every = config.checkpoint_interval
         self._identity = identity(folder)
 
@@ -69,40 +68,41 @@ class CheckpointKeeper(Hook):
         """Keeps the checkpoint as ``best.pt`` if no evaluation's mean return was as high."""
         if run.improved:
             self.check_folder()
-            path = self._folder / "best.pt"
-            save_checkpoint(path, self._payload(run))
+            path = self._folder.checkpoint("best")
+            save_run(path, self._checkpoint(run))
             run.hooks.after_checkpoint(run, path)
 
     def check_folder(self) -> None:
         """Raises OSError where the run's folder is not the one any more that this process holds."""
-        if identity(self._run) != self._identity:
-            raise OSError(f"{self._run} is another folder than the run began in: it was moved or replaced")
+        path = self._folder.path
+        if identity(path) != self._identity:
+            raise OSError(f"{path} is another folder than the run began in: it was moved or replaced")
 
     def _write(self, run: RunState) -> None:
         self.check_folder()
         run.save_asked = False
-        path = self._folder / f"{run.steps}.pt"
+        path = self._folder.checkpoint(run.steps)
         self._log.sync()  # what a checkpoint says of other files is true after a power cut too
-        save_checkpoint(path, self._payload(run))
-        link_checkpoint(path, "last.pt")
-        keep_newest(self._folder, self._config.checkpoint.keep)
+        save_run(path, self._checkpoint(run))
+        link_checkpoint(path, self._folder.checkpoint("last").name)
+        keep_newest(self._folder.checkpoints, self._config.checkpoint.keep)
         run.hooks.after_checkpoint(run, path)
 
-    def _payload(self, run: RunState) -> dict[str, Any]:
-        return {
-            **run.agent.state_dict(),
-            **run.collector.state_dict(),
-            "iteration": run.iteration,
-            "steps": run.steps,
-            "best": run.best,
-            "stopped": run.stopped,
-            "snapshot_kind": run.collector.envs.kind,
-            "generators": saved_generators(),
-            "hooks": [{"name": hook.name, "state": _state_of(hook)} for hook in self._hooks],
-            "log": self._log.lengths(),
-            "config": to_dict(self._config),
-            "versions": _versions(),
-        }
+    def _checkpoint(self, run: RunState) -> Checkpoint:
+        parts: dict[str, Any] = {**run.agent.state_dict(), **run.collector.state_dict()}
+        return Checkpoint(
+            **parts,
+            iteration=run.iteration,
+            steps=run.steps,
+            best=run.best,
+            stopped=run.stopped,
+            snapshot_kind=run.collector.envs.kind,
+            generators=saved_generators(),
+            hooks=[{"name": hook.name, "state": _state_of(hook)} for hook in self._hooks],
+            log=self._log.lengths(),
+            config=to_dict(self._config),
+            versions=_versions(),
+        )
 
 
 def begin(run: RunState, config: Config) -> None:
@@ -110,7 +110,7 @@ def begin(run: RunState, config: Config) -> None:
     run.collector.reset(_seeds(config, 0))
 
 
-def restore(run: RunState, config: Config, saved: Mapping[str, Any], hooks: Sequence[UserHook]) -> list[Lost]:
+def restore(run: RunState, config: Config, saved: Checkpoint, hooks: Sequence[UserHook]) -> list[Lost]:
     """Brings a run to a checkpoint.
 
     Returns:
@@ -120,17 +120,17 @@ def restore(run: RunState, config: Config, saved: Mapping[str, Any], hooks: Sequ
         CheckpointError: The checkpoint is of another environment or network.
         HookError: A hook of the user's does not take its state.
     """
+    state = saved.payload()
     try:
-        run.agent.load_state_dict(saved)
-        lost = run.collector.load_state_dict(saved, _seeds(config, saved["iteration"]))
-        restore_generators(saved["generators"])
+        run.agent.load_state_dict(state)
+        lost = run.collector.load_state_dict(state, _seeds(config, saved.iteration))
+        restore_generators(saved.generators)
     except (EnvError, EnvFaultError, OSError):
         raise
     except Exception as error:  # whatever contents lead to that no schema foresees
         raise CheckpointError(f"the checkpoint does not fit this run's config: {flat(error)}") from error
-    run.iteration, run.steps, run.best = saved["iteration"], saved["steps"], saved["best"]
-    run.stopped = saved.get("stopped", "")  # older checkpoints have none, nor states of hooks
-    _restore_hooks(hooks, saved.get("hooks", ()))
+    run.iteration, run.steps, run.best, run.stopped = saved.iteration, saved.steps, saved.best, saved.stopped
+    _restore_hooks(hooks, saved.hooks)
     return lost
 
 

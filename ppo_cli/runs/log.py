@@ -18,6 +18,7 @@ from ppo_cli.episodes import Evaluation
 from ppo_cli.errors import RunError
 from ppo_cli.files import sync_folder
 from ppo_cli.hooks import Hook, RunState
+from ppo_cli.runs.folder import RunFolder
 from ppo_cli.runs.log_files import INFO, MOST_COLUMNS, Columns, EventFile, RowFile
 
 logger = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ class RunLog(Hook):
                 logger.warning("%s is missing: TensorBoard shows the run from here on", lengths["event_file"])
         self._events = EventFile(folder / name, events)
         self._files.append(self._events)
-        self._rows = RowFile(folder / "metrics.csv", TAGS, rows, _columns(lengths or {}))
+        self._rows = RowFile(RunFolder(folder).metrics_csv, TAGS, rows, _columns(lengths or {}))
         self._files.append(self._rows)
         sync_folder(folder)
 

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
-from ppo_cli.config.schema import Config, ConfigError, nearest
+from ppo_cli.config.schema import Config, ConfigError
 from ppo_cli.hooks import Hook, UserHook, guarded
 from ppo_cli.import_path import load_class
-from ppo_cli.text import flat
+from ppo_cli.text import flat, nearest
 
 
 class Ready(NamedTuple):

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import yaml
@@ -37,10 +37,11 @@ from ppo_cli.runs.build import (
     wanted_infos,
 )
 from ppo_cli.runs.checkpoint import CheckpointError
+from ppo_cli.runs.checkpoint_schema import Checkpoint
 from ppo_cli.runs.checkpointing import CheckpointKeeper, begin, restore
 from ppo_cli.runs.endings import StopSignal
 from ppo_cli.runs.evaluation import summarize
-from ppo_cli.runs.folder import advice_for, noted_failure, own_run, repair
+from ppo_cli.runs.folder import RunFolder, advice_for, noted_failure, own_run, repair
 from ppo_cli.runs.lines import budget_words, device_words, network_words, pack, result_words, training_words
 from ppo_cli.runs.log import Knob, RunLog
 from ppo_cli.runs.named_hooks import make_hooks
@@ -61,7 +62,7 @@ FAULTS = (EnvError, EnvFaultError, CheckpointError, EncoderError, FloatingPointE
 
 
 def run(
-    config: Config, folder: Path, saved: Mapping[str, Any] | None = None, around: Surroundings = COMMAND
+    config: Config, folder: Path, saved: Checkpoint | None = None, around: Surroundings = COMMAND
 ) -> float:
     """Trains, saves and evaluates one config into an existing folder.
 
@@ -80,14 +81,14 @@ def run(
     """
     try:
         with own_run(folder):
-            repair(folder, None if saved is None else saved["steps"], config.checkpoint.keep)
+            repair(folder, None if saved is None else saved.steps, config.checkpoint.keep)
             return run_owned(config, folder, saved, around)
     except OSError as error:
         raise RunError(str(error)) from error
 
 
 def run_owned(
-    config: Config, folder: Path, saved: Mapping[str, Any] | None, around: Surroundings = COMMAND
+    config: Config, folder: Path, saved: Checkpoint | None, around: Surroundings = COMMAND
 ) -> float:
     """`run` in a folder that this process holds already, and that is in the state of ``saved``."""
     advice = partial(advice_for, folder)
@@ -104,13 +105,13 @@ def run_owned(
 def _run(
     config: Config,
     folder: Path,
-    saved: Mapping[str, Any] | None,
+    saved: Checkpoint | None,
     around: Surroundings,
     signal: StopSignal | None,
 ) -> float:
     """The life of a run: what it needs is made, then it begins or goes on, trains, and is evaluated."""
     config, notices = check_environment(config, around.watchdog)
-    save_yaml(config, folder / "config.yaml")
+    save_yaml(config, RunFolder(folder).config_yaml)
     torch.set_num_threads(config.cpu_threads)
     envs, more = _make_envs(config, saved)
     with ExitStack() as opened:
@@ -168,7 +169,7 @@ class Cast(NamedTuple):
 def _cast(
     config: Config,
     folder: Path,
-    saved: Mapping[str, Any] | None,
+    saved: Checkpoint | None,
     around: Surroundings,
     signal: StopSignal | None,
     collector: Collector,
@@ -176,7 +177,9 @@ def _cast(
     """Makes the hooks of a run. What is logged is evaluated next, and what is evaluated is saved."""
     infos = wanted_infos(config)
     users = make_hooks(config, around.hooks)
-    log = RunLog(folder, saved and saved["log"], [f"info/{plain_key(key)}" for key in infos or ()])
+    log = RunLog(
+        folder, None if saved is None else saved.log, [f"info/{plain_key(key)}" for key in infos or ()]
+    )
     progress = Progress(config.trained_steps, around.live)
     evaluating = Evaluating(
         config.eval, env_maker(config.env), on_error_of(config.env), infos, progress.counting
@@ -187,7 +190,7 @@ def _cast(
     return Cast(users, log, progress, evaluating, keeper, Hooks(everyone))
 
 
-def _make_envs(config: Config, saved: Mapping[str, Any] | None) -> tuple[Vector, list[str]]:
+def _make_envs(config: Config, saved: Checkpoint | None) -> tuple[Vector, list[str]]:
     """The environments of training, and lines on them."""
     make = env_maker(config.env, training=True)
     seed_global_generators(config.seed)  # for environments that draw from them, here and in workers
@@ -201,10 +204,10 @@ def _make_envs(config: Config, saved: Mapping[str, Any] | None) -> tuple[Vector,
     return envs, [line for line in lines if line]
 
 
-def _snapshot_kind(config: Config, make: EnvFn, saved: Mapping[str, Any] | None) -> tuple[Kind, str | None]:
+def _snapshot_kind(config: Config, make: EnvFn, saved: Checkpoint | None) -> tuple[Kind, str | None]:
     """How the environments are brought back, and a line on it; a run that goes on keeps what it had."""
     if saved is not None:
-        return saved["snapshot_kind"], None
+        return saved.snapshot_kind, None
     kind: Kind = "none" if config.vectorization == "envpool" else find_kind(make, config.checkpoint.exact)
     starts = {
         "replay": "an episode's start by its generator",
@@ -232,7 +235,7 @@ def _say_lost(lost: Sequence[Lost], n_envs: int) -> None:
 def _advise_threads(config: Config, agent: PPOAgent) -> None:
     """Says that images and memories may want more threads than `auto`, which is the same on all machines."""
     cores = available_cores()
-    if agent.notes and config.threads == "auto" and agent.device.type == "cpu" and cores > 1:
+    if agent.keeps_outputs and config.threads == "auto" and agent.device.type == "cpu" and cores > 1:
         logger.info(
             "threads=auto is one thread; threads=%d uses this machine's cores (other rounding)", cores
         )
@@ -265,7 +268,7 @@ def _report(evaluation: Evaluation, config: Config, run: RunState, trained: floa
     summary = summarize(evaluation, run.steps, deterministic, config.eval.seed)
     if run.stopped:
         summary["stopped"] = run.stopped
-    write_whole(run.folder / "eval.json", json.dumps(summary, indent=2) + "\n")  # whole or not at all
+    write_whole(RunFolder(run.folder).eval_json, json.dumps(summary, indent=2) + "\n")  # whole or not at all
     why = training_words(evaluation, trained) if deterministic else ""
     result = result_words(evaluation, deterministic)
     logger.info("%s after %s steps%s · %s", result, f"{run.steps:,}", why, run.folder)
@@ -273,7 +276,7 @@ def _report(evaluation: Evaluation, config: Config, run: RunState, trained: floa
 
 def _typed_knobs(folder: Path) -> set[str]:
     """The knobs that were typed for a run; of a sweep's job, those in which the jobs differ."""
-    own, plan = folder / ".hydra" / "overrides.yaml", folder.parent / "jobs.json"
+    own, plan = RunFolder(folder).overrides_yaml, folder.parent / "jobs.json"
     typed: set[str] = set()
     with contextlib.suppress(Exception):  # whatever lies there: it only orders HPARAMS
         typed = {str(override) for override in yaml.safe_load(read_yaml(own))}
