@@ -80,9 +80,14 @@ class AnnealsConfig:
     """How each annealed knob changes over the run."""
 
     learning_rate: AnnealConfig = field(default_factory=AnnealConfig)
+    gamma: AnnealConfig = field(default_factory=AnnealConfig)
+    gae_lambda: AnnealConfig = field(default_factory=AnnealConfig)
     clip_ratio: AnnealConfig = field(default_factory=AnnealConfig)
+    vf_clip_ratio: AnnealConfig = field(default_factory=AnnealConfig)
     ent_coef: AnnealConfig = field(default_factory=AnnealConfig)
     vf_coef: AnnealConfig = field(default_factory=AnnealConfig)
+    max_grad_norm: AnnealConfig = field(default_factory=AnnealConfig)
+    target_kl: AnnealConfig = field(default_factory=AnnealConfig)
 
 
 @dataclass
@@ -163,6 +168,11 @@ class Config:
     target_kl: Optional[float] = MISSING  # noqa: UP045
     use_sde: Boolean = MISSING
     sde_sample_freq: Integer = MISSING
+    objective: str = MISSING
+    objective_kwargs: dict[str, Any] = MISSING
+    extra_losses: list[dict[str, Any]] = MISSING
+    optimizer: str = MISSING
+    optimizer_kwargs: dict[str, Any] = MISSING
     squash_actions: Boolean = MISSING
     anneal: AnnealsConfig = field(default_factory=AnnealsConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
@@ -175,7 +185,7 @@ class Config:
     log: LogConfig = field(default_factory=LogConfig)
 
 
-ANNEALED = ("learning_rate", "clip_ratio", "ent_coef", "vf_coef")
+ANNEALED = tuple(item.name for item in fields(AnnealsConfig))
 _POSITIVE, _NON_NEGATIVE = Range(0, open_low=True), Range(0)
 _COUNT = Range(1, 10**9)  # of what nobody would see the end above
 _SEED = Range(0, 2**32 - 1)
@@ -198,6 +208,8 @@ RANGES = {
     "target_kl": _POSITIVE,
     "sde_sample_freq": Range(-1, 10**9),
     **{f"anneal.{knob}.final": _NON_NEGATIVE for knob in ANNEALED},
+    "anneal.gamma.final": Range(0, 1),
+    "anneal.gae_lambda.final": Range(0, 1),
     "network.hidden_sizes": _WIDTH,
     "network.log_std_init": Range(-20, 20),
     "network.memory_size": _WIDTH,
@@ -215,18 +227,21 @@ RANGES = {
 }
 _INTEGERS = (Integer, list[Integer], Union[Integer, str], Optional[Integer])  # noqa: UP007, UP045
 MOST_LAYERS = 64  # of network.hidden_sizes
-MOST_WRAPPERS = 64
+MOST_WRAPPERS = MOST_LOSSES = 64
+SHAPES = ("linear", "cosine", "exponential")  # of annealing
 MOST_INFO_KEYS, LONGEST_INFO_KEY = 50, 100
 MOST_VALUES = 20_000  # in a stored config, which OmegaConf takes some 0.1 ms each to read
 OPEN = {  # sections whose keys are the user's own, and what a key there is
     "env.kwargs.": "a new argument of the environment",
     "env.reset_options.": "an option of its resets",
     "network.encoders.": "an observation's encoder",
+    "objective_kwargs.": "an option of the objective",
+    "optimizer_kwargs.": "an option of the optimizer",
 }
 CHOICES = {
     "env.on_error": ("stop", "restart"),
     "vectorization": ("auto", "sync", "async", "envpool"),
-    **{f"anneal.{knob}.shape": ("linear", "cosine", "exponential") for knob in ANNEALED},
+    **{f"anneal.{knob}.shape": SHAPES for knob in ANNEALED},
     "network.log_std": ("free", "state"),
     "network.image_encoder": ("auto", "nature_cnn", "impala_cnn", "flatten"),
     "network.memory": ("none", "lstm", "gru"),
@@ -503,6 +518,32 @@ def _check_wrappers(config: Config) -> None:
             )
 
 
+def _check_extra_losses(entries: list[dict[str, Any]]) -> None:
+    if len(entries) > MOST_LOSSES:
+        raise ConfigError(f"extra_losses: expected at most {MOST_LOSSES}, given {len(entries)}")
+    for entry in entries:
+        name, coef, final = entry.get("name"), entry.get("coef"), entry.get("final")
+        if not (isinstance(name, str) and _is_number(coef)):
+            raise ConfigError(
+                f"extra_losses: expected {{name: package.module.function, coef: 0.1, ...}}, given {entry}"
+            )
+        if not (final is None or _is_number(final)):
+            raise ConfigError(f"extra_losses: {name} has final={final}: expected a number or null")
+        shape = entry.get("shape", "linear")
+        if shape not in SHAPES:
+            hint = nearest(str(shape), list(SHAPES))
+            raise ConfigError(f"extra_losses: {name} has shape={shape}: expected {', '.join(SHAPES)}{hint}")
+        if shape == "exponential" and final is not None and min(coef, final) <= 0:
+            raise ConfigError(
+                f"extra_losses: {name} has shape=exponential: expected both ends above 0, given "
+                f"coef={coef:g} and final={final:g}; use linear or cosine"
+            )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= FLOAT32[1]
+
+
 def _check_info_keys(value: Any) -> None:  # noqa: ANN401
     if value in ("auto", None):
         return
@@ -558,9 +599,19 @@ def _check_across(config: Config) -> None:
     if config.eval.every and not config.eval.episodes:
         raise ConfigError(f"eval.every={config.eval.every} needs eval.episodes of at least 1, given 0")
     _check_device(config.device)
+    _check_extra_losses(config.extra_losses)
+    _check_anneals(config)
+
+
+def _check_anneals(config: Config) -> None:
     for name in ANNEALED:
         anneal: AnnealConfig = getattr(config.anneal, name)
         start = getattr(config, name)
+        if anneal.final is not None and (start is None or math.isinf(start)):
+            raise ConfigError(
+                f"anneal.{name}.final={anneal.final:g}: expected a number to begin with, "
+                f"given {name}={'null' if start is None else start}"
+            )
         if (
             anneal.shape == "exponential"
             and anneal.final is not None

@@ -111,7 +111,7 @@ SCHEMA: dict[str, Any] = {
     "steps": _count,
     "best": _number,
     "model": Each(_finite),
-    "optimizer": {"exp_avg": _finite, "exp_avg_sq": _finite, "step": _finite},
+    "optimizer": Each(_finite),
     "action_generator": Tensor,
     "minibatch_generator": Tensor,
     "generators": {"python": list, "numpy": list, "torch": Tensor, "cuda": [Tensor]},

@@ -37,6 +37,7 @@ FIXED = (
     "seed",
     "n_envs",
     "n_steps",
+    "optimizer",
     "use_sde",
     "squash_actions",
     "network.",
