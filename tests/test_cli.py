@@ -22,11 +22,11 @@ from tensorboard.plugins.hparams.backend_context import Context
 
 from ppo_cli.cli.help import knob_comments
 from ppo_cli.config.compose import compose_jobs, expand_preset
-from ppo_cli.config.schema import conf_dir, knobs
+from ppo_cli.config.schema import KNOBS, conf_dir
 from ppo_cli.envs.make import env_fn
-from ppo_cli.runs.build import load_policy
 from ppo_cli.runs.evaluation import evaluate
 from ppo_cli.runs.log import EVAL_TAG, TAGS
+from ppo_cli.runs.policy import load_policy
 
 TINY = ("total_timesteps=300", "n_envs=2", "n_steps=50", "n_epochs=1", "eval.episodes=2")
 ENVS = sorted(file.stem for file in (conf_dir() / "env").glob("*.yaml"))
@@ -72,8 +72,8 @@ def test_eval_json_and_the_checkpoint_agree(ppo_train, tmp_path):
     assert set(saved) == {
         "mean", "std", "iqm", "episodes", "returns", "lengths", "steps", "deterministic", "seed"
     }  # fmt: skip
-    policy, config = load_policy(folder / "checkpoints" / "last.pt")
-    again = evaluate(policy, env_fn(config.env.id), 2, seed=7, deterministic=True)
+    policy = load_policy(folder / "checkpoints" / "last.pt")
+    again = evaluate(policy.batch, env_fn(policy.config.env.id), 2, seed=7, deterministic=True)
     assert again.returns == saved["returns"]
     assert again.lengths == saved["lengths"]
     assert saved["mean"] == pytest.approx(sum(saved["returns"]) / 2)
@@ -84,11 +84,12 @@ def test_a_later_process_loads_and_evaluates(ppo_train, tmp_path):
     folder = only_run(tmp_path)
     program = (
         "from pathlib import Path\n"
-        "from ppo_cli.runs.build import load_policy\n"
+        "from ppo_cli.runs.policy import load_policy\n"
         "from ppo_cli.envs.make import env_fn\n"
         "from ppo_cli.runs.evaluation import evaluate\n"
-        f"policy, config = load_policy(Path({str(folder / 'checkpoints' / 'last.pt')!r}))\n"
-        "print(evaluate(policy, env_fn(config.env.id), 2, config.eval.seed, True).returns)\n"
+        f"policy = load_policy(Path({str(folder / 'checkpoints' / 'last.pt')!r}))\n"
+        "config = policy.config\n"
+        "print(evaluate(policy.batch, env_fn(config.env.id), 2, config.eval.seed, True).returns)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == json.loads((folder / "eval.json").read_text())["returns"]
@@ -139,7 +140,7 @@ def test_tensorboards_hparams_compare_the_runs_of_a_sweep(ppo_train, tmp_path):
     columns, rows = hparams_table(tmp_path / "outputs")
     assert columns[:2] == ["anneal.vf_coef.final", "seed"]  # what was swept comes first
     mappings = {"env.kwargs", "env.reset_options", "env.wrappers", "network.encoders"}
-    assert {name for name, _ in knobs()} - set(columns) <= mappings
+    assert set(KNOBS) - set(columns) <= mappings
     assert len(rows) == 4
     for folder in tmp_path.glob("outputs/sweeps/*/*/"):
         row = rows[folder.name]
@@ -314,10 +315,10 @@ def test_help_lists_every_knob_with_its_value_and_meaning(ppo_train, tmp_path):
     outcome = ppo_train("--help", "env=LunarLander-v3", "clip_ratio=0.15")
     assert outcome.status == 0
     text = " ".join(outcome.out.split())
-    for key, _ in knobs():
+    for key in KNOBS:
         assert f" {key}=" in text
     comments = knob_comments()
-    for key, _ in knobs():
+    for key in KNOBS:
         assert " ".join(comments[key].split()) in text
     assert " clip_ratio=0.15 " in text
     assert " n_envs=16 " in text

@@ -20,13 +20,14 @@ import ppo_cli
 from ppo_cli.actor_critic import make_actor_critic
 from ppo_cli.cli.help import knob_sections
 from ppo_cli.cli.version import versions
+from ppo_cli.config.convert import from_stored
 from ppo_cli.config.presets import successor_with_preset
-from ppo_cli.config.schema import conf_dir, from_stored, knobs
+from ppo_cli.config.schema import KNOBS, conf_dir
 from ppo_cli.envs.make import env_fn
-from ppo_cli.runs.build import load_policy
 from ppo_cli.runs.evaluation import Evaluation, evaluate
 from ppo_cli.runs.lines import budget_words, network_words, next_lines, pack, training_words
 from ppo_cli.runs.log import TAGS, RunLog
+from ppo_cli.runs.policy import load_policy
 from ppo_cli.terminal import LiveLine, is_live, wrapped_error
 from ppo_cli.text import mean_and_deviation
 
@@ -131,7 +132,7 @@ def test_help_shows_plain_defaults_where_no_environment_is_typed(ppo_train):
     page = ppo_train("--help").out
     assert "knobs, with their plain defaults; `ppo-train env=ID --help` shows a preset's:" in page
     shown = values_shown(page)
-    assert set(shown) == {key for key, _ in knobs()}
+    assert set(shown) == set(KNOBS)
     assert not any(marked for _, marked in shown.values())
     assert shown["n_steps"] == ("2048", False)  # CartPole-v1's preset has 32
 
@@ -368,7 +369,7 @@ def test_pieces_stay_whole():
 
 def test_an_evaluation_that_is_watched_gives_the_same_bits(ppo_train, tmp_path):
     ppo_train("env=CartPole-v1", *TINY, "hydra.run.dir=run")
-    policy, _ = load_policy(tmp_path / "run" / "checkpoints" / "last.pt")
+    policy = load_policy(tmp_path / "run" / "checkpoints" / "last.pt").batch
     seen = []
     watched = evaluate(policy, env_fn("CartPole-v1"), 20, 3, deterministic=False, progress=seen.append)
     assert watched == evaluate(policy, env_fn("CartPole-v1"), 20, 3, deterministic=False)
@@ -434,4 +435,4 @@ def test_on_a_terminal_evaluations_stand_above_the_bar_and_a_dumb_one_gets_plain
 
 def test_every_knob_is_in_one_group():
     listed = [key for _, keys in knob_sections() for key in keys]
-    assert sorted(listed) == sorted(key for key, _ in knobs())
+    assert sorted(listed) == sorted(KNOBS)

@@ -14,7 +14,8 @@ from own_update import Lion
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ppo_cli.config.compose import compose_jobs, expand_preset
-from ppo_cli.config.schema import Config, load_yaml
+from ppo_cli.config.convert import load_yaml
+from ppo_cli.config.schema import Config
 from ppo_cli.optimizers import OPTIMIZERS
 from ppo_cli.runs.algorithm import build_hyperparameters, build_schedules
 from ppo_cli.runs.checkpoint import load_checkpoint
@@ -309,13 +310,13 @@ def test_the_optimizer_is_fixed_on_resuming_and_the_rest_may_change(ppo_train, t
         ),
         (
             "anneal.vf_clip_ratio.final=0.1",
-            "anneal.vf_clip_ratio.final=0.1: expected a number to begin with, given vf_clip_ratio=null",
+            "anneal.vf_clip_ratio.final=0.1: expected a finite vf_clip_ratio to start from",
         ),
         (
             "anneal.target_kl.final=0.1",
-            "anneal.target_kl.final=0.1: expected a number to begin with, given target_kl=null",
+            "anneal.target_kl.final=0.1: expected a finite target_kl to start from",
         ),
-        ("max_grad_norm=inf anneal.max_grad_norm.final=1", "given max_grad_norm=inf"),
+        ("max_grad_norm=inf anneal.max_grad_norm.final=1", "expected a finite max_grad_norm to start from"),
         ("anneal.gamma.final=1.5", "anneal.gamma.final=1.5: expected a value from 0 to 1"),
     ],
 )

@@ -8,7 +8,7 @@ from gymnasium import spaces
 
 from ppo_cli.actor_critic import ActorCritic
 from ppo_cli.agent import flatten_parameters
-from ppo_cli.config.schema import ANNEALED, Config, ConfigError
+from ppo_cli.config.schema import KNOBS, Config, ConfigError
 from ppo_cli.distributions import make_distribution
 from ppo_cli.envs.spaces import stored_observation
 from ppo_cli.import_path import UserCodeError, check_options, load_object
@@ -18,6 +18,7 @@ from ppo_cli.rollout import Batch
 from ppo_cli.schedules import Schedule
 from ppo_cli.update import Hyperparameters, first_state, make_step, parameter_shapes
 
+ANNEALED = [name for name, known in KNOBS.items() if known.annealed]
 ANNEALING = ("coef", "final", "shape")  # of an extra loss's entry, beside its name and its options
 STEP = ("params", "grad", "state", "learning_rate", "shapes")
 
@@ -45,7 +46,7 @@ def build_hyperparameters(config: Config) -> Hyperparameters:
         n_epochs=config.n_epochs,
         normalize_advantage=config.normalize_advantage,
         sde_sample_freq=config.sde_sample_freq,
-        sequence_length=min(config.network.sequence_length, config.n_steps),
+        sequence_length=config.sequence_length,
         objective=_loss("objective", config.objective, config.objective_kwargs, OBJECTIVES),
         extra_losses=tuple(
             _loss("extra_losses", entry["name"], _options(entry), {}) for entry in config.extra_losses

@@ -29,18 +29,10 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from ppo_cli.config.compose import composing, explain_error, fixed_folder, given_folder, with_folder
+from ppo_cli.config.convert import from_stored, load_yaml, parse, save_yaml, to_dict
 from ppo_cli.config.presets import preset_words
 from ppo_cli.config.quoting import hydra_quoted, program_to_paste, shell_quoted
-from ppo_cli.config.schema import (
-    Config,
-    ConfigError,
-    conf_dir,
-    from_stored,
-    load_yaml,
-    parse,
-    save_yaml,
-    to_dict,
-)
+from ppo_cli.config.schema import Config, ConfigError, conf_dir
 from ppo_cli.config.trust import imports
 from ppo_cli.envs.make import EnvError
 from ppo_cli.envs.workers import end_with_parent
