@@ -264,7 +264,7 @@ def restore_policy(
         raise CheckpointError(
             f"the checkpoint is not one of a run ({type(error).__name__}: {error})"
         ) from error
-    for line in imports(config, checkpoint):
+    for line in imports(config, checkpoint, trains=False):
         say(line)
     trained_on = config.env.kwargs
     config = replace(config, env=replace(config.env, kwargs={**trained_on, **(env_kwargs or {})}))
