@@ -2,13 +2,15 @@
 
 import math
 import time
+from collections.abc import Mapping
 
 from ppo_cli import schedules
 from ppo_cli.agent import PPOAgent
 from ppo_cli.collector import Collector
 from ppo_cli.envs.infos import mean_over
 from ppo_cli.hooks import RunState
-from ppo_cli.update import UpdateMetrics
+
+SELDOM_ANNEALED = ("vf_clip_ratio", "gamma", "gae_lambda", "max_grad_norm", "target_kl")
 
 
 def train(run: RunState) -> None:
@@ -38,9 +40,10 @@ def train(run: RunState) -> None:
         metrics = agent.update(agent.compute_gae(rollout), rows)
         update = time.perf_counter() - started
         run.iteration, run.steps = run.iteration + 1, run.steps + len(rows)
-        if not (math.isfinite(metrics.total_loss + metrics.grad_norm) and agent.is_finite()):
+        loss, norm = metrics["total_loss"], metrics["grad_norm"]
+        if not (math.isfinite(loss + norm) and agent.is_finite()):
             raise FloatingPointError(
-                f"the loss is {metrics.total_loss} and its gradient's norm {metrics.grad_norm} "
+                f"the loss is {loss} and its gradient's norm {norm} "
                 f"at step {run.steps}; lower learning_rate, or normalise observations and rewards"
             )
         run.hooks.after_iteration(run, _scalars(agent, metrics, collector, (collect, update), len(rows)))
@@ -48,7 +51,7 @@ def train(run: RunState) -> None:
 
 def _scalars(
     agent: PPOAgent,
-    metrics: UpdateMetrics,
+    metrics: Mapping[str, float],
     collector: Collector,
     seconds: tuple[float, float],
     steps: int,
@@ -60,14 +63,16 @@ def _scalars(
         "charts/episodic_return": episodic_return,
         "charts/episodic_length": episodic_length,
         "charts/SPS": steps / (collect + update),
-        "charts/learning_rate": agent.learning_rate,
-        "charts/clip_ratio": agent.clip_ratio,
-        "charts/ent_coef": agent.ent_coef,
-        "charts/vf_coef": agent.vf_coef,
-        **{f"losses/{name}": value for name, value in vars(metrics).items()},
+        **{f"charts/{name}": value for name, value in agent.knobs.items() if _is_charted(agent, name)},
+        **{f"losses/{name}": value for name, value in metrics.items()},
         "charts/env_faults": float(collector.envs.faults),
         "charts/cut_episodes": float(collector.episodes.cut),
         "time/collect": collect,
         "time/update": update,
         **{f"info/{key}": value for key, value in mean_over(collector.envs.take_infos()).items()},
     }
+
+
+def _is_charted(agent: PPOAgent, knob: str) -> bool:
+    """Whether a number of the update is logged: what few anneal only where it changes."""
+    return knob not in SELDOM_ANNEALED or agent.schedules[knob].final is not None

@@ -25,17 +25,17 @@ FLOORS = (
     {"agent", "export"},
     {"numpy_actor", "policy", "update"},
     {"actor_critic", "config"},
-    {"compile", "encoders", "envs"},
+    {"compile", "encoders", "envs", "objectives", "optimizers"},
     {"cache", "distributions", "import_path", "tables", "terminal"},
-    {"advantages", "episodes", "losses", "memory", "normalize", "optimizers", "rollout", "schedules"},
+    {"advantages", "episodes", "losses", "memory", "normalize", "rollout", "schedules"},
     {"files", "names", "seeding", "signals", "spaces", "statistics"},  # the ground
     {"errors", "text"},
     {"__version__"},
 )
 KNOW_HYDRA = {"cli", "config", "sweeps"}
 ALGORITHM = {
-    "actor_critic", "advantages", "agent", "distributions", "losses", "numpy_actor", "optimizers", "policy",
-    "rollout", "schedules", "update",
+    "actor_critic", "advantages", "agent", "distributions", "losses", "numpy_actor", "objectives",
+    "optimizers", "policy", "rollout", "schedules", "update",
 }  # fmt: skip
 
 

@@ -259,12 +259,12 @@ def restore_policy(
     """
     try:
         device = _device_here(saved.config["device"])
-        config = from_stored({**saved.config, "device": str(device), "hooks": []})
+        config = from_stored({**saved.config, "device": str(device)})
     except (KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(
             f"the checkpoint is not one of a run ({type(error).__name__}: {error})"
         ) from error
-    for line in imports(config, checkpoint):
+    for line in imports(config, checkpoint, trains=False):
         say(line)
     trained_on = config.env.kwargs
     config = replace(config, env=replace(config.env, kwargs={**trained_on, **(env_kwargs or {})}))

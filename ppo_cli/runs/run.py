@@ -27,6 +27,7 @@ from ppo_cli.episodes import Evaluation
 from ppo_cli.errors import HookError, RunError
 from ppo_cli.files import read_json, read_yaml, write_whole
 from ppo_cli.hooks import Hooks, RunState, UserHook, told
+from ppo_cli.import_path import UserCodeError
 from ppo_cli.runs.build import (
     Spaces,
     build_agent,
@@ -58,7 +59,10 @@ logger = logging.getLogger(__name__)
 LINE = 80  # columns of a run's first lines
 
 # What ends a run in a line of its own; anything else is a fault of ours.
-FAULTS = (EnvError, EnvFaultError, CheckpointError, EncoderError, FloatingPointError, HookError, OSError)
+FAULTS = (
+    EnvError, EnvFaultError, CheckpointError, EncoderError, UserCodeError, HookError, FloatingPointError,
+    OSError,
+)  # fmt: skip
 
 
 def run(
