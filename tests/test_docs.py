@@ -389,7 +389,7 @@ def test_every_page_is_in_the_navigation():
 def test_the_recipes_command_lines_compose_and_their_environment_trains(ppo_train, tmp_path, monkeypatch):
     page = ROOT / "docs" / "recipes.md"
     files = [block for block in blocks(page, "python") if block.startswith("# reach/")]
-    assert len(files) == 2
+    assert len(files) == 3
     for source in files:
         file = tmp_path / source.splitlines()[0].removeprefix("# ")
         file.parent.mkdir(exist_ok=True)
@@ -403,11 +403,13 @@ def test_the_recipes_command_lines_compose_and_their_environment_trains(ppo_trai
 
     tiny = ("total_timesteps=128", "n_envs=2", "n_steps=32", "n_epochs=1", "eval.episodes=1", "compile=false")
     encoder = "+network.encoders.observation={name: reach.network.WayEncoder, scale: 2}"
-    arguments = ("--config-dir", "mine", "env=reach:Reach-v0", "+env.kwargs.speed=0.2", encoder)
+    hook = "hooks=[{name: reach.hooks.StopWhenSolved, threshold: -1000, iterations: 2}]"
+    arguments = ("--config-dir", "mine", "env=reach:Reach-v0", "+env.kwargs.speed=0.2", encoder, hook)
     outcome = ppo_train(*arguments, *tiny, "vectorization=sync")
     assert outcome.status == 0, outcome.err
     (folder,) = tmp_path.glob("outputs/reach-Reach-v0/*/")
     assert json.loads((folder / "eval.json").read_text())["steps"] == 128
+    assert "solved/iterations" in (folder / "metrics.csv").read_text()
     assert "gamma: 0.9\n" in (folder / "config.yaml").read_text()  # of the preset
 
 
