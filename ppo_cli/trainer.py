@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from ppo_cli import schedules
-from ppo_cli.agent import PPOAgent
+from ppo_cli.agent import PPOAgent, is_finite
 from ppo_cli.distributions import is_squashed
 from ppo_cli.envs.infos import mean_over
 from ppo_cli.envs.snapshot import Lost
@@ -235,7 +235,7 @@ def train(
         updated = time.perf_counter()
         position = Position(iteration + 1, steps + len(rows))
         loss, norm = metrics["total_loss"], metrics["grad_norm"]
-        if not (math.isfinite(loss + norm) and agent.is_finite()):
+        if not (math.isfinite(loss + norm) and is_finite(agent.model)):
             raise FloatingPointError(
                 f"the loss is {loss} and its gradient's norm {norm} "
                 f"at step {position.steps}; lower learning_rate, or normalise observations and rewards"
