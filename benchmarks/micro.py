@@ -24,7 +24,6 @@ from ppo_cli.advantages import normalize_advantages
 from ppo_cli.agent import PPOAgent
 from ppo_cli.config.compose import compose_jobs, expand_preset
 from ppo_cli.config.schema import Config
-from ppo_cli.envs.spaces import action_adapter
 from ppo_cli.envs.vector import SyncVector
 from ppo_cli.rollout import Batch, minibatches
 from ppo_cli.runs.build import build_agent, env_maker
@@ -47,7 +46,8 @@ def collected(config: Config) -> tuple[PPOAgent, Batch]:
 
 def minibatches_of(batch: Batch, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Rows and weights of one epoch's minibatches, again and again."""
-    return cycle(list(minibatches(torch.arange(len(batch.returns)), size, torch.Generator())))
+    rows = torch.ones(len(batch.returns), 1, dtype=torch.bool)
+    return cycle(list(minibatches(rows, 1, size, torch.Generator())))
 
 
 def own_step(agent: PPOAgent, batch: Batch, size: int) -> Callable[[], None]:
@@ -100,13 +100,13 @@ def acting(config: Config) -> float:
     envs = SyncVector([make] * config.n_envs)
     env = make()
     agent = build_agent(config, env)
-    to_env = action_adapter(env.action_space)
+    to_env, states = agent.distribution.to_env, torch.zeros(config.n_envs, agent.model.state_size)
     observations, _ = envs.reset(seed=0)
     times = []
     for noise in agent.exploration_noise(1000, config.n_envs):
         seen = observations.astype(np.float32)
         started = time.perf_counter()
-        actions, _ = agent.act(seen, noise, None)
+        actions, _ = agent.act(seen, noise, states)
         times.append((time.perf_counter() - started) * 1e6)
         observations = envs.step(to_env(actions))[0]
     return statistics.median(times)

@@ -1,6 +1,5 @@
 """What a user's config names by its import path: found, held against its arguments, and called."""
 
-import difflib
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -8,7 +7,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, TypeVar
 
-from ppo_cli.text import flat
+from ppo_cli.text import flat, nearest
 
 T = TypeVar("T")
 
@@ -31,18 +30,14 @@ def load_object(path: str, names: Sequence[str], what: str, kind: str) -> Any:  
     """
     module_name, _, name = path.replace(":", ".").rpartition(".")
     if not module_name:
-        close = difflib.get_close_matches(path, names, n=1, cutoff=0.6)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
         allowed = " or ".join(filter(None, [", ".join(names), f"package.module.{kind}"]))
-        raise ValueError(f"no {what} {path!r}: expected {allowed}{hint}")
+        raise ValueError(f"no {what} {path!r}: expected {allowed}{nearest(path, names)}")
     module = _imported(module_name)
     if hasattr(module, name):
         return getattr(module, name)
     if hasattr(module, "__path__") and find_spec(f"{module_name}.{name}") is not None:
         return _imported(f"{module_name}.{name}")
-    close = difflib.get_close_matches(name, vars(module), n=1, cutoff=0.6)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    raise ValueError(f"{module_name} has no {name!r}{hint}")
+    raise ValueError(f"{module_name} has no {name!r}{nearest(name, vars(module))}")
 
 
 def load_class(path: str, base: type[T], names: Sequence[str], what: str) -> type[T]:
@@ -87,11 +82,8 @@ def check_options(
     is_open = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters)
     for option in () if is_open else options:
         if option not in taken:
-            close = difflib.get_close_matches(option, taken, n=1, cutoff=0.6)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise ValueError(
-                f"{name} takes no option {option!r}: it takes {', '.join(taken) or 'none'}{hint}"
-            )
+            allowed = ", ".join(taken) or "none"
+            raise ValueError(f"{name} takes no option {option!r}: it takes {allowed}{nearest(option, taken)}")
     try:
         signature.bind(*given, **dict.fromkeys(options))
     except TypeError as error:

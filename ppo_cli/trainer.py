@@ -12,13 +12,11 @@ import torch
 
 from ppo_cli import schedules
 from ppo_cli.agent import PPOAgent, is_finite
-from ppo_cli.distributions import is_squashed
 from ppo_cli.envs.infos import mean_over
 from ppo_cli.envs.snapshot import Lost
-from ppo_cli.envs.spaces import action_adapter, stored_observation
 from ppo_cli.envs.vector import Vector
 from ppo_cli.episodes import EpisodeStatistics
-from ppo_cli.normalize import ObservationNormalizer, RewardNormalizer, as_float32
+from ppo_cli.normalize import ObservationNormalizer, RewardNormalizer, as_float32, stored_observation
 from ppo_cli.rollout import Rollout
 
 ALL = slice(None)  # environments
@@ -86,14 +84,13 @@ class Collector:
         rollout.begin()
         everywhere = np.ones(rollout.n_envs, np.bool_)
         for t, noise in enumerate(agent.exploration_noise(rollout.n_steps, rollout.n_envs)):
-            states = rollout.states[t] if agent.model.memory is not None else None
-            actions, noted = agent.act(rollout.acting_on(t), noise, states)
+            actions, outputs = agent.act(rollout.acting_on(t), noise, rollout.states[t])
             next_obs, rewards, terminated, truncated, info = self.envs.step(self.to_env(actions))
             dones = terminated | truncated
             valid = new = everywhere
-            fresh = dones
+            restarts = dones
             if "filler" in info:  # next-step autoreset: an end's next row is its final observation and filler
-                valid, new, fresh = ~info["filler"], ~dones, info["filler"]
+                valid, new, restarts = ~info["filler"], ~dones, info["filler"]
             self.episodes.step(rewards, dones, valid, info)
             if self.reward_normalizer is not None:
                 rewards = self.reward_normalizer(rewards, dones, valid)
@@ -101,9 +98,9 @@ class Collector:
                 self.observation_normalizer.update(next_obs[new])
             if "final_obs" in info:
                 for env in np.flatnonzero(dones).tolist():
-                    rollout.add_final(t, env, self.observe(info["final_obs"][env]), noted)
-            if noted is not None:
-                rollout.note(t, noted, fresh)
+                    rollout.add_final(t, env, self.observe(info["final_obs"][env]), outputs)
+            if outputs is not None:
+                rollout.record(t, outputs, restarts)
             rollout.add(t, actions, rewards, terminated, truncated, self.observe(next_obs), valid)
 
     def state_dict(self) -> dict[str, Any]:
@@ -186,7 +183,7 @@ def make_collector(
         envs,
         rollout,
         EpisodeStatistics(envs.num_envs),
-        action_adapter(envs.single_action_space, is_squashed(distribution)),
+        distribution.to_env,
         observation_normalizer,
         reward_normalizer,
     )

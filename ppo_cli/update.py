@@ -111,11 +111,8 @@ def make_step(
     def forward(params: Tensor, batch: Batch, weights: Tensor, clip_ratio: Tensor) -> Terms:
         pieces = zip(names, shapes, params.split(sizes), strict=True)
         tree = {name: piece.view(shape) for name, shape, piece in pieces}
-        inputs = [batch.observations]
-        if batch.states is not None and batch.starts is not None:
-            # a sequence begins where its state is known
-            inputs += [batch.states[:: hyper.sequence_length], batch.starts]
-        logits, values_pred = functional_call(model, tree, tuple(inputs))
+        states = batch.states[:: hyper.sequence_length]  # of a sequence's first row
+        logits, values_pred = functional_call(model, tree, (batch.observations, states, batch.starts))
         new_logprobs = distribution.log_prob(logits, batch.actions)
         ratio = losses.probability_ratio(new_logprobs, batch.logprobs)
         advantages = batch.advantages

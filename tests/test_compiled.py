@@ -18,7 +18,7 @@ from ppo_cli.agent import flatten_parameters
 from ppo_cli.compile import compile_function, explain_failure
 from ppo_cli.distributions import make_distribution
 from ppo_cli.optimizers import adam_init
-from ppo_cli.rollout import Batch, minibatches, sequence_minibatches
+from ppo_cli.rollout import Batch, minibatches
 from ppo_cli.runs.build import compile_cache
 from ppo_cli.runs.checkpoint import load_checkpoint
 from ppo_cli.spaces import PackedActions, PackedObservations
@@ -107,7 +107,7 @@ def test_compiled_and_eager_updates_agree_in_every_action_space(tmp_path, action
         state = update.first_state(params, adam_init(params), hyper)
         shuffle = torch.Generator().manual_seed(1)
         for _ in range(4):
-            for indices, weights in minibatches(torch.arange(rows), size, shuffle):
+            for indices, weights in minibatches(torch.ones(rows, 1, dtype=torch.bool), 1, size, shuffle):
                 state = step(state, batch, indices, weights, values)
         ends.append(state)
     first, second = ends
@@ -150,14 +150,15 @@ def test_compiled_and_eager_updates_agree_in_every_network(tmp_path, observation
             for leaf, view in zip(observations.leaves, observations.views(row), strict=True):
                 view[...] = leaf.of(sample)
         obs = torch.from_numpy(raw)
-    memory = [torch.randn(rows, model.state_size, generator=generator)] if model.memory else []
+    memory = [torch.randn(rows, model.state_size, generator=generator)] if model.state_size else []
     with torch.no_grad():
         logits = model.policy(obs, *memory)
         taken = distribution.sample(logits, distribution.noise((rows,), generator))
         logprobs = distribution.log_prob(logits, taken)
     columns = [torch.randn(rows, generator=generator) for _ in range(3)]
-    starts = [(torch.rand(rows, generator=generator) < 0.2).float()] if memory else []
+    starts = [(torch.rand(rows, 1, generator=generator) < 0.2).float()] if memory else []
     batch = Batch(obs, taken, logprobs, *columns, *memory, *starts)
+    length = length if memory else 1
     hyper = update.Hyperparameters(sequence_length=length)
     eager = update.make_step(model, distribution, hyper, tuple(KNOBS))
     values = torch.tensor(list(KNOBS.values()))
@@ -166,12 +167,8 @@ def test_compiled_and_eager_updates_agree_in_every_network(tmp_path, observation
         state = update.first_state(params, adam_init(params), hyper)
         shuffle = torch.Generator().manual_seed(1)
         for _ in range(3):
-            if memory:
-                valid = torch.ones(n_steps, n_envs, dtype=torch.bool)
-                pieces = sequence_minibatches(valid, length, size, shuffle)
-            else:
-                pieces = minibatches(torch.arange(rows), size, shuffle)
-            for indices, weights in pieces:
+            valid = torch.ones(n_steps, n_envs, dtype=torch.bool)
+            for indices, weights in minibatches(valid, length, size, shuffle):
                 state = step(state, batch, indices, weights, values)
         ends.append(state)
     first, second = ends

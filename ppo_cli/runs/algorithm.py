@@ -10,8 +10,8 @@ from ppo_cli.actor_critic import ActorCritic
 from ppo_cli.agent import flatten_parameters
 from ppo_cli.config.schema import KNOBS, Config, ConfigError
 from ppo_cli.distributions import make_distribution
-from ppo_cli.envs.spaces import stored_observation
 from ppo_cli.import_path import UserCodeError, check_options, load_object
+from ppo_cli.normalize import stored_observation
 from ppo_cli.objectives import OBJECTIVES, Loss, metric_name
 from ppo_cli.optimizers import OPTIMIZERS, Optimizer
 from ppo_cli.rollout import Batch
@@ -83,15 +83,14 @@ def try_update(config: Config, env: Spaces, model: ActorCritic) -> None:
         return
     distribution = make_distribution(env.action_space, config.squash_actions)
     shape, dtype = stored_observation(env.observation_space, config.normalize.observations)
-    rows = 2 if model.memory is None else 2 * hyper.sequence_length
-    zeros = torch.zeros(rows)
-    memory = [] if model.memory is None else [torch.zeros(rows, model.state_size), zeros]
+    rows = 2 * hyper.sequence_length
+    logprobs = advantages = returns = values = torch.zeros(rows)
     batch = Batch(
         torch.zeros((rows, *shape), dtype=dtype),
         torch.zeros((rows, *distribution.action_shape), dtype=distribution.action_dtype),
-        *[zeros] * 4,
-        *memory,
-    )
+        logprobs, advantages, returns, values,
+        torch.zeros(rows, model.state_size), torch.zeros(rows, min(1, model.state_size)),
+    )  # fmt: skip
     step = make_step(model, distribution, hyper, tuple(schedules))
     knobs = torch.tensor([schedule(0.0) for schedule in schedules.values()])
     try:

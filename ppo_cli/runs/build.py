@@ -36,13 +36,17 @@ from ppo_cli.envs.notices import (
 from ppo_cli.envs.pack import MASKABLE, MaskSource, as_array, find_mask
 from ppo_cli.envs.pool import import_envpool
 from ppo_cli.envs.snapshot import find_kind
-from ppo_cli.envs.spaces import stored_observation
 from ppo_cli.envs.vector import Stream, spawn_seeds
-from ppo_cli.normalize import ObservationNormalizer, RewardNormalizer
+from ppo_cli.normalize import (
+    ObservationNormalizer,
+    RewardNormalizer,
+    make_observation_normalizer,
+    stored_observation,
+)
 from ppo_cli.runs.algorithm import build_hyperparameters, build_schedules, try_update
 from ppo_cli.runs.endings import no_advice
 from ppo_cli.runs.watchdog import Watchdog
-from ppo_cli.spaces import PackedObservations, is_scaled_image
+from ppo_cli.spaces import leaves_of
 from ppo_cli.text import flat
 
 logger = logging.getLogger(__name__)
@@ -91,7 +95,7 @@ def _check_environment(config: Config) -> tuple[Config, list[str]]:
     except ConfigError:
         raise
     except ValueError as error:
-        raise ConfigError(f"env={env_id}: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"env={env_id}: {flat(error)}") from error
     finally:
         calls.close(env)
     notices += idle_notices(config, env.observation_space, env.action_space)
@@ -161,8 +165,7 @@ def _decide_mask(config: Config, env: Env[Any, Any], source: MaskSource | None) 
         EnvError: they should be, and there are none.
     """
     asked, is_maskable = config.env.action_mask, isinstance(env.action_space, MASKABLE)
-    seen = env.observation_space
-    has_key = isinstance(seen, PackedObservations) and any(leaf.is_mask for leaf in seen.leaves)
+    has_key = any(leaf.is_mask for leaf in leaves_of(env.observation_space))
     if asked is True and is_maskable and source == "none":
         raise EnvError(
             f"env.action_mask=true: {config.env.id} has neither an 'action_mask' in its infos nor a method "
@@ -303,15 +306,7 @@ def build_normalizers(
     """The normalisers that the config asks for; images in a known range and what is no number have none."""
     observations = rewards = None
     if config.normalize.observations:
-        observations = _observation_normalizer(observation_space, config.normalize.clip)
+        observations = make_observation_normalizer(observation_space, config.normalize.clip)
     if config.normalize.rewards:
         rewards = RewardNormalizer(config.n_envs, config.gamma, config.normalize.clip)
     return observations, rewards
-
-
-def _observation_normalizer(space: spaces.Space[Any], clip: float) -> ObservationNormalizer | None:
-    if isinstance(space, PackedObservations):
-        return ObservationNormalizer((space.floats,), clip, packed=True) if space.floats else None
-    if isinstance(space, spaces.Box) and not is_scaled_image(space):
-        return ObservationNormalizer(space.shape, clip)
-    return None
