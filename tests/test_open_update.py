@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from own_update import Lion
+from run_hooks import INTERRUPTIBLE
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ppo_cli.config.compose import compose_jobs, expand_preset
@@ -55,7 +56,7 @@ def composed(*typed) -> Config:
 
 
 def test_a_run_of_ones_own_functions_goes_on_after_a_stop_as_if_it_had_none(ppo_train, tmp_path, interrupt):
-    typed = (*TINY, *OWN, "compile=false")
+    typed = (*TINY, *OWN, "compile=false", INTERRUPTIBLE)
     assert ppo_train(*typed, "hydra.run.dir=whole").status == 0
     interrupt(2)
     assert ppo_train(*typed, "hydra.run.dir=cut").status == 128 + signal.SIGTERM

@@ -28,7 +28,7 @@ def imports(config: Config, source: object, trains: bool = True) -> list[str]:
         if parts[0] in (*sys.stdlib_module_names, "test") or "__main__" in parts:
             raise ConfigError(
                 f"{source} has {knob}={path}: {module} is a module of Python's own, or a program; "
-                "expected one that has environments, wrappers, encoders, losses or optimizers"
+                "expected one that has environments, wrappers, encoders, losses, optimizers or hooks"
             )
         named.setdefault(module, f"{knob}={path}")
     _check_writers(config, source)
@@ -41,6 +41,8 @@ def _import_paths(config: Config) -> Iterator[tuple[str, str]]:
         yield config.env.id, "env.id"
     for entry in config.env.wrappers:
         yield from _if_path(entry["name"], "env.wrappers")
+    for entry in config.hooks:
+        yield from _if_path(entry["name"], "hooks")
     for key, value in config.network.encoders.items():
         name = value.get("name", "") if isinstance(value, dict) else value
         yield from _if_path(str(name), f"network.encoders.{key}")

@@ -42,6 +42,7 @@ from ppo_cli.runs.endings import StopSignal
 from ppo_cli.runs.folder import RunFolder, identity, lock_run, note_failure
 from ppo_cli.runs.resume import resume
 from ppo_cli.runs.run_dir import is_hydra, job_names, make_exclusive, new_folder
+from ppo_cli.runs.surroundings import Surroundings
 from ppo_cli.schedules import trained_steps
 from ppo_cli.sweeps import progress as board
 from ppo_cli.sweeps.jobs import JOBS, REPLACED, Job, Sweep, check_config, load_jobs, save_jobs
@@ -333,11 +334,11 @@ def run_job(composed: DictConfig, live: bool = True) -> float:
 def _begin_or_go_on(composed: DictConfig, folder: Path, live: bool) -> float:
     own = RunFolder(folder)
     if own.config_yaml.exists():
-        resume(folder, [], live)
+        resume(folder, [], Surroundings(live))
     else:
         from ppo_cli.runs.run import run  # late: it brings PyTorch
 
-        run(parse(composed), folder, live=live, preset=preset_words())
+        run(parse(composed), folder, around=Surroundings(live, preset_words()))
     evaluation = own.evaluation
     return float("nan") if evaluation is None else float(evaluation["mean"])
 
