@@ -255,6 +255,12 @@ def test_the_optimizer_is_fixed_on_resuming_and_the_rest_may_change(ppo_train, t
         ),
         ("+optimizer_kwargs.betas=[0.9]", "adam.step with {'betas': [0.9]} raised ValueError: "),
         (
+            "objective=own_update.somebody_elses +objective_kwargs.mode=w",
+            "own_update.somebody_elses takes (path, mode='r'): expected (terms, ...)",
+        ),
+        ("objective=torch.sum", "torch.sum does not tell its arguments: expected (terms, ...)"),
+        ("optimizer=torch.optim.Adam", "torch.optim.Adam has no function init: expected init and step"),
+        (
             "optimizer=own_update.StepOnly",
             "optimizer=own_update.StepOnly: own_update.StepOnly has no function init: expected init and step",
         ),
