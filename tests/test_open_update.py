@@ -9,15 +9,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from gymnasium import spaces
 from own_update import Lion
 from run_hooks import INTERRUPTIBLE
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from ppo_cli import update
 from ppo_cli.config.compose import compose_jobs, expand_preset
 from ppo_cli.config.convert import load_yaml
 from ppo_cli.config.schema import Config
 from ppo_cli.optimizers import OPTIMIZERS
 from ppo_cli.runs.algorithm import build_hyperparameters, build_schedules
+from ppo_cli.runs.build import Spaces, build_agent
 from ppo_cli.runs.checkpoint import load_checkpoint
 
 TINY = ("env=CartPole-v1", "preset=none", "n_envs=2", "n_steps=32", "total_timesteps=256", "n_epochs=2",
@@ -256,6 +259,12 @@ def test_the_optimizer_is_fixed_on_resuming_and_the_rest_may_change(ppo_train, t
         ),
         ("+optimizer_kwargs.betas=[0.9]", "adam.step with {'betas': [0.9]} raised ValueError: "),
         (
+            "objective=own_update.somebody_elses +objective_kwargs.mode=w",
+            "own_update.somebody_elses takes (path, mode='r'): expected (terms, ...)",
+        ),
+        ("objective=torch.sum", "torch.sum does not tell its arguments: expected (terms, ...)"),
+        ("optimizer=torch.optim.Adam", "torch.optim.Adam has no function init: expected init and step"),
+        (
             "optimizer=own_update.StepOnly",
             "optimizer=own_update.StepOnly: own_update.StepOnly has no function init: expected init and step",
         ),
@@ -361,3 +370,20 @@ def test_what_a_folder_names_is_said_before_it_is_imported_and_a_policy_needs_no
     (line,) = imports(config, Path("config.yaml"))
     assert line == "importing own_update, which config.yaml names (objective=own_update.soft_clip)"
     assert imports(config, Path("last.pt"), trains=False) == []
+
+
+def test_a_metric_of_every_minibatch_is_one_line(ppo_train, tmp_path, monkeypatch):
+    monkeypatch.setitem(update.DIAGNOSTICS, "surprise", lambda terms: -terms.old_logprobs.mean())
+    assert ppo_train(*TINY, "compile=false", "hydra.run.dir=run").status == 0
+    logged = scalars(tmp_path / "run")["losses/surprise"]
+    assert len(logged) == 4
+    assert all(0.5 < value < 0.8 for value in logged)  # about ln 2: two actions, almost uniform
+
+
+def test_the_entropy_coefficient_anneals_as_the_others_do():
+    config = composed("ent_coef=0.1", "anneal.ent_coef.final=0.0", "anneal.learning_rate.final=0.0")
+    agent = build_agent(config, Spaces(spaces.Box(-1, 1, (3,)), spaces.Discrete(2)))
+    agent.update_ent_coef(0.5)
+    assert (agent.knobs["ent_coef"], agent.knobs["learning_rate"]) == (0.05, 3e-4)
+    agent.anneal(0.5)
+    assert (agent.knobs["ent_coef"], agent.knobs["learning_rate"]) == (0.05, 1.5e-4)
