@@ -20,14 +20,14 @@ FLOORS = (
     {"report", "sweeps"},  # many runs
     {"runs"},  # the life of a run
     {"trainer"},  # the loop
-    {"agent", "export", "report"},
+    {"agent", "export"},
     {"numpy_actor", "policy", "update"},
     {"actor_critic", "config"},
     {"compile", "encoders", "envs"},
     {"cache", "distributions", "import_path", "tables", "terminal"},
     {"advantages", "episodes", "losses", "memory", "normalize", "optimizers", "rollout", "schedules"},
     {"files", "names", "seeding", "signals", "spaces", "statistics"},  # the ground
-    {"errors", "text"},
+    {"errors", "text", "versions"},
     {"__version__"},
 )
 KNOW_HYDRA = {"cli", "config", "sweeps"}
