@@ -117,6 +117,14 @@ def _check_wrappers(config: Config) -> None:
             )
 
 
+def _check_hooks(hooks: list[dict[str, Any]]) -> None:
+    if len(hooks) > MOST_HOOKS:
+        raise ConfigError(f"hooks: expected at most {MOST_HOOKS}, given {len(hooks)}")
+    for entry in hooks:
+        if not isinstance(entry.get("name"), str):
+            raise ConfigError(f"hooks: expected {{name: HOOK, ...}}, given {entry} without a name")
+
+
 def _check_extra_losses(entries: list[dict[str, Any]]) -> None:
     if len(entries) > MOST_LOSSES:
         raise ConfigError(f"extra_losses: expected at most {MOST_LOSSES}, given {len(entries)}")
@@ -141,14 +149,6 @@ def _check_extra_losses(entries: list[dict[str, Any]]) -> None:
 
 def _is_number(value: Any) -> bool:  # noqa: ANN401
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= FLOAT32[1]
-
-
-def _check_hooks(hooks: list[dict[str, Any]]) -> None:
-    if len(hooks) > MOST_HOOKS:
-        raise ConfigError(f"hooks: expected at most {MOST_HOOKS}, given {len(hooks)}")
-    for entry in hooks:
-        if not isinstance(entry.get("name"), str):
-            raise ConfigError(f"hooks: expected {{name: HOOK, ...}}, given {entry} without a name")
 
 
 def _check_info_keys(value: Any) -> None:  # noqa: ANN401

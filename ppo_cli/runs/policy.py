@@ -259,7 +259,7 @@ def restore_policy(
     """
     try:
         device = _device_here(saved.config["device"])
-        config = from_stored({**saved.config, "device": str(device), "hooks": []})
+        config = from_stored({**saved.config, "device": str(device)})
     except (KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(
             f"the checkpoint is not one of a run ({type(error).__name__}: {error})"

@@ -60,15 +60,9 @@ LINE = 80  # columns of a run's first lines
 
 # What ends a run in a line of its own; anything else is a fault of ours.
 FAULTS = (
-    EnvError,
-    EnvFaultError,
-    CheckpointError,
-    EncoderError,
-    UserCodeError,
-    FloatingPointError,
-    HookError,
+    EnvError, EnvFaultError, CheckpointError, EncoderError, UserCodeError, HookError, FloatingPointError,
     OSError,
-)
+)  # fmt: skip
 
 
 def run(

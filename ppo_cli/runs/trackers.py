@@ -60,7 +60,7 @@ class WandbHook(Hook):
         import wandb
 
         folder = run.folder.resolve()
-        # it neither takes over the standard streams nor makes links, which a run's folder has none of
+        # it neither takes over the standard streams nor makes links beside its own logs
         settings = wandb.Settings(console="off", symlink=False, save_code=False)
         with _environment("WANDB_CACHE_DIR", str(folder / "wandb")):
             self._run = wandb.init(
