@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ppo_cli.files import open_own
+from ppo_cli.terminal import WordFormatter
 
 
 class _Lasting(io.RawIOBase):
@@ -139,3 +140,16 @@ class LogFile(logging.FileHandler):
     def _say(self, error: OSError) -> None:
         what = str(error) if error.strerror is None else f"{self.baseFilename}: {error.strerror}"
         print(f"ppo-train: {what}; the run goes on without this log", file=sys.stderr, flush=True)
+
+
+def log_to(path: Path, terminal: int) -> None:
+    """What Hydra sets up for runs that it begins: plain lines on the terminal and, appended, in a file.
+
+    Args:
+        path: The log file.
+        terminal: The level from which lines are on the terminal too.
+    """
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout), LogFile(path)]
+    handlers[0].setLevel(terminal)
+    handlers[0].setFormatter(WordFormatter())
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers, force=True)
