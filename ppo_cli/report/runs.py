@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
+from ppo_cli.config.schema import find_knob
 from ppo_cli.files import NotPlainError, first_line, printable, read_json, read_text, read_yaml
 
 Floats = npt.NDArray[np.float64]
@@ -32,8 +33,6 @@ FAILED = "failed.txt"  # why a run failed, in its first line
 ARROW = "→"
 NUMBER = re.compile(r"((?:(?<![\w.])-)?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)")
 LAST_SHARE = 0.1  # of the logged returns: what stands for the final return where there is no evaluation
-# Knobs, and sections of them, that say how a run is run and not what is learned.
-NOT_LEARNED = ("seed", "device", "threads", "compile", "checkpoint", "eval", "log", "env.timeout")
 ANNEALS = "anneal."  # the section that says how knobs change over a run: anneal.KNOB.final and .shape
 ABSENT = "unset"  # a knob that another run's config has and this one's lacks
 # A run's files may be damaged, or anybody's: what is beyond these is none of a run, and would spoil a report.
@@ -376,7 +375,7 @@ def _last_tenth(values: Floats) -> float:
 
 
 def _is_learned(name: str) -> bool:
-    return name != "env.id" and name not in NOT_LEARNED and name.partition(".")[0] not in NOT_LEARNED
+    return name != "env.id" and find_knob(name).learned
 
 
 def _read_config(path: Path) -> dict[str, str]:

@@ -18,8 +18,9 @@ from platformdirs import user_cache_path
 from ppo_cli.actor_critic import ActorCritic, make_actor_critic
 from ppo_cli.agent import PPOAgent, Schedules, flatten_parameters
 from ppo_cli.cache import trusted_folder
+from ppo_cli.config.convert import from_stored
 from ppo_cli.config.idle import idle_notices
-from ppo_cli.config.schema import Config, ConfigError, EnvConfig, from_stored
+from ppo_cli.config.schema import Config, ConfigError, EnvConfig, resolve_device
 from ppo_cli.config.trust import imports
 from ppo_cli.distributions import make_distribution
 from ppo_cli.encoders import EncoderChoice
@@ -51,9 +52,6 @@ from ppo_cli.text import flat
 from ppo_cli.update import Hyperparameters
 
 logger = logging.getLogger(__name__)
-
-CHECKPOINT_STEPS = 50_000  # environment steps between checkpoints, about, for checkpoint.every=auto
-COMPILE_REPAYS = 5_000  # minibatch steps from which compiling (about 25 s, once) saves time in all
 
 
 def check_environment(config: Config) -> tuple[Config, list[str]]:
@@ -128,8 +126,8 @@ def _check_memory(config: Config, env: Env[Any, Any]) -> None:
     weights = trunks * sum(math.prod(pair) for pair in itertools.pairwise(config.network.hidden_sizes))
     for name, size in (
         (
-            f"n_envs * n_steps = {config.n_envs * config.n_steps:,} steps",
-            config.n_envs * config.n_steps * row,
+            f"n_envs * n_steps = {config.rollout_rows:,} steps",
+            config.rollout_rows * row,
         ),
         ("network.hidden_sizes", weights * 4 * 4),  # float32: weights, their gradient, Adam's two moments
     ):
@@ -281,7 +279,7 @@ def build_agent(config: Config, env: Env[Any, Any] | Spaces) -> PPOAgent:
             max_grad_norm=config.max_grad_norm,
             target_kl=config.target_kl,
             sde_sample_freq=config.sde_sample_freq,
-            sequence_length=min(config.network.sequence_length, config.n_steps),
+            sequence_length=config.sequence_length,
         ),
         Schedules(
             learning_rate=Schedule(config.learning_rate, *_curve(config, "learning_rate")),
@@ -292,7 +290,7 @@ def build_agent(config: Config, env: Env[Any, Any] | Spaces) -> PPOAgent:
         _generator(config.seed, "action"),
         _generator(config.seed, "minibatch"),
         n_envs=config.n_envs,
-        device=torch.device("cpu" if config.device == "auto" else config.device),
+        device=torch.device(config.device_name),
         compile_cache=compile_cache() if decide_compile(config) else None,
     )
 
@@ -306,29 +304,19 @@ def _curve(config: Config, knob: str) -> tuple[Any, Any]:
     return anneal.final, anneal.shape
 
 
-def checkpoint_interval(config: Config) -> int:
-    """Iterations between two checkpoints."""
-    if config.checkpoint.every != "auto":
-        return int(config.checkpoint.every)
-    return -(-CHECKPOINT_STEPS // (config.n_envs * config.n_steps))
-
-
 def decide_compile(config: Config) -> bool:
-    """Whether to compile the update: from the config alone, so that the same run gives the same weights."""
-    if config.compile == "auto":
-        steps_per_iteration = config.n_envs * config.n_steps
-        iterations = -(-config.total_timesteps // steps_per_iteration)
-        minibatches = -(-steps_per_iteration // config.batch_size)
-        wanted = iterations * config.n_epochs * minibatches >= COMPILE_REPAYS
-    else:
-        wanted = bool(config.compile)
-    on_cpu = not config.device.startswith("cuda")
-    if wanted and on_cpu and not any(shutil.which(compiler) for compiler in ("g++", "clang++", "cl")):
+    """Whether to compile the update: where the config wants it and this machine can."""
+    on_cpu = not config.device_name.startswith("cuda")
+    if (
+        config.wants_compile
+        and on_cpu
+        and not any(shutil.which(compiler) for compiler in ("g++", "clang++", "cl"))
+    ):
         logger.warning(
             "no C++ compiler found: the update runs uncompiled, with other rounding and more slowly"
         )
         return False
-    return wanted
+    return config.wants_compile
 
 
 def compile_cache() -> Path:
@@ -418,7 +406,7 @@ def restore_policy(
 
 def _device_here(name: str) -> torch.device:
     """The device of that name, or the CPU where this machine lacks it."""
-    device = torch.device("cpu" if name == "auto" else name)
+    device = torch.device(resolve_device(name))
     lacking = device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()
     return torch.device("cpu") if lacking else device
 

@@ -12,7 +12,8 @@ import torch
 import yaml
 
 from ppo_cli.agent import PPOAgent
-from ppo_cli.config.schema import Config, save_yaml, to_dict
+from ppo_cli.config.convert import save_yaml, to_dict
+from ppo_cli.config.schema import Config
 from ppo_cli.encoders import EncoderError
 from ppo_cli.envs.backends import available_cores, backend_of, make_vector
 from ppo_cli.envs.group import EnvFaultError
@@ -39,7 +40,6 @@ from ppo_cli.runs.folder import advice_for, noted_failure, own_run, repair
 from ppo_cli.runs.lines import budget_words, device_words, network_words, pack, result_words, training_words
 from ppo_cli.runs.log import Knob, RunLog
 from ppo_cli.runs.watchdog import Watchdog
-from ppo_cli.schedules import trained_steps
 from ppo_cli.seeding import seed_global_generators
 from ppo_cli.terminal import width
 from ppo_cli.trainer import Collector, Position, make_collector, train
@@ -116,7 +116,7 @@ def _run(
     with Watchdog(config.env.timeout, partial(advice_for, folder)):
         config, notices = check_environment(config)
         save_yaml(config, folder / "config.yaml")
-        torch.set_num_threads(1 if config.threads == "auto" else int(config.threads))
+        torch.set_num_threads(config.cpu_threads)
         make, make_evaluated = env_maker(config.env, training=True), env_maker(config.env)
         seed_global_generators(config.seed)  # for environments that draw from them, here and in workers
         infos = wanted_infos(config)
@@ -135,11 +135,8 @@ def _run(
             _advise_threads(config, agent)
             collector = make_collector(envs, agent, config.n_steps, *normalizers)
             tags = [f"info/{plain_key(key)}" for key in infos or ()]
-            total = trained_steps(
-                config.total_timesteps, config.n_envs, config.n_steps, backend_of(envs) == "envpool"
-            )
             begun = 0 if saved is None else saved["steps"]
-            with RunLog(folder, total, saved and saved["log"], live, tags, begun) as log:
+            with RunLog(folder, config.trained_steps, saved and saved["log"], live, tags, begun) as log:
                 keeper = CheckpointKeeper(folder, config, agent, collector, log)
                 if saved is None:
                     position = keeper.begin()
@@ -244,7 +241,7 @@ def _advise_threads(config: Config, agent: PPOAgent) -> None:
 
 
 def _batch_notice(config: Config) -> str | None:
-    rows = config.n_envs * config.n_steps
+    rows = config.rollout_rows
     if config.batch_size <= rows:
         return None
     return f"batch_size={config.batch_size} is above n_envs * n_steps = {rows}: each epoch is one full batch"

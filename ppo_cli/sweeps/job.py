@@ -11,8 +11,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
+from ppo_cli.config.convert import from_stored, load_yaml, parse
 from ppo_cli.config.presets import preset_words
-from ppo_cli.config.schema import Config, ConfigError, from_stored, load_yaml, parse
+from ppo_cli.config.schema import Config, ConfigError
 from ppo_cli.envs.make import EnvError
 from ppo_cli.envs.workers import end_with_parent
 from ppo_cli.errors import RunError

@@ -19,8 +19,9 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, flag_override
 
 from ppo_cli.config.compose import composing, explain_error
+from ppo_cli.config.convert import from_stored, load_yaml, save_yaml, to_dict
 from ppo_cli.config.quoting import hydra_quoted, program_to_paste, shell_quoted
-from ppo_cli.config.schema import ConfigError, from_stored, load_yaml, save_yaml, to_dict
+from ppo_cli.config.schema import ConfigError
 from ppo_cli.config.trust import imports
 from ppo_cli.errors import RunError
 from ppo_cli.files import make_folder, write_whole

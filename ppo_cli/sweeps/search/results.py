@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 
+from ppo_cli.config.convert import learned_part
 from ppo_cli.config.quoting import shell_quoted
-from ppo_cli.config.schema import as_omegaconf
 from ppo_cli.errors import RunError
 from ppo_cli.files import printable, write_whole
 from ppo_cli.sweeps.ending import failed_table
@@ -20,9 +20,6 @@ from ppo_cli.text import short, words_in
 
 if TYPE_CHECKING:
     import optuna
-
-NOT_IN_BEST = ("seed", "eval", "checkpoint", "device", "threads", "compile")
-
 
 def ended_trials(study: "optuna.Study") -> int:
     """How many trials have ended."""
@@ -71,9 +68,7 @@ def write_tables(folder: Path, plan: Plan, study: "optuna.Study") -> None:
     best = best_trial(study)
     if best is None:
         return
-    config = as_omegaconf(job_config(plan, drawn(plan, best), plan.seeds[0]))
-    for key in NOT_IN_BEST:
-        del config[key]
+    config = learned_part(job_config(plan, drawn(plan, best), plan.seeds[0]))
     head = (
         f"# @package _global_\n# Trial {best.number} of {printable(folder.name)}: {_value(best)} "
         f"({_objective(plan)}).\n# As experiment/best.yaml in a folder DIR of yours: "

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from ppo_cli.config.convert import from_stored
 from ppo_cli.config.quoting import shell_quoted
-from ppo_cli.config.schema import ConfigError, from_stored
+from ppo_cli.config.schema import ConfigError
 from ppo_cli.config.trust import imports
 from ppo_cli.errors import RunError
 from ppo_cli.files import make_folder
