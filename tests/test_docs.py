@@ -16,8 +16,9 @@ from ppo_cli.cli import evaluate, export, report
 from ppo_cli.config.compose import compose_jobs, expand_preset
 from ppo_cli.config.schema import KNOBS, ConfigError, conf_dir
 from ppo_cli.runs.log import EVAL_TAG, TAGS
+from ppo_cli.sweeps.schema import OPTUNA
 from ppo_cli.sweeps.search.plan import make_plan
-from ppo_cli.sweeps.start import OPTUNA, choose_sweeper
+from ppo_cli.sweeps.start import choose_sweeper
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -320,7 +320,7 @@ def test_a_trial_that_another_process_owns_is_left_to_it(ppo_train, tmp_path, cu
         (("seed=interval(0,3)", "gamma=choice(0,1)"), "a trial's seeds are listed"),
         (("eval.episodes=0", "gamma=choice(0,1)"), "eval.episodes=0"),
         (("gamma=choice(0,1)", "hydra.sweeper.n_trails=3"), "did you mean 'n_trials'?"),
-        (("gamma=choice(0,1)", "hydra.sweeper.n_trials=0"), "at least 1"),
+        (("gamma=choice(0,1)", "hydra.sweeper.n_trials=0"), "n_trials=0: expected a value from 1 to"),
         (("gamma=choice(0,1)", "hydra.sweeper.pruner=medean"), "did you mean 'median'?"),
         (("gamma=choice(0,1)", "+hydra.sweeper.pruner_kwargs.patience=3"), "expected one of n_startup"),
         (("gamma=choice(0,1)", "+hydra.sweeper.sampler_kwargs.n_startup_trials=x"), "expected an integer"),

@@ -38,8 +38,8 @@ from ppo_cli.envs.make import resolve_env_id
 from ppo_cli.runs.endings import Ended, no_advice
 from ppo_cli.runs.resume import resume, resume_as, resumed_config
 from ppo_cli.runs.run_dir import folder_name, new_folder, run_dir
-from ppo_cli.sweeps.search.run import is_search, resume_search
-from ppo_cli.sweeps.start import OPTUNA, check_launcher, choose_sweeper, resume_sweep, start
+from ppo_cli.sweeps import start as sweeps
+from ppo_cli.sweeps.schema import OPTUNA
 from ppo_cli.terminal import width
 
 # What Hydra does instead of running: options of which a line has one.
@@ -181,24 +181,24 @@ def _go_on_with_sweep(folder: Path, overrides: Sequence[str], args: Namespace) -
             f"{'--help' if args.help else '--cfg'}: sweep.resume= goes on with many configs, which are in "
             f"{folder / 'jobs.json'}; leave the option out to go on"
         )
-    (resume_search if is_search(folder) else resume_sweep)(folder, overrides)
+    sweeps.resume(folder, overrides)
 
 
 def _start(args: Namespace) -> None:
     """Composes and checks every job, makes the folder, and has them run; or shows what they are."""
     auto = AUTO in args.overrides
     typed = [override for override in args.overrides if override != AUTO]
-    check_launcher(typed)
-    overrides = choose_sweeper(expand_preset(typed))
+    overrides = sweeps.choose_sweeper(expand_preset(typed))
     if OPTUNA in overrides and not args.multirun:
         raise ConfigError(f"a search takes -m: ppo-train -m {OPTUNA} ...")
+    sweeps.check_extras(overrides)
     name = args.config_name or "config"
     if args.cfg:
         _show(_job_config(overrides, args.config_dir, name, args.cfg), args)
     elif args.help:
         _help(_of_all_jobs(overrides, args.config_dir) if args.multirun else overrides, args.config_dir, name)
     elif args.multirun:
-        start(overrides, args.config_dir, name, auto)
+        sweeps.start(overrides, args.config_dir, name, auto)
     else:
         _start_run(typed, overrides, args.config_dir, name, auto)
 

@@ -3,7 +3,8 @@
 import logging
 import os
 import traceback
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +18,11 @@ from ppo_cli.config.schema import Config, ConfigError
 from ppo_cli.envs.make import EnvError
 from ppo_cli.envs.workers import end_with_parent
 from ppo_cli.errors import RunError
-from ppo_cli.files import printable, read_json
+from ppo_cli.files import make_folder, printable, read_json
 from ppo_cli.runs.endings import StopSignal
 from ppo_cli.runs.folder import evaluated_at, identity, note_failure
 from ppo_cli.runs.resume import resume_as
-from ppo_cli.runs.run_dir import FAILED, is_hydra
+from ppo_cli.runs.run_dir import FAILED
 from ppo_cli.schedules import trained_steps
 from ppo_cli.terminal import replace_unprintable
 from ppo_cli.text import flat
@@ -34,22 +35,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Job:
-    """A job of a sweep, or of a trial.
+    """A job of a sweep, or of a trial: the same one where it was typed so, whatever presets said then.
 
     Attributes:
         folder: The name of its folder, in that of the sweep or the trial.
-        overrides: Its overrides, as typed.
+        overrides: Its overrides as typed, but for settings of Hydra's.
         config: The config that they make.
     """
 
     folder: str
     overrides: list[str]
-    config: dict[str, Any]
-
-    @property
-    def knobs(self) -> list[str]:
-        """Its overrides, but for settings of Hydra's."""
-        return [override for override in self.overrides if not is_hydra(override)]
+    config: dict[str, Any] = field(compare=False)
 
     @property
     def steps(self) -> int:
@@ -87,37 +83,23 @@ def begin_or_go_on(
         run(config, folder, live=live, watch=watch, preset=preset)
 
 
-def run_job(composed: DictConfig) -> float:
+def run_job(composed: DictConfig, watching: int | None = None) -> float:
     """One job, in whatever process a launcher has for it: what Hydra calls with the composed config.
 
     A failure is noted in the job's folder and not raised, so that the other jobs go on.
 
-    Returns:
-        The evaluation's mean return, which a search maximises; NaN where there is none.
-    """
-    return _run_noted(composed, live=True)
-
-
-def run_watched(parent: int, composed: DictConfig) -> float:
-    """`run_job` for a job that a table shows: what it says is in its train.log, and only warnings elsewhere.
-
     Args:
-        parent: The process of the sweep; a worker of its own would go on alone after a `kill -9` of it.
         composed: The composed config.
+        watching: The process of a sweep whose table shows the job, which then says only warnings itself.
+
+    Returns:
+        The evaluation's mean return, which another sweeper maximises; NaN where there is none.
     """
-    if os.getppid() == parent:
-        end_with_parent()
-    logging.raiseExceptions = False  # as in the process of the sweep: what can't be logged ends no job
-    for handler in logging.getLogger().handlers:
-        if type(handler) is logging.StreamHandler:
-            handler.setLevel(logging.WARNING)
-    return _run_noted(composed, live=False)
-
-
-def _run_noted(composed: DictConfig, live: bool) -> float:
+    if watching is not None:
+        _be_watched(watching)
     replace_unprintable()  # in a launcher's process
     folder = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
-    own, stored = identity(folder), folder / "config.yaml"
+    own, stored, live = identity(folder), folder / "config.yaml", watching is None
     StopSignal.check()
     try:
         (folder / FAILED).unlink(missing_ok=True)
@@ -130,6 +112,29 @@ def _run_noted(composed: DictConfig, live: bool) -> float:
         logger.log(logging.ERROR if live else logging.INFO, "%s failed: %s", folder, one_line(error))
         note_failure(folder, own, failure_note(error))
         return float("nan")
+
+
+def _be_watched(sweep: int) -> None:
+    if os.getppid() == sweep:  # a worker of joblib's, which would go on alone after a `kill -9` of the sweep
+        end_with_parent()
+    logging.raiseExceptions = False  # as in the process of the sweep: what can't be logged ends no job
+    for handler in logging.getLogger().handlers:
+        if type(handler) is logging.StreamHandler:
+            handler.setLevel(logging.WARNING)
+
+
+def own_folder(path: Path) -> None:
+    """`make_folder`, for a command line: raises ConfigError where what lies there leads elsewhere."""
+    try:
+        make_folder(path)
+    except OSError as error:
+        raise ConfigError(str(error)) from error
+
+
+def say_imports(lines: Iterable[str]) -> None:
+    """Says, each once, what stored configs have imported, before it is."""
+    for line in dict.fromkeys(lines):
+        print(line, flush=True)
 
 
 def failure_note(error: BaseException) -> str:

@@ -58,6 +58,7 @@ class Progress:
         return self.state in ("finished", "failed")
 
 
+Cell = Callable[[Job, Progress], str | None]
 _Marks = dict[str, tuple[int, int] | None]
 
 
@@ -202,13 +203,13 @@ class Board:
         self._began: dict[str, float] = {}
         self._first = {name: steps_in(folder / name) for name in self._jobs}
         self._workers = 0  # the most that were seen to run at once
-        given = [sorted(job.knobs) for job in jobs]
+        given = [sorted(job.overrides) for job in jobs]
         told_apart = all(given) and len(set(map(tuple, given))) == len(given)
         self._parts = {
             job.folder: [f",{part}" for part in own] if told_apart else split_name(job.folder)
             for job, own in zip(jobs, given, strict=True)
         }
-        self._shared = [part for part in shared_parts([job.knobs for job in jobs]) if part != "~env"]
+        self._shared = [part for part in shared_parts([job.overrides for job in jobs]) if part != "~env"]
         self._labels = dict(zip(self._jobs, short_names(list(self._parts.values())), strict=True))
         self._console = console or output_console()
         self._live: Live | None = None
@@ -220,7 +221,7 @@ class Board:
 
     def __enter__(self) -> Self:
         """Says in which knobs jobs differ, in their names' order, and what all share; starts to look."""
-        own = (o for job in self._jobs.values() for o in sorted(job.knobs) if o not in self._shared)
+        own = (o for job in self._jobs.values() for o in sorted(job.overrides) if o not in self._shared)
         knobs = dict.fromkeys(override.partition("=")[0] for override in own if override != "~env")
         jobs = f"{len(self._jobs)} job{'s'[: len(self._jobs) - 1]}"
         if knobs:
@@ -329,13 +330,7 @@ class Board:
 def _columns(rows: Sequence[tuple[Job, Progress]]) -> list[Column]:
     """What is known of each job beside its name; where it is narrow, the steps go first."""
 
-    def column(
-        heading: str,
-        cell: Callable[[Job, Progress], str | None],
-        rank: int = 0,
-        least: int = 0,
-        right: bool = True,
-    ) -> Column:
+    def column(heading: str, cell: Cell, rank: int = 0, least: int = 0, right: bool = True) -> Column:
         return Column(heading, [cell(job, progress) or "" for job, progress in rows], rank, right, least)
 
     return [

@@ -18,8 +18,8 @@ from ppo_cli.runs.evaluation import Evaluation
 from ppo_cli.runs.run_dir import FAILED
 from ppo_cli.runs.streams import log_to
 from ppo_cli.sweeps.job import begin_or_go_on, failure_note, is_finished, one_line
+from ppo_cli.sweeps.schema import SearchSettings
 from ppo_cli.sweeps.search.plan import Plan, job_config
-from ppo_cli.sweeps.search.settings import Settings
 from ppo_cli.sweeps.search.study import report
 from ppo_cli.text import short
 from ppo_cli.trainer import Position
@@ -130,7 +130,9 @@ def _run_seed(
     return curve
 
 
-def _report(settings: Settings, trial: optuna.Trial, curves: Sequence[Curve], steps: int, total: int) -> None:
+def _report(
+    settings: SearchSettings, trial: optuna.Trial, curves: Sequence[Curve], steps: int, total: int
+) -> None:
     """Reports the seeds so far, each as it stood at this step; raises Pruned where the pruner says so.
 
     Trials are compared at the same seeds and the same fraction of the budget, whatever their rollouts'
