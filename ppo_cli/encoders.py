@@ -25,6 +25,7 @@ from ppo_cli.spaces import (
     nested_value,
     unsupported,
 )
+from ppo_cli.text import flat
 
 DTYPES = {"float32": torch.float32, "int64": torch.int64, "uint8": torch.uint8}  # of a packed leaf
 NATURE_SMALLEST = 36  # pixels a side that its three convolutions need
@@ -159,7 +160,7 @@ class ImageInput(nn.Module):
         super().__init__()
         layout = image_layout(space)
         if layout is None or not isinstance(space, spaces.Box):
-            shown = " ".join(str(space).split())
+            shown = flat(space)
             raise ValueError(f"an image encoder needs an image, given {shown}")
         self.order = tuple(axis + 1 for axis in layout)
         *channels, self.height, self.width = (space.shape[axis] for axis in layout)
@@ -284,7 +285,7 @@ class UserEncoder(nn.Module):
         try:
             features = self.module(obs if obs.dtype == torch.float32 else obs.to(self.dtype))
         except Exception as error:
-            raised = " ".join(f"{type(error).__name__}: {error}".split())
+            raised = flat(f"{type(error).__name__}: {error}")
             raise EncoderError(
                 f"the encoder {self.name} raised {raised}, given {tuple(obs.shape)}"
             ) from error

@@ -1,11 +1,10 @@
 """Classes that a user's YAML names by their import path."""
 
-import difflib
 from collections.abc import Sequence
 from importlib import import_module
 from typing import TypeVar
 
-from ppo_cli.text import flat
+from ppo_cli.text import flat, nearest
 
 T = TypeVar("T")
 
@@ -24,8 +23,7 @@ def load_class(path: str, base: type[T], names: Sequence[str], what: str) -> typ
     """
     module_name, _, class_name = path.replace(":", ".").rpartition(".")
     if not module_name:
-        close = difflib.get_close_matches(path, names, n=1, cutoff=0.6)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
+        hint = nearest(path, names)
         raise ValueError(f"no {what} {path!r}: expected {', '.join(names)} or package.module.Class{hint}")
     try:
         module = import_module(module_name)
@@ -34,9 +32,7 @@ def load_class(path: str, base: type[T], names: Sequence[str], what: str) -> typ
     except BaseException as error:  # whatever a module of the user's raises
         raise ValueError(f"importing {module_name} raised {type(error).__name__}: {flat(error)}") from error
     if not hasattr(module, class_name):
-        close = difflib.get_close_matches(class_name, vars(module), n=1, cutoff=0.6)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"{module_name} has no {class_name!r}{hint}")
+        raise ValueError(f"{module_name} has no {class_name!r}{nearest(class_name, vars(module))}")
     found = getattr(module, class_name)
     if not (isinstance(found, type) and issubclass(found, base)):
         raise ValueError(f"{path} is no subclass of {base.__module__}.{base.__name__}")

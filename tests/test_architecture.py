@@ -15,9 +15,9 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # Every room, a folder or a module of its own, from the top of the house to the ground: each imports from
 # lower floors alone.
 FLOORS = (
-    {"__main__"},
-    {"cli"},  # the four commands, and what a terminal shows
-    {"sweeps"},  # many runs
+    {"__init__", "__main__"},  # the face, lazy, and `python -m ppo_cli`
+    {"api", "cli"},  # from Python; the four commands, and what a terminal shows
+    {"report", "sweeps"},  # many runs
     {"runs"},  # the life of a run
     {"trainer"},  # the loop
     {"agent", "export", "report"},
@@ -26,8 +26,9 @@ FLOORS = (
     {"compile", "encoders", "envs"},
     {"cache", "distributions", "import_path", "tables", "terminal"},
     {"advantages", "episodes", "losses", "memory", "normalize", "optimizers", "rollout", "schedules"},
-    {"errors", "files", "names", "seeding", "signals", "spaces", "text"},  # the ground
-    {"__init__", "__version__"},
+    {"files", "names", "seeding", "signals", "spaces", "statistics"},  # the ground
+    {"errors", "text"},
+    {"__version__"},
 )
 KNOW_HYDRA = {"cli", "config", "sweeps"}
 ALGORITHM = {

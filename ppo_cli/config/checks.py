@@ -6,7 +6,8 @@ from dataclasses import fields, is_dataclass
 from typing import Any, Optional, Union, get_args, get_origin
 
 from ppo_cli.config.knob import Integer, Knob, Range, describe_type
-from ppo_cli.config.schema import KNOBS, AnnealConfig, Config, ConfigError, nearest
+from ppo_cli.config.schema import KNOBS, AnnealConfig, Config, ConfigError
+from ppo_cli.text import nearest
 
 FLOAT32 = 2.0**-126, (2 - 2**-23) * 2.0**127  # what networks compute with: smallest normal and largest number
 MOST_LAYERS = 64  # of network.hidden_sizes
@@ -181,9 +182,7 @@ def _check_schedule(name: str, start: float | None, anneal: AnnealConfig) -> Non
     if anneal.final is None:
         return
     if start is None or math.isinf(start):
-        raise ConfigError(
-            f"anneal.{name}.final={anneal.final:g}: expected a finite {name} to start from"
-        )
+        raise ConfigError(f"anneal.{name}.final={anneal.final:g}: expected a finite {name} to start from")
     if anneal.shape == "exponential" and not (start > 0 and anneal.final > 0):
         raise ConfigError(
             f"anneal.{name}.shape=exponential: expected both ends above 0, given {name}={start:g} and "

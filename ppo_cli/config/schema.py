@@ -4,7 +4,6 @@
 Nothing here builds anything: `ppo_cli.runs.build` turns a checked `Config` into objects.
 """
 
-import difflib
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -242,9 +241,3 @@ def conf_dir() -> Path:
     package = Path(__file__).parents[1]
     packaged = package / "conf"
     return packaged if packaged.is_dir() else package.parent / "conf"
-
-
-def nearest(word: str, known: list[str]) -> str:
-    """`; did you mean ...?` with the closest spelling, or nothing where none is close."""
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else ""

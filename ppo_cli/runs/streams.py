@@ -142,14 +142,41 @@ class LogFile(logging.FileHandler):
         print(f"ppo-train: {what}; the run goes on without this log", file=sys.stderr, flush=True)
 
 
-def log_to(path: Path, terminal: int) -> None:
-    """What Hydra sets up for runs that it begins: plain lines on the terminal and, appended, in a file.
+class _Console(logging.StreamHandler[TextIO]):
+    """Writes to what standard output is at the moment, since a live line puts itself before it."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+        self.setFormatter(WordFormatter())
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        return sys.stdout
+
+
+@contextlib.contextmanager
+def logging_to(path: Path, verbose: bool) -> Iterator[None]:
+    """Has what this package logs stand in a file and on standard output meanwhile.
+
+    The root logger, which belongs to the program or notebook around, stays as it is and gets none of it.
 
     Args:
-        path: The log file.
-        terminal: The level from which lines are on the terminal too.
+        path: The file, which is appended to.
+        verbose: Whether all lines are shown, or warnings alone.
     """
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout), LogFile(path)]
-    handlers[0].setLevel(terminal)
-    handlers[0].setFormatter(WordFormatter())
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers, force=True)
+    console, own = _Console(), logging.getLogger("ppo_cli")
+    console.setLevel(logging.INFO if verbose else logging.WARNING)
+    handlers: list[logging.Handler] = [LogFile(path), console]
+    before = own.level, own.propagate
+    own.setLevel(logging.INFO)
+    own.propagate = False
+    for handler in handlers:
+        own.addHandler(handler)
+    try:
+        yield
+    finally:
+        own.setLevel(before[0])
+        own.propagate = before[1]
+        for handler in handlers:
+            own.removeHandler(handler)
+            handler.close()

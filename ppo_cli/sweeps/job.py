@@ -4,6 +4,7 @@ import logging
 import os
 import traceback
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,17 +13,17 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
-from ppo_cli.config.convert import from_stored, load_yaml, parse
+from ppo_cli.config.convert import parse
 from ppo_cli.config.presets import preset_words
 from ppo_cli.config.schema import Config, ConfigError
 from ppo_cli.envs.make import EnvError
 from ppo_cli.envs.workers import end_with_parent
 from ppo_cli.errors import RunError
-from ppo_cli.files import make_folder, printable, read_json
+from ppo_cli.files import make_folder, printable
 from ppo_cli.runs.endings import StopSignal
-from ppo_cli.runs.folder import evaluated_at, identity, note_failure
+from ppo_cli.runs.folder import RunFolder, identity, note_failure
 from ppo_cli.runs.resume import resume_as
-from ppo_cli.runs.run_dir import FAILED
+from ppo_cli.runs.streams import logging_to
 from ppo_cli.schedules import trained_steps
 from ppo_cli.terminal import replace_unprintable
 from ppo_cli.text import flat
@@ -60,7 +61,12 @@ class Job:
 
 
 def begin_or_go_on(
-    config: Config, folder: Path, live: bool = False, watch: "Watch | None" = None, preset: str = ""
+    config: Config,
+    folder: Path,
+    live: bool = False,
+    watch: "Watch | None" = None,
+    preset: str = "",
+    logged: bool = False,
 ) -> None:
     """Runs what is missing of a job.
 
@@ -70,16 +76,19 @@ def begin_or_go_on(
         live: Whether the job has the terminal to itself.
         watch: Is called with every evaluation.
         preset: The config's preset, in words for the first line of a run that begins.
+        logged: Whether Hydra has set up the log of a run that begins.
 
     Raises:
         Interrupted: a signal ended it; it can go on.
         RunError: it can't go on.
     """
-    if (folder / "config.yaml").exists():
+    run_folder = RunFolder(folder)
+    if run_folder.is_run:
         resume_as(folder, config, live, watch)
-    else:
-        from ppo_cli.runs.run import run  # late: it brings PyTorch
+        return
+    from ppo_cli.runs.run import run  # late: it brings PyTorch
 
+    with nullcontext() if logged else logging_to(run_folder.train_log, verbose=live):
         run(config, folder, live=live, watch=watch, preset=preset)
 
 
@@ -99,14 +108,13 @@ def run_job(composed: DictConfig, watching: int | None = None) -> float:
         _be_watched(watching)
     replace_unprintable()  # in a launcher's process
     folder = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
-    own, stored, live = identity(folder), folder / "config.yaml", watching is None
+    own, run, live = identity(folder), RunFolder(folder), watching is None
     StopSignal.check()
     try:
-        (folder / FAILED).unlink(missing_ok=True)
-        config = from_stored(load_yaml(stored)) if stored.exists() else parse(composed)
-        begin_or_go_on(config, folder, live, preset=preset_words())
-        evaluation = folder / "eval.json"
-        return float(read_json(evaluation)["mean"]) if evaluation.exists() else float("nan")
+        run.failed_txt.unlink(missing_ok=True)
+        config = run.config if run.is_run else parse(composed)
+        begin_or_go_on(config, folder, live, preset=preset_words(), logged=True)
+        return float((run.evaluation or {}).get("mean", "nan"))
     except Exception as error:
         StopSignal.check()
         logger.log(logging.ERROR if live else logging.INFO, "%s failed: %s", folder, one_line(error))
@@ -147,18 +155,3 @@ def one_line(error: BaseException) -> str:
     text = printable(flat(error))
     ours = isinstance(error, (RunError, ConfigError, EnvError, HydraException))
     return text if ours else f"{type(error).__name__}: {text}"
-
-
-def is_finished(folder: Path) -> bool:
-    """Whether a run has trained to its budget and is evaluated."""
-    from ppo_cli.runs.checkpoint import CheckpointError, load_newest  # late: they bring PyTorch
-
-    try:
-        saved, _ = load_newest(folder / "checkpoints")
-        if saved is None:
-            return False
-        config = from_stored(load_yaml(folder / "config.yaml"))
-    except (CheckpointError, ConfigError, OSError):  # the job itself says what is wrong
-        return False
-    evaluated = not config.eval.episodes or evaluated_at(folder) == saved["steps"]
-    return bool(saved["steps"] >= config.total_timesteps and evaluated)

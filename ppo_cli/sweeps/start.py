@@ -20,7 +20,8 @@ from ppo_cli.config.compose import (
 from ppo_cli.config.quoting import hydra_quoted, shell_quoted
 from ppo_cli.config.schema import ConfigError, conf_dir
 from ppo_cli.errors import RunError
-from ppo_cli.runs.run_dir import FAILED, is_hydra, new_folder
+from ppo_cli.runs.folder import RunFolder
+from ppo_cli.runs.run_dir import is_hydra, new_folder
 from ppo_cli.sweeps.ending import failed_table
 from ppo_cli.sweeps.job import run_job
 from ppo_cli.sweeps.plan import JOBS, REPLACED, key_of, load_jobs, plan_jobs
@@ -111,7 +112,7 @@ def _start_other(overrides: Sequence[str], config_dir: str | None, config_name: 
         multirun(
             [*with_folder(overrides, config_dir), f"hydra.sweep.dir={hydra_quoted(folder)}"], config_name
         )
-        failed = sorted(note.parent.name for note in folder.glob(f"*/{FAILED}"))
+        failed = sorted(note.parent.name for note in folder.glob(f"*/{RunFolder.failed_txt.name}"))
         if failed:
             raise RunError(f"{len(failed)} jobs of {folder} failed{failed_table(folder, failed)}")
 

@@ -18,18 +18,19 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, flag_override
 
 from ppo_cli.config.compose import composing, explain_error
-from ppo_cli.config.convert import from_stored, load_yaml, save_yaml
+from ppo_cli.config.convert import from_stored, save_yaml
 from ppo_cli.config.quoting import hydra_quoted, program_to_paste, shell_quoted, typed_path
 from ppo_cli.config.schema import ConfigError
 from ppo_cli.config.trust import imports
 from ppo_cli.errors import RunError
 from ppo_cli.files import make_folder, write_whole
 from ppo_cli.runs.endings import StopSignal
-from ppo_cli.runs.run_dir import is_hydra, lock_run, make_exclusive
+from ppo_cli.runs.folder import RunFolder, lock_run
+from ppo_cli.runs.run_dir import is_hydra, make_exclusive
 from ppo_cli.sweeps.ending import failed_table, stoppable
-from ppo_cli.sweeps.job import Job, is_finished, one_line, own_folder, run_job, say_imports
+from ppo_cli.sweeps.job import Job, one_line, own_folder, run_job, say_imports
+from ppo_cli.sweeps.live import Board
 from ppo_cli.sweeps.plan import JOBS, Sweep, check_config, load_jobs, plan_jobs, save_jobs
-from ppo_cli.sweeps.progress import Board
 from ppo_cli.sweeps.schema import PREFIX, SweepSettings, composed_settings
 from ppo_cli.sweeps.start import sweep_folder
 
@@ -65,10 +66,10 @@ def sweep(context: HydraContext, config: DictConfig, overrides: Sequence[str]) -
 
 def _imports(folder: Path, job: Job) -> list[str]:
     """Lines on what a job's stored config has imported; none where it can't be run, as the job will say."""
-    own = folder / job.folder / "config.yaml"
+    own = RunFolder(folder / job.folder)
     with contextlib.suppress(ConfigError):
-        if own.exists():
-            return imports(from_stored(load_yaml(own)), own)
+        if own.config_yaml.exists():
+            return imports(own.config, own.config_yaml)
         return imports(from_stored(job.config), folder / JOBS)
     return []
 
@@ -82,13 +83,13 @@ def _check_folders(folder: Path, plan: Sweep) -> None:
 
 def _prepare(folder: Path, job: Job) -> None:
     """Puts into a job's folder what it lacks to begin as it was planned: presets may have changed."""
-    own = folder / job.folder
-    make_folder(own)
-    if not (own / "config.yaml").exists():
-        save_yaml(from_stored(job.config), own / "config.yaml")
-    if not (own / ".hydra").exists():
-        make_folder(own / ".hydra")
-        write_whole(own / ".hydra" / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(job.overrides)))
+    own = RunFolder(folder / job.folder)
+    make_folder(own.path)
+    if not own.config_yaml.exists():
+        save_yaml(from_stored(job.config), own.config_yaml)
+    if not own.hydra.exists():
+        make_folder(own.hydra)
+        write_whole(own.overrides_yaml, OmegaConf.to_yaml(OmegaConf.create(job.overrides)))
 
 
 def _run(
@@ -97,7 +98,7 @@ def _run(
     """Runs the jobs that are not finished, and ends with what became of them."""
     ended = ""
     with lock_run(folder), stoppable(folder, "sweep"):
-        left = [job for job in plan.jobs if not is_finished(folder / job.folder)]
+        left = [job for job in plan.jobs if not RunFolder(folder / job.folder).is_finished]
         if len(left) < len(plan.jobs):
             print(f"finished already: {len(plan.jobs) - len(left)} of {len(plan.jobs)} jobs")
         if going_on:
@@ -109,10 +110,10 @@ def _run(
         except ConfigError:
             raise
         except Exception as error:  # of the launcher: jobs note their own
-            if not any((folder / job.folder / ".lock").exists() for job in left):  # none has begun
+            if not any(RunFolder(folder / job.folder).lock.exists() for job in left):  # none has begun
                 raise ConfigError(explain_error(error)) from error
             ended = f"the launcher ended: {one_line(error)}; "
-        failed = [job.folder for job in plan.jobs if not is_finished(folder / job.folder)]
+        failed = [job.folder for job in plan.jobs if not RunFolder(folder / job.folder).is_finished]
     finished = len(plan.jobs) - len(failed)
     if finished:
         print(f"finished: {finished} of {len(plan.jobs)} jobs · {folder}")
@@ -167,6 +168,6 @@ def _overrides(folder: Path, job: Job, going_on: bool) -> list[str]:
     """What a job is composed of; one that goes on has its whole config in its folder."""
     own = [] if going_on else list(job.overrides)
     own.append(f"hydra.sweep.subdir={hydra_quoted(job.folder)}")
-    if os.path.lexists(folder / job.folder / ".hydra"):
+    if os.path.lexists(RunFolder(folder / job.folder).hydra):
         own.append("hydra.output_subdir=null")  # what it holds is how the job began
     return own

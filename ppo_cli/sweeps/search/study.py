@@ -20,6 +20,7 @@ from sqlalchemy.engine import URL
 from ppo_cli.config.schema import ConfigError
 from ppo_cli.files import printable
 from ppo_cli.sweeps.schema import PREFIX, SearchSettings
+from ppo_cli.text import flat
 
 NAME = "search"
 BUSY = 120  # seconds to wait for another process that writes
@@ -94,7 +95,7 @@ def _call(make: Callable[..., Any], own: Mapping[str, Any], name: str, given: Ma
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             return make(**{**own, **given})
     except (TypeError, ValueError, ImportError) as error:
-        raise ConfigError(f"{PREFIX}{name}={dict(given)}: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{PREFIX}{name}={dict(given)}: {flat(error)}") from error
 
 
 def check_study(path: Path) -> None:
@@ -125,7 +126,7 @@ def check_study(path: Path) -> None:
             if found != "ok":
                 raise ValueError(found)
     except (OSError, ValueError, sqlite3.Error) as error:
-        text = printable(" ".join(str(error).split()))
+        text = printable(flat(error))
         raise ConfigError(f"{path} is damaged, or no study of a search: {text:.500}") from error
 
 
