@@ -22,6 +22,7 @@ from ppo_cli.config.schema import ConfigError, conf_dir
 from ppo_cli.runs.build import check_environment
 from ppo_cli.runs.evaluation import Evaluation
 from ppo_cli.sweeps.eta import Pace
+from ppo_cli.sweeps.live import Board
 from ppo_cli.sweeps.search import run as search
 from ppo_cli.sweeps.search import trial as search_trial
 from ppo_cli.sweeps.search.plan import job_config, load_plan, make_plan
@@ -407,6 +408,30 @@ def test_two_processes_take_different_trials(tmp_path):
     assert begun[0] and begun[1]
     assert not begun[0] & begun[1]
     assert len(begun[0] | begun[1]) == 10
+
+
+def test_one_line_begins_a_search_and_goes_on_with_it(ppo_train, tmp_path, curves):
+    begun = curves(lambda config: [(400, config.gamma)])
+    assert ppo_train(*PRUNING, "resume=auto").status == 0
+    before, found = len(begun), rows(tmp_path / "found")
+    again = ppo_train(*PRUNING, "resume=auto")
+    assert (again.status, again.err) == (0, "")
+    assert (len(begun), rows(tmp_path / "found")) == (before, found)
+    other = ppo_train(*PRUNING, "resume=auto", "n_epochs=2")
+    assert (other.status, other.err.count("\n")) == (2, 1)
+    assert "found has other jobs than are typed now" in other.err
+
+
+def test_on_a_terminal_the_runs_of_a_trial_that_are_left_are_shown(tmp_path, monkeypatch):
+    plan = plan_of("hydra/sweeper=optuna", "gamma=choice(0.9,1)")
+    configs = {seed: job_config(plan, {"gamma": "1"}, seed) for seed in (0, 1)}
+    assert not isinstance(search_trial._table(tmp_path, configs), Board)
+    monkeypatch.setattr(search_trial, "is_live", lambda _: True)
+    monkeypatch.setattr(
+        search_trial.RunFolder, "is_finished", property(lambda run: run.path.name == "seed=0")
+    )
+    table = search_trial._table(tmp_path, configs)
+    assert [job.folder for job in table._jobs.values()] == ["seed=1"]
 
 
 def test_the_time_left_follows_from_the_trials_that_ended_meanwhile():

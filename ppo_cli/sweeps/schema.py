@@ -48,13 +48,13 @@ Settings = TypeVar("Settings", SweepSettings, SearchSettings)
 
 def check_typed(overrides: Sequence[str]) -> None:
     """Raises ConfigError where a setting is unknown, or does not go together with the sweeper."""
-    chosen = [o.removeprefix(SWEEPER) for o in overrides if o.startswith(SWEEPER)] or ["jobs"]
-    if chosen[-1] not in SCHEMAS:  # another's
+    chosen = ([o.removeprefix(SWEEPER) for o in overrides if o.startswith(SWEEPER)] or ["jobs"])[-1]
+    if chosen not in SCHEMAS:  # another's
         return
-    known = [item.name for item in fields(SCHEMAS[chosen[-1]])]
+    known = [item.name for item in fields(SCHEMAS[chosen])]
     for override in overrides:
         key = override.lstrip("+~").partition("=")[0]
-        if key.startswith("hydra/launcher") and chosen[-1] == "optuna":
+        if key.startswith("hydra/launcher") and OPTUNA in overrides:
             raise ConfigError(
                 f"{override}: a search runs in this process; to share it, type the line that goes on with it "
                 "in another terminal"
