@@ -20,7 +20,7 @@ FLOORS = (
     {"report", "sweeps"},  # many runs
     {"runs"},  # the life of a run
     {"trainer"},  # the loop
-    {"agent", "export", "report"},
+    {"agent", "export"},
     {"numpy_actor", "policy", "update"},
     {"actor_critic", "config"},
     {"compile", "encoders", "envs"},
