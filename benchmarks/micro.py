@@ -24,12 +24,11 @@ from ppo_cli.advantages import normalize_advantages
 from ppo_cli.agent import PPOAgent
 from ppo_cli.config.compose import compose_jobs, expand_preset
 from ppo_cli.config.schema import Config
-from ppo_cli.envs.spaces import action_adapter
 from ppo_cli.envs.vector import SyncVector
 from ppo_cli.rollout import Batch, minibatches
 from ppo_cli.runs.build import build_agent, env_maker
 from ppo_cli.trainer import make_collector
-from ppo_cli.update import Coefficients, LossParts, TrainState
+from ppo_cli.update import first_state
 
 ROUNDS, CALLS = 7, 300
 
@@ -47,19 +46,19 @@ def collected(config: Config) -> tuple[PPOAgent, Batch]:
 
 def minibatches_of(batch: Batch, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Rows and weights of one epoch's minibatches, again and again."""
-    return cycle(list(minibatches(torch.arange(len(batch.returns)), size, torch.Generator())))
+    rows = torch.ones(len(batch.returns), 1, dtype=torch.bool)
+    return cycle(list(minibatches(rows, 1, size, torch.Generator())))
 
 
 def own_step(agent: PPOAgent, batch: Batch, size: int) -> Callable[[], None]:
     """Our minibatch step, chained on its own state."""
-    one = torch.ones(())
-    state = TrainState(agent._params, agent.optimizer, one, torch.zeros(len(LossParts._fields) + 1), one * 0)
-    coefs = Coefficients(*torch.tensor([1e-4, 0.2, 0.0, 0.5]).unbind())
+    state = first_state(agent._params, agent.optimizer, agent.hyper)
+    knobs = torch.tensor(list(agent.knobs.values()))
     pieces = minibatches_of(batch, size)
 
     def step() -> None:
         nonlocal state
-        state = agent._step(state, batch, *next(pieces), coefs)
+        state = agent._step(state, batch, *next(pieces), knobs)
 
     return step
 
@@ -68,7 +67,7 @@ def autograd_step(agent: PPOAgent, batch: Batch, size: int) -> Callable[[], None
     """The same step as most write it: backward, `clip_grad_norm_`, `torch.optim.Adam`."""
     model, distribution = agent.model, agent.distribution
     optimizer = torch.optim.Adam(model.parameters(), 1e-4, eps=1e-5)
-    pieces, clip = minibatches_of(batch, size), torch.tensor(0.2)
+    pieces = minibatches_of(batch, size)
 
     def step() -> None:
         rows, weights = next(pieces)
@@ -76,7 +75,8 @@ def autograd_step(agent: PPOAgent, batch: Batch, size: int) -> Callable[[], None
         logprobs = distribution.log_prob(logits, batch.actions[rows])
         ratio = losses.probability_ratio(logprobs, batch.logprobs[rows])
         advantages = normalize_advantages(batch.advantages[rows], weights)
-        policy = losses.clipped_policy_loss(ratio, advantages, clip, weights)
+        surrogate = torch.min(ratio * advantages, torch.clamp(ratio, 0.8, 1.2) * advantages)
+        policy = -losses.weighted_mean(surrogate, weights)
         total = policy + 0.5 * losses.value_loss(values, batch.returns[rows], weights)
         optimizer.zero_grad()
         total.backward()
@@ -100,13 +100,13 @@ def acting(config: Config) -> float:
     envs = SyncVector([make] * config.n_envs)
     env = make()
     agent = build_agent(config, env)
-    to_env = action_adapter(env.action_space)
+    to_env, states = agent.distribution.to_env, torch.zeros(config.n_envs, agent.model.state_size)
     observations, _ = envs.reset(seed=0)
     times = []
     for noise in agent.exploration_noise(1000, config.n_envs):
         seen = observations.astype(np.float32)
         started = time.perf_counter()
-        actions, _ = agent.act(seen, noise, None)
+        actions, _ = agent.act(seen, noise, states)
         times.append((time.perf_counter() - started) * 1e6)
         observations = envs.step(to_env(actions))[0]
     return statistics.median(times)

@@ -12,17 +12,15 @@ import torch
 
 from ppo_cli import schedules
 from ppo_cli.agent import PPOAgent
-from ppo_cli.distributions import is_squashed
 from ppo_cli.envs.infos import mean_over
 from ppo_cli.envs.snapshot import Lost
-from ppo_cli.envs.spaces import action_adapter, stored_observation
 from ppo_cli.envs.vector import Vector
 from ppo_cli.episodes import EpisodeStatistics
-from ppo_cli.normalize import ObservationNormalizer, RewardNormalizer, as_float32
+from ppo_cli.normalize import ObservationNormalizer, RewardNormalizer, as_float32, stored_observation
 from ppo_cli.rollout import Rollout
-from ppo_cli.update import UpdateMetrics
 
 ALL = slice(None)  # environments
+SELDOM_ANNEALED = ("vf_clip_ratio", "gamma", "gae_lambda", "max_grad_norm", "target_kl")
 
 
 class Log(Protocol):
@@ -86,14 +84,13 @@ class Collector:
         rollout.begin()
         everywhere = np.ones(rollout.n_envs, np.bool_)
         for t, noise in enumerate(agent.exploration_noise(rollout.n_steps, rollout.n_envs)):
-            states = rollout.states[t] if agent.model.memory is not None else None
-            actions, noted = agent.act(rollout.acting_on(t), noise, states)
+            actions, outputs = agent.act(rollout.acting_on(t), noise, rollout.states[t])
             next_obs, rewards, terminated, truncated, info = self.envs.step(self.to_env(actions))
             dones = terminated | truncated
             valid = new = everywhere
-            fresh = dones
+            restarts = dones
             if "filler" in info:  # next-step autoreset: an end's next row is its final observation and filler
-                valid, new, fresh = ~info["filler"], ~dones, info["filler"]
+                valid, new, restarts = ~info["filler"], ~dones, info["filler"]
             self.episodes.step(rewards, dones, valid, info)
             if self.reward_normalizer is not None:
                 rewards = self.reward_normalizer(rewards, dones, valid)
@@ -101,9 +98,9 @@ class Collector:
                 self.observation_normalizer.update(next_obs[new])
             if "final_obs" in info:
                 for env in np.flatnonzero(dones).tolist():
-                    rollout.add_final(t, env, self.observe(info["final_obs"][env]), noted)
-            if noted is not None:
-                rollout.note(t, noted, fresh)
+                    rollout.add_final(t, env, self.observe(info["final_obs"][env]), outputs)
+            if outputs is not None:
+                rollout.record(t, outputs, restarts)
             rollout.add(t, actions, rewards, terminated, truncated, self.observe(next_obs), valid)
 
     def state_dict(self) -> dict[str, Any]:
@@ -186,7 +183,7 @@ def make_collector(
         envs,
         rollout,
         EpisodeStatistics(envs.num_envs),
-        action_adapter(envs.single_action_space, is_squashed(distribution)),
+        distribution.to_env,
         observation_normalizer,
         reward_normalizer,
     )
@@ -234,9 +231,10 @@ def train(
         metrics = agent.update(agent.compute_gae(rollout), rows)
         updated = time.perf_counter()
         position = Position(iteration + 1, steps + len(rows))
-        if not (math.isfinite(metrics.total_loss + metrics.grad_norm) and agent.is_finite()):
+        loss, norm = metrics["total_loss"], metrics["grad_norm"]
+        if not (math.isfinite(loss + norm) and agent.is_finite()):
             raise FloatingPointError(
-                f"the loss is {metrics.total_loss} and its gradient's norm {metrics.grad_norm} "
+                f"the loss is {loss} and its gradient's norm {norm} "
                 f"at step {position.steps}; lower learning_rate, or normalise observations and rewards"
             )
         seconds = (collected - started, updated - collected)
@@ -247,7 +245,7 @@ def train(
 
 def _scalars(
     agent: PPOAgent,
-    metrics: UpdateMetrics,
+    metrics: Mapping[str, float],
     collector: Collector,
     seconds: tuple[float, float],
     steps: int,
@@ -259,14 +257,16 @@ def _scalars(
         "charts/episodic_return": episodic_return,
         "charts/episodic_length": episodic_length,
         "charts/SPS": steps / (collect + update),
-        "charts/learning_rate": agent.learning_rate,
-        "charts/clip_ratio": agent.clip_ratio,
-        "charts/ent_coef": agent.ent_coef,
-        "charts/vf_coef": agent.vf_coef,
-        **{f"losses/{name}": value for name, value in vars(metrics).items()},
+        **{f"charts/{name}": value for name, value in agent.knobs.items() if _is_charted(agent, name)},
+        **{f"losses/{name}": value for name, value in metrics.items()},
         "charts/env_faults": float(collector.envs.faults),
         "charts/cut_episodes": float(collector.episodes.cut),
         "time/collect": collect,
         "time/update": update,
         **{f"info/{key}": value for key, value in mean_over(collector.envs.take_infos()).items()},
     }
+
+
+def _is_charted(agent: PPOAgent, knob: str) -> bool:
+    """Whether a number of the update is logged: what few anneal only where it changes."""
+    return knob not in SELDOM_ANNEALED or agent.schedules[knob].final is not None

@@ -250,7 +250,7 @@ def test_quotes_stand_in_the_file_that_is_linked(file, quote):
 def test_dotted_names_exist(name):
     known = set(KNOBS) | {key.rpartition(".")[0] for key in KNOBS}
     for path, attributes in re.findall(
-        r"`((?:cli/|config/|envs/|runs/)?[a-z_]+)\.(\w+(?:\.\w+)*)(?:\(\))?`", prose(ROOT / "docs" / name)
+        r"`((?:[a-z]+/)?[a-z_]+)\.(\w+(?:\.\w+)*)(?:\(\))?`", prose(ROOT / "docs" / name)
     ):
         dotted = f"{path}.{attributes}"
         file = ROOT / "ppo_cli" / f"{path}.py"
@@ -315,9 +315,9 @@ def test_the_chapter_unfolds_every_step_of_the_algorithm():
         "agent.PPOAgent.compute_gae",
         "advantages.gae",
         "losses.probability_ratio",
-        "losses.clipped_policy_loss",
+        "objectives.clip",
         "losses.value_loss",
-        "distributions.Categorical.entropy",
+        "distributions/discrete.Categorical.entropy",
         "losses.total_loss",
     }
 

@@ -326,11 +326,11 @@ def test_arguments_of_the_environment(trained, ppo_eval):
 def test_what_an_episodes_actions_were():
     class Policy:
         distribution = make_distribution(spaces.Discrete(2))
-        initial_state = None
+        initial_state = torch.zeros(0)
 
         @staticmethod
         def act(observations, generator, states):
-            return np.arange(len(observations)), None
+            return np.arange(len(observations)), states
 
     actions = {1: []}
     evaluate(Policy(), env_fn("CartPole-v1"), 2, 0, True, max_steps=3, actions=actions)

@@ -16,16 +16,16 @@ from ppo_cli.agent import flatten_parameters
 from ppo_cli.config.convert import from_stored
 from ppo_cli.config.schema import Config, ConfigError, resolve_device
 from ppo_cli.config.trust import imports
-from ppo_cli.distributions import is_squashed, make_distribution
+from ppo_cli.distributions import make_distribution
 from ppo_cli.envs import calls
 from ppo_cli.envs.make import make_env
 from ppo_cli.envs.pack import ObservationCheck, ObservedMask, as_array, flat_mask
-from ppo_cli.envs.spaces import action_adapter, stored_observation
+from ppo_cli.normalize import stored_observation
 from ppo_cli.policy import Policy as BatchPolicy
 from ppo_cli.runs.build import build_model, build_normalizers, env_maker
 from ppo_cli.runs.checkpoint import CheckpointError, load_run
 from ppo_cli.runs.checkpoint_schema import Checkpoint
-from ppo_cli.spaces import MASK, Leaf, PackedActions, PackedObservations
+from ppo_cli.spaces import MASK, Leaf, PackedActions, PackedObservations, leaves_of
 from ppo_cli.text import flat
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class Policy:
         observation_space: The space of the observations that `act` takes, as the environment has it.
         action_space: The space of the actions that `act` returns.
         state: The memory's state after the last action, float32 [S], or [N, S] for a batch; None before the
-            first action of an episode, and always None without a memory.
+            first action of an episode. Without a memory S is 0.
         batch: The network, with its distribution and normalisation, on stored observations [N, ...].
     """
 
@@ -68,7 +68,6 @@ class Policy:
         packed = env.action_space
         self.action_space = packed.original if isinstance(packed, PackedActions) else packed
         self._packed = packed
-        self._to_env = action_adapter(packed, is_squashed(batch.distribution))
         self._generator = torch.Generator()
         self.state: Array | None = None
         self.seed(0)
@@ -120,10 +119,9 @@ class Policy:
         stored, states = self.batch.act(
             rows, None if deterministic else self._generator, self._states(state, len(rows))
         )
-        if states is not None:
-            kept: Array = states.cpu().numpy()
-            self.state = kept if is_batch else kept[0]
-        actions = self._to_env(stored)
+        kept: Array = states.cpu().numpy()
+        self.state = kept if is_batch else kept[0]
+        actions = self.batch.distribution.to_env(stored)
         if isinstance(self._packed, PackedActions):
             return self._packed.nested(actions if is_batch else actions[0])
         return actions if is_batch else actions[0]
@@ -143,11 +141,9 @@ class Policy:
         """Seeds what ``act(…, deterministic=False)`` draws from."""
         self._generator.manual_seed(seed)
 
-    def _states(self, passed: npt.ArrayLike | None, rows: int) -> torch.Tensor | None:
+    def _states(self, passed: npt.ArrayLike | None, rows: int) -> torch.Tensor:
         """The memory's states before a batch, [N, S]."""
         initial = self.batch.initial_state
-        if initial is None:
-            return None
         given = self.state if passed is None else np.asarray(passed, np.float32)
         if given is None:
             return initial.repeat(rows, 1)
@@ -156,7 +152,7 @@ class Policy:
                 f"a memory's state of shape {list(given.shape)} for {rows} observations: expected "
                 f"[{rows}, {len(initial)}]; reset() begins new episodes"
             )
-        return torch.as_tensor(given, device=initial.device).reshape(rows, -1)
+        return torch.as_tensor(given, device=initial.device).reshape(rows, len(initial))
 
 
 class _Reader:
@@ -172,10 +168,7 @@ class _Reader:
         whole = getattr(self._stored, "original", self._stored)
         self.space: spaces.Space[Any] = whole if masked is None else masked.env.observation_space
         self._is_masked = masked is not None
-        if isinstance(self._stored, PackedObservations):
-            self._leaves = self._stored.leaves
-        else:
-            self._leaves = (Leaf((), self._stored, str(self._stored.dtype)),)
+        self._leaves = leaves_of(self._stored)
         self._checks = [ObservationCheck(leaf.space, leaf.dtype, leaf.key) for leaf in self._leaves]
 
     def __call__(self, observation: Any, mask: Any) -> tuple[Array, bool]:  # noqa: ANN401
@@ -271,7 +264,7 @@ def restore_policy(
         raise CheckpointError(
             f"the checkpoint is not one of a run ({type(error).__name__}: {error})"
         ) from error
-    for line in imports(config, checkpoint):
+    for line in imports(config, checkpoint, trains=False):
         say(line)
     trained_on = config.env.kwargs
     config = replace(config, env=replace(config.env, kwargs={**trained_on, **(env_kwargs or {})}))
@@ -309,7 +302,7 @@ def _device_here(name: str) -> torch.device:
 def _check_kinds(trained_on: Env, env: Env) -> None:
     """Raises ValueError where spaces differ in kind or shape, which not every network would show."""
     kinds = [
-        (make_distribution(each.action_space), stored_observation(each.observation_space, normalized=False))
+        (make_distribution(each.action_space).form, stored_observation(each.observation_space, False))
         for each in (trained_on, env)
     ]
     calls.close(trained_on)

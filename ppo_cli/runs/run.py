@@ -21,6 +21,7 @@ from ppo_cli.envs.make import EnvError, EnvFn
 from ppo_cli.envs.snapshot import Kind, Lost, find_kind
 from ppo_cli.errors import RunError
 from ppo_cli.files import read_json, read_yaml, write_whole
+from ppo_cli.import_path import UserCodeError
 from ppo_cli.policy import Policy
 from ppo_cli.runs.build import (
     Spaces,
@@ -51,7 +52,7 @@ LINE = 80  # columns of a run's first lines
 Watch = Callable[[Position, Evaluation], None]
 
 # What ends a run in a line of its own; anything else is a fault of ours.
-FAULTS = (EnvError, EnvFaultError, CheckpointError, EncoderError, FloatingPointError, OSError)
+FAULTS = (EnvError, EnvFaultError, CheckpointError, EncoderError, UserCodeError, FloatingPointError, OSError)
 
 
 def run(
@@ -234,7 +235,7 @@ def _say_lost(lost: Sequence[Lost], n_envs: int) -> None:
 def _advise_threads(config: Config, agent: PPOAgent) -> None:
     """Says that images and memories may want more threads than `auto`, which is the same on all machines."""
     cores = available_cores()
-    if agent.notes and config.threads == "auto" and agent.device.type == "cpu" and cores > 1:
+    if agent.keeps_outputs and config.threads == "auto" and agent.device.type == "cpu" and cores > 1:
         logger.info(
             "threads=auto is one thread; threads=%d uses this machine's cores (other rounding)", cores
         )
