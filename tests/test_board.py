@@ -16,6 +16,7 @@ import pytest
 from rich.console import Console
 from rich.file_proxy import FileProxy
 
+from ppo_cli.hooks import RunState, told
 from ppo_cli.runs.log import TAGS, RunLog
 from ppo_cli.sweeps import live
 from ppo_cli.sweeps.job import Job
@@ -38,10 +39,13 @@ def write_rows(folder, steps, returns, total=512):
     folder.mkdir(exist_ok=True)
     for events in folder.glob("events.*"):
         events.unlink()
-    with RunLog(folder, total, live=False) as log:
+    log = RunLog(folder)
+    run = RunState(folder, {}, None, None, total, log)
+    with told(run):
         for i, (step, mean) in enumerate(zip(steps, returns, strict=True)):
             values = {**dict.fromkeys(TAGS, 0.5), "charts/episodic_return": mean, "charts/SPS": 1000.0 + i}
-            log.iteration(i + 1, step, values)
+            run.iteration, run.steps = i + 1, step
+            log.after_iteration(run, values)
 
 
 def evaluate(folder, mean=20.0):

@@ -15,12 +15,13 @@ import pytest
 pytest.importorskip("optuna")
 
 from run_ends import assert_same_end
-from test_sweep import KILLED, contents, interrupt  # noqa: F401 - a fixture
+from run_hooks import INTERRUPTIBLE, tell
+from test_sweep import contents, interrupt, killed  # noqa: F401 - a fixture
 
 from ppo_cli.config.compose import compose_jobs, expand_preset, parse_overrides
 from ppo_cli.config.schema import ConfigError, conf_dir
+from ppo_cli.episodes import Evaluation
 from ppo_cli.runs.build import check_environment
-from ppo_cli.runs.evaluation import Evaluation
 from ppo_cli.sweeps.eta import Pace
 from ppo_cli.sweeps.live import Board
 from ppo_cli.sweeps.search import run as search
@@ -28,7 +29,6 @@ from ppo_cli.sweeps.search import trial as search_trial
 from ppo_cli.sweeps.search.plan import job_config, load_plan, make_plan
 from ppo_cli.sweeps.search.space import Choice, Interval, to_axis
 from ppo_cli.sweeps.search.trial import aggregate, score
-from ppo_cli.trainer import Position
 
 RUN = (  # 4 iterations
     "env=CartPole-v1", "preset=none", "n_envs=2", "n_steps=64", "total_timesteps=512", "n_epochs=1",
@@ -167,12 +167,15 @@ def test_a_search_leaves_runs_a_table_and_what_to_type(ppo_train, tmp_path):
 
 @pytest.mark.slow
 def test_killed_and_interrupted_and_resumed_it_is_the_same_search(ppo_train, tmp_path, interrupt):  # noqa: F811
-    typed = (*SEARCH, "hydra.sweeper.n_trials=4", "+hydra.sweeper.sampler_kwargs.n_startup_trials=1")
-    assert ppo_train(*typed, "hydra.sweep.dir=whole").status == 0
-    killed = subprocess.run(  # in the middle of the second seed of the first trial
-        [sys.executable, "-c", KILLED, *typed, "hydra.sweep.dir=cut"], cwd=tmp_path, capture_output=True
+    typed = (
+        *SEARCH,
+        INTERRUPTIBLE,
+        "hydra.sweeper.n_trials=4",
+        "+hydra.sweeper.sampler_kwargs.n_startup_trials=1",
     )
-    assert killed.returncode == -signal.SIGKILL
+    assert ppo_train(*typed, "hydra.sweep.dir=whole").status == 0
+    # in the middle of the second seed of the first trial
+    assert killed(tmp_path, 6, *typed, "hydra.sweep.dir=cut") == -signal.SIGKILL
     (first,) = (tmp_path / "cut").glob("000_*")
     finished = contents(first / "seed=0")
     interrupt(9, signal.SIGINT)  # 3 iterations end the first trial
@@ -196,10 +199,10 @@ def curves(monkeypatch):
     """A function that makes runs end at once, with the evaluations that it gives for a config."""
 
     def set_curve(curve):
-        def run(config, folder, watch):
+        def run(config, folder, around):
             begun.append((config.gamma, config.seed))
             for steps, mean in curve(config):
-                watch(Position(0, steps), evaluation(mean))
+                tell(around, folder, config, steps, evaluation(mean))
 
         begun = []
         monkeypatch.setattr(search_trial, "begin_or_go_on", run)

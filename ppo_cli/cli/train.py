@@ -39,6 +39,7 @@ from ppo_cli.runs.endings import Ended, no_advice
 from ppo_cli.runs.folder import RunFolder
 from ppo_cli.runs.resume import resume, resume_as, resumed_config
 from ppo_cli.runs.run_dir import folder_name, new_folder, run_dir
+from ppo_cli.runs.surroundings import Surroundings
 from ppo_cli.sweeps import start as sweeps
 from ppo_cli.sweeps.schema import OPTUNA
 from ppo_cli.terminal import width
@@ -320,6 +321,6 @@ def _job(composed: DictConfig) -> float:
 
     try:
         folder = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
-        return run(parse(composed), folder, preset=preset_words())
+        return run(parse(composed), folder, around=Surroundings(preset=preset_words()))
     except Exception as error:
         raise Ended(error) from error

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -24,12 +24,10 @@ from ppo_cli.runs.endings import StopSignal
 from ppo_cli.runs.folder import RunFolder, identity, note_failure
 from ppo_cli.runs.resume import resume_as
 from ppo_cli.runs.streams import logging_to
+from ppo_cli.runs.surroundings import Surroundings
 from ppo_cli.schedules import trained_steps
 from ppo_cli.terminal import replace_unprintable
 from ppo_cli.text import flat
-
-if TYPE_CHECKING:
-    from ppo_cli.runs.run import Watch
 
 logger = logging.getLogger(__name__)
 
@@ -60,22 +58,13 @@ class Job:
         return bool(self.config["eval"]["episodes"])
 
 
-def begin_or_go_on(
-    config: Config,
-    folder: Path,
-    live: bool = False,
-    watch: "Watch | None" = None,
-    preset: str = "",
-    logged: bool = False,
-) -> None:
+def begin_or_go_on(config: Config, folder: Path, around: Surroundings, logged: bool = False) -> None:
     """Runs what is missing of a job.
 
     Args:
         config: What to run; where the folder has a run already, with the same knobs.
         folder: The folder of the job, which exists.
-        live: Whether the job has the terminal to itself.
-        watch: Is called with every evaluation.
-        preset: The config's preset, in words for the first line of a run that begins.
+        around: What is around the run.
         logged: Whether Hydra has set up the log of a run that begins.
 
     Raises:
@@ -84,12 +73,12 @@ def begin_or_go_on(
     """
     run_folder = RunFolder(folder)
     if run_folder.is_run:
-        resume_as(folder, config, live, watch)
+        resume_as(folder, config, around)
         return
     from ppo_cli.runs.run import run  # late: it brings PyTorch
 
-    with nullcontext() if logged else logging_to(run_folder.train_log, verbose=live):
-        run(config, folder, live=live, watch=watch, preset=preset)
+    with nullcontext() if logged else logging_to(run_folder.train_log, verbose=around.live):
+        run(config, folder, around=around)
 
 
 def run_job(composed: DictConfig, watching: int | None = None) -> float:
@@ -113,7 +102,7 @@ def run_job(composed: DictConfig, watching: int | None = None) -> float:
     try:
         run.failed_txt.unlink(missing_ok=True)
         config = run.config if run.is_run else parse(composed)
-        begin_or_go_on(config, folder, live, preset=preset_words(), logged=True)
+        begin_or_go_on(config, folder, Surroundings(live, preset_words()), logged=True)
         return float((run.evaluation or {}).get("mean", "nan"))
     except Exception as error:
         StopSignal.check()

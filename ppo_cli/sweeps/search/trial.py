@@ -14,10 +14,12 @@ from optuna.trial import TrialState
 
 from ppo_cli.config.convert import to_dict
 from ppo_cli.config.schema import Config
+from ppo_cli.episodes import Evaluation
 from ppo_cli.errors import RunError
 from ppo_cli.files import first_line, make_folder, read_text, write_whole
-from ppo_cli.runs.evaluation import Evaluation
+from ppo_cli.hooks import Hook, RunState
 from ppo_cli.runs.folder import RunFolder
+from ppo_cli.runs.surroundings import Surroundings
 from ppo_cli.statistics import iqm
 from ppo_cli.sweeps.job import Job, begin_or_go_on, failure_note, one_line
 from ppo_cli.sweeps.live import Board
@@ -26,7 +28,6 @@ from ppo_cli.sweeps.search.plan import Plan, job_config
 from ppo_cli.sweeps.search.study import report
 from ppo_cli.terminal import is_live, output_console
 from ppo_cli.text import short
-from ppo_cli.trainer import Position
 
 CURVE = "evaluations.csv"
 PRUNED, FAILED = "pruned.txt", RunFolder.failed_txt.name
@@ -67,6 +68,40 @@ def score(curve: Mapping[int, float], objective: str, until: float = math.inf) -
 def aggregate(scores: Sequence[float], how: str) -> float:
     """The mean of the seeds' scores, or their interquartile mean."""
     return float(iqm(scores) if how == "iqm" else np.mean(sorted(scores)))
+
+
+class Pruning(Hook):
+    """Keeps the curve of a run, and ends a trial that the pruner gives up."""
+
+    def __init__(
+        self, plan: Plan, trial: optuna.Trial, path: Path, curve: Curve, before: Sequence[Curve]
+    ) -> None:
+        """Of a run.
+
+        Args:
+            plan: Of the search.
+            trial: To report to.
+            path: Where the curve is kept.
+            curve: The evaluations of the run so far, to which its further ones are added.
+            before: The curves of the seeds before.
+        """
+        self._plan, self._trial, self._path, self._curve, self._before = plan, trial, path, curve, before
+
+    def after_evaluation(self, run: RunState, evaluation: Evaluation) -> None:
+        """Reports it.
+
+        Raises:
+            Pruned: The pruner gives up.
+            RunError: The mean return is not finite.
+        """
+        if not math.isfinite(evaluation.mean):
+            raise RunError(f"the evaluation at step {run.steps} returned {evaluation.mean}")
+        self._curve[run.steps] = evaluation.mean
+        _save_curve(self._path, self._curve)
+        is_last_seed = len(self._before) == len(self._plan.seeds) - 1
+        if not (run.is_over and is_last_seed):  # or else the trial is complete
+            curves = [*self._before, self._curve]
+            _report(self._plan.settings, self._trial, curves, run.steps, run.total_timesteps)
 
 
 def run_trial(plan: Plan, trial: optuna.Trial, folder: Path, values: Mapping[str, str]) -> Outcome:
@@ -120,17 +155,8 @@ def _run_seed(
     curve = _load_curve(folder / CURVE)
     if RunFolder(folder).is_finished and curve:
         return curve
-    total = int(config.total_timesteps)
-
-    def watch(position: Position, evaluation: Evaluation) -> None:
-        if not math.isfinite(evaluation.mean):
-            raise RunError(f"the evaluation at step {position.steps} returned {evaluation.mean}")
-        curve[position.steps] = evaluation.mean
-        _save_curve(folder / CURVE, curve)
-        if position.steps < total or len(before) < len(plan.seeds) - 1:  # or else the trial is complete
-            _report(plan.settings, trial, [*before, curve], position.steps, total)
-
-    begin_or_go_on(config, folder, watch=watch)
+    hook = Pruning(plan, trial, folder / CURVE, curve, before)
+    begin_or_go_on(config, folder, Surroundings(live=False, own_hooks=[hook]))
     return curve
 
 
