@@ -29,7 +29,7 @@ FLOORS = (
     {"cache", "distributions", "import_path", "tables", "terminal"},
     {"advantages", "episodes", "losses", "memory", "normalize", "rollout", "schedules"},
     {"files", "names", "seeding", "signals", "spaces", "statistics"},  # the ground
-    {"errors", "text"},
+    {"errors", "text", "versions"},
     {"__version__"},
 )
 KNOW_HYDRA = {"cli", "config", "sweeps"}

@@ -20,7 +20,6 @@ from rich.console import Console
 import ppo_cli
 from ppo_cli.actor_critic import make_actor_critic
 from ppo_cli.cli.help import knob_sections
-from ppo_cli.cli.version import versions
 from ppo_cli.config.convert import from_stored
 from ppo_cli.config.presets import successor_with_preset
 from ppo_cli.config.schema import KNOBS, conf_dir
@@ -34,6 +33,7 @@ from ppo_cli.runs.policy import load_policy
 from ppo_cli.runs.progress import Progress
 from ppo_cli.terminal import LiveLine, is_live, wrapped_error
 from ppo_cli.text import mean_and_deviation
+from ppo_cli.versions import versions
 
 TINY = ("total_timesteps=300", "n_envs=2", "n_steps=50", "n_epochs=1", "eval.episodes=2", "compile=false")
 BOX, DISCRETE = spaces.Box(-1, 1, (4,)), spaces.Discrete(2)
@@ -52,7 +52,7 @@ def test_versions_of_what_is_not_installed_are_missing_and_end_nothing(monkeypat
     def found(package):
         raise PackageNotFoundError(package)
 
-    monkeypatch.setattr("ppo_cli.cli.version.version", found)  # as in a checkout that is on the path alone
+    monkeypatch.setattr("ppo_cli.versions.version", found)  # as in a checkout that is on the path alone
     assert versions(["scipy"])[:2] == [f"ppo-cli {ppo_cli.__version__}", "scipy missing"]
 
 

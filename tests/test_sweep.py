@@ -7,13 +7,19 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import yaml
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
 from run_ends import assert_same_end
 from run_hooks import INTERRUPTIBLE, Interrupt
 
+from ppo_cli.config.schema import conf_dir
 from ppo_cli.runs.run_dir import job_names
+from ppo_cli.sweeps.schema import SCHEMAS, read_settings
 
 RUN = (  # 4 iterations
     "n_envs=2", "n_steps=64", "total_timesteps=512", "n_epochs=1", "eval.episodes=1", "vectorization=sync"
@@ -183,6 +189,36 @@ def test_a_range_is_a_sweep(ppo_train, tmp_path, monkeypatch):
     missing = ppo_train(f"sweep.resume={sweep}", "hydra/launcher=joblib")
     assert missing.status == 2
     assert missing.err.endswith("needs an extra: pip install 'ppo-cli[joblib]'\n")
+
+
+def test_hydra_makes_our_sweepers_whose_settings_are_knobs_with_a_default_and_a_comment():
+    made = {kind.__name__: kind for kind in Plugins.instance().discover(Sweeper)}
+    for name, schema in SCHEMAS.items():
+        text = (conf_dir() / "hydra" / "sweeper" / f"{name}.yaml").read_text()
+        defaults = yaml.safe_load(text)
+        module, _, kind = defaults.pop("_target_").rpartition(".")
+        assert made[kind].__module__ == module
+        assert list(defaults) == [field.name for field in fields(schema)]
+        assert read_settings(schema, defaults) == schema(**defaults)
+        assert text.count(" # ") == len(defaults)
+
+
+def test_importing_what_sweeps_changes_nothing_for_others():
+    program = (
+        "import os, warnings, optuna\n"
+        "taken = []\nos.register_at_fork = lambda **hooks: taken.extend(hooks.values())\n"
+        "level = optuna.logging.get_verbosity()\n"
+        "import ppo_cli.sweeps.live, ppo_cli.sweeps.search.run, ppo_cli.sweeps.sweep\n"
+        "assert optuna.logging.get_verbosity() == level\n"
+        "assert not any(issubclass(optuna.exceptions.ExperimentalWarning, kind) and action == 'ignore'"
+        " for action, _, kind, *_ in warnings.filters if kind is not Warning)\n"
+        "assert not any(hook.__module__.startswith('ppo_cli.sweeps') for hook in taken)\n"
+    )
+    path = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    ended = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, **path}, capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_names_of_jobs_say_what_differs_and_never_collide():

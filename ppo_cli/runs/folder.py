@@ -7,7 +7,7 @@ where a checkpoint is read.
 import filecmp
 import itertools
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,7 +188,33 @@ def run_of(checkpoint: Path) -> RunFolder | None:
     return run if checkpoint.parent == run.checkpoints and run.is_run else None
 
 
-def is_beside_runs(path: Path) -> bool:
+def find_checkpoint(run: Path, which: str | None) -> Path:
+    """The checkpoint file of a run, by its folder, or the file itself.
+
+    Args:
+        run: The folder or file.
+        which: ``last``, ``best`` or a number of steps; None is ``last``.
+
+    Raises:
+        ConfigError: there is none; with those that there are.
+    """
+    if run.is_file():
+        if which is not None:
+            raise ConfigError(f"--checkpoint {which} chooses among those of a run, and {run} is a file")
+        return run
+    if not run.exists():
+        hint = "; arguments of the environment follow --env-kwargs" if "=" in run.name else ""
+        raise ConfigError(f"{run}: no such folder or file{hint}")
+    return RunFolder(run).find_checkpoint(which or "last")
+
+
+def without_others(typed: Sequence[str]) -> list[str]:
+    """The runs among several words: what a pattern such as ``SWEEP/*`` finds beside them is left out."""
+    runs = [run for run in typed if not _is_beside_runs(Path(run))]
+    return runs if len(typed) > 1 and runs else list(typed)
+
+
+def _is_beside_runs(path: Path) -> bool:
     """Whether a path is what a sweep, a search or a report leaves in a folder of runs."""
     own = path.is_dir() if path.name == "report" else path.is_file() and path.suffix != ".pt"
     others = (RunFolder(beside) for beside in path.parent.iterdir()) if own else ()

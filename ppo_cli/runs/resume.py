@@ -1,7 +1,6 @@
 """`ppo-train resume=RUN_DIR`: a run goes on where its newest intact checkpoint left it."""
 
 import logging
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -16,9 +15,8 @@ from ppo_cli.config.trust import imports
 from ppo_cli.errors import RunError
 from ppo_cli.runs.endings import StopSignal
 from ppo_cli.runs.folder import RunFolder, advice_for, own_run, repair
-from ppo_cli.runs.streams import LogFile
+from ppo_cli.runs.streams import logging_to
 from ppo_cli.runs.surroundings import COMMAND, Surroundings
-from ppo_cli.terminal import WordFormatter
 
 if TYPE_CHECKING:
     from ppo_cli.runs.checkpoint_schema import Checkpoint
@@ -41,14 +39,19 @@ def resume(folder: Path, overrides: Sequence[str], around: Surroundings = COMMAN
     _resume(folder, lambda before: override_config(before, overrides), around)
 
 
-def resume_as(folder: Path, config: Config) -> None:
+def resume_as(folder: Path, config: Config, around: Surroundings = COMMAND) -> None:
     """`resume` with all knobs as ``config`` has them.
+
+    Args:
+        folder: The folder of a run.
+        config: Its config from now on.
+        around: What is around the run.
 
     Raises:
         ConfigError: one differs that can't change any more.
         RunError: as `resume`.
     """
-    _resume(folder, lambda _: config, COMMAND)
+    _resume(folder, lambda _: config, around)
 
 
 def resumed_config(folder: Path, overrides: Sequence[str]) -> Config:
@@ -91,24 +94,24 @@ def _go_on(folder: Path, before: Config, change: Callable[[Config], Config], aro
     if saved is not None and not saved.iteration:
         saved = None  # nothing has been trained: the beginning is exact whatever the environments are
     repair(folder, None if saved is None else saved.steps, after.checkpoint.keep)
-    _log_to(run.train_log, logging.INFO if around.live else logging.WARNING)
-    for line in lines:
-        logger.info(line)
-    if saved is None:
-        logger.info("%s has trained nothing yet: it starts from the beginning", folder)
-    else:
-        saved = replace(saved, stopped=_still_stopped(saved, after, around))
-        if run.has_reached(saved, after):
-            other = f" ({saved.stopped}); other hooks= or" if saved.stopped else ";"
-            logger.info(
-                "%s is finished: %s of total_timesteps=%s%s a larger total_timesteps= extends it",
-                folder, f"{saved.steps:,}", f"{after.total_timesteps:,}", other,
-            )  # fmt: skip
-            return
-        logger.info("going on from step %s in %s", f"{saved.steps:,}", folder)
-    from ppo_cli.runs.run import run_owned
+    from ppo_cli.runs.run import run_owned  # late: it brings PyTorch
 
-    run_owned(after, folder, saved, around)
+    with logging_to(run.train_log, verbose=around.live):
+        for line in lines:
+            logger.info(line)
+        if saved is None:
+            logger.info("%s has trained nothing yet: it starts from the beginning", folder)
+        else:
+            saved = replace(saved, stopped=_still_stopped(saved, after, around))
+            if run.has_reached(saved, after):
+                other = f" ({saved.stopped}); other hooks= or" if saved.stopped else ";"
+                logger.info(
+                    "%s is finished: %s of total_timesteps=%s%s a larger total_timesteps= extends it",
+                    folder, f"{saved.steps:,}", f"{after.total_timesteps:,}", other,
+                )  # fmt: skip
+                return
+            logger.info("going on from step %s in %s", f"{saved.steps:,}", folder)
+        run_owned(after, folder, saved, around)
 
 
 def _still_stopped(saved: "Checkpoint", after: Config, around: Surroundings) -> str:
@@ -162,11 +165,3 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = value
     return flat
-
-
-def _log_to(path: Path, console_level: int) -> None:
-    """What Hydra sets up for other runs: plain lines on the terminal and, appended, in train.log."""
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout), LogFile(path)]
-    handlers[0].setLevel(console_level)
-    handlers[0].setFormatter(WordFormatter())
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers, force=True)

@@ -126,32 +126,32 @@ def _run(
             logger.info(line)
         _advise_threads(config, agent)
         collector = make_collector(envs, agent, config.n_steps, *normalizers)
-        cast = _cast(config, folder, saved, around, signal, collector)
-        state = RunState(folder, to_dict(config), agent, collector, config.total_timesteps, cast.all)
+        hooks = _run_hooks(config, folder, saved, around, signal, collector)
+        state = RunState(folder, to_dict(config), agent, collector, config.total_timesteps, hooks.all)
         if saved is None:
             begin(state, config)
         else:
-            _say_lost(restore(state, config, saved, cast.users), config.n_envs)
+            _say_lost(restore(state, config, saved, hooks.users), config.n_envs)
         with told(state):
             train(state)
             state.trained = True
             if state.stopped:
                 logger.info("stopped at %s steps: %s", f"{state.steps:,}", state.stopped)
             if not config.eval.episodes:
-                cast.progress.stop()
+                hooks.progress.stop()
                 logger.info("trained %s steps · %s", f"{state.steps:,}", folder)
                 return float("nan")
-            evaluation = cast.evaluating.evaluate(state)
-            cast.log.hyperparameters(_flat_hyperparameters(config), _typed_knobs(folder))
-            cast.progress.stop()
+            evaluation = hooks.evaluating.evaluate(state)
+            hooks.log.hyperparameters(_flat_hyperparameters(config), _typed_knobs(folder))
+            hooks.progress.stop()
             opened.close()
-            cast.keeper.check_folder()
-            _report(evaluation, config, state, cast.progress.recent_return)
+            hooks.keeper.check_folder()
+            _report(evaluation, config, state, hooks.progress.recent_return)
             return evaluation.mean
 
 
-class Cast(NamedTuple):
-    """All who are told of a run.
+class RunHooks(NamedTuple):
+    """All that is told of a run.
 
     Attributes:
         users: The user's hooks, which are told first.
@@ -170,14 +170,14 @@ class Cast(NamedTuple):
     all: Hooks
 
 
-def _cast(
+def _run_hooks(
     config: Config,
     folder: Path,
     saved: Checkpoint | None,
     around: Surroundings,
     signal: StopSignal | None,
     collector: Collector,
-) -> Cast:
+) -> RunHooks:
     """Makes the hooks of a run. What is logged is evaluated next, and what is evaluated is saved."""
     infos = wanted_infos(config)
     users = make_hooks(config, around.hooks)
@@ -191,7 +191,7 @@ def _cast(
     signals = [] if signal is None else [Signals(signal, partial(advice_for, folder))]
     keeper = CheckpointKeeper(config, folder, log, users)
     everyone = [*users, log, progress, evaluating, *signals, keeper, *around.own_hooks]
-    return Cast(users, log, progress, evaluating, keeper, Hooks(everyone))
+    return RunHooks(users, log, progress, evaluating, keeper, Hooks(everyone))
 
 
 def _make_envs(config: Config, saved: Checkpoint | None) -> tuple[Vector, list[str]]:
