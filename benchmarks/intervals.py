@@ -204,9 +204,7 @@ def table(title: str, rows: list[Row]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=REPEATS, help="samples of each kind")
-    parser.add_argument(
-        "--truth", type=int, default=TRUTH, help="samples for the true values"
-    )
+    parser.add_argument("--truth", type=int, default=TRUTH, help="samples for the true values")
     options = parser.parse_args()
     sizes = options.repeats, options.truth
     print(table("IQM: coverage in %, by seeds", list(iqm_coverage(*sizes))), end="\n\n")

@@ -22,12 +22,12 @@ from torch.nn.utils import clip_grad_norm_
 from ppo_cli import losses
 from ppo_cli.advantages import normalize_advantages
 from ppo_cli.agent import PPOAgent
+from ppo_cli.collector import make_collector
 from ppo_cli.config.compose import compose_jobs, expand_preset
 from ppo_cli.config.schema import Config
 from ppo_cli.envs.vector import SyncVector
 from ppo_cli.rollout import Batch, minibatches
 from ppo_cli.runs.build import build_agent, env_maker
-from ppo_cli.trainer import make_collector
 from ppo_cli.update import first_state
 
 ROUNDS, CALLS = 7, 300

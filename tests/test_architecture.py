@@ -20,6 +20,8 @@ FLOORS = (
     {"report", "sweeps"},  # many runs
     {"runs"},  # the life of a run
     {"trainer"},  # the loop
+    {"hooks"},  # who is told of it
+    {"collector"},  # what it learns from
     {"agent", "export"},
     {"numpy_actor", "policy", "update"},
     {"actor_critic", "config"},

@@ -6,6 +6,7 @@ import math
 import os
 import re
 import shutil
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,7 +37,6 @@ from ppo_cli.envs.notices import (
 from ppo_cli.envs.pack import MASKABLE, MaskSource, as_array, find_mask
 from ppo_cli.envs.pool import import_envpool
 from ppo_cli.envs.snapshot import find_kind
-from ppo_cli.envs.vector import Stream, spawn_seeds
 from ppo_cli.normalize import (
     ObservationNormalizer,
     RewardNormalizer,
@@ -45,15 +45,21 @@ from ppo_cli.normalize import (
 )
 from ppo_cli.runs.algorithm import build_hyperparameters, build_schedules, try_update
 from ppo_cli.runs.endings import no_advice
+from ppo_cli.runs.named_hooks import check_hooks
 from ppo_cli.runs.watchdog import Watchdog
+from ppo_cli.seeding import Stream, spawn_seeds
 from ppo_cli.spaces import leaves_of
 from ppo_cli.text import flat
 
 logger = logging.getLogger(__name__)
 
 
-def check_environment(config: Config) -> tuple[Config, list[str]]:
+def check_environment(config: Config, watchdog: bool = True) -> tuple[Config, list[str]]:
     """Makes the environment and the network once, to hold the config against them.
+
+    Args:
+        config: to check.
+        watchdog: whether a process is forked that ends this one where the environment hangs.
 
     Returns:
         The config with the id that runs, and lines about what will not be as one may expect: another id than
@@ -62,7 +68,8 @@ def check_environment(config: Config) -> tuple[Config, list[str]]:
     Raises:
         ConfigError: the environment can't be made or trained on as the config asks; one line that says why.
     """
-    with Watchdog(config.env.timeout, no_advice):
+    check_hooks(config)
+    with Watchdog(config.env.timeout, no_advice) if watchdog else nullcontext():
         return _check_environment(config)
 
 

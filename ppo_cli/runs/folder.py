@@ -6,6 +6,7 @@ where a checkpoint is read.
 
 import filecmp
 import itertools
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, overload
 from ppo_cli.config.convert import from_stored, load_yaml
 from ppo_cli.config.quoting import shell_quoted
 from ppo_cli.config.schema import Config, ConfigError
+from ppo_cli.errors import HookError
 from ppo_cli.files import (
     NotPlainError,
     first_line,
@@ -28,6 +30,7 @@ from ppo_cli.text import flat
 
 if TYPE_CHECKING:
     from ppo_cli.runs.checkpoint import Newest
+    from ppo_cli.runs.checkpoint_schema import Checkpoint
 
 ADVICE = "`ppo-train resume="  # what the advice that an error ends in begins with
 
@@ -152,19 +155,19 @@ class RunFolder:
 
         return load_newest(self.checkpoints)
 
-    def has_reached(self, steps: int, config: Config) -> bool:
-        """Whether a run that has come to ``steps`` has trained to its config's budget and is evaluated."""
-        evaluated = not config.eval.episodes or self.evaluated_at == steps
-        return bool(steps >= config.total_timesteps and evaluated)
+    def has_reached(self, saved: "Checkpoint", config: Config) -> bool:
+        """Whether a run has trained to its config's budget, or a hook has stopped it, and it is evaluated."""
+        evaluated = not config.eval.episodes or self.evaluated_at == saved.steps
+        return evaluated and (saved.steps >= config.total_timesteps or bool(saved.stopped))
 
     @property
     def is_finished(self) -> bool:
-        """Whether the run has trained to its budget and is evaluated, by its newest intact checkpoint."""
+        """Whether the run has trained to its end and is evaluated, by its newest intact checkpoint."""
         from ppo_cli.runs.checkpoint import CheckpointError  # late: it brings PyTorch
 
         try:
             saved, _ = self.newest()
-            return saved is not None and self.has_reached(saved.steps, self.config)
+            return saved is not None and self.has_reached(saved, self.config)
         except (CheckpointError, ConfigError, OSError):  # going on with it says what is wrong
             return False
 
@@ -251,7 +254,11 @@ def noted_failure(folder: Path) -> Iterator[None]:
         yield
     except Exception as error:  # a run's, PyTorch's, or of code of the user's
         kind = "" if isinstance(error, RuntimeError) else f"{type(error).__name__}: "
-        note_failure(folder, own, f"{kind}{printable(flat(error))}\n")
+        trace = ""
+        if isinstance(error.__cause__, HookError):  # of code of the user's, who wants to know where
+            lines = "".join(traceback.format_exception(error.__cause__)).splitlines()
+            trace = "\n" + "".join(f"{printable(line)}\n" for line in lines)
+        note_failure(folder, own, f"{kind}{printable(flat(error))}\n{trace}")
         raise
 
 
