@@ -1,3 +1,36 @@
-"""PPO experiments from the command line: fast, exact and easy to trust."""
+"""PPO experiments from the command line, or from Python: fast, exact and easy to trust.
+
+    >>> import ppo_cli
+    >>> run = ppo_cli.train(env="CartPole-v1", clip_ratio=0.1)
+
+docs/python.md shows what there is. What takes long is imported when a name of it is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ppo_cli.api import Run, evaluate, load, read
+    from ppo_cli.config.schema import ConfigError
+    from ppo_cli.envs.make import EnvError
+    from ppo_cli.errors import RunError
+    from ppo_cli.runs.evaluation import Evaluation
+    from ppo_cli.runs.policy import Policy
 
 __version__ = "0.1.0"
+__all__ = ["ConfigError", "EnvError", "Evaluation", "Policy", "Run", "RunError", "evaluate", "load", "read"]
+
+_HOMES = {
+    "ConfigError": "config.schema",
+    "EnvError": "envs.make",
+    "Evaluation": "runs.evaluation",
+    "Policy": "runs.policy",
+    "RunError": "errors",
+}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401
+    """A name of the face, from the module that it lives in."""
+    if name not in __all__:
+        raise AttributeError(f"module 'ppo_cli' has no attribute {name!r}")
+    return getattr(import_module(f"ppo_cli.{_HOMES.get(name, 'api')}"), name)

@@ -130,9 +130,9 @@ class PackedActions(spaces.Box):
         self.sizes = [int(np.prod(part.shape or ())) for part in self.parts]
         super().__init__(-np.inf, np.inf, (sum(self.sizes),), np.float64)
 
-    def nested(self, row: Array) -> Any:  # noqa: ANN401
-        """One row [size] as the action that the original space holds."""
-        values: Iterator[Array] = iter(np.split(row, np.cumsum(self.sizes)[:-1]))
+    def nested(self, rows: Array) -> Any:  # noqa: ANN401
+        """One row [size] as an action of the original space, or rows [N, size] as a batch of them."""
+        values: Iterator[Array] = iter(np.split(rows, np.cumsum(self.sizes)[:-1], axis=-1))
 
         def build(space: spaces.Space[Any]) -> Any:  # noqa: ANN401
             if isinstance(space, spaces.Dict):
@@ -140,9 +140,8 @@ class PackedActions(spaces.Box):
             if isinstance(space, spaces.Tuple):
                 return tuple(build(part) for part in space)
             value = next(values)
-            if isinstance(space, spaces.Discrete):
-                return space.dtype.type(value[0])
-            return value.reshape(space.shape or ()).astype(space.dtype)
+            shaped = value.reshape((*rows.shape[:-1], *(space.shape or ())))
+            return shaped.astype(space.dtype)[()]  # a number where it has no axis
 
         return build(self.original)
 

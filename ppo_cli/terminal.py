@@ -1,20 +1,23 @@
 """The terminal, where there is one: whether it is live, how wide it is, and lines that are drawn again."""
 
+import html
 import io
 import logging
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TextIO, cast
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol, TextIO, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from ppo_cli.text import register_spelling, words_in
+from ppo_cli.text import clock, register_spelling, words_in
 
 WIDTH = 80  # where nothing says how wide it is, as in a pipe
+REDRAW_SECONDS = 0.2  # between two pictures of a notebook's line, each of which is a message to a browser
 
 
 def output_console() -> Console:
@@ -61,6 +64,32 @@ class WordFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The record's text, as on the terminal that there is."""
         return wrapped(super().format(record))
+
+
+class Line(Protocol):
+    """A line with a bar that is drawn again and again."""
+
+    def update(self, text: str, completed: int | None = None) -> None:
+        """Shows another text, and how much of the total is done."""
+
+    def counting(self, text: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+        """A bar below this line, gone afterwards, that a function sets."""
+
+    def stop(self) -> None:
+        """Leaves the line as it is."""
+
+
+def live_line(total: int, text: str) -> Line | None:
+    """A line that is drawn again and again, on a terminal or in a notebook; None where there is neither.
+
+    Args:
+        total: Where the bar is full.
+        text: What the line says to begin with.
+    """
+    console = output_console()
+    if console.is_jupyter:
+        return NotebookLine(total, text)
+    return LiveLine(console, total, text) if is_live(console) else None
 
 
 class LiveLine:
@@ -113,3 +142,54 @@ class LiveLine:
     def _log_to(self, stream: TextIO) -> None:
         for handler in self._handlers:
             cast("logging.StreamHandler[TextIO]", handler).setStream(stream)
+
+
+class NotebookLine:
+    """A `LiveLine` in the output of a notebook's cell."""
+
+    def __init__(self, total: int, text: str) -> None:
+        """Begins to draw.
+
+        Args:
+            total: Where the bar is full.
+            text: What the line says to begin with.
+        """
+        from IPython.display import DisplayHandle
+
+        self._total, self._completed, self._text = total, 0, text
+        self._began = self._drawn = time.monotonic()
+        self._handle = DisplayHandle()  # type: ignore[no-untyped-call]
+        self._handle.display(self._shown(), raw=True)  # type: ignore[no-untyped-call]
+
+    def update(self, text: str, completed: int | None = None) -> None:
+        """Shows another text, and how much of the total is done."""
+        self._text = text
+        self._completed = self._completed if completed is None else completed
+        if time.monotonic() - self._drawn >= REDRAW_SECONDS:
+            self._draw()
+
+    @contextmanager
+    def counting(self, text: str, total: int) -> Iterator[Callable[[int], None]]:
+        """Shows another bar meanwhile, that a function sets."""
+        before = self._text, self._completed, self._total
+        self._text, self._completed, self._total = text, 0, total
+        try:
+            yield lambda done: self.update(text, done)
+        finally:
+            self._text, self._completed, self._total = before
+
+    def stop(self) -> None:
+        """Leaves the line as it is."""
+        self._draw()
+
+    def _draw(self) -> None:
+        self._drawn = time.monotonic()
+        self._handle.update(self._shown(), raw=True)  # type: ignore[no-untyped-call]
+
+    def _shown(self) -> dict[str, str]:
+        """The line as the notebook's front end and, where that shows plain text alone, as text."""
+        share = min(1.0, self._completed / max(1, self._total))
+        left = (time.monotonic() - self._began) * (1 - share) / share if share else 0.0
+        text = f"{self._text} · {share:.0%}" + (f" · {clock(left)} left" if 0 < share < 1 else "")
+        bar = f'<progress value="{share:.3f}" style="width: 20em; vertical-align: middle"></progress>'
+        return {"text/plain": text, "text/html": f"<code>{html.escape(text)}</code> {bar}"}

@@ -15,8 +15,8 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # Every room, a folder or a module of its own, from the top of the house to the ground: each imports from
 # lower floors alone.
 FLOORS = (
-    {"__main__"},
-    {"cli"},  # the four commands, and what a terminal shows
+    {"__init__", "__main__"},  # the face, lazy, and `python -m ppo_cli`
+    {"api", "cli"},  # from Python; the four commands, and what a terminal shows
     {"sweeps"},  # many runs
     {"runs"},  # the life of a run
     {"trainer"},  # the loop
@@ -27,7 +27,7 @@ FLOORS = (
     {"cache", "distributions", "import_path", "tables", "terminal"},
     {"advantages", "episodes", "losses", "memory", "normalize", "optimizers", "rollout", "schedules"},
     {"errors", "files", "names", "seeding", "signals", "spaces", "text"},  # the ground
-    {"__init__", "__version__"},
+    {"__version__"},
 )
 KNOW_HYDRA = {"cli", "config", "sweeps"}
 ALGORITHM = {

@@ -24,9 +24,9 @@ from ppo_cli.cli.help import knob_comments
 from ppo_cli.config.compose import compose_jobs, expand_preset
 from ppo_cli.config.schema import KNOBS, conf_dir
 from ppo_cli.envs.make import env_fn
-from ppo_cli.runs.build import load_policy
 from ppo_cli.runs.evaluation import evaluate
 from ppo_cli.runs.log import EVAL_TAG, TAGS
+from ppo_cli.runs.policy import load_policy
 
 TINY = ("total_timesteps=300", "n_envs=2", "n_steps=50", "n_epochs=1", "eval.episodes=2")
 ENVS = sorted(file.stem for file in (conf_dir() / "env").glob("*.yaml"))
@@ -72,8 +72,8 @@ def test_eval_json_and_the_checkpoint_agree(ppo_train, tmp_path):
     assert set(saved) == {
         "mean", "std", "iqm", "episodes", "returns", "lengths", "steps", "deterministic", "seed"
     }  # fmt: skip
-    policy, config = load_policy(folder / "checkpoints" / "last.pt")
-    again = evaluate(policy, env_fn(config.env.id), 2, seed=7, deterministic=True)
+    policy = load_policy(folder / "checkpoints" / "last.pt")
+    again = evaluate(policy.batch, env_fn(policy.config.env.id), 2, seed=7, deterministic=True)
     assert again.returns == saved["returns"]
     assert again.lengths == saved["lengths"]
     assert saved["mean"] == pytest.approx(sum(saved["returns"]) / 2)
@@ -84,11 +84,12 @@ def test_a_later_process_loads_and_evaluates(ppo_train, tmp_path):
     folder = only_run(tmp_path)
     program = (
         "from pathlib import Path\n"
-        "from ppo_cli.runs.build import load_policy\n"
+        "from ppo_cli.runs.policy import load_policy\n"
         "from ppo_cli.envs.make import env_fn\n"
         "from ppo_cli.runs.evaluation import evaluate\n"
-        f"policy, config = load_policy(Path({str(folder / 'checkpoints' / 'last.pt')!r}))\n"
-        "print(evaluate(policy, env_fn(config.env.id), 2, config.eval.seed, True).returns)\n"
+        f"policy = load_policy(Path({str(folder / 'checkpoints' / 'last.pt')!r}))\n"
+        "config = policy.config\n"
+        "print(evaluate(policy.batch, env_fn(config.env.id), 2, config.eval.seed, True).returns)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == json.loads((folder / "eval.json").read_text())["returns"]

@@ -12,7 +12,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from ppo_cli import cache, update
+from ppo_cli import agent, cache, rollout, update
 from ppo_cli.actor_critic import make_actor_critic
 from ppo_cli.compile import compile_function, explain_failure
 from ppo_cli.distributions import make_distribution
@@ -96,13 +96,13 @@ def test_compiled_and_eager_updates_agree_in_every_action_space(tmp_path, action
         taken = distribution.sample(logits, distribution.noise((rows,), generator))
         logprobs = distribution.log_prob(logits, taken)
     columns = (torch.randn(rows, generator=generator) for _ in range(3))
-    batch = agent.Batch(observations, taken, logprobs, *columns)
-    coefs = agent.Coefficients(*torch.tensor([3e-4, 0.2, 0.01, 0.5]).unbind())
-    eager = agent.make_step(model, distribution, agent.Hyperparameters(target_kl=0.05))
+    batch = rollout.Batch(observations, taken, logprobs, *columns)
+    coefs = update.Coefficients(*torch.tensor([3e-4, 0.2, 0.01, 0.5]).unbind())
+    eager = update.make_step(model, distribution, update.Hyperparameters(target_kl=0.05))
     ends = []
-    for step in (eager, agent.compile_step(eager, tmp_path)):
-        sums = torch.zeros(len(agent.LossParts._fields) + 1)
-        state = agent.TrainState(params, adam_init(params), torch.ones(()), sums, torch.zeros(()))
+    for step in (eager, update.compile_step(eager, tmp_path)):
+        sums = torch.zeros(len(update.LossParts._fields) + 1)
+        state = update.TrainState(params, adam_init(params), torch.ones(()), sums, torch.zeros(()))
         shuffle = torch.Generator().manual_seed(1)
         for _ in range(4):
             for indices, weights in minibatches(torch.arange(rows), size, shuffle):
@@ -155,13 +155,13 @@ def test_compiled_and_eager_updates_agree_in_every_network(tmp_path, observation
         logprobs = distribution.log_prob(logits, taken)
     columns = [torch.randn(rows, generator=generator) for _ in range(3)]
     starts = [(torch.rand(rows, generator=generator) < 0.2).float()] if memory else []
-    batch = agent.Batch(obs, taken, logprobs, *columns, *memory, *starts)
-    coefs = agent.Coefficients(*torch.tensor([3e-4, 0.2, 0.01, 0.5]).unbind())
-    eager = agent.make_step(model, distribution, agent.Hyperparameters(sequence_length=length))
+    batch = rollout.Batch(obs, taken, logprobs, *columns, *memory, *starts)
+    coefs = update.Coefficients(*torch.tensor([3e-4, 0.2, 0.01, 0.5]).unbind())
+    eager = update.make_step(model, distribution, update.Hyperparameters(sequence_length=length))
     ends = []
-    for step in (eager, agent.compile_step(eager, tmp_path)):
-        sums = torch.zeros(len(agent.LossParts._fields) + 1)
-        state = agent.TrainState(params, adam_init(params), torch.ones(()), sums, torch.zeros(()))
+    for step in (eager, update.compile_step(eager, tmp_path)):
+        sums = torch.zeros(len(update.LossParts._fields) + 1)
+        state = update.TrainState(params, adam_init(params), torch.ones(()), sums, torch.zeros(()))
         shuffle = torch.Generator().manual_seed(1)
         for _ in range(3):
             if memory:

@@ -23,7 +23,7 @@ from ppo_cli.export.graph import ExportError, Graph, load, make_ports, write_onn
 from ppo_cli.export.parity import TOLERANCE, check_parity, sample_observations
 from ppo_cli.normalize import ObservationNormalizer
 from ppo_cli.policy import Policy
-from ppo_cli.runs.build import load_policy
+from ppo_cli.runs.policy import load_policy
 from ppo_cli.spaces import PackedActions, PackedObservations, is_nested
 
 onnx = pytest.importorskip("onnx")
@@ -420,7 +420,7 @@ def test_from_the_command_line_to_an_episode_without_this_package(ppo_export, ca
     assert (status, err) == (0, "")
     assert "run/policy.onnx: observation, state -> action, next_state" in out
     assert float(re.findall(r"1,000 observations (\S+)$", out.strip())[0]) <= TOLERANCE
-    expected = episode_return(load_policy(Path("run/checkpoints/last.pt"))[0])
+    expected = episode_return(load_policy(Path("run/checkpoints/last.pt")).batch)
 
     (example,) = re.findall(r"^```python\n(.*?)^```$", DOC.read_text(), re.MULTILINE | re.DOTALL)
     program = f"import os; os.chdir('run')\n{example}"

@@ -24,10 +24,10 @@ from ppo_cli.config.convert import from_stored
 from ppo_cli.config.presets import successor_with_preset
 from ppo_cli.config.schema import KNOBS, conf_dir
 from ppo_cli.envs.make import env_fn
-from ppo_cli.runs.build import load_policy
 from ppo_cli.runs.evaluation import Evaluation, evaluate
 from ppo_cli.runs.lines import budget_words, network_words, next_lines, pack, training_words
 from ppo_cli.runs.log import TAGS, RunLog
+from ppo_cli.runs.policy import load_policy
 from ppo_cli.terminal import LiveLine, is_live, wrapped_error
 from ppo_cli.text import mean_and_deviation
 
@@ -369,7 +369,7 @@ def test_pieces_stay_whole():
 
 def test_an_evaluation_that_is_watched_gives_the_same_bits(ppo_train, tmp_path):
     ppo_train("env=CartPole-v1", *TINY, "hydra.run.dir=run")
-    policy, _ = load_policy(tmp_path / "run" / "checkpoints" / "last.pt")
+    policy = load_policy(tmp_path / "run" / "checkpoints" / "last.pt").batch
     seen = []
     watched = evaluate(policy, env_fn("CartPole-v1"), 20, 3, deterministic=False, progress=seen.append)
     assert watched == evaluate(policy, env_fn("CartPole-v1"), 20, 3, deterministic=False)

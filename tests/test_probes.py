@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from ppo_cli.runs.build import load_policy
 from ppo_cli.runs.checkpoint import load_checkpoint
+from ppo_cli.runs.policy import load_policy
 
 GAMMA = 0.9
 KNOBS = (
@@ -20,7 +20,7 @@ def learn(ppo_train, tmp_path, env, steps, *knobs):
     assert outcome.status == 0, outcome.err
     checkpoint = next(tmp_path.glob("outputs/*/*/checkpoints/last.pt"))
     assert load_checkpoint(checkpoint)["steps"] >= steps
-    policy, _ = load_policy(checkpoint)
+    policy = load_policy(checkpoint).batch
 
     def value(observation):
         return policy.model.value(torch.tensor([[observation]])).item()

@@ -333,8 +333,8 @@ def _load(
     Raises:
         RunError: the checkpoint is damaged, and was asked for by name or is the only one; or it is no run's.
     """
-    from ppo_cli.runs.build import restore_policy
     from ppo_cli.runs.checkpoint import CheckpointError, load_newest, load_run
+    from ppo_cli.runs.policy import restore_policy
 
     try:
         try:
@@ -350,8 +350,8 @@ def _load(
                 raise RunError(f"{damage}; the newest intact one is {other.name}") from damage
             _say(f"{damage}; evaluating {other.name}, the newest that is intact")
             checkpoint, payload = other, newest
-        policy, config = restore_policy(payload, checkpoint, env_kwargs, say)
-        return checkpoint, policy, config, payload["steps"]
+        loaded = restore_policy(payload, checkpoint, env_kwargs, say)
+        return checkpoint, loaded.batch, loaded.config, loaded.steps
     except CheckpointError as error:
         raise RunError(error if str(checkpoint) in str(error) else f"{checkpoint}: {error}") from error
 

@@ -104,12 +104,12 @@ def _home(checkpoint: Path) -> Path:
 
 
 def _policy(checkpoint: Path) -> "tuple[Policy, Config, int]":
-    from ppo_cli.runs.build import restore_policy
     from ppo_cli.runs.checkpoint import CheckpointError, load_run
+    from ppo_cli.runs.policy import restore_policy
 
     try:
-        payload = load_run(checkpoint)
-        return *restore_policy(payload, checkpoint, say=_say), int(payload["steps"])
+        loaded = restore_policy(load_run(checkpoint), checkpoint, say=_say)
+        return loaded.batch, loaded.config, loaded.steps
     except CheckpointError as error:
         raise RunError(error if str(checkpoint) in str(error) else f"{checkpoint}: {error}") from error
 

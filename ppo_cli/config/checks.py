@@ -181,9 +181,7 @@ def _check_schedule(name: str, start: float | None, anneal: AnnealConfig) -> Non
     if anneal.final is None:
         return
     if start is None or math.isinf(start):
-        raise ConfigError(
-            f"anneal.{name}.final={anneal.final:g}: expected a finite {name} to start from"
-        )
+        raise ConfigError(f"anneal.{name}.final={anneal.final:g}: expected a finite {name} to start from")
     if anneal.shape == "exponential" and not (start > 0 and anneal.final > 0):
         raise ConfigError(
             f"anneal.{name}.shape=exponential: expected both ends above 0, given {name}={start:g} and "

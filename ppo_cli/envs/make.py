@@ -78,6 +78,7 @@ def make_env(
     training: bool = False,
     reset_options: Mapping[str, Any] | None = None,
     seed_below: int | None = None,
+    packed: bool = True,
 ) -> "gym.Env[Any, Any]":
     """One environment in its wrappers: no rendering unless ``kwargs`` asks for it; nested spaces are packed.
 
@@ -89,6 +90,7 @@ def make_env(
         training: whether wrappers with ``when: train`` are among them.
         reset_options: ``options`` of every reset.
         seed_below: seeds are taken modulo this; None leaves them as they are.
+        packed: whether nested spaces are packed and masks join the observation, as training has them.
 
     Raises:
         EnvError: a package is missing, or the environment or a wrapper refuses its arguments.
@@ -97,22 +99,15 @@ def make_env(
         env = _make_bare(env_id, kwargs)
         if reset_options or seed_below is not None:
             env = ResetArguments(env, reset_options or {}, seed_below)
-        return _dress(env, env_id, wrappers, action_mask, training)
+        try:
+            env = wrap(env, wrappers, training)
+        except ValueError as refused:
+            calls.close(env)
+            raise EnvError(f"env.wrappers: {refused}") from refused
+        return _pack(env, env_id, action_mask) if packed else env
 
 
-def _dress(
-    env: "gym.Env[Any, Any]",
-    env_id: str,
-    wrappers: Sequence[Mapping[str, Any]],
-    action_mask: bool,
-    training: bool,
-) -> "gym.Env[Any, Any]":
-    """The environment in its wrappers, packed."""
-    try:
-        env = wrap(env, wrappers, training)
-    except ValueError as refused:
-        calls.close(env)
-        raise EnvError(f"env.wrappers: {refused}") from refused
+def _pack(env: "gym.Env[Any, Any]", env_id: str, action_mask: bool) -> "gym.Env[Any, Any]":
     try:
         return pack(env, action_mask)
     except ValueError as unsupported:

@@ -78,13 +78,13 @@ class ObservedMask(gym.Wrapper[Any, Any, Any, Any]):
         elif mask is None:
             raise ValueError("info without an 'action_mask'; set env.action_mask=false to ignore masks")
         parts = obs if self._joins else {"observation": obs}
-        return {**parts, MASK: _flat(mask)}
+        return {**parts, MASK: flat_mask(mask)}
 
 
-def _flat(mask: Any) -> Any:  # noqa: ANN401
+def flat_mask(mask: Any) -> Any:  # noqa: ANN401
     """A mask in one row; tuples hold one a component, as `MultiDiscrete.sample` takes them."""
     if isinstance(mask, (tuple, list)):
-        return np.concatenate([_flat(part) for part in mask])
+        return np.concatenate([flat_mask(part) for part in mask])
     return np.ravel(as_array(mask))
 
 

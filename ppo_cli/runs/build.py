@@ -6,7 +6,6 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,12 +15,10 @@ from gymnasium import Env, spaces
 from platformdirs import user_cache_path
 
 from ppo_cli.actor_critic import ActorCritic, make_actor_critic
-from ppo_cli.agent import PPOAgent, Schedules, flatten_parameters
+from ppo_cli.agent import PPOAgent, Schedules
 from ppo_cli.cache import trusted_folder
-from ppo_cli.config.convert import from_stored
 from ppo_cli.config.idle import idle_notices
-from ppo_cli.config.schema import Config, ConfigError, EnvConfig, resolve_device
-from ppo_cli.config.trust import imports
+from ppo_cli.config.schema import Config, ConfigError, EnvConfig
 from ppo_cli.distributions import make_distribution
 from ppo_cli.encoders import EncoderChoice
 from ppo_cli.envs import calls
@@ -42,8 +39,6 @@ from ppo_cli.envs.snapshot import find_kind
 from ppo_cli.envs.spaces import stored_observation
 from ppo_cli.envs.vector import Stream, spawn_seeds
 from ppo_cli.normalize import ObservationNormalizer, RewardNormalizer
-from ppo_cli.policy import Policy
-from ppo_cli.runs.checkpoint import CheckpointError, load_run
 from ppo_cli.runs.endings import no_advice
 from ppo_cli.runs.watchdog import Watchdog
 from ppo_cli.schedules import Schedule
@@ -342,81 +337,3 @@ def _observation_normalizer(space: spaces.Space[Any], clip: float) -> Observatio
     if isinstance(space, spaces.Box) and not is_scaled_image(space):
         return ObservationNormalizer(space.shape, clip)
     return None
-
-
-def load_policy(checkpoint: Path) -> tuple[Policy, Config]:
-    """The policy that a checkpoint holds, and the config it was trained with.
-
-    Raises:
-        CheckpointError: the file is not an intact checkpoint of a run.
-        ConfigError: the config inside is not a valid one, or the network does not fit its environment.
-        EnvError: the environment can't be made.
-    """
-    return restore_policy(load_run(checkpoint), checkpoint)
-
-
-def restore_policy(
-    payload: Mapping[str, Any],
-    checkpoint: Path,
-    env_kwargs: Mapping[str, Any] | None = None,
-    say: Callable[[str], None] = logger.warning,
-) -> tuple[Policy, Config]:
-    """`load_policy` of what `load_run` gave for a file.
-
-    Args:
-        payload: what is in it.
-        checkpoint: the file.
-        env_kwargs: arguments of the environment over those in the config.
-        say: is called with a line on each module that the config has imported.
-    """
-    try:
-        stored, weights = payload["config"], payload["model"]
-        device = _device_here(stored["device"])
-        config = from_stored({**stored, "device": str(device)})
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise CheckpointError(
-            f"the checkpoint is not one of a run ({type(error).__name__}: {error})"
-        ) from error
-    for line in imports(config, checkpoint):
-        say(line)
-    trained_on = config.env.kwargs
-    config = replace(config, env=replace(config.env, kwargs={**trained_on, **(env_kwargs or {})}))
-    with calls.closing(env_maker(config.env)()) as env:
-        try:
-            model = build_model(config, env).to(device)
-        except ValueError as error:
-            raise ConfigError(" ".join(str(error).split())) from error
-        try:
-            if env_kwargs:
-                _check_kinds(env_maker(replace(config.env, kwargs=trained_on))(), env)
-            model.load_state_dict(weights)
-            flatten_parameters(model)  # the memory layout of training: the same kernels, the same bits
-            normalizer, _ = build_normalizers(config, env.observation_space)
-            if normalizer is not None:
-                normalizer.statistics.load_state_dict(payload["observation_statistics"])
-        except (KeyError, TypeError, RuntimeError, ValueError) as error:
-            has = " and ".join(
-                f"{what} {getattr(space, 'original', space)}"
-                for what, space in (("observations", env.observation_space), ("actions", env.action_space))
-            )
-            given = f"{config.env.id} with env.kwargs={config.env.kwargs}, which has {has}"
-            raise ConfigError(f"the network does not fit {' '.join(given.split())}") from error
-        return Policy(model, make_distribution(env.action_space, config.squash_actions), normalizer), config
-
-
-def _device_here(name: str) -> torch.device:
-    """The device of that name, or the CPU where this machine lacks it."""
-    device = torch.device(resolve_device(name))
-    lacking = device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()
-    return torch.device("cpu") if lacking else device
-
-
-def _check_kinds(trained_on: Env[Any, Any], env: Env[Any, Any]) -> None:
-    """Raises ValueError where spaces differ in kind or shape, which not every network would show."""
-    kinds = [
-        (make_distribution(each.action_space), stored_observation(each.observation_space, normalized=False))
-        for each in (trained_on, env)
-    ]
-    calls.close(trained_on)
-    if kinds[0] != kinds[1]:
-        raise ValueError("other spaces than in training")
