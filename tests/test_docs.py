@@ -17,7 +17,7 @@ from ppo_cli.config.compose import compose_jobs, expand_preset
 from ppo_cli.config.schema import KNOBS, ConfigError, conf_dir
 from ppo_cli.runs.log import EVAL_TAG, TAGS
 from ppo_cli.sweeps.search.plan import make_plan
-from ppo_cli.sweeps.search.run import SWEEPER, choose_search
+from ppo_cli.sweeps.start import OPTUNA, choose_sweeper
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -70,8 +70,8 @@ def compose(line):
         elif word != "--resolve":
             overrides.append(word)
     expanded = expand_preset(overrides)
-    if multirun and SWEEPER in choose_search(expanded):
-        return make_plan(overrides, choose_search(expanded), config_dir, "config").axes
+    if multirun and OPTUNA in choose_sweeper(expanded):
+        return make_plan(choose_sweeper(expanded), config_dir, "config").axes
     return compose_jobs(expanded, multirun, config_dir, "config")
 
 

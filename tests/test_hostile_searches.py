@@ -28,7 +28,7 @@ SEARCH = (
 def plan(tmp_path_factory):
     """The bytes of a `search.json`."""
     folder = tmp_path_factory.mktemp("plan")
-    save_plan(make_plan(SEARCH, expand_preset(SEARCH), None, "config"), folder)
+    save_plan(make_plan(expand_preset(SEARCH), None, "config"), folder)
     return (folder / "search.json").read_bytes()
 
 
@@ -36,11 +36,11 @@ def plan(tmp_path_factory):
 def found(tmp_path, monkeypatch, plan):
     """The folder of a search of two trials, whose runs end at once."""
 
-    def run(config, folder, saved, watch):
+    def run(config, folder, watch):
         watch(Position(0, 400), Evaluation([config.gamma], [1]))
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(search_trial, "run", run)
+    monkeypatch.setattr(search_trial, "begin_or_go_on", run)
     (tmp_path / "found").mkdir()
     (tmp_path / "found" / "search.json").write_bytes(plan)
     return tmp_path / "found"

@@ -21,6 +21,7 @@ from ppo_cli.config.compose import compose_jobs, expand_preset, parse_overrides
 from ppo_cli.config.schema import ConfigError, conf_dir
 from ppo_cli.runs.build import check_environment
 from ppo_cli.runs.evaluation import Evaluation
+from ppo_cli.sweeps.eta import Pace
 from ppo_cli.sweeps.search import run as search
 from ppo_cli.sweeps.search import trial as search_trial
 from ppo_cli.sweeps.search.plan import job_config, load_plan, make_plan
@@ -104,7 +105,7 @@ def test_scores_of_a_run():
 
 
 def plan_of(*overrides):
-    return make_plan(overrides, expand_preset(overrides), None, "config")
+    return make_plan(expand_preset(overrides), None, "config")
 
 
 @pytest.mark.parametrize("space", sorted(path.stem for path in (conf_dir() / "search").glob("*.yaml")))
@@ -194,13 +195,13 @@ def curves(monkeypatch):
     """A function that makes runs end at once, with the evaluations that it gives for a config."""
 
     def set_curve(curve):
-        def run(config, folder, saved, watch):
+        def run(config, folder, watch):
             begun.append((config.gamma, config.seed))
             for steps, mean in curve(config):
                 watch(Position(0, steps), evaluation(mean))
 
         begun = []
-        monkeypatch.setattr(search_trial, "run", run)
+        monkeypatch.setattr(search_trial, "begin_or_go_on", run)
         return begun
 
     return set_curve
@@ -409,7 +410,7 @@ def test_two_processes_take_different_trials(tmp_path):
 
 
 def test_the_time_left_follows_from_the_trials_that_ended_meanwhile():
-    pace = search.Pace(began=100.0, ended=3)  # of another process, or before this one was stopped
+    pace = Pace(began=100.0, ended=3)  # of another process, or before this one was stopped
     assert pace.left(100.0, 3, 10) is None
     assert pace.left(130.0, 5, 10) == pytest.approx(75.0)  # two in 30 s, five are left
     assert pace.left(130.0, 10, 10) is None

@@ -1,11 +1,10 @@
 """`ppo-train resume=RUN_DIR`: a run goes on where its newest intact checkpoint left it."""
 
 import logging
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ppo_cli.config.compose import override_config
 from ppo_cli.config.convert import from_stored, load_yaml, to_dict
@@ -15,8 +14,10 @@ from ppo_cli.errors import RunError
 from ppo_cli.runs.endings import StopSignal
 from ppo_cli.runs.folder import advice_for, evaluated_at, own_run, repair
 from ppo_cli.runs.run_dir import CHECKPOINTS
-from ppo_cli.runs.streams import LogFile
-from ppo_cli.terminal import WordFormatter
+from ppo_cli.runs.streams import log_to
+
+if TYPE_CHECKING:
+    from ppo_cli.runs.run import Watch
 
 logger = logging.getLogger(__name__)
 
@@ -36,14 +37,20 @@ def resume(folder: Path, overrides: Sequence[str], live: bool = True) -> None:
     _resume(folder, lambda before: override_config(before, overrides), live)
 
 
-def resume_as(folder: Path, config: Config) -> None:
+def resume_as(folder: Path, config: Config, live: bool = True, watch: "Watch | None" = None) -> None:
     """`resume` with all knobs as ``config`` has them.
+
+    Args:
+        folder: The folder of a run.
+        config: Its config from now on.
+        live: Whether it has the terminal to itself.
+        watch: Is called with every evaluation.
 
     Raises:
         ConfigError: one differs that can't change any more.
         RunError: as `resume`.
     """
-    _resume(folder, lambda _: config, live=True)
+    _resume(folder, lambda _: config, live, watch)
 
 
 def resumed_config(folder: Path, overrides: Sequence[str]) -> Config:
@@ -64,13 +71,17 @@ def _stored_config(folder: Path) -> Config:
     return from_stored(load_yaml(folder / "config.yaml"))
 
 
-def _resume(folder: Path, change: Callable[[Config], Config], live: bool) -> None:
+def _resume(
+    folder: Path, change: Callable[[Config], Config], live: bool, watch: "Watch | None" = None
+) -> None:
     before = _stored_config(folder)
     with StopSignal(partial(advice_for, folder), at_once=True), own_run(folder):
-        _go_on(folder, before, change, live)
+        _go_on(folder, before, change, live, watch)
 
 
-def _go_on(folder: Path, before: Config, change: Callable[[Config], Config], live: bool) -> None:
+def _go_on(
+    folder: Path, before: Config, change: Callable[[Config], Config], live: bool, watch: "Watch | None"
+) -> None:
     from ppo_cli.runs.checkpoint import CheckpointError, load_newest  # late: they bring PyTorch
 
     try:
@@ -85,7 +96,7 @@ def _go_on(folder: Path, before: Config, change: Callable[[Config], Config], liv
     if saved is not None and not saved["iteration"]:
         saved = None  # nothing has been trained: the beginning is exact whatever the environments are
     repair(folder, None if saved is None else saved["steps"], after.checkpoint.keep)
-    _log_to(folder / "train.log", logging.INFO if live else logging.WARNING)
+    log_to(folder / "train.log", logging.INFO if live else logging.WARNING)
     for line in lines:
         logger.info(line)
     if saved is None:
@@ -101,7 +112,7 @@ def _go_on(folder: Path, before: Config, change: Callable[[Config], Config], liv
         logger.info("going on from step %s in %s", f"{saved['steps']:,}", folder)
     from ppo_cli.runs.run import run_owned
 
-    run_owned(after, folder, saved, live)
+    run_owned(after, folder, saved, live, watch)
 
 
 def _check_same_run(folder: Path, run: Config, checkpoint: Config) -> None:
@@ -145,11 +156,3 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = value
     return flat
-
-
-def _log_to(path: Path, console_level: int) -> None:
-    """What Hydra sets up for other runs: plain lines on the terminal and, appended, in train.log."""
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout), LogFile(path)]
-    handlers[0].setLevel(console_level)
-    handlers[0].setFormatter(WordFormatter())
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers, force=True)

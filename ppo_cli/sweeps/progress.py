@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
@@ -21,10 +22,12 @@ from rich.file_proxy import FileProxy
 from rich.live import Live
 from typing_extensions import Self
 
-from ppo_cli.files import first_line, printable, read_json
+from ppo_cli.files import printable, read_json
 from ppo_cli.names import shared_parts, short_names, split_name
 from ppo_cli.runs.run_dir import FAILED
+from ppo_cli.sweeps.ending import reason
 from ppo_cli.sweeps.eta import about, makespan
+from ppo_cli.sweeps.job import Job
 from ppo_cli.tables import Column, draw
 from ppo_cli.terminal import is_live, output_console
 from ppo_cli.text import clock, mean_and_deviation, short
@@ -37,23 +40,6 @@ STYLES: dict[State, str] = {"running": "cyan", "failed": "bold red", "waiting": 
 COUNTED: tuple[State, ...] = ("finished", "failed", "running", "waiting")
 SHOWN_FIRST = list(STYLES)  # where the terminal has not a line for every job
 OTHER_LINES = 6  # of the table that are not jobs, a title of two lines among them, and one below it
-
-
-@dataclass(frozen=True)
-class Job:
-    """What is known of a job before it runs.
-
-    Attributes:
-        name: its folder's.
-        total_timesteps: its budget, in whole iterations.
-        evaluated: whether it is evaluated at its end.
-        overrides: as typed for it; its name stands for them where there are none.
-    """
-
-    name: str
-    total_timesteps: int
-    evaluated: bool
-    overrides: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -92,9 +78,9 @@ def look(folder: Path, job: Job, before: _Marks) -> Progress:
     """What a job's folder says.
 
     Args:
-        folder: of the job.
-        job: what it is to do.
-        before: `marks` of the folder when the sweep began or went on: files as old as that say nothing.
+        folder: The folder of the job.
+        job: What it is to do.
+        before: The `marks` of the folder when the sweep began or went on: files as old as that say nothing.
     """
     new = {name for name, mark in marks(folder).items() if mark is not None and mark != before[name]}
     if not new:
@@ -105,7 +91,7 @@ def look(folder: Path, job: Job, before: _Marks) -> Progress:
     state: State = "running"
     if FAILED in new:
         state = "failed"
-    elif "eval.json" in new or (not job.evaluated and steps >= job.total_timesteps):
+    elif "eval.json" in new or (not job.evaluated and steps >= job.steps):
         state = "finished"
     return Progress(
         state,
@@ -129,9 +115,9 @@ def time_left(jobs: Sequence[tuple[Job, Progress]], gained: Sequence[int], worke
     other.
 
     Args:
-        jobs: all of them.
-        gained: environment steps of each since it began or went on.
-        workers: the most jobs that were seen to run at once.
+        jobs: All jobs.
+        gained: Environment steps of each since it began or went on.
+        workers: The most jobs that were seen to run at once.
 
     Returns:
         The seconds, or None where no job has got anywhere yet.
@@ -141,9 +127,9 @@ def time_left(jobs: Sequence[tuple[Job, Progress]], gained: Sequence[int], worke
         return None
     pace = seconds / sum(gained)
     running = [(job, progress) for job, progress in jobs if progress.state == "running"]
-    waiting = [pace * job.total_timesteps for job, progress in jobs if progress.state == "waiting"]
+    waiting = [pace * job.steps for job, progress in jobs if progress.state == "waiting"]
     left = [
-        own if (own := job_left(job, progress)) is not None else pace * (job.total_timesteps - progress.steps)
+        own if (own := job_left(job, progress)) is not None else pace * (job.steps - progress.steps)
         for job, progress in running
     ]
     return makespan(left, waiting, max(workers, len(left)))
@@ -153,7 +139,7 @@ def job_left(job: Job, progress: Progress) -> float | None:
     """Seconds that a running job needs for its steps; None where it has not said how fast it is."""
     if progress.state != "running" or not progress.speed:
         return None
-    return max(0, job.total_timesteps - progress.steps) / progress.speed
+    return max(0, job.steps - progress.steps) / progress.speed
 
 
 def last_rows(path: Path) -> list[dict[str, str]]:
@@ -174,58 +160,67 @@ def last_rows(path: Path) -> list[dict[str, str]]:
     return rows if "charts/SPS" in columns and "charts/episodic_return" in columns else []
 
 
-# A job that runs in this process may fork, and a child must not get a lock that the thread below holds.
-_drawing = threading.RLock()
+@cache
+def drawing() -> threading.RLock:
+    """The lock of whoever draws a table; from the first one on, a child is forked while nobody does.
 
+    A job that runs in this process may fork, and a child must not get a lock that a table's thread holds.
+    """
+    lock = threading.RLock()
 
-def _after_fork() -> None:
-    _drawing.release()
-    for name in ("stdout", "stderr"):  # what a child prints is not for the parent's table
-        stream = getattr(sys, name)
-        if isinstance(stream, FileProxy):
-            setattr(sys, name, stream.rich_proxied_file)
+    def after_fork() -> None:
+        lock.release()
+        for name in ("stdout", "stderr"):  # what a child prints is not for the parent's table
+            stream = getattr(sys, name)
+            if isinstance(stream, FileProxy):
+                setattr(sys, name, stream.rich_proxied_file)
 
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_drawing.acquire, after_in_parent=_drawing.release, after_in_child=_after_fork)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=after_fork)
+    return lock
 
 
 class Board:
-    """Shows how the jobs of a sweep are while it is entered, from a thread that looks into their folders."""
+    """Shows how jobs are while it is entered, from a thread that looks into their folders."""
 
-    def __init__(self, folder: Path, jobs: Sequence[Job], console: Console | None = None) -> None:
+    def __init__(
+        self, folder: Path, jobs: Sequence[Job], console: Console | None = None, passing: bool = False
+    ) -> None:
         """Notes how the folders are before the jobs start.
 
         Args:
-            folder: of the sweep.
-            jobs: those that are to run.
-            console: where to; standard output by default.
+            folder: The folder of the sweep, or of the trial.
+            jobs: The jobs that are to run.
+            console: Where to; standard output by default.
+            passing: Whether the table passes with the jobs, and nothing else is said of them.
         """
         self._folder = folder
-        self._jobs = {job.name: job for job in jobs}
+        self._passing = passing
+        self._jobs = {job.folder: job for job in jobs}
         self._before = {name: marks(folder / name) for name in self._jobs}
         self._progress = {name: Progress() for name in self._jobs}
         self._began: dict[str, float] = {}
         self._first = {name: steps_in(folder / name) for name in self._jobs}
         self._workers = 0  # the most that were seen to run at once
-        given = [sorted(job.overrides) for job in jobs]
+        given = [sorted(job.knobs) for job in jobs]
         told_apart = all(given) and len(set(map(tuple, given))) == len(given)
         self._parts = {
-            job.name: [f",{part}" for part in own] if told_apart else split_name(job.name)
+            job.folder: [f",{part}" for part in own] if told_apart else split_name(job.folder)
             for job, own in zip(jobs, given, strict=True)
         }
-        self._shared = [part for part in shared_parts([job.overrides for job in jobs]) if part != "~env"]
+        self._shared = [part for part in shared_parts([job.knobs for job in jobs]) if part != "~env"]
         self._labels = dict(zip(self._jobs, short_names(list(self._parts.values())), strict=True))
         self._console = console or output_console()
         self._live: Live | None = None
         if is_live(self._console):
-            self._live = Live(console=self._console, auto_refresh=False)
+            self._live = Live(console=self._console, auto_refresh=False, transient=passing)
+        self._drawing = drawing()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="board", daemon=True)
 
     def __enter__(self) -> Self:
         """Says in which knobs jobs differ, in their names' order, and what all share; starts to look."""
-        own = (o for job in self._jobs.values() for o in sorted(job.overrides) if o not in self._shared)
+        own = (o for job in self._jobs.values() for o in sorted(job.knobs) if o not in self._shared)
         knobs = dict.fromkeys(override.partition("=")[0] for override in own if override != "~env")
         jobs = f"{len(self._jobs)} job{'s'[: len(self._jobs) - 1]}"
         if knobs:
@@ -252,7 +247,10 @@ class Board:
 
     def _update(self) -> None:
         """Looks at the jobs that have not ended, and says what is new."""
-        with _drawing, contextlib.suppress(OSError):  # of a reader that is gone: the sweep itself will say so
+        with (
+            self._drawing,
+            contextlib.suppress(OSError),
+        ):  # of a reader that is gone: the sweep itself will say so
             ended = []
             for name, job in self._jobs.items():
                 if self._progress[name].ended:
@@ -275,6 +273,8 @@ class Board:
 
     def _say(self, line: str) -> None:
         """A line: whole where it goes into a file or a pipe, and else broken between words alone."""
+        if self._passing:
+            return
         self._console.print(printable(line), soft_wrap=not self._console.is_terminal, markup=False)
 
     def _ended_at(self, name: str) -> int:
@@ -300,7 +300,7 @@ class Board:
     def _left(self, before: str) -> str:
         """What is left of the sweep, in words; nothing where that can't be told, or nothing is."""
         jobs = [(self._jobs[name], progress) for name, progress in self._progress.items()]
-        gained = [max(0, progress.steps - self._first[job.name]) for job, progress in jobs]
+        gained = [max(0, progress.steps - self._first[job.folder]) for job, progress in jobs]
         left = time_left(jobs, gained, self._workers)
         ended = all(progress.ended for _, progress in jobs)
         return "" if ended or left is None else f"{before}{about(left)}"
@@ -340,8 +340,8 @@ def _columns(rows: Sequence[tuple[Job, Progress]]) -> list[Column]:
 
     return [
         column("state", lambda _, progress: progress.state, least=len("finished"), right=False),
-        column("done", lambda job, progress: f"{min(100, 100 * progress.steps // job.total_timesteps)}%"),
-        column("steps", lambda job, progress: f"{progress.steps:,}/{job.total_timesteps:,}", rank=4, least=9),
+        column("done", lambda job, progress: f"{min(100, 100 * progress.steps // job.steps)}%"),
+        column("steps", lambda job, progress: f"{progress.steps:,}/{job.steps:,}", rank=4, least=9),
         column("return", lambda _, progress: _number(progress.episodic_return, short), least=7),
         column("steps/s", lambda _, progress: _number(progress.speed, "{:,.0f}".format), rank=3),
         column(
@@ -353,9 +353,3 @@ def _columns(rows: Sequence[tuple[Job, Progress]]) -> list[Column]:
 
 def _number(value: float | None, words: Callable[[float], str]) -> str | None:
     return None if value is None else words(value)
-
-
-def reason(folder: Path) -> str:
-    """Why a job did not finish, in a line, without how to go on with it alone."""
-    line, _, _ = first_line(folder / FAILED).partition("; `ppo-train resume=")
-    return line or f"it did not finish; {folder / 'train.log'} may say why"

@@ -4,7 +4,7 @@ import itertools
 import json
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from ppo_cli.config.convert import from_stored, to_dict
 from ppo_cli.config.schema import KNOBS, Config, ConfigError, find_knob, is_entry
 from ppo_cli.files import printable, read_json, write_whole
 from ppo_cli.runs.run_dir import folder_name, is_hydra
-from ppo_cli.sweeps.search.settings import Settings, check_settings, check_typed, read_settings
+from ppo_cli.sweeps.search.settings import Settings, check_settings, composed_settings, read_settings
 from ppo_cli.sweeps.search.space import Axis, axis_from_dict, to_axis
 
 PLAN = "search.json"
@@ -52,26 +52,23 @@ class Plan:
     bases: list[Base]
 
 
-def make_plan(
-    typed: Sequence[str], overrides: Sequence[str], config_dir: str | None, config_name: str
-) -> Plan:
+def make_plan(overrides: Sequence[str], config_dir: str | None, config_name: str) -> Plan:
     """Composes and checks a search, to both ends of its intervals.
 
     Args:
-        typed: overrides as the user typed them.
-        overrides: the same in Hydra's own terms.
-        config_dir: a folder of the user's own files, or None.
-        config_name: of the primary config.
+        overrides: As typed, in Hydra's own terms.
+        config_dir: A folder of the user's own files, or None.
+        config_name: The name of the primary config.
 
     Raises:
         ConfigError: one line on the first thing that is wrong.
     """
-    check_typed(overrides)
+    overrides = [override for override in overrides if not override.startswith("hydra.mode=")]
     parsed = parse_overrides(overrides, config_dir)
     swept = {o.get_key_element(): o for o in parsed if o.is_sweep_override()}
     fixed = [str(o.input_line) for o in parsed if not o.is_sweep_override()]
     compose_jobs(fixed, False, config_dir, config_name)
-    settings = read_settings(HydraConfig.get().sweeper)
+    settings = composed_settings(HydraConfig.get().sweeper)
     check_classes(settings)
     taken = {o.get_key_element() for o in parsed}
     ready = [f"{key}={value}" for key, value in settings.params.items() if key not in taken]
@@ -87,11 +84,17 @@ def make_plan(
             "nothing to search: type KEY=choice(A,B) or KEY=interval(LOW,HIGH), or a ready space, search=NAME"
         )
     bases = _bases(axes, fixed, config_dir, config_name)
-    words = [word for word in typed if not (is_hydra(word) or word.startswith("search="))]
-    words = [word for word in words if word.partition("=")[0] not in {*swept, "seed"}]
+    words = _typed(overrides, {*swept, "seed"})
     plan = Plan(words, axes, seeds or [bases[0].config["seed"]], settings, bases)
     _check_ends(plan)
     return plan
+
+
+def _typed(overrides: Sequence[str], drawn: Collection[str]) -> list[str]:
+    """What to type for a trial beside what is drawn for it."""
+    words = [word for word in overrides if not (is_hydra(word) or word.startswith("search="))]
+    chosen = any(word.startswith("env.id=") for word in words)  # which leaves out the preset on its own
+    return [word for word in words if word.partition("=")[0] not in drawn and not (chosen and word == "~env")]
 
 
 def check_classes(settings: Settings) -> None:

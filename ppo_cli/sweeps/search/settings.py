@@ -37,7 +37,11 @@ class Settings:
 
 def check_typed(overrides: Sequence[str]) -> None:
     """Raises ConfigError where a setting is unknown, or does not go together with a search."""
-    known = [item.name for item in fields(Settings)]
+    if not any(override == "hydra/sweeper=optuna" for override in overrides):
+        if any(override.lstrip("+").startswith(f"{PREFIX}params") for override in overrides):
+            raise ConfigError(f"{PREFIX}params: type what to sweep as a knob, KEY=V1,V2")
+        return
+    known = [*(item.name for item in fields(Settings)), "resume"]
     for override in overrides:
         key = override.lstrip("+~").partition("=")[0]
         name = key.removeprefix(PREFIX)
@@ -52,6 +56,13 @@ def check_typed(overrides: Sequence[str]) -> None:
             raise ConfigError(
                 f"unknown key {key!r} in {override!r}{nearest(name, known)}; known: {', '.join(known)}"
             )
+
+
+def composed_settings(given: object) -> Settings:
+    """`read_settings` of what Hydra composed, but for what is not a search's own."""
+    if isinstance(given, DictConfig):
+        given = OmegaConf.masked_copy(given, [item.name for item in fields(Settings)])
+    return read_settings(given)
 
 
 def read_settings(given: object) -> Settings:

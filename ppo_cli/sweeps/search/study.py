@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
@@ -21,9 +20,6 @@ from sqlalchemy.engine import URL
 from ppo_cli.config.schema import ConfigError
 from ppo_cli.files import printable
 from ppo_cli.sweeps.search.settings import PREFIX, Settings
-
-optuna.logging.set_verbosity(optuna.logging.ERROR)  # a search says its own lines
-warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
 NAME = "search"
 BUSY = 120  # seconds to wait for another process that writes
@@ -43,44 +39,11 @@ PRUNERS: dict[str, type[BasePruner]] = {
 }
 
 
-class SeededSampler(BaseSampler):
-    """A fresh sampler for each trial, seeded by its number.
+def make_sampler(settings: Settings, number: int) -> BaseSampler:
+    """The sampler of one trial, seeded by its number.
 
     What a trial gets then follows from the search's seed, its number and the trials that are over: a search
     that was stopped and goes on draws what one that was never stopped draws.
-    """
-
-    def __init__(self, make: Callable[[int], BaseSampler]) -> None:
-        """Makes trial n's sampler by ``make(n)``."""
-        self._make = make
-        self._number, self._sampler = -1, make(0)
-
-    def _of(self, trial: FrozenTrial) -> BaseSampler:
-        if trial.number != self._number:
-            self._number, self._sampler = trial.number, self._make(trial.number)
-        return self._sampler
-
-    def infer_relative_search_space(
-        self, study: optuna.Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        """What the trial's sampler says."""
-        return self._of(trial).infer_relative_search_space(study, trial)
-
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """What the trial's sampler says."""
-        return self._of(trial).sample_relative(study, trial, search_space)
-
-    def sample_independent(
-        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:  # noqa: ANN401
-        """What the trial's sampler says."""
-        return self._of(trial).sample_independent(study, trial, param_name, param_distribution)
-
-
-def make_sampler(settings: Settings, number: int) -> BaseSampler:
-    """The sampler of one trial.
 
     Raises:
         ConfigError: Optuna's class doesn't take an argument.
@@ -127,7 +90,9 @@ def _call(make: Callable[..., Any], own: Mapping[str, Any], name: str, given: Ma
                 f"{PREFIX}{name}.{key}={value}: expected {'true or false' if kind is bool else 'an integer'}"
             )
     try:
-        return make(**{**own, **given})
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return make(**{**own, **given})
     except (TypeError, ValueError, ImportError) as error:
         raise ConfigError(f"{PREFIX}{name}={dict(given)}: {' '.join(str(error).split())}") from error
 
@@ -177,12 +142,12 @@ def open_study(path: Path, settings: Settings) -> optuna.Study:
         ConfigError: what lies there is none.
     """
     check_study(path)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # a search says its own lines
     url = URL.create("sqlite", database=str(path.resolve())).render_as_string()
     storage = optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": BUSY}})
     return optuna.create_study(
         study_name=NAME,
         storage=storage,
-        sampler=SeededSampler(lambda number: make_sampler(settings, number)),
         pruner=make_pruner(settings),
         direction="maximize",
         load_if_exists=True,

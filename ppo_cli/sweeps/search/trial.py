@@ -4,7 +4,6 @@ import csv
 import io
 import logging
 import math
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +14,13 @@ from optuna.trial import TrialState
 
 from ppo_cli.errors import RunError
 from ppo_cli.files import first_line, make_folder, read_text, write_whole
-from ppo_cli.runs.checkpoint import load_newest
 from ppo_cli.runs.evaluation import Evaluation
-from ppo_cli.runs.run import run
 from ppo_cli.runs.run_dir import FAILED
-from ppo_cli.runs.streams import LogFile
+from ppo_cli.runs.streams import log_to
+from ppo_cli.sweeps.job import begin_or_go_on, failure_note, is_finished, one_line
 from ppo_cli.sweeps.search.plan import Plan, job_config
 from ppo_cli.sweeps.search.settings import Settings
 from ppo_cli.sweeps.search.study import report
-from ppo_cli.sweeps.sweep import is_finished, one_line
 from ppo_cli.text import short
 from ppo_cli.trainer import Position
 
@@ -95,7 +92,7 @@ def run_trial(plan: Plan, trial: optuna.Trial, folder: Path, values: Mapping[str
             return Outcome(TrialState.PRUNED, None, line)
         except Exception as error:
             line = f"seed={seed}: {one_line(error)}"
-            write_whole(folder / FAILED, f"{line}\n\n{traceback.format_exc()}")
+            write_whole(folder / FAILED, f"seed={seed}: {failure_note(error)}")
             return Outcome(TrialState.FAIL, None, line)
     scores = [score(curve, plan.settings.objective) for curve in curves]
     return Outcome(TrialState.COMPLETE, aggregate(scores, plan.settings.aggregate))
@@ -115,9 +112,6 @@ def _run_seed(
     if is_finished(folder) and curve:
         return curve
     config = job_config(plan, values, seed)
-    handler = LogFile(folder / "train.log")
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler], force=True)
-    saved, _ = load_newest(folder / "checkpoints")
     total = int(config.total_timesteps)
 
     def watch(position: Position, evaluation: Evaluation) -> None:
@@ -128,8 +122,9 @@ def _run_seed(
         if position.steps < total or len(before) < len(plan.seeds) - 1:  # or else the trial is complete
             _report(plan.settings, trial, [*before, curve], position.steps, total)
 
+    log_to(folder / "train.log", logging.WARNING)
     try:
-        run(config, folder, saved, watch=watch)
+        begin_or_go_on(config, folder, watch=watch)
     finally:
         logging.basicConfig(handlers=[logging.NullHandler()], force=True)
     return curve

@@ -12,14 +12,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from ppo_cli.config.convert import from_stored, to_dict
 from ppo_cli.config.quoting import shell_quoted
 from ppo_cli.config.schema import ConfigError
 from ppo_cli.files import printable, read_json, write_whole
 from ppo_cli.runs.run_dir import is_hydra
+from ppo_cli.sweeps.job import Job
 
 JOBS = "jobs.json"
 LONGEST = 256 * 2**20  # bytes of it: some 50,000 jobs
@@ -61,16 +61,13 @@ LAUNCHERS: Mapping[str, Mapping[str, str]] = {
 }
 OTHERS = {"hydra.sweeper.max_batch_size": NUMBER, "hydra.verbose": SWITCH}
 # What going on with a sweep has no use for: it is where it is, and no file of anybody's is looked for.
-REPLACED = ("hydra.sweep.dir", "hydra.run.dir", "hydra.searchpath", "hydra.mode")
-
-
-@dataclass(frozen=True)
-class Job:
-    """A job of a sweep: the name of its folder, its overrides, and the config that they make."""
-
-    folder: str
-    overrides: list[str]
-    config: dict[str, Any]
+REPLACED = (
+    "hydra.sweep.dir",
+    "hydra.run.dir",
+    "hydra.searchpath",
+    "hydra.mode",
+    "hydra.sweeper.resume",
+)
 
 
 @dataclass(frozen=True)
@@ -82,16 +79,15 @@ class Sweep:
     jobs: list[Job]
 
 
-def save_jobs(sweep: Sweep, folder: Path) -> None:
+def save_jobs(sweep: Sweep, hydra: DictConfig, folder: Path) -> None:
     """Writes `jobs.json`, whole or not at all; the launcher is noted that a file of the user's chose."""
-    typed = [*sweep.overrides, *_chosen_launcher(sweep.overrides)]
+    typed = [*sweep.overrides, *_chosen_launcher(sweep.overrides, hydra)]
     stored = Sweep(sweep.config_name, typed, sweep.jobs)
     write_whole(folder / JOBS, json.dumps(asdict(stored), indent=1) + "\n")
 
 
-def _chosen_launcher(typed: Sequence[str]) -> list[str]:
-    """Overrides for the launcher of the job that was composed last, where none is typed."""
-    hydra = HydraConfig.get()
+def _chosen_launcher(typed: Sequence[str], hydra: DictConfig) -> list[str]:
+    """Overrides for the launcher in Hydra's config, where none is typed."""
     name = str(hydra.runtime.choices.get(LAUNCHER))
     if name not in LAUNCHERS or name == "basic" or any(_key(override) == LAUNCHER for override in typed):
         return []
