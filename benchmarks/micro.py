@@ -22,7 +22,7 @@ from torch.nn.utils import clip_grad_norm_
 from ppo_cli import losses
 from ppo_cli.advantages import normalize_advantages
 from ppo_cli.agent import PPOAgent
-from ppo_cli.config.compose import compose_jobs, expand_preset
+from ppo_cli.config.compose import load
 from ppo_cli.config.schema import Config
 from ppo_cli.envs.spaces import action_adapter
 from ppo_cli.envs.vector import SyncVector
@@ -115,10 +115,10 @@ def acting(config: Config) -> float:
 def main() -> None:
     """Prints a line a network, and all figures as JSON."""
     torch.set_num_threads(1)
-    typed = expand_preset(["env=LunarLander-v3", *sys.argv[1:]])
+    typed = ["env=LunarLander-v3", *sys.argv[1:]]
     figures = {}
     for shared in (True, False):
-        ((_, config),) = compose_jobs([*typed, f"network.shared={shared}"], False, None, "config")
+        config = load(*typed, f"network.shared={shared}")
         size = config.batch_size
         variants = {}
         for name, compiled in (("compiled", True), ("eager", False)):

@@ -24,6 +24,7 @@ from ppo_cli.errors import RunError
 from ppo_cli.files import read_json, read_yaml, write_whole
 from ppo_cli.policy import Policy
 from ppo_cli.runs.build import (
+    Checked,
     Spaces,
     build_agent,
     build_normalizers,
@@ -61,6 +62,7 @@ def run(
     live: bool = True,
     watch: Watch | None = None,
     preset: str = "",
+    checked: Checked | None = None,
 ) -> float:
     """Trains, saves and evaluates one config into an existing folder.
 
@@ -71,6 +73,7 @@ def run(
         live: whether it has the terminal to itself, for a progress line.
         watch: is called with every evaluation; what it raises ends the run.
         preset: the config's, in words for the first line; nothing where it is not known.
+        checked: What `check_environment` found, where that was asked already.
 
     Returns:
         The evaluation's mean return, or NaN where ``eval.episodes`` is 0.
@@ -82,7 +85,7 @@ def run(
     try:
         with own_run(folder):
             repair(folder, None if saved is None else saved["steps"], config.checkpoint.keep)
-            return run_owned(config, folder, saved, live, watch, preset)
+            return run_owned(config, folder, saved, live, watch, preset, checked)
     except OSError as error:
         raise RunError(str(error)) from error
 
@@ -94,12 +97,13 @@ def run_owned(
     live: bool = True,
     watch: Watch | None = None,
     preset: str = "",
+    checked: Checked | None = None,
 ) -> float:
     """`run` in a folder that this process holds already, and that is in the state of ``saved``."""
     stop = StopSignal(partial(advice_for, folder), at_once=True)  # while it trains, another
     with noted_failure(folder), stop:
         try:
-            return _run(config, folder, saved, live, watch, preset)
+            return _run(config, folder, saved, live, watch, preset, checked)
         except FAULTS as error:
             advice = advice_for(folder)
             raise RunError(f"{error}{advice and f'; {advice}'}") from error
@@ -112,9 +116,11 @@ def _run(
     live: bool,
     watch: Watch | None,
     preset: str,
+    checked: Checked | None,
 ) -> float:
     with Watchdog(config.env.timeout, partial(advice_for, folder)):
-        config, notices = check_environment(config)
+        checked = checked or check_environment(config)
+        config, notices = checked.config, list(checked.notices)
         save_yaml(config, folder / "config.yaml")
         torch.set_num_threads(config.cpu_threads)
         make, make_evaluated = env_maker(config.env, training=True), env_maker(config.env)

@@ -159,7 +159,7 @@ def checked_jobs(
         ConfigError: one line on the first thing that is wrong.
     """
     own = [override for override in overrides if not override.startswith("hydra.mode=")]
-    jobs = compose_jobs(own, True, config_dir, config_name)
+    jobs = compose_jobs(own, config_dir, config_name)
     for _, config in jobs:
         resolve_env_id(config.env.id)  # a misspelt id is said before PyTorch is there
     from ppo_cli.runs.build import check_environment
@@ -167,7 +167,7 @@ def checked_jobs(
 
     with Watchdog(max(config.env.timeout for _, config in jobs), no_advice):  # one for all
         checked = [check_environment(config) for _, config in jobs]
-    for notice in dict.fromkeys(notice for _, notices in checked for notice in notices):
+    for notice in dict.fromkeys(notice for each in checked for notice in each.notices):
         print(wrapped(notice))
     return jobs
 
