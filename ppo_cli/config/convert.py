@@ -1,6 +1,7 @@
 """A checked `Config` from plain values, YAML files and what Hydra composes, and the way back."""
 
 import contextlib
+import functools
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -22,6 +23,7 @@ _INTERPOLATION = re.compile(r"(?<!\\)(\\\\)*\$\{")  # no letters, as behind an o
 MOST_VALUES = 20_000  # in a stored config, which OmegaConf takes some 0.1 ms each to read
 
 
+@functools.cache
 def register_schema() -> None:
     """Makes the schema known to Hydra under the name that `conf/config.yaml` lists first."""
     ConfigStore.instance().store(name="schema", node=Config, provider="ppo_cli")
@@ -162,10 +164,16 @@ def load_yaml(path: Path) -> dict[Any, Any]:
     return loaded
 
 
+@functools.cache
+def _types() -> DictConfig:
+    """A config that knows the type of every knob, to try values in: making one takes longer than all else."""
+    return OmegaConf.structured(Config)  # type: ignore[no-any-return]
+
+
 def check_type(key: str, value: Any, typed: str) -> None:  # noqa: ANN401
     """Raises ConfigError where a value, given on the command line as ``typed``, is not of the knob's type."""
     try:
-        OmegaConf.update(OmegaConf.structured(Config), key, value)
+        OmegaConf.update(_types(), key, value)
     except OmegaConfBaseException as error:
         raise ConfigError(f"{typed}: expected {describe_type(KNOBS[key].kind)}") from error
 
