@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,16 +54,28 @@ from ppo_cli.text import flat
 logger = logging.getLogger(__name__)
 
 
-def check_environment(config: Config, watchdog: bool = True) -> tuple[Config, list[str]]:
+@dataclass(frozen=True)
+class Checked:
+    """A config, and what was found when its environment and its network were tried.
+
+    Attributes:
+        config: The config, with the id that runs, and whether masks are obeyed.
+        notices: Lines about what will not be as one may expect: another id than the one that was typed, or
+            something that the environment has and a run does not follow.
+        spaces: The environment's spaces, as the network is built for them.
+    """
+
+    config: Config
+    notices: tuple[str, ...]
+    spaces: "Spaces"
+
+
+def check_environment(config: Config, watchdog: bool = True) -> Checked:
     """Makes the environment and the network once, to hold the config against them.
 
     Args:
         config: to check.
         watchdog: whether a process is forked that ends this one where the environment hangs.
-
-    Returns:
-        The config with the id that runs, and lines about what will not be as one may expect: another id than
-        the one that was typed, or something that the environment has and a run does not follow.
 
     Raises:
         ConfigError: the environment can't be made or trained on as the config asks; one line that says why.
@@ -73,7 +85,7 @@ def check_environment(config: Config, watchdog: bool = True) -> tuple[Config, li
         return _check_environment(config)
 
 
-def _check_environment(config: Config) -> tuple[Config, list[str]]:
+def _check_environment(config: Config) -> Checked:
     typed = config.env.id
     try:
         env_id = resolve_env_id(typed)
@@ -107,7 +119,8 @@ def _check_environment(config: Config) -> tuple[Config, list[str]]:
         calls.close(env)
     notices += idle_notices(config, env.observation_space, env.action_space)
     config = replace(config, env=replace(config.env, id=env_id, action_mask=masked))
-    return config, [line for line in notices if line]
+    found = Spaces(env.observation_space, env.action_space)
+    return Checked(config, tuple(line for line in notices if line), found)
 
 
 def _id_notice(typed: str, env_id: str) -> str | None:

@@ -92,7 +92,7 @@ def plan_jobs(overrides: Sequence[str], config_dir: str | None, config_name: str
     """
     if any(override.startswith("hydra.sweep.subdir=") for override in overrides):
         raise ConfigError("hydra.sweep.subdir: a sweep's jobs are named by what they differ in; leave it out")
-    jobs = compose_jobs(overrides, True, config_dir, config_name)
+    jobs = compose_jobs(overrides, config_dir, config_name)
     for _, config in jobs:
         resolve_env_id(config.env.id)  # a misspelt id is said before PyTorch is there
     from ppo_cli.runs.build import check_environment
@@ -100,7 +100,7 @@ def plan_jobs(overrides: Sequence[str], config_dir: str | None, config_name: str
 
     with Watchdog(max(config.env.timeout for _, config in jobs), no_advice):  # one for all
         checked = [check_environment(config) for _, config in jobs]
-    for notice in dict.fromkeys(notice for _, notices in checked for notice in notices):
+    for notice in dict.fromkeys(notice for each in checked for notice in each.notices):
         print(wrapped(notice))
     planned = [
         Job(name, [override for override in job if not is_hydra(override)], to_dict(config))
