@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ppo_cli.api import Run, evaluate, load, read
+    from ppo_cli.api import Run, evaluate, load, read, resume, train
     from ppo_cli.config.schema import ConfigError
     from ppo_cli.envs.make import EnvError
     from ppo_cli.episodes import Evaluation
@@ -30,6 +30,8 @@ __all__ = [
     "evaluate",
     "load",
     "read",
+    "resume",
+    "train",
 ]
 
 _HOMES = {
@@ -40,6 +42,11 @@ _HOMES = {
     "Policy": "runs.policy",
     "RunError": "errors",
 }
+
+
+def __dir__() -> list[str]:
+    """What there is, for those who look or complete."""
+    return sorted({*globals(), *__all__})
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401

@@ -6,23 +6,32 @@
 import csv
 import io
 import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
-from ppo_cli.config.schema import Config, ConfigError
+from ppo_cli.config.overrides import override_texts, read_line
+from ppo_cli.config.quoting import hydra_quoted
+from ppo_cli.config.schema import KNOBS, Config, ConfigError
+from ppo_cli.envs.make import EnvError
 from ppo_cli.episodes import Evaluation
 from ppo_cli.files import read_text
-from ppo_cli.runs.build import env_maker, on_error_of, wanted_infos
-from ppo_cli.runs.evaluation import evaluate as run_episodes
+from ppo_cli.hooks import Hook
+from ppo_cli.runs.evaluating import load_intact, played
 from ppo_cli.runs.folder import RunFolder
-from ppo_cli.runs.policy import Policy, load_policy
+from ppo_cli.runs.policy import Policy
+from ppo_cli.runs.resume import resume as go_on
+from ppo_cli.runs.start import start_run
+from ppo_cli.runs.surroundings import Surroundings
 
 Folder = str | PathLike[str]
+Which = Literal["last", "best"] | int
 LONGEST = 256 * 2**20  # bytes of a metrics.csv: a million iterations
 
 
@@ -75,23 +84,95 @@ def read(folder: Folder) -> Run:
     )
 
 
-def load(folder: Folder | Run, checkpoint: Literal["last", "best"] | int = "last") -> Policy:
+def train(
+    *overrides: str,
+    hooks: Sequence[Hook | str | Mapping[str, Any]] = (),
+    folder: Folder | None = None,
+    verbose: bool = True,
+    watchdog: bool = False,
+    **knobs: Any,  # noqa: ANN401
+) -> Run:
+    """Trains as ``ppo-train`` does, with the same checks, files and error texts, and the same bits.
+
+    Example:
+        >>> run = ppo_cli.train(env="CartPole-v1", clip_ratio=0.1, eval={"episodes": 100})
+        >>> run = ppo_cli.train("env=CartPole-v1", "anneal.clip_ratio.final=0", network="mlp_large")
+
+    Args:
+        *overrides: Knobs as they are typed on the command line.
+        hooks: Hooks: objects, or as the knob ``hooks`` has them, ``"wandb"`` or ``{"name": ..., ...}``.
+        folder: The run's folder; None makes a new one under ``outputs/``.
+        verbose: Whether to show how far the run is; else only warnings are shown.
+        watchdog: Whether to fork a process that ends this one where an environment hangs, as commands do.
+        **knobs: Knobs, groups' choices and sections by name. A section takes a mapping. Where a knob takes an
+            import path, the function or class itself can be given.
+
+    Returns:
+        The run, as its folder has it.
+
+    Raises:
+        ConfigError: It can't be run like that; nothing is left behind then.
+        RunError: It could not go on; `resume` goes on from the last checkpoint.
+    """
+    words = _words(overrides, hooks, knobs)
+    if folder is not None:
+        words.append(f"hydra.run.dir={hydra_quoted(Path(folder))}")
+    line = read_line(words)
+    if any(line.targets.values()):
+        raise ConfigError("resume=: from Python, ppo_cli.resume(folder) goes on with a run")
+    try:
+        return read(start_run(line, _around(hooks, verbose, watchdog)))
+    except EnvError as error:
+        raise ConfigError(str(error)) from error
+
+
+def resume(
+    run: Run | Folder,
+    *overrides: str,
+    hooks: Sequence[Hook | str | Mapping[str, Any]] = (),
+    verbose: bool = True,
+    watchdog: bool = False,
+    **knobs: Any,  # noqa: ANN401
+) -> Run:
+    """Goes on with a run, exactly where it was; a finished one needs a larger ``total_timesteps``.
+
+    Args:
+        run: The run, or its folder.
+        *overrides: Knobs to change, as they are typed.
+        hooks: As for `train`. Objects that the run had before get their state back.
+        verbose: As for `train`.
+        watchdog: As for `train`.
+        **knobs: Knobs to change.
+
+    Returns:
+        The run, as its folder has it then.
+
+    Raises:
+        ConfigError: There is no run, or a knob can't change any more.
+        RunError: It can't go on.
+    """
+    folder = _folder(run)
+    go_on(folder, _words(overrides, hooks, knobs), _around(hooks, verbose, watchdog))
+    return read(folder)
+
+
+def load(run: Run | Folder, checkpoint: Which = "last") -> Policy:
     """Loads the policy of a run, to act with.
 
     Args:
-        folder: The run, its folder, or a checkpoint file.
+        run: The run, its folder, or a checkpoint file.
         checkpoint: Which of the run's checkpoints: ``"last"``, ``"best"`` (by evaluations on the way), or a
             number of environment steps.
 
     Raises:
-        RunError: There is no such checkpoint, or it is damaged.
-        ConfigError: The network does not fit its environment.
+        ConfigError: There is no such checkpoint, or the network does not fit its environment.
+        RunError: The checkpoint is damaged.
         EnvError: The environment can't be made.
     """
-    path = folder.folder if isinstance(folder, Run) else Path(folder)
-    if path.is_dir():
-        path = RunFolder(path).checkpoint(checkpoint)
-    return load_policy(path)
+    path = _folder(run)
+    if not path.is_file():
+        path = RunFolder(path).find_checkpoint(checkpoint)
+    return load_intact(path, checkpoint != "last", None, print)[1]
 
 
 def evaluate(
@@ -99,7 +180,7 @@ def evaluate(
     episodes: int | None = None,
     seed: int | None = None,
     deterministic: bool | None = None,
-    checkpoint: Literal["last", "best"] | int = "last",
+    checkpoint: Which = "last",
 ) -> Evaluation:
     """Evaluates a policy over whole episodes, as a run does at its end and ``ppo-eval`` does later.
 
@@ -114,24 +195,72 @@ def evaluate(
 
     Raises:
         ConfigError: ``episodes`` is below 1.
-        EnvFaultError: An environment raised.
+        RunError: An episode failed.
     """
     if not isinstance(policy, Policy):
         policy = load(policy, checkpoint)
-    config = policy.config
-    wanted = config.eval.episodes if episodes is None else episodes
+    own = policy.config.eval
+    wanted = own.episodes if episodes is None else episodes
     if wanted < 1:
         raise ConfigError(f"episodes={wanted}: expected at least 1")
-    return run_episodes(
-        policy.batch,
-        env_maker(config.env),
-        wanted,
-        config.eval.seed if seed is None else seed,
-        config.eval.deterministic if deterministic is None else deterministic,
-        config.eval.max_steps,
-        on_error=on_error_of(config.env),
-        infos=wanted_infos(config),
-    )
+    threads = torch.get_num_threads()
+    torch.set_num_threads(policy.config.cpu_threads)  # other sums, other bits
+    try:
+        return played(
+            policy, policy.config, wanted,
+            own.seed if seed is None else seed,
+            own.deterministic if deterministic is None else deterministic,
+        )  # fmt: skip
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _folder(run: Run | Folder) -> Path:
+    return run.folder if isinstance(run, Run) else Path(run)
+
+
+def _around(hooks: Sequence[object], verbose: bool, watchdog: bool) -> Surroundings:
+    """A run in somebody else's process."""
+    objects = [hook for hook in hooks if not isinstance(hook, (str, Mapping))]
+    given = cast("list[Hook]", objects)  # what is none is refused where they are looked at
+    return Surroundings(live=verbose, hooks=given, owns_process=False, watchdog=watchdog)
+
+
+def _words(overrides: Sequence[str], hooks: Sequence[object], knobs: Mapping[str, Any]) -> list[str]:
+    """Everything as overrides are typed."""
+    entries = [
+        {"name": hook} if isinstance(hook, str) else hook
+        for hook in hooks
+        if isinstance(hook, (str, Mapping))
+    ]
+    given = {**knobs, "hooks": entries} if entries else knobs
+    return [*overrides, *(word for key, value in given.items() for word in _texts(key, _by_path(key, value)))]
+
+
+def _texts(key: str, value: Any) -> Iterator[str]:  # noqa: ANN401
+    """The overrides of a knob, or of what a mapping sets in a section."""
+    if isinstance(value, Mapping) and key not in KNOBS:
+        for name, item in value.items():
+            yield from _texts(f"{key}.{name}", item)
+    else:
+        yield from override_texts(key, value)
+
+
+def _by_path(key: str, value: Any) -> Any:  # noqa: ANN401
+    """A value whose functions and classes are their import paths, by which a config names them."""
+    if isinstance(value, Mapping):
+        return {name: _by_path(key, item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_by_path(key, item) for item in value]
+    if not (callable(value) and hasattr(value, "__qualname__")):
+        return value
+    path = f"{value.__module__}.{value.__qualname__}"
+    if "<" in path:
+        raise ConfigError(
+            f"{key}: {value.__qualname__} is defined inside a function: expected one at the top of a module "
+            "or notebook, because the run's config names it by its import path"
+        )
+    return path
 
 
 def _read_metrics(path: Path) -> dict[str, npt.NDArray[np.float64]]:
@@ -140,21 +269,17 @@ def _read_metrics(path: Path) -> dict[str, npt.NDArray[np.float64]]:
     header, *rows = csv.reader(io.StringIO(read_text(path, LONGEST)))
     whole = [row for row in rows if len(row) == len(header)]  # the last may be on its way
     try:
-        columns = [
-            [float(cell) if cell else math.nan for cell in column] for column in zip(*whole, strict=True)
-        ]
+        values = [[float(cell) if cell else math.nan for cell in row] for row in whole]
     except ValueError as error:
         raise ConfigError(f"{path} is damaged: {error}") from error
-    return {
-        name: np.array(column) for name, column in zip(header, columns or [[]] * len(header), strict=True)
-    }
+    return dict(zip(header, np.array(values).reshape(-1, len(header)).T, strict=True))
 
 
 def _read_evaluation(folder: RunFolder) -> Evaluation | None:
     try:
         found = folder.evaluation
-        return (
-            None if found is None else Evaluation(found["returns"], found["lengths"], found.get("info", {}))
-        )
+        if found is None:
+            return None
+        return Evaluation(found["returns"], found["lengths"], found.get("info", {}))
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{folder.eval_json} is damaged: {error}") from error

@@ -423,7 +423,7 @@ def test_hooks_come_from_python_too_in_any_thread_and_nothing_is_taken_over(tmp_
     config = config_of(*RUN, "total_timesteps=256")
     (tmp_path / "run").mkdir()
     before = signal.getsignal(signal.SIGTERM)
-    around = Surroundings(live=False, hooks=[Listener(), Steady()], signals=False, watchdog=False)
+    around = Surroundings(live=False, hooks=[Listener(), Steady()], owns_process=False, watchdog=False)
     failures = []
 
     def go():

@@ -6,8 +6,6 @@ PyTorch is imported late: it takes longer than a page of help or an error should
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
-from datetime import datetime
-from functools import partial
 from pathlib import Path
 
 from hydra import initialize_config_dir
@@ -22,22 +20,18 @@ from ppo_cli.config.compose import (
     compose_job,
     compose_run,
     composing,
-    fixed_folder,
-    given_folder,
     parse_overrides,
     with_folder,
 )
 from ppo_cli.config.convert import parse, register_schema, to_dict
 from ppo_cli.config.overrides import AUTO, CommandLine, expand_preset, read_line, read_override, text_of
 from ppo_cli.config.presets import NO_PRESET, forget_successors, preset_words
-from ppo_cli.config.quoting import shell_quoted, typed_path
-from ppo_cli.config.running import run_composed
+from ppo_cli.config.quoting import typed_path
 from ppo_cli.config.schema import ConfigError, conf_dir
 from ppo_cli.envs.make import resolve_env_id
-from ppo_cli.runs.folder import RunFolder
-from ppo_cli.runs.resume import resume, resume_as, resumed_config
-from ppo_cli.runs.run_dir import folder_name, new_folder, run_dir
-from ppo_cli.runs.surroundings import Surroundings
+from ppo_cli.runs.resume import resume, resumed_config
+from ppo_cli.runs.run_dir import folder_name
+from ppo_cli.runs.start import start_run
 from ppo_cli.sweeps import start as sweeps
 from ppo_cli.sweeps.schema import OPTUNA
 from ppo_cli.terminal import width
@@ -138,7 +132,7 @@ def _start(line: CommandLine, args: Namespace) -> None:
     elif args.multirun:
         sweeps.start(words, args.config_dir, args.config_name, line.goes_on)
     else:
-        _start_run(line, args)
+        _say_next(start_run(line, config_dir=args.config_dir, config_name=args.config_name))
 
 
 def _help(overrides: Sequence[Override], args: Namespace) -> None:
@@ -186,29 +180,6 @@ def _show(config: DictConfig, args: Namespace) -> None:
             OmegaConf.resolve(shown)
         text = OmegaConf.to_yaml(shown)
     print(f"# @package {args.package}\n{text}" if args.package else text, end="")
-
-
-def _start_run(line: CommandLine, args: Namespace) -> None:
-    """Starts a run in a folder of its own, or goes on with the one that is there."""
-    job = compose_run(line.overrides, args.config_dir, args.config_name)
-    resolve_env_id(job.config.env.id)  # a misspelt id is said before PyTorch is there
-    from ppo_cli.runs.build import check_environment
-    from ppo_cli.runs.run import run
-
-    checked = check_environment(job.config)
-    config, typed = checked.config, [text_of(override) for override in line.typed]
-    given = fixed_folder("run") if line.goes_on else given_folder("run")
-    folder = run_dir(config.env.id, typed, datetime.now()) if given is None else given
-    if line.goes_on and RunFolder(folder).is_run:
-        resume_as(folder, config)
-    elif given is not None and RunFolder(folder).has_checkpoints:
-        raise ConfigError(f"{folder} holds a run already; resume={shell_quoted(folder)} goes on with it")
-    else:
-        with new_folder(folder, exclusive=given is None) as folder:
-            around = Surroundings(preset=preset_words())
-            work = partial(run, config, folder, around=around, checked=checked)
-            run_composed(job, folder, work, args.config_name)
-    _say_next(folder)
 
 
 def _say_next(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """What a config from a file makes this process import: said in a line, or refused (docs/trust.md)."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from ppo_cli.config.schema import Config, ConfigError
@@ -10,13 +10,14 @@ ADDRESSES = ("tracking_uri", "entity")  # options of hooks that say where a run 
 WRITERS = {"RecordVideo": ("video_folder", "name_prefix")}  # wrappers that write, and what says where to
 
 
-def imports(config: Config, source: object, trains: bool = True) -> list[str]:
+def imports(config: Config, source: object, trains: bool = True, typed: Collection[str] = ()) -> list[str]:
     """Lines on the modules that a stored config has imported, to be said before they are, and on trackers.
 
     Args:
         config: from a file that others may have written.
         source: that file.
         trains: whether the update and the hooks are built too, and not the policy alone.
+        typed: the knobs that the user has typed now, beside the file: what they name is the user's word.
 
     Raises:
         ConfigError: it names a module of Python's own, or a wrapper that would write outside this folder.
@@ -27,12 +28,15 @@ def imports(config: Config, source: object, trains: bool = True) -> list[str]:
         (entry["name"], entry[key]) for entry in config.hooks for key in ADDRESSES if key in entry and trains
     ]
     for path, knob in (*_import_paths(config), *training):
+        if knob in typed:
+            continue
         module = path.replace(":", ".").rpartition(".")[0] if knob != "env.id" else path.rpartition(":")[0]
         parts = module.split(".")
         if parts[0] in (*sys.stdlib_module_names, "test") or "__main__" in parts:
             raise ConfigError(
                 f"{source} has {knob}={path}: {module} is a module of Python's own, or a program; "
-                "expected one that has environments, wrappers, encoders, losses, optimizers or hooks"
+                "expected one that has environments, wrappers, encoders, losses, optimizers or hooks, or "
+                f"{knob} given anew where it is yours"
             )
         named.setdefault(module, f"{knob}={path}")
     _check_writers(config, source)

@@ -80,7 +80,7 @@ def evaluate_checkpoint(checkpoint: Path, named: bool, asked: Asked, say: Say) -
         actions = {episode: [] for episode in candidates(which, episodes)}
         check_pictures(config.env)  # before the evaluation, not after
         asked.video.mkdir(parents=True, exist_ok=True)
-    evaluation = _played(policy, config, episodes, seed, deterministic, actions)
+    evaluation = played(policy, config, episodes, seed, deterministic, actions)
     cut = sum(length >= own.max_steps for length in evaluation.lengths)
     if cut:
         say(f"{checkpoint}: {cut} episodes were cut at eval.max_steps={own.max_steps}")
@@ -99,14 +99,27 @@ def evaluate_checkpoint(checkpoint: Path, named: bool, asked: Asked, say: Say) -
     return {**summary, "checkpoint": str(checkpoint), "interval": interval}, line
 
 
-def _played(
+def played(
     policy: Policy,
     config: Config,
     episodes: int,
     seed: int,
     deterministic: bool,
-    actions: dict[int, list[Any]],
+    actions: dict[int, list[Any]] | None = None,
 ) -> Evaluation:
+    """Evaluates a policy in the environment that a config says.
+
+    Args:
+        policy: The policy.
+        config: The config of its run.
+        episodes: The number of episodes.
+        seed: The seed of the evaluation.
+        deterministic: Whether to take the most probable actions.
+        actions: By episode, lists that the actions of those episodes are put into.
+
+    Raises:
+        RunError: An episode failed.
+    """
     try:
         return evaluate(
             policy.batch, env_maker(config.env), episodes, seed, deterministic, config.eval.max_steps,

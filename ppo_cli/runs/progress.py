@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from ppo_cli.episodes import Evaluation
 from ppo_cli.hooks import Hook, RunState
 from ppo_cli.runs.lines import result_words
-from ppo_cli.terminal import LiveLine, is_live, output_console
+from ppo_cli.terminal import Line, live_line
 from ppo_cli.text import clock, short
 
 logger = logging.getLogger(__name__)
@@ -33,15 +33,13 @@ class Progress(Hook):
         """
         self.recent_return = math.nan
         self._total, self._live = total_timesteps, live
-        self._line: LiveLine | None = None
+        self._line: Line | None = None
         self._reported = 0
 
     def start(self, run: RunState) -> None:
         """Begins the live line, and says what takes long before the first iteration."""
         self._begun, self._started = run.steps, time.perf_counter()
-        console = output_console()
-        if self._live and is_live(console):
-            self._line = LiveLine(console, self._total, "starting")
+        self._line = live_line(self._total, "starting") if self._live else None
         if run.agent.compiled and not run.is_over:
             self._say("compiling the update (kept for later runs)")
 

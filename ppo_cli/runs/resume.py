@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ppo_cli.config.compose import override_config
 from ppo_cli.config.convert import from_stored, to_dict
+from ppo_cli.config.overrides import read_override
 from ppo_cli.config.schema import KNOBS, Config, ConfigError
 from ppo_cli.config.trust import imports
 from ppo_cli.errors import RunError
@@ -36,7 +37,8 @@ def resume(folder: Path, overrides: Sequence[str], around: Surroundings = COMMAN
         ConfigError: the folder holds no run, or an override can't be taken.
         RunError: there are checkpoints, and none is intact; or the run can't go on.
     """
-    _resume(folder, lambda before: override_config(before, overrides), around)
+    typed = [read_override(override).key_or_group for override in overrides]
+    _resume(folder, lambda before: override_config(before, overrides), around, typed)
 
 
 def resume_as(folder: Path, config: Config, around: Surroundings = COMMAND) -> None:
@@ -71,14 +73,22 @@ def _stored_config(folder: Path) -> Config:
     return RunFolder(folder).config
 
 
-def _resume(folder: Path, change: Callable[[Config], Config], around: Surroundings) -> None:
+def _resume(
+    folder: Path, change: Callable[[Config], Config], around: Surroundings, typed: Sequence[str] = ()
+) -> None:
     before = _stored_config(folder)
-    signal = StopSignal(partial(advice_for, folder), at_once=True) if around.signals else nullcontext()
+    signal = StopSignal(partial(advice_for, folder), at_once=True) if around.owns_process else nullcontext()
     with signal, own_run(folder):
-        _go_on(folder, before, change, around)
+        _go_on(folder, before, change, around, typed)
 
 
-def _go_on(folder: Path, before: Config, change: Callable[[Config], Config], around: Surroundings) -> None:
+def _go_on(
+    folder: Path,
+    before: Config,
+    change: Callable[[Config], Config],
+    around: Surroundings,
+    typed: Sequence[str],
+) -> None:
     from ppo_cli.runs.checkpoint import CheckpointError  # late: it brings PyTorch
 
     run = RunFolder(folder)
@@ -90,7 +100,7 @@ def _go_on(folder: Path, before: Config, change: Callable[[Config], Config], aro
         _check_same_run(folder, before, from_stored(saved.config))
     after = change(before)
     lines = [f"{line}; going on from the one before" for line in damage] + _differences(before, after)
-    lines += imports(after, run.config_yaml)
+    lines += imports(after, run.config_yaml, typed=typed)
     if saved is not None and not saved.iteration:
         saved = None  # nothing has been trained: the beginning is exact whatever the environments are
     repair(folder, None if saved is None else saved.steps, after.checkpoint.keep)

@@ -106,7 +106,7 @@ def run_owned(
 ) -> float:
     """`run` in a folder that this process holds already, and that is in the state of ``saved``."""
     advice = partial(advice_for, folder)
-    signal = StopSignal(advice, at_once=True) if around.signals else None
+    signal = StopSignal(advice, at_once=True) if around.owns_process else None
     watchdog = Watchdog(config.env.timeout, advice) if around.watchdog else nullcontext()
     with noted_failure(folder), signal or nullcontext(), watchdog:
         try:

@@ -15,7 +15,9 @@ class Surroundings(NamedTuple):
         preset: The config's, in words for the first line; nothing where it is not known.
         hooks: Objects from Python, beside the hooks that the config names; told after those.
         own_hooks: Hooks of the caller's that are told last, as the run's own are.
-        signals: Whether a signal ends the run when it has been saved. It needs the process's main thread.
+        owns_process: Whether the process is the run's own: then a signal ends the run when it has been saved,
+            and logging is set up as Hydra does it. Else the program or notebook around keeps its signal
+            handlers and its loggers.
         watchdog: Whether a process is forked that ends this one where an environment hangs.
     """
 
@@ -23,7 +25,7 @@ class Surroundings(NamedTuple):
     preset: str = ""
     hooks: Sequence["Hook"] = ()
     own_hooks: Sequence["Hook"] = ()
-    signals: bool = True
+    owns_process: bool = True
     watchdog: bool = True
 
 

@@ -1,0 +1,66 @@
+"""How a run starts: it is composed and checked once, gets a folder, and runs there."""
+
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+
+from ppo_cli.config.compose import compose_run, fixed_folder, given_folder
+from ppo_cli.config.overrides import CommandLine, text_of
+from ppo_cli.config.presets import forget_successors, preset_words
+from ppo_cli.config.quoting import shell_quoted
+from ppo_cli.config.running import run_composed
+from ppo_cli.config.schema import ConfigError
+from ppo_cli.envs.make import resolve_env_id
+from ppo_cli.runs.folder import RunFolder
+from ppo_cli.runs.resume import resume_as
+from ppo_cli.runs.run_dir import new_folder, run_dir
+from ppo_cli.runs.streams import logging_to
+from ppo_cli.runs.surroundings import COMMAND, Surroundings
+
+
+def start_run(
+    line: CommandLine,
+    around: Surroundings = COMMAND,
+    config_dir: str | None = None,
+    config_name: str = "config",
+) -> Path:
+    """Starts a run in a folder of its own, or with ``resume=auto`` goes on with the one that is there.
+
+    Args:
+        line: What is typed, or given from Python.
+        around: What is around the run.
+        config_dir: A folder of the user's own files, or None.
+        config_name: The name of the primary config.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        ConfigError: It can't be run like that; nothing is left behind then.
+        RunError: It could not go on.
+    """
+    forget_successors()
+    job = compose_run(line.overrides, config_dir, config_name)
+    resolve_env_id(job.config.env.id)  # a misspelt id is said before PyTorch is there
+    from ppo_cli.runs.build import check_environment
+    from ppo_cli.runs.run import run
+
+    checked = check_environment(job.config, around.watchdog)
+    config = checked.config
+    given = fixed_folder("run") if line.goes_on else given_folder("run")
+    typed = [text_of(override) for override in line.typed]
+    folder = run_dir(config.env.id, typed, datetime.now()) if given is None else given
+    if line.goes_on and RunFolder(folder).is_run:
+        resume_as(folder, config, around)
+        return folder
+    if given is not None and RunFolder(folder).has_checkpoints:
+        raise ConfigError(f"{folder} holds a run already; resume={shell_quoted(folder)} goes on with it")
+    around = around._replace(preset=preset_words())
+    with new_folder(folder, exclusive=given is None) as folder:
+        work = partial(run, config, folder, around=around, checked=checked)
+        if around.owns_process:
+            run_composed(job, folder, work, config_name)
+        else:
+            with logging_to(RunFolder(folder).train_log, verbose=around.live):
+                run_composed(job, folder, work, config_name, log=False)
+    return folder
