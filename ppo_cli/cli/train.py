@@ -39,7 +39,6 @@ from ppo_cli.config.schema import ConfigError, conf_dir
 from ppo_cli.envs.make import resolve_env_id
 from ppo_cli.runs.resume import resume, resume_as, resumed_config
 from ppo_cli.runs.run_dir import folder_name, new_folder, run_dir
-from ppo_cli.sweeps.search.run import is_search, resume_search
 from ppo_cli.sweeps.start import OPTUNA, check_launcher, choose_sweeper, resume_sweep, start
 from ppo_cli.terminal import width
 
@@ -125,6 +124,8 @@ def _go_on_with_sweep(folder: Path, overrides: Sequence[str], args: Namespace) -
             f"{'--help' if args.help else '--cfg'}: sweep.resume= goes on with many configs, which are in "
             f"{folder / 'jobs.json'}; leave the option out to go on"
         )
+    from ppo_cli.sweeps.search.run import is_search, resume_search  # late: a run needs none of it
+
     (resume_search if is_search(folder) else resume_sweep)(folder, overrides)
 
 
