@@ -1,15 +1,15 @@
 """One minibatch step and one action, in microseconds: compiled, eager, and as `torch.optim.Adam` does it.
 
     python benchmarks/micro.py
-    python benchmarks/micro.py env=CartPole-v1 batch_size=256
+    python benchmarks/micro.py env=CartPole-v1 batch_size=256 --rounds 3
 
 Shared and separate networks take turns; medians over rounds. Acting is timed between steps of the
 environments, where the caches are cold.
 """
 
+import argparse
 import json
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -22,14 +22,13 @@ from torch.nn.utils import clip_grad_norm_
 from ppo_cli import losses
 from ppo_cli.advantages import normalize_advantages
 from ppo_cli.agent import PPOAgent
+from ppo_cli.collector import make_collector
 from ppo_cli.config.compose import load
 from ppo_cli.config.schema import Config
-from ppo_cli.envs.spaces import action_adapter
 from ppo_cli.envs.vector import SyncVector
 from ppo_cli.rollout import Batch, minibatches
 from ppo_cli.runs.build import build_agent, env_maker
-from ppo_cli.trainer import make_collector
-from ppo_cli.update import Coefficients, LossParts, TrainState
+from ppo_cli.update import first_state
 
 ROUNDS, CALLS = 7, 300
 
@@ -47,19 +46,19 @@ def collected(config: Config) -> tuple[PPOAgent, Batch]:
 
 def minibatches_of(batch: Batch, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Rows and weights of one epoch's minibatches, again and again."""
-    return cycle(list(minibatches(torch.arange(len(batch.returns)), size, torch.Generator())))
+    rows = torch.ones(len(batch.returns), 1, dtype=torch.bool)
+    return cycle(list(minibatches(rows, 1, size, torch.Generator())))
 
 
 def own_step(agent: PPOAgent, batch: Batch, size: int) -> Callable[[], None]:
     """Our minibatch step, chained on its own state."""
-    one = torch.ones(())
-    state = TrainState(agent._params, agent.optimizer, one, torch.zeros(len(LossParts._fields) + 1), one * 0)
-    coefs = Coefficients(*torch.tensor([1e-4, 0.2, 0.0, 0.5]).unbind())
+    state = first_state(agent._params, agent.optimizer, agent.hyper)
+    knobs = torch.tensor(list(agent.knobs.values()))
     pieces = minibatches_of(batch, size)
 
     def step() -> None:
         nonlocal state
-        state = agent._step(state, batch, *next(pieces), coefs)
+        state = agent._step(state, batch, *next(pieces), knobs)
 
     return step
 
@@ -68,7 +67,7 @@ def autograd_step(agent: PPOAgent, batch: Batch, size: int) -> Callable[[], None
     """The same step as most write it: backward, `clip_grad_norm_`, `torch.optim.Adam`."""
     model, distribution = agent.model, agent.distribution
     optimizer = torch.optim.Adam(model.parameters(), 1e-4, eps=1e-5)
-    pieces, clip = minibatches_of(batch, size), torch.tensor(0.2)
+    pieces = minibatches_of(batch, size)
 
     def step() -> None:
         rows, weights = next(pieces)
@@ -76,7 +75,8 @@ def autograd_step(agent: PPOAgent, batch: Batch, size: int) -> Callable[[], None
         logprobs = distribution.log_prob(logits, batch.actions[rows])
         ratio = losses.probability_ratio(logprobs, batch.logprobs[rows])
         advantages = normalize_advantages(batch.advantages[rows], weights)
-        policy = losses.clipped_policy_loss(ratio, advantages, clip, weights)
+        surrogate = torch.min(ratio * advantages, torch.clamp(ratio, 0.8, 1.2) * advantages)
+        policy = -losses.weighted_mean(surrogate, weights)
         total = policy + 0.5 * losses.value_loss(values, batch.returns[rows], weights)
         optimizer.zero_grad()
         total.backward()
@@ -86,12 +86,12 @@ def autograd_step(agent: PPOAgent, batch: Batch, size: int) -> Callable[[], None
     return step
 
 
-def microseconds(call: Callable[[], None]) -> float:
+def microseconds(call: Callable[[], None], calls: int) -> float:
     """Mean of a round of calls."""
     started = time.perf_counter()
-    for _ in range(CALLS):
+    for _ in range(calls):
         call()
-    return (time.perf_counter() - started) / CALLS * 1e6
+    return (time.perf_counter() - started) / calls * 1e6
 
 
 def acting(config: Config) -> float:
@@ -100,13 +100,13 @@ def acting(config: Config) -> float:
     envs = SyncVector([make] * config.n_envs)
     env = make()
     agent = build_agent(config, env)
-    to_env = action_adapter(env.action_space)
+    to_env, states = agent.distribution.to_env, torch.zeros(config.n_envs, agent.model.state_size)
     observations, _ = envs.reset(seed=0)
     times = []
     for noise in agent.exploration_noise(1000, config.n_envs):
         seen = observations.astype(np.float32)
         started = time.perf_counter()
-        actions, _ = agent.act(seen, noise, None)
+        actions, _ = agent.act(seen, noise, states)
         times.append((time.perf_counter() - started) * 1e6)
         observations = envs.step(to_env(actions))[0]
     return statistics.median(times)
@@ -114,8 +114,15 @@ def acting(config: Config) -> float:
 
 def main() -> None:
     """Prints a line a network, and all figures as JSON."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as ppo-train takes them")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="of which medians are taken")
+    parser.add_argument("--calls", type=int, default=CALLS, help="in a round, of which means are taken")
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    typed = ["env=LunarLander-v3", *sys.argv[1:]]
+    typed = ["env=LunarLander-v3", *options.overrides]
     figures = {}
     for shared in (True, False):
         config = load(*typed, f"network.shared={shared}")
@@ -127,7 +134,10 @@ def main() -> None:
         variants["torch.optim.Adam"] = autograd_step(agent, batch, size)
         for call in variants.values():
             call()
-        rounds = [{name: microseconds(call) for name, call in variants.items()} for _ in range(ROUNDS)]
+        rounds = [
+            {name: microseconds(call, options.calls) for name, call in variants.items()}
+            for _ in range(options.rounds)
+        ]
         medians = {name: statistics.median(row[name] for row in rounds) for name in variants}
         medians["acting"] = acting(replace(config, compile=False))
         kind = "shared" if shared else "separate"

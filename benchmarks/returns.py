@@ -8,7 +8,7 @@ its normalisation frozen. Prints a line of JSON as in eval.json.
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,17 +30,17 @@ class PeerPolicy:
 
     agent: Any
     distribution: Distribution
-    initial_state: None = None
+    initial_state: torch.Tensor = field(default_factory=lambda: torch.zeros(0))
 
     def act(
-        self, observations: npt.NDArray[Any], generator: torch.Generator | None, _states: None
-    ) -> tuple[npt.NDArray[Any], None]:
+        self, observations: npt.NDArray[Any], generator: torch.Generator | None, states: torch.Tensor
+    ) -> tuple[npt.NDArray[Any], torch.Tensor]:
         """Actions for raw observations; sampled where there is a generator."""
         envs = self.agent.get_env()
         if isinstance(envs, VecNormalize):
             observations = envs.normalize_obs(observations)
         actions, _ = self.agent.predict(observations, deterministic=generator is None)
-        return np.asarray(actions), None
+        return np.asarray(actions), states
 
 
 def main() -> None:

@@ -21,6 +21,11 @@ class _Planned(Sweeper):
         """Takes what Hydra has; the jobs are runs, whatever the task."""
         self._context, self._config = hydra_context, config
 
+    def _typed(self, arguments: list[str]) -> list[str]:
+        """The whole command line: of the settings of Hydra's, all but what chose this."""
+        settings = [str(override) for override in self._config.hydra.overrides.hydra]
+        return [*(override for override in settings if not override.startswith("hydra.mode=")), *arguments]
+
 
 class JobSweeper(_Planned):
     """A sweep: every job of a grid, each planned before the first one starts."""
@@ -29,7 +34,7 @@ class JobSweeper(_Planned):
         """Plans and runs the jobs that the arguments stand for."""
         from ppo_cli.sweeps.sweep import sweep  # late: Hydra imports this file whenever it starts
 
-        sweep(self._context, self._config, arguments)
+        sweep(self._context, self._config, self._typed(arguments))
 
 
 class OptunaSweeper(_Planned):
@@ -39,4 +44,4 @@ class OptunaSweeper(_Planned):
         """Plans the search that the arguments stand for, and takes part in it."""
         from ppo_cli.sweeps.search.run import search  # late, as above
 
-        search(self._config, arguments)
+        search(str(self._config.hydra.job.config_name), self._typed(arguments))

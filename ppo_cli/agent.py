@@ -1,7 +1,6 @@
 """PPOAgent: acts, estimates advantages and updates the network."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,35 +9,25 @@ import numpy.typing as npt
 import torch
 from torch import Generator, Tensor
 
-from ppo_cli.actor_critic import ActorCritic, StateDependentHead
+from ppo_cli.actor_critic import ActorCritic
 from ppo_cli.advantages import explained_variance, gae
 from ppo_cli.distributions import Distribution
 from ppo_cli.numpy_actor import numpy_actor
-from ppo_cli.optimizers import AdamState, adam_init
-from ppo_cli.rollout import Batch, Noted, Rollout, minibatches, sequence_minibatches
-from ppo_cli.schedules import Schedule
+from ppo_cli.optimizers import restored
+from ppo_cli.rollout import ActorOutputs, Batch, Rollout, minibatches
+from ppo_cli.schedules import Schedules
 from ppo_cli.update import (
-    Coefficients,
     Hyperparameters,
-    LossParts,
-    TrainState,
-    UpdateMetrics,
     compile_step,
+    first_state,
     make_step,
+    mean_metrics,
+    parameter_shapes,
+    run_epochs,
 )
 
 # Rows of a forward pass outside the update, and numbers in what they are encoded as; they bound its memory.
 EVALUATION_ROWS, EVALUATION_NUMBERS = 4096, 2**27
-
-
-@dataclass(frozen=True)
-class Schedules:
-    """The knobs of the algorithm that may be annealed."""
-
-    learning_rate: Schedule
-    clip_ratio: Schedule
-    ent_coef: Schedule
-    vf_coef: Schedule
 
 
 class PPOAgent:
@@ -46,9 +35,9 @@ class PPOAgent:
 
     Attributes:
         model: the network; its parameters, but for frozen ones, are views of one flat vector.
-        optimizer: Adam's state over that vector.
-        notes: whether `act` notes values and log-probabilities, because computing them again would cost more.
-        ent_coef: the entropy coefficient in use, set by `update_ent_coef`.
+        optimizer: the optimizer's state over that vector.
+        keeps_outputs: whether what `act` computes is kept, because computing it again would cost more.
+        knobs: the values in use of what may be annealed, by name, set by `anneal`.
     """
 
     def __init__(
@@ -69,7 +58,7 @@ class PPOAgent:
             model: the network, on the CPU; it is moved to ``device``.
             distribution: of the environment's action space.
             hyper: constant knobs.
-            schedules: annealed knobs.
+            schedules: of the numbers that may be annealed.
             action_generator: CPU generator that draws the exploration noise.
             minibatch_generator: CPU generator that draws the permutations.
             n_envs: number of environments that it will act for.
@@ -86,55 +75,48 @@ class PPOAgent:
         self._params = flatten_parameters(model)
         self._n_envs = n_envs
         self._rows = max(1, min(EVALUATION_ROWS, EVALUATION_NUMBERS // model.encoder.size))
-        self._numpy_actor = numpy_actor(model, distribution, n_envs)
-        self.notes = model.is_heavy
-        self.optimizer = adam_init(self._params)
+        self._numpy_actor = numpy_actor(model, n_envs)
+        self.keeps_outputs = model.is_heavy
+        self.optimizer = hyper.optimizer.init(self._params, parameter_shapes(model))
         self.compiled = compile_cache is not None
-        step = make_step(model, distribution, hyper)
-        self._step = step if compile_cache is None else compile_step(step, compile_cache)
+        step = make_step(model, distribution, hyper, tuple(schedules))
+        self._step = compile_step(step, compile_cache) if compile_cache else step
         self.anneal(0.0)
 
     def anneal(self, progress: float) -> None:
-        """Sets the annealed knobs for ``progress`` in [0, 1] through the run."""
-        self.learning_rate = self.schedules.learning_rate(progress)
-        self.clip_ratio = self.schedules.clip_ratio(progress)
-        self.vf_coef = self.schedules.vf_coef(progress)
-        self.update_ent_coef(progress)
+        """Sets every knob that may be annealed for ``progress`` in [0, 1] through the run."""
+        self.knobs = {name: schedule(progress) for name, schedule in self.schedules.items()}
 
     def update_ent_coef(self, progress: float) -> None:
         """Anneals the entropy coefficient, from exploration to exploitation, for ``progress`` in [0, 1]."""
-        self.ent_coef = self.schedules.ent_coef(progress)
+        self.knobs["ent_coef"] = self.schedules["ent_coef"](progress)
 
     def exploration_noise(self, n_steps: int, n_envs: int) -> Iterator[Any]:
         """The noise of each step of a rollout, drawn from the agent's own generator.
 
-        Yields:
+        Returns:
             T times what `act` takes as noise, [N, ...]. With gSDE that is N exploration matrices [N, F, A],
             drawn anew every ``sde_sample_freq`` steps, or once a rollout where that is -1.
         """
-        head = self.model.policy_head
-        if not isinstance(head, StateDependentHead):
-            noise = self.distribution.noise((n_steps, n_envs), self._action_generator)
-            yield from noise.to(self.device) if self._numpy_actor is None else noise.numpy()
-            return
-        period = self.hyper.sde_sample_freq if self.hyper.sde_sample_freq > 0 else n_steps
-        for t in range(n_steps):
-            if t % period == 0:
-                noise = torch.randn((n_envs, *head.log_std.shape), generator=self._action_generator)
-            yield noise.to(self.device) if self._numpy_actor is None else noise.numpy()
+
+        def place(noise: Tensor) -> Any:  # noqa: ANN401 - a tensor or an array
+            return noise.to(self.device) if self._numpy_actor is None else noise.numpy()
+
+        period = self.hyper.sde_sample_freq
+        return self.model.policy_head.noise(n_steps, n_envs, self._action_generator, period, place)
 
     def act(
         self,
         obs: npt.NDArray[Any],
         noise: Any,  # noqa: ANN401
-        states: Tensor | None = None,
-    ) -> tuple[npt.NDArray[Any], Noted | None]:
-        """Actions sampled from the policy, [N, *action_shape], and what is to be noted of them, if anything.
+        states: Tensor,
+    ) -> tuple[npt.NDArray[Any], ActorOutputs | None]:
+        """Actions sampled from the policy, [N, *action_shape], and what else was computed, if that is kept.
 
         Args:
             obs: observations as the rollout stores them, [N, *shape].
             noise: one step's item of `exploration_noise`.
-            states: of the memory, [N, S]; None without one.
+            states: the memory's states, [N, S].
         """
         if self._numpy_actor is not None and obs.dtype == np.float32:
             return self._numpy_actor(obs, noise), None
@@ -142,107 +124,90 @@ class PPOAgent:
 
     @torch.inference_mode()
     def _act_in_torch(
-        self, obs: Tensor, noise: Tensor, states: Tensor | None
-    ) -> tuple[npt.NDArray[Any], Noted | None]:
+        self, obs: Tensor, noise: Tensor, states: Tensor
+    ) -> tuple[npt.NDArray[Any], ActorOutputs | None]:
         obs = obs.to(self.device)
-        encoded, states = self.model.encode(obs, None if states is None else states.to(self.device))
-        logits, noise = self.model.explore(encoded, obs, noise)
-        actions = self.distribution.sample(logits, noise)
-        if not self.notes:
+        encoded, states = self.model.encode(obs, states.to(self.device))
+        features = self.model.trunk(encoded)
+        logits = self.model.logits(features, obs)
+        actions = self.distribution.sample(logits, self.model.policy_head.action_noise(features, noise))
+        if not self.keeps_outputs:
             return actions.cpu().numpy(), None
         logprobs = self.distribution.log_prob(logits, actions)
-        noted = Noted(logprobs, self.model.values(encoded), states)
-        return actions.cpu().numpy(), noted
+        return actions.cpu().numpy(), ActorOutputs(logprobs, self.model.values(encoded), states)
 
     @torch.inference_mode()
     def compute_gae(self, rollout: Rollout) -> Batch:
         """Values, log-probabilities, advantages and value targets of a rollout, flattened for the update.
 
-        What was not noted while acting is computed here, in one pass over the whole rollout rather than at
+        What was not kept while acting is computed here, in one pass over the whole rollout rather than at
         each step.
         """
         n_steps, n_envs = rollout.n_steps, rollout.n_envs
         observations = rollout.observations.flatten(0, 1).to(self.device)  # [T + 1, N] -> [(T + 1) * N]
         acted_on = observations[: n_steps * n_envs]
         actions = rollout.actions.flatten(0, 1).to(self.device)  # [T, N] -> [T * N]
-        has_memory = self.model.memory is not None
-        if self.notes:
+        if self.keeps_outputs:
             logprobs = rollout.logprobs.flatten().to(self.device)
-            last = rollout.states[-1] if has_memory else None
-            last_values = self._values(observations[n_steps * n_envs :], last)
+            last_values = self._values(observations[n_steps * n_envs :], rollout.states[-1])
             values = torch.cat([rollout.values.to(self.device), last_values.unsqueeze(0)])
         else:
             chunks = zip(acted_on.split(self._rows), actions.split(self._rows), strict=True)
             logprobs = torch.cat(
                 [self.distribution.log_prob(self.model.policy(obs), taken) for obs, taken in chunks]
             )
-            values = self._values(observations).view(n_steps + 1, n_envs)
+            values = self._values(observations, rollout.states.flatten(0, 1)).view(n_steps + 1, n_envs)
         next_values = values[1:].clone()
-        final_states = rollout.final_states if has_memory else None
-        next_values[rollout.final_index] = self._values(rollout.final_obs.to(self.device), final_states)
+        final_obs = rollout.final_obs.to(self.device)
+        next_values[rollout.final_index] = self._values(final_obs, rollout.final_states)
         advantages, returns = gae(
             rollout.rewards.to(self.device),
             values[:-1],
             next_values,
             rollout.terminated.to(self.device),
             rollout.truncated.to(self.device),
-            self.hyper.gamma,
-            self.hyper.gae_lambda,
+            self.knobs["gamma"],
+            self.knobs["gae_lambda"],
         )
-        columns = [advantages, returns, values[:-1]]
-        memory = [rollout.states[:-1].flatten(0, 1), rollout.starts.flatten()] if has_memory else []
+        columns = (advantages, returns, values[:-1])
+        memory = (rollout.states[:-1], rollout.starts)
         return Batch(
             acted_on,
             actions,
             logprobs,
             *(column.flatten() for column in columns),
-            *(column.to(self.device) for column in memory),
+            *(column.flatten(0, 1).to(self.device) for column in memory),
         )
 
-    def _values(self, observations: Tensor, states: Tensor | None = None) -> Tensor:
+    def _values(self, observations: Tensor, states: Tensor) -> Tensor:
         """Values [R] of any number of rows [R, *shape] and the memory's states there [R, S]."""
         if not len(observations):  # no episode ended; not every module of a user's takes an empty batch
             return torch.zeros(0, device=self.device)
-        chunks = observations.split(self._rows)
-        if states is None:
-            return torch.cat([self.model.value(rows) for rows in chunks])
-        pairs = zip(chunks, states.to(self.device).split(self._rows), strict=True)
+        pairs = zip(observations.split(self._rows), states.to(self.device).split(self._rows), strict=True)
         return torch.cat([self.model.value(rows, before) for rows, before in pairs])
 
     def _minibatches(self, rows: Tensor, total: int) -> Iterator[tuple[Tensor, Tensor]]:
         """One epoch's row indices and weights: single rows, or sequences for a memory."""
-        if self.model.memory is None:
-            return minibatches(rows, min(self.hyper.batch_size, total), self._minibatch_generator)
         valid = torch.zeros(total, dtype=torch.bool)
         valid[rows] = True
         length, size = self.hyper.sequence_length, self.hyper.batch_size
-        return sequence_minibatches(
-            valid.view(-1, self._n_envs), length, min(size, total), self._minibatch_generator
-        )
+        return minibatches(valid.view(-1, self._n_envs), length, min(size, total), self._minibatch_generator)
 
-    def update(self, batch: Batch, rows: Tensor) -> UpdateMetrics:
-        """Epochs of minibatch steps over a batch; stops early where ``target_kl`` says so.
+    def update(self, batch: Batch, rows: Tensor) -> dict[str, float]:
+        """Epochs of minibatch steps; gives means over the minibatches, and the critic's fit to the rollout.
 
         Args:
             batch: from `compute_gae`.
             rows: indices of the rows that are transitions, int64 [M].
         """
-        scalar = torch.tensor(
-            [self.learning_rate, self.clip_ratio, self.ent_coef, self.vf_coef], device=self.device
-        )
-        coefs = Coefficients(*scalar.unbind())
-        one = torch.ones((), device=self.device)
-        sums = torch.zeros(len(LossParts._fields) + 1, device=self.device)
-        state = TrainState(self._params, self.optimizer, one, sums, torch.zeros_like(one))
-        for _ in range(self.hyper.n_epochs):
-            for indices, weights in self._minibatches(rows, len(batch.returns)):
-                state = self._step(state, batch, indices.to(self.device), weights.to(self.device), coefs)
-            if self.hyper.target_kl is not None and not state.active.item():
-                break
+        knobs = torch.tensor(list(self.knobs.values()), device=self.device)
+        epochs = (self._minibatches(rows, len(batch.returns)) for _ in range(self.hyper.n_epochs))
+        state = first_state(self._params, self.optimizer, self.hyper)
+        state = run_epochs(self._step, state, batch, epochs, knobs)
         self._params.copy_(state.params)
         self.optimizer = state.optimizer
         fit = explained_variance(batch.values[rows], batch.returns[rows])
-        return UpdateMetrics(*torch.cat([state.sums / state.seen, fit.view(1)]).tolist())
+        return {**mean_metrics(state, self.hyper), "explained_variance": fit.item()}
 
     def state_dict(self) -> dict[str, object]:
         """Weights, optimiser and generators, as a checkpoint stores them."""
@@ -254,23 +219,11 @@ class PPOAgent:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Sets all that `state_dict` stores.
-
-        Raises:
-            RuntimeError: the weights are those of another network.
-        """
+        """Sets all that `state_dict` stores; a RuntimeError says that it is that of another network."""
         self.model.load_state_dict(state["model"])
-        moments = {name: state["optimizer"][name].to(self.device) for name in AdamState._fields}
-        for name, moment in moments.items():
-            if moment.shape != (place := getattr(self.optimizer, name)).shape or moment.dtype != place.dtype:
-                raise RuntimeError(f"the optimizer's {name} is not that of this network")
-        self.optimizer = AdamState(**moments)
+        self.optimizer = restored(self.optimizer, state["optimizer"])
         self._action_generator.set_state(state["action_generator"])
         self._minibatch_generator.set_state(state["minibatch_generator"])
-
-    def is_finite(self) -> bool:
-        """Whether no weight is NaN or infinite."""
-        return bool(torch.isfinite(self._params).all())
 
 
 def flatten_parameters(model: ActorCritic) -> Tensor:
@@ -280,3 +233,8 @@ def flatten_parameters(model: ActorCritic) -> Tensor:
     for parameter, piece in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
         parameter.data = piece.view(parameter.shape)
     return flat
+
+
+def is_finite(model: ActorCritic) -> bool:
+    """Whether no weight is NaN or infinite."""
+    return all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters())

@@ -1,18 +1,66 @@
-"""Memory: a recurrent cell between the encoder and the heads, over one step or over sequences."""
+"""Memory between the encoder and the heads, over one step or over sequences: a recurrent cell, or none."""
+
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
 
+EMPTY = torch.zeros(0, 0)  # states of no memory, for whoever has none at hand
 
-class Memory(nn.Module):
-    """An LSTM (Hochreiter & Schmidhuber 1997) or GRU (Cho et al. 2014, https://arxiv.org/abs/1406.1078) cell.
 
-    A state is one row of numbers: h for a GRU, h and c side by side for an LSTM. It is zero at the start of
-    an episode.
+class Memory(nn.Module, ABC):
+    """What comes between the encoder and the heads.
+
+    A state is one row of numbers, zero at the start of an episode. A state of length 0 remembers nothing.
 
     Attributes:
-        size: length of its output vectors H.
+        size: length of the output vectors H.
         state_size: length of a state S.
+    """
+
+    size: int
+    state_size: int
+
+    @abstractmethod
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """One step: inputs [B, F] and states [B, S] -> outputs [B, H] and new states [B, S]."""
+
+    @abstractmethod
+    def sequence(self, x: Tensor, state: Tensor, starts: Tensor) -> Tensor:
+        """Steps of K sequences of length L, one after the other.
+
+        Args:
+            x: inputs, sequence by sequence, [K*L, F].
+            state: state of each sequence before its first step, [K, S].
+            starts: whether a step is an episode's first, float [K*L, 1]; [K*L, 0] where S is 0.
+
+        Returns:
+            Outputs, [K*L, H].
+        """
+
+
+class NoMemory(Memory):
+    """No memory: inputs pass as they are, and a state is empty."""
+
+    state_size = 0
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        self.size = inputs
+
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """One step: inputs [B, F] and states [B, 0], both as they are."""
+        return x, state
+
+    def sequence(self, x: Tensor, state: Tensor, starts: Tensor) -> Tensor:
+        """Inputs [K*L, F] as they are."""
+        return x
+
+
+class RecurrentMemory(Memory):
+    """An LSTM (Hochreiter & Schmidhuber 1997) or GRU (Cho et al. 2014, https://arxiv.org/abs/1406.1078) cell.
+
+    A state is h for a GRU, h and c side by side for an LSTM.
     """
 
     def __init__(self, kind: str, inputs: int, size: int) -> None:
@@ -24,6 +72,7 @@ class Memory(nn.Module):
             size: H.
         """
         super().__init__()
+        self.kind = kind
         self.is_lstm = kind == "lstm"
         gates = 4 if self.is_lstm else 3
         self.input = nn.Linear(inputs, gates * size)
@@ -37,16 +86,7 @@ class Memory(nn.Module):
         return state[:, : self.size], state
 
     def sequence(self, x: Tensor, state: Tensor, starts: Tensor) -> Tensor:
-        """Steps of K sequences of length L, one after the other.
-
-        Args:
-            x: inputs, sequence by sequence, [K*L, F].
-            state: of each sequence before its first step, [K, S].
-            starts: whether a step is an episode's first, float [K*L].
-
-        Returns:
-            Outputs, [K*L, H].
-        """
+        """Steps of K sequences of length L, one after the other, [K*L, F] -> [K*L, H]."""
         k = len(state)
         gates = self.input(x).view(k, -1, self.input.out_features)  # [K*L, G] -> [K, L, G]
         keep = (1 - starts).view(k, -1, 1)

@@ -1,11 +1,15 @@
 """Running statistics that normalise observations and rewards while an agent trains."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from gymnasium import spaces
+
+from ppo_cli.spaces import Leaf, PackedObservations, is_scaled_image
 
 FloatArray = npt.NDArray[np.float64]
 EPSILON = 1e-8
@@ -73,6 +77,16 @@ class RunningMeanStd:
         self.mean, self.var, self.count = mean, var, float(state["count"])
 
 
+def stored_observation(space: spaces.Space[Any], normalized: bool) -> tuple[tuple[int, ...], torch.dtype]:
+    """Shape and dtype of an observation in the rollout: bytes and integers as they are, floats as float32."""
+    if normalized and not isinstance(space, PackedObservations):
+        return tuple(space.shape or ()), torch.float32
+    if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
+        return tuple(space.shape or ()), torch.int64
+    dtype = torch.uint8 if space.dtype == np.uint8 else torch.float32
+    return tuple(space.shape or ()), dtype
+
+
 def as_float32(observations: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Observations without normalisation as the network takes them: float64 as float32, others as they are.
 
@@ -132,8 +146,27 @@ class ObservationNormalizer:
         packed: npt.NDArray[np.uint8] = rows
         return packed
 
+    def of(self, leaf: Leaf) -> tuple[FloatArray, FloatArray] | None:
+        """Mean and variance of a leaf, each of its shape; None where it is not scaled."""
+        if self._is_packed and leaf.stop > self.scaled_bytes:
+            return None
+        first = leaf.start // 4
+        places = slice(first, first + math.prod(leaf.shape))
+        values = (self.statistics.mean, self.statistics.var)
+        mean, var = (each.reshape(-1)[places].reshape(leaf.shape) for each in values)
+        return mean, var
+
     def _floats(self, observations: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
         return observations[..., : self.scaled_bytes].view(np.float32) if self._is_packed else observations
+
+
+def make_observation_normalizer(space: spaces.Space[Any], clip: float) -> ObservationNormalizer | None:
+    """The normaliser of a space; None where nothing is scaled, as of images and of what is no number."""
+    if isinstance(space, PackedObservations):
+        return ObservationNormalizer((space.floats,), clip, packed=True) if space.floats else None
+    if isinstance(space, spaces.Box) and not is_scaled_image(space):
+        return ObservationNormalizer(space.shape, clip)
+    return None
 
 
 class RewardNormalizer:

@@ -21,10 +21,9 @@ class Policy:
     normalizer: ObservationNormalizer | None
 
     @property
-    def initial_state(self) -> Tensor | None:
-        """The memory's state at an episode's start, [S]; None without a memory."""
-        size = self.model.state_size
-        return torch.zeros(size, device=next(self.model.parameters()).device) if size else None
+    def initial_state(self) -> Tensor:
+        """The memory's state at an episode's start, [S]."""
+        return torch.zeros(self.model.state_size, device=next(self.model.parameters()).device)
 
     @torch.inference_mode()
     def act(
@@ -32,13 +31,13 @@ class Policy:
         observations: npt.NDArray[Any],
         generator: Generator | None = None,
         states: Tensor | None = None,
-    ) -> tuple[npt.NDArray[Any], Tensor | None]:
+    ) -> tuple[npt.NDArray[Any], Tensor]:
         """Stored actions [N, *action_shape] for raw observations [N, *shape], and the memory's next states.
 
         Args:
             observations: as the environments give them.
             generator: draws the actions; None takes the most probable ones.
-            states: of the memory, [N, S]; None without one.
+            states: the memory's states, [N, S]; None at the start of episodes.
         """
         logits, states = self.logits(observations, states)
         if generator is None:
@@ -47,11 +46,11 @@ class Policy:
         return self.distribution.sample(logits, noise).cpu().numpy(), states
 
     @torch.inference_mode()
-    def logits(
-        self, observations: npt.NDArray[Any], states: Tensor | None = None
-    ) -> tuple[Tensor, Tensor | None]:
+    def logits(self, observations: npt.NDArray[Any], states: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Logits [N, P] of raw observations [N, *shape], and the memory's next states [N, S]."""
+        if states is None:
+            states = self.initial_state.repeat(len(observations), 1)
         observations = as_float32(observations) if self.normalizer is None else self.normalizer(observations)
         obs = torch.as_tensor(observations, device=next(self.model.parameters()).device)
         encoded, states = self.model.encode(obs, states)
-        return self.model.logits(encoded, obs), states
+        return self.model.logits(self.model.trunk(encoded), obs), states

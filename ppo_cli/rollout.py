@@ -24,7 +24,8 @@ class Rollout:
         truncated: the episode was cut (a time limit), bool [T, N].
         valid: whether a row is a transition; a backend that resets in a step of its own leaves rows that are
             none, bool [T, N].
-        logprobs: log π(a_t | s_t) as it was acted on, [T, N]; meaningless unless the agent notes it.
+        logprobs: log π(a_t | s_t) as it was acted on, [T, N]; meaningless unless the agent keeps its
+            outputs.
         values: V(s_t), the same.
         states: of the agent's memory before step t, zero at an episode's start, [T + 1, N, S]; S may be 0.
     """
@@ -86,28 +87,27 @@ class Rollout:
         observations: npt.NDArray[Any] = self._observations[t]
         return observations
 
-    def note(self, t: int, noted: "Noted", restart: npt.NDArray[np.bool_]) -> None:
-        """Writes what the agent noted when it acted at step t.
+    def record(self, t: int, outputs: "ActorOutputs", restarts: npt.NDArray[np.bool_]) -> None:
+        """Writes what the agent computed when it acted at step t.
 
         Args:
             t: the step.
-            noted: log-probabilities, values, and the memory's states after the step.
-            restart: environments whose memory begins anew at step t + 1, [N].
+            outputs: log-probabilities, values, and the memory's states after the step.
+            restarts: environments whose memory begins anew at step t + 1, bool [N].
         """
-        self.logprobs[t] = noted.logprobs
-        self.values[t] = noted.values
-        if noted.states is not None:
-            self.states[t + 1] = noted.states
-            self.states[t + 1, torch.from_numpy(restart)] = 0.0
+        self.logprobs[t] = outputs.logprobs
+        self.values[t] = outputs.values
+        self.states[t + 1] = outputs.states
+        self.states[t + 1, torch.from_numpy(restarts)] = 0.0
 
     def add_final(
-        self, t: int, env: int, final_obs: npt.NDArray[np.generic], noted: "Noted | None" = None
+        self, t: int, env: int, final_obs: npt.NDArray[np.generic], outputs: "ActorOutputs | None" = None
     ) -> None:
         """Keeps the observation [*shape] in which an episode ended at step t, and the memory's state."""
         self._final_at.append((t, env))
         self._final_obs.append(torch.as_tensor(final_obs).to(self.observations.dtype, copy=True))
-        if noted is not None and noted.states is not None:
-            self._final_states.append(noted.states[env].clone())
+        if outputs is not None:
+            self._final_states.append(outputs.states[env].clone())
 
     @property
     def dones(self) -> Tensor:
@@ -133,16 +133,18 @@ class Rollout:
     @property
     def final_states(self) -> Tensor:
         """The memory's states there, [K, S]."""
-        return torch.stack(self._final_states) if self._final_states else self.states[:0, 0]
+        if self._final_states:
+            return torch.stack(self._final_states)
+        return self.states.new_zeros((len(self._final_at), self.states.shape[-1]))
 
     @property
     def starts(self) -> Tensor:
-        """1 where the memory begins anew at step t, behind an episode's end or a filler row, float [T, N].
+        """1 where the memory begins anew at step t, behind an episode's end or a filler row, float [T, N, 1].
 
-        At the first step, the state itself is zero then.
+        At the first step, the state itself is zero then. Without a memory there is no column, [T, N, 0].
         """
-        starts = torch.zeros((self.n_steps, self.n_envs))
-        starts[1:] = (self.dones | ~self.valid)[:-1].float()
+        starts = torch.zeros((self.n_steps, self.n_envs, min(1, self.states.shape[-1])))
+        starts[1:] = (self.dones | ~self.valid)[:-1].unsqueeze(-1).float()
         return starts
 
     @property
@@ -153,22 +155,27 @@ class Rollout:
         return next_observations
 
 
-class Noted(NamedTuple):
-    """What an agent notes when it acts, where that is cheaper than computing it again.
+class ActorOutputs(NamedTuple):
+    """What an agent computes when it acts, kept where computing it again would cost more.
 
     Attributes:
         logprobs: log π(a | s), [N].
         values: V(s), [N].
-        states: of the memory after the step, [N, S]; None without one.
+        states: the memory's states after the step, [N, S].
     """
 
     logprobs: Tensor
     values: Tensor
-    states: Tensor | None
+    states: Tensor
 
 
 class Batch(NamedTuple):
-    """A rollout flattened for the update, every axis [T*N, ...]; the last two only with a memory."""
+    """A rollout flattened for the update, every axis [T*N, ...]; the last two are empty without a memory.
+
+    Attributes:
+        states: the memory's states before each step, [T*N, S].
+        starts: whether the memory begins anew at a step, float [T*N, 1].
+    """
 
     observations: Tensor
     actions: Tensor
@@ -176,44 +183,23 @@ class Batch(NamedTuple):
     advantages: Tensor
     returns: Tensor
     values: Tensor
-    states: Tensor | None = None
-    starts: Tensor | None = None
+    states: Tensor = torch.zeros(0, 0)
+    starts: Tensor = torch.zeros(0, 0)
 
     @property
     def columns(self) -> list[Tensor]:
-        """Those that there are."""
-        return [column for column in self if column is not None]
+        """Those that hold numbers: what is gathered for a minibatch, and what a compiled step is given."""
+        return [column for column in self if column.numel()]
 
 
-def minibatches(rows: Tensor, size: int, generator: Generator) -> Iterator[tuple[Tensor, Tensor]]:
-    """One epoch's minibatches: a fresh shuffle of all rows, cut into pieces.
-
-    The last piece is padded to the common size with row 0 at weight 0, so that every row is visited once an
-    epoch and all pieces have one shape.
-
-    Args:
-        rows: indices of the rows to visit, int64 [M].
-        size: rows in a minibatch B.
-        generator: draws the permutation.
-
-    Yields:
-        Row indices, int64 [B], and weights, float32 [B].
-    """
-    order = rows[torch.randperm(len(rows), generator=generator)]
-    padding = -len(rows) % size
-    indices = torch.cat([order, order.new_zeros(padding)]).view(-1, size)  # [ceil(M / B), B]
-    weights = torch.ones(len(rows) + padding)
-    weights[len(rows) :] = 0.0
-    yield from zip(indices, weights.view(-1, size), strict=True)
-
-
-def sequence_minibatches(
+def minibatches(
     valid: Tensor, length: int, size: int, generator: Generator
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """One epoch's minibatches of whole sequences, for a memory: each environment's steps cut into pieces.
+    """One epoch's minibatches: a fresh shuffle of sequences of each environment's steps, cut into pieces.
 
-    Steps behind the rollout's end, and rows that are no transitions, have weight 0. Where T is no multiple of
-    L the last sequences are padded, so that all of them together are more rows than the rollout has.
+    A sequence is a single row, or with a memory several steps. Steps behind the rollout's end, rows that are
+    no transitions, and those that pad the last piece to the common size have weight 0, so that every
+    transition is visited once an epoch and all pieces have one shape.
 
     Args:
         valid: whether a row is a transition, bool [T, N].

@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
+from ppo_cli.text import flat
+
 Array = npt.NDArray[Any]
 
 MASK = "action_mask"  # the key of an observation that says which actions are legal
@@ -24,9 +26,9 @@ class Leaf:
     """A simple space inside a nested one.
 
     Attributes:
-        path: keys and indices that lead to it.
+        path: keys and indices that lead to it; none where it stands alone.
         space: Box, Discrete, MultiDiscrete or MultiBinary.
-        dtype: as it is packed: float32, int64 or uint8.
+        dtype: as it is packed, float32, int64 or uint8; alone, the space's own.
         is_mask: whether it says which actions are legal.
         start: first byte of its place in a row.
     """
@@ -57,6 +59,21 @@ class Leaf:
         for step in self.path:
             nested = nested[step]
         return nested
+
+
+def leaves_of(space: spaces.Space[Any]) -> tuple[Leaf, ...]:
+    """The simple spaces of an observation in the order in which they are kept: of a simple space itself."""
+    if isinstance(space, PackedObservations):
+        return space.leaves
+    return (Leaf((), space, str(space.dtype)),)
+
+
+def given_order(space: spaces.Space[Any]) -> list[int]:
+    """The numbers of the leaves in the order in which the environment gives them."""
+    if not isinstance(space, PackedObservations):
+        return [0]
+    paths = [leaf.path for leaf in space.leaves]
+    return [paths.index(path) for path, _ in walk(space.original)]
 
 
 class PackedObservations(spaces.Box):
@@ -207,7 +224,7 @@ def is_scaled_image(space: spaces.Space[Any]) -> bool:
 
 def unsupported(space: spaces.Space[Any], role: str, allowed: Sequence[str], key: str = "") -> ValueError:
     """The error for a space that can't be an observation or an action."""
-    shown = " ".join(str(space).split())
+    shown = flat(space)
     where = f" at {key!r}" if key else ""
     *most, last = allowed
     advice = "; a wrapper in env.wrappers can drop or change it" if role == "observation" else ""
@@ -231,24 +248,28 @@ def _leaf(path: tuple[str | int, ...], space: spaces.Space[Any], maskable: bool)
     return Leaf(path, space, "uint8" if space.dtype == np.uint8 else "float32")
 
 
+def choices(space: spaces.Space[Any]) -> tuple[int, ...]:
+    """How many alternatives each component of an action has, where masks can forbid some; else nothing."""
+    if isinstance(space, spaces.Discrete):
+        return (int(space.n),)
+    if isinstance(space, spaces.MultiDiscrete):
+        return tuple(int(n) for n in space.nvec.flatten())
+    return ()
+
+
 def random_action(space: spaces.Space[Any], observations: spaces.Space[Any], obs: Any) -> Any:  # noqa: ANN401
     """A random action of a single environment, a legal one where its observation has a mask.
 
     Args:
-        space: of the actions.
+        space: the action space.
         observations: the space of ``obs``.
-        obs: what the action answers to.
+        obs: the observation that the action answers to.
     """
-    masks = (
-        [
-            values
-            for leaf, values in zip(observations.leaves, observations.views(obs), strict=True)
-            if leaf.is_mask
-        ]
-        if isinstance(observations, PackedObservations)
-        else []
-    )
-    mask = np.concatenate([np.ravel(part) for part in masks]).astype(np.int8) if masks else None
+    masks = []
+    if isinstance(observations, PackedObservations):
+        leaves = zip(observations.leaves, observations.views(obs), strict=True)
+        masks = [np.ravel(values) for leaf, values in leaves if leaf.is_mask]
+    mask = np.concatenate(masks).astype(np.int8) if masks else None
     if mask is None or not mask.any():
         return space.sample()
     if isinstance(space, spaces.Discrete):

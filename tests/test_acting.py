@@ -26,7 +26,7 @@ ACTIONS = [
 def test_the_actions_are_those_of_the_network(actions: gym.Space, activation: str, hidden: tuple) -> None:
     model = make_actor_critic(VECTOR, actions, hidden_sizes=hidden, activation=activation, ortho_init=False)
     distribution = make_distribution(actions)
-    actor = numpy_actor(model, distribution, 6)
+    actor = numpy_actor(model, 6)
     for seed in range(20):
         generator = torch.Generator().manual_seed(seed)
         obs, noise = torch.randn(6, 5, generator=generator), distribution.noise((6,), generator)
@@ -46,8 +46,10 @@ def test_gsde_explores_as_the_network_does(hidden: tuple) -> None:
     distribution = make_distribution(actions)
     obs, epsilon = torch.randn(6, 5), torch.randn(6, *model.policy_head.log_std.shape)
     with torch.no_grad():
-        expected = distribution.sample(*model.explore(model.encode(obs)[0], obs, epsilon)).numpy()
-    found = numpy_actor(model, distribution, 6)(obs.numpy(), epsilon.numpy())
+        features = model.trunk(model.encode(obs)[0])
+        noise = model.policy_head.action_noise(features, epsilon)
+        expected = distribution.sample(model.logits(features, obs), noise).numpy()
+    found = numpy_actor(model, 6)(obs.numpy(), epsilon.numpy())
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
 
 
@@ -63,7 +65,7 @@ def test_gsde_explores_as_the_network_does(hidden: tuple) -> None:
 )
 def test_everything_else_acts_through_torch(observations: gym.Space, actions: gym.Space, knobs: dict) -> None:
     model = make_actor_critic(observations, actions, **knobs)
-    assert numpy_actor(model, make_distribution(actions), 6) is None
+    assert numpy_actor(model, 6) is None
 
 
 def test_a_network_that_it_does_not_reproduce_acts_through_torch() -> None:
@@ -71,4 +73,4 @@ def test_a_network_that_it_does_not_reproduce_acts_through_torch() -> None:
     model.trunk.register_forward_hook(
         lambda _module, _inputs, output: nn.functional.layer_norm(output, (64,))
     )
-    assert numpy_actor(model, make_distribution(spaces.Discrete(2)), 6) is None
+    assert numpy_actor(model, 6) is None

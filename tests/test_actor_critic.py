@@ -10,9 +10,10 @@ from gymnasium import spaces
 from stable_baselines3.common.distributions import StateDependentNoiseDistribution
 from torch import nn
 
-from ppo_cli.actor_critic import ACTIVATIONS, ActorCritic, StateDependentHead, make_actor_critic, make_encoder
+from ppo_cli.actor_critic import ACTIVATIONS, ActorCritic, make_actor_critic, make_encoder
 from ppo_cli.distributions import DiagonalGaussian, make_distribution
-from ppo_cli.envs.spaces import stored_observation
+from ppo_cli.distributions.heads import StateDependentHead
+from ppo_cli.normalize import stored_observation
 
 BATCH = 5
 BOX4, DISCRETE2 = spaces.Box(-1, 1, (4,)), spaces.Discrete(2)
@@ -87,8 +88,9 @@ def test_logits_fit_the_distribution(space: spaces.Space) -> None:
     model, distribution = make_actor_critic(BOX4, space), make_distribution(space)
     obs = torch.zeros(BATCH, 4)
     noise = distribution.noise((BATCH,), torch.Generator())
-    logits, noise = model.explore(model.encode(obs)[0], obs, noise)
-    actions = distribution.sample(logits, noise)
+    features = model.trunk(model.encode(obs)[0])
+    logits = model.logits(features, obs)
+    actions = distribution.sample(logits, model.policy_head.action_noise(features, noise))
     assert distribution.log_prob(logits, actions).shape == (BATCH,)
     assert torch.equal(logits, model.policy(torch.zeros(BATCH, 4)))
 
@@ -217,6 +219,10 @@ def test_gsde_needs_continuous_actions() -> None:
         make_actor_critic(BOX4, DISCRETE2, use_sde=True)
 
 
+def gaussian(n: int) -> DiagonalGaussian:
+    return DiagonalGaussian(spaces.Box(-1, 1, (n,)))
+
+
 def gsde(
     features: int, actions: int, seed: int
 ) -> tuple[StateDependentHead, StateDependentNoiseDistribution]:
@@ -224,7 +230,7 @@ def gsde(
     torch.manual_seed(seed)
     theirs = StateDependentNoiseDistribution(actions)
     theirs.proba_distribution_net(features, features)
-    head = StateDependentHead(features, actions, log_std_init=0.0)
+    head = StateDependentHead(features, gaussian(actions), log_std_init=0.0)
     nn.init.normal_(head.log_std, -1.0, 0.7)
     theirs.sample_weights(head.log_std.detach(), batch_size=BATCH)
     return head, theirs
@@ -238,13 +244,13 @@ def test_gsde_matches_stable_baselines3(features: int, actions: int, seed: int) 
     mean, log_std = logits.chunk(2, dim=-1)
     theirs.proba_distribution(mean, head.log_std, latent)
     taken = mean.detach() + torch.randn(BATCH, actions)
-    distribution = DiagonalGaussian(actions)
+    distribution = gaussian(actions)
     torch.testing.assert_close(log_std.exp(), theirs.distribution.stddev)
     torch.testing.assert_close(distribution.log_prob(logits, taken), theirs.log_prob(taken))
     torch.testing.assert_close(distribution.entropy(logits), theirs.entropy())
     # the same exploration matrices give the same actions
     epsilon = theirs.exploration_matrices / head.log_std.exp()
-    actions_ours = distribution.sample(logits, head.exploration(latent, epsilon))
+    actions_ours = distribution.sample(logits, head.action_noise(latent, epsilon))
     torch.testing.assert_close(actions_ours, theirs.sample())
 
 
@@ -253,7 +259,7 @@ def test_gsde_gradients_match_stable_baselines3() -> None:
     weights = [head.linear.weight, head.log_std]
     latent, taken = torch.randn(BATCH, 6, requires_grad=True), torch.randn(BATCH, 3)
     ours = torch.autograd.grad(
-        DiagonalGaussian(3).log_prob(head(latent), taken).sum(), [*weights, latent], retain_graph=True
+        gaussian(3).log_prob(head(latent), taken).sum(), [*weights, latent], retain_graph=True
     )
     theirs.proba_distribution(head.linear(latent), head.log_std, latent)
     for mine, their in zip(
@@ -265,7 +271,7 @@ def test_gsde_gradients_match_stable_baselines3() -> None:
 def test_gsde_noise_has_the_deviation_of_the_policy() -> None:
     head, _ = gsde(6, 2, 3)
     latent = torch.randn(1, 6).expand(40_000, -1)
-    noise = head.exploration(latent, torch.randn(40_000, 6, 2))
+    noise = head.action_noise(latent, torch.randn(40_000, 6, 2))
     torch.testing.assert_close(noise.std(0), torch.ones(2), atol=0.02, rtol=0)
     assert noise.mean(0).abs().max() < 0.03
 
@@ -274,7 +280,8 @@ def test_gsde_noise_is_a_function_of_the_state_while_the_matrix_is_kept() -> Non
     model = make_actor_critic(BOX4, spaces.Box(-1, 1, (2,)), use_sde=True, hidden_sizes=(8,))
     epsilon = torch.randn(1, 8, 2).expand(3, -1, -1)
     obs = torch.randn(2, 4)[[0, 1, 0]]
-    logits, noise = model.explore(model.encode(obs)[0], obs, epsilon)
-    actions = DiagonalGaussian(2).sample(logits, noise)
+    features = model.trunk(model.encode(obs)[0])
+    noise = model.policy_head.action_noise(features, epsilon)
+    actions = gaussian(2).sample(model.logits(features, obs), noise)
     assert torch.equal(actions[0], actions[2])
     assert all(not torch.equal(a, b) for a, b in itertools.combinations(actions[:2], 2))

@@ -16,10 +16,12 @@ import pytest
 from rich.console import Console
 from rich.file_proxy import FileProxy
 
+from ppo_cli.hooks import RunState, told
 from ppo_cli.runs.log import TAGS, RunLog
-from ppo_cli.sweeps import progress as board
+from ppo_cli.sweeps import live
 from ppo_cli.sweeps.job import Job
-from ppo_cli.sweeps.progress import Board, Progress, _columns, last_rows, look, marks, time_left
+from ppo_cli.sweeps.live import Board, _columns
+from ppo_cli.sweeps.progress import Progress, last_rows, look, marks, time_left
 
 
 def a_job(folder, steps, evaluated=True, overrides=()):
@@ -37,10 +39,13 @@ def write_rows(folder, steps, returns, total=512):
     folder.mkdir(exist_ok=True)
     for events in folder.glob("events.*"):
         events.unlink()
-    with RunLog(folder, total, live=False) as log:
+    log = RunLog(folder)
+    run = RunState(folder, {}, None, None, total, log)
+    with told(run):
         for i, (step, mean) in enumerate(zip(steps, returns, strict=True)):
             values = {**dict.fromkeys(TAGS, 0.5), "charts/episodic_return": mean, "charts/SPS": 1000.0 + i}
-            log.iteration(i + 1, step, values)
+            run.iteration, run.steps = i + 1, step
+            log.after_iteration(run, values)
 
 
 def evaluate(folder, mean=20.0):
@@ -92,7 +97,7 @@ def test_only_whole_rows_count_however_long_the_file_is(tmp_path):
 
 def test_without_a_terminal_there_is_a_line_for_each_job_that_ends(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(board, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(live, "POLL_SECONDS", 0.02)
     out = io.StringIO()
     jobs = [a_job(name, 512, evaluated=True) for name in ("a", "b", "c")]
     with Board(Path("sweep"), jobs, Console(file=out, width=40)):
@@ -239,7 +244,7 @@ def test_no_process_is_forked_while_the_table_is_drawn_and_a_child_prints_plainl
     status = []
     monkeypatch.setattr(sys, "stdout", FileProxy(Console(file=io.StringIO()), io.StringIO()))
     thread = threading.Thread(target=fork)
-    with board.drawing():
+    with live.drawing():
         thread.start()
         assert not forked.wait(0.2)
     assert forked.wait(5)

@@ -20,12 +20,18 @@ from ppo_cli.distributions import (
     SquashedGaussian,
     make_distribution,
 )
+from ppo_cli.spaces import PackedActions
+
+
+def box(n: int) -> spaces.Box:
+    return spaces.Box(-1, 1, (n,))
+
 
 DISTRIBUTIONS: list[Distribution] = [
-    Categorical(5),
-    MultiCategorical((2, 3, 4)),
-    Bernoulli(3),
-    DiagonalGaussian(2),
+    Categorical(spaces.Discrete(5)),
+    MultiCategorical(spaces.MultiDiscrete([2, 3, 4])),
+    Bernoulli(spaces.MultiBinary(3)),
+    DiagonalGaussian(box(2)),
 ]
 BATCH_SHAPES = [(), (7,), (3, 4)]
 DRAWS = 40_000
@@ -51,7 +57,7 @@ def reference(distribution: Distribution, logits: Tensor, actions: Tensor) -> tu
     if isinstance(distribution, Categorical):
         theirs: td.Distribution = td.Categorical(logits=logits)
     elif isinstance(distribution, MultiCategorical):
-        parts = [td.Categorical(logits=part) for part in logits.split(distribution.nvec, dim=-1)]
+        parts = [td.Categorical(logits=part) for part in logits.split(distribution.choices, dim=-1)]
         log_prob = sum(part.log_prob(action) for part, action in zip(parts, actions.unbind(-1), strict=True))
         return log_prob, sum(part.entropy() for part in parts)
     elif isinstance(distribution, Bernoulli):
@@ -113,9 +119,7 @@ def all_actions(distribution: Distribution) -> Tensor:
     """Every action of a discrete distribution, [K, *action_shape]."""
     if isinstance(distribution, Categorical):
         return torch.arange(distribution.n)
-    choices = (
-        distribution.nvec if isinstance(distribution, MultiCategorical) else [2] * distribution.logits_size
-    )
+    choices = distribution.choices or [2] * distribution.logits_size
     rows = list(itertools.product(*(range(n) for n in choices)))
     return torch.tensor(rows).to(distribution.action_dtype)
 
@@ -144,18 +148,18 @@ def test_mode_is_the_most_probable_action(distribution: Distribution) -> None:
 def test_gaussian_samples_have_its_moments_and_are_independent() -> None:
     mean, std = torch.tensor([3.0, -20.0]), torch.tensor([0.1, 4.0])
     logits = torch.cat([mean, std.log()]).expand(DRAWS, -1)
-    samples = draw(DiagonalGaussian(2), logits)
+    samples = draw(DiagonalGaussian(box(2)), logits)
     standard = (samples - mean) / std
     assert (standard.mean(0).abs() < SIGMAS / DRAWS**0.5).all()
     assert ((standard.var(0) - 1).abs() < SIGMAS * (2 / DRAWS) ** 0.5).all()
     assert abs(standard.prod(1).mean().item()) < SIGMAS / DRAWS**0.5
     share_within_one_std = (standard.abs() < 1).to(torch.float32).mean().item()
     assert share_within_one_std == pytest.approx(0.6827, abs=0.01)
-    assert torch.equal(DiagonalGaussian(2).mode(logits[0]), mean)
+    assert torch.equal(DiagonalGaussian(box(2)).mode(logits[0]), mean)
 
 
 def test_multi_categorical_components_are_independent() -> None:
-    samples = draw(MultiCategorical((2, 2)), torch.zeros(DRAWS, 4)).to(torch.float32)
+    samples = draw(MultiCategorical(spaces.MultiDiscrete([2, 2])), torch.zeros(DRAWS, 4)).to(torch.float32)
     agree = (samples[:, 0] == samples[:, 1]).to(torch.float32).mean().item()
     assert agree == pytest.approx(0.5, abs=SIGMAS * 0.5 / DRAWS**0.5)
 
@@ -178,18 +182,20 @@ def test_extreme_logits_stay_finite(distribution: Distribution) -> None:
 @pytest.mark.parametrize(
     ("space", "expected"),
     [
-        (spaces.Discrete(4, start=-2), Categorical(4)),
-        (spaces.MultiDiscrete([3, 5]), MultiCategorical((3, 5))),
-        (spaces.MultiDiscrete(np.array([[2, 3], [4, 5]])), MultiCategorical((2, 3, 4, 5))),
-        (spaces.MultiBinary(6), Bernoulli(6)),
-        (spaces.MultiBinary((2, 3)), Bernoulli(6)),
-        (spaces.Box(-1, 1, (2, 3)), DiagonalGaussian(6)),
-        (spaces.Box(-1, 1, ()), DiagonalGaussian(1)),
+        (spaces.Discrete(4, start=-2), (Categorical, 4, (), (4,))),
+        (spaces.MultiDiscrete([3, 5]), (MultiCategorical, 8, (2,), (3, 5))),
+        (spaces.MultiDiscrete(np.array([[2, 3], [4, 5]])), (MultiCategorical, 14, (4,), (2, 3, 4, 5))),
+        (spaces.MultiBinary(6), (Bernoulli, 6, (6,), ())),
+        (spaces.MultiBinary((2, 3)), (Bernoulli, 6, (6,), ())),
+        (spaces.Box(-1, 1, (2, 3)), (DiagonalGaussian, 12, (6,), ())),
+        (spaces.Box(-1, 1, ()), (DiagonalGaussian, 2, (1,), ())),
     ],
     ids=str,
 )
-def test_distribution_of_a_space(space: spaces.Space, expected: Distribution) -> None:
-    assert make_distribution(space) == expected
+def test_distribution_of_a_space(space: spaces.Space, expected: tuple) -> None:
+    distribution = make_distribution(space)
+    assert distribution.form == expected
+    assert distribution.space is space
 
 
 def test_unsupported_space_is_named_in_one_line() -> None:
@@ -202,8 +208,11 @@ def test_unsupported_space_is_named_in_one_line() -> None:
     assert "\n" not in str(caught.value)
 
 
-SQUASHED = SquashedGaussian(2)
-PRODUCT = Product((Categorical(3), DiagonalGaussian(2), MultiCategorical((2, 4)), Bernoulli(2), SQUASHED))
+SQUASHED = SquashedGaussian(box(2))
+PARTS = (spaces.Discrete(3), box(2), spaces.MultiDiscrete([2, 4]), spaces.MultiBinary(2), box(2))
+PRODUCT = Product(
+    PackedActions(spaces.Tuple(PARTS)), [*(make_distribution(space) for space in PARTS[:-1]), SQUASHED]
+)
 
 
 def squashed_reference(logits: Tensor) -> td.Distribution:
@@ -244,7 +253,7 @@ def test_squashed_entropy_and_its_gradient_are_those_of_a_dense_integral(
     by_mean = (-2 * np.tanh(u) * weights).sum()
     by_log_std = 1 + (-2 * np.tanh(u) * deviation * z * weights).sum()
     logits = torch.tensor([[mean, math.log(deviation)]], requires_grad=True)
-    found = SquashedGaussian(1).entropy(logits)
+    found = SquashedGaussian(box(1)).entropy(logits)
     found.sum().backward()
     assert found.item() == pytest.approx(entropy, rel=1e-5, abs=1e-5)
     assert logits.grad is not None
@@ -264,7 +273,7 @@ def test_squashed_gradients_are_finite_for_extreme_actions(u: float) -> None:
 
 def test_the_jacobian_of_the_squashing_cancels_in_the_ratio() -> None:
     old, new = random_logits(SQUASHED, 30, seed=1), random_logits(SQUASHED, 30, seed=2)
-    u, plain = draw(SQUASHED, old), DiagonalGaussian(2)
+    u, plain = draw(SQUASHED, old), DiagonalGaussian(box(2))
     ratio = SQUASHED.log_prob(new, u) - SQUASHED.log_prob(old, u)
     torch.testing.assert_close(ratio, plain.log_prob(new, u) - plain.log_prob(old, u), rtol=1e-4, atol=1e-4)
 

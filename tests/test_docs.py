@@ -17,8 +17,9 @@ from ppo_cli.config.compose import compose_jobs, load
 from ppo_cli.config.overrides import read_line
 from ppo_cli.config.schema import KNOBS, ConfigError, conf_dir
 from ppo_cli.runs.log import EVAL_TAG, TAGS
+from ppo_cli.sweeps.schema import OPTUNA
 from ppo_cli.sweeps.search.plan import make_plan
-from ppo_cli.sweeps.start import OPTUNA, choose_sweeper
+from ppo_cli.sweeps.start import choose_sweeper
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -252,7 +253,7 @@ def test_quotes_stand_in_the_file_that_is_linked(file, quote):
 def test_dotted_names_exist(name):
     known = set(KNOBS) | {key.rpartition(".")[0] for key in KNOBS}
     for path, attributes in re.findall(
-        r"`((?:cli/|config/|envs/|runs/)?[a-z_]+)\.(\w+(?:\.\w+)*)(?:\(\))?`", prose(ROOT / "docs" / name)
+        r"`((?:[a-z]+/)?[a-z_]+)\.(\w+(?:\.\w+)*)(?:\(\))?`", prose(ROOT / "docs" / name)
     ):
         dotted = f"{path}.{attributes}"
         file = ROOT / "ppo_cli" / f"{path}.py"
@@ -317,9 +318,9 @@ def test_the_chapter_unfolds_every_step_of_the_algorithm():
         "agent.PPOAgent.compute_gae",
         "advantages.gae",
         "losses.probability_ratio",
-        "losses.clipped_policy_loss",
+        "objectives.clip",
         "losses.value_loss",
-        "distributions.Categorical.entropy",
+        "distributions/discrete.Categorical.entropy",
         "losses.total_loss",
     }
 
@@ -392,7 +393,7 @@ def test_every_page_is_in_the_navigation():
 def test_the_recipes_command_lines_compose_and_their_environment_trains(ppo_train, tmp_path, monkeypatch):
     page = ROOT / "docs" / "recipes.md"
     files = [block for block in blocks(page, "python") if block.startswith("# reach/")]
-    assert len(files) == 2
+    assert len(files) == 3
     for source in files:
         file = tmp_path / source.splitlines()[0].removeprefix("# ")
         file.parent.mkdir(exist_ok=True)
@@ -406,11 +407,13 @@ def test_the_recipes_command_lines_compose_and_their_environment_trains(ppo_trai
 
     tiny = ("total_timesteps=128", "n_envs=2", "n_steps=32", "n_epochs=1", "eval.episodes=1", "compile=false")
     encoder = "+network.encoders.observation={name: reach.network.WayEncoder, scale: 2}"
-    arguments = ("--config-dir", "mine", "env=reach:Reach-v0", "+env.kwargs.speed=0.2", encoder)
+    hook = "hooks=[{name: reach.hooks.StopWhenSolved, threshold: -1000, iterations: 2}]"
+    arguments = ("--config-dir", "mine", "env=reach:Reach-v0", "+env.kwargs.speed=0.2", encoder, hook)
     outcome = ppo_train(*arguments, *tiny, "vectorization=sync")
     assert outcome.status == 0, outcome.err
     (folder,) = tmp_path.glob("outputs/reach-Reach-v0/*/")
     assert json.loads((folder / "eval.json").read_text())["steps"] == 128
+    assert "solved/iterations" in (folder / "metrics.csv").read_text()
     assert "gamma: 0.9\n" in (folder / "config.yaml").read_text()  # of the preset
 
 

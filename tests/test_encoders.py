@@ -14,7 +14,6 @@ from torch.nn import functional
 from ppo_cli.encoders import (
     EncoderChoice,
     FlattenEncoder,
-    ImageInput,
     ImpalaCNN,
     MlpEncoder,
     NatureCNN,
@@ -22,6 +21,7 @@ from ppo_cli.encoders import (
     UserEncoder,
     make_encoder,
 )
+from ppo_cli.encoders.images import ImageInput
 from ppo_cli.runs.checkpoint import load_checkpoint
 from ppo_cli.spaces import PackedObservations, image_layout
 

@@ -13,7 +13,7 @@ import torch
 from ppo_cli.envs.make import env_fn
 from ppo_cli.envs.snapshot import find_kind
 from ppo_cli.runs.checkpoint import load_checkpoint
-from ppo_cli.runs.folder import own_run as lock_run
+from ppo_cli.runs.folder import own_run
 
 RUN = ("n_envs=3", "n_steps=40", "total_timesteps=2000", "batch_size=60", "eval.episodes=0", "compile=false")
 PROGRAM = "from ppo_cli.cli.train import main; main()"
@@ -128,21 +128,12 @@ def test_weights_that_are_no_numbers_are_never_saved(ppo_train, tmp_path):
 
 
 def test_a_full_disk_ends_with_a_line_and_the_last_checkpoint(tmp_path):
-    # a limit on the size of files fails as a full disk does, with an OSError in the middle of a write
-    program = (
-        "import resource\nfrom ppo_cli.runs.log import RunLog\nlog = RunLog.iteration\n"
-        "def fill(self, iteration, *rest):\n"
-        "    if iteration == 3: resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
-        "    log(self, iteration, *rest)\n"
-        "RunLog.iteration = fill\n" + PROGRAM
-    )
-    arguments = ["env=CartPole-v1", *RUN, "hydra.run.dir=run", "checkpoint.every=1"]
-    done = subprocess.run(
-        [sys.executable, "-c", program, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 1
-    assert "File too large" in done.stderr
-    assert "Traceback" not in done.stderr
+    fill = "hooks=[{name: run_hooks.FullDisk, at: 3}]"
+    process = start(tmp_path, "env=CartPole-v1", *RUN, "hydra.run.dir=run", "checkpoint.every=1", fill)
+    status, err = end(process)
+    assert status == 1
+    assert "File too large" in err
+    assert "Traceback" not in err
     assert load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")["iteration"] == 2
     assert not list((tmp_path / "run" / "checkpoints").glob(".*"))
 
@@ -150,8 +141,8 @@ def test_a_full_disk_ends_with_a_line_and_the_last_checkpoint(tmp_path):
 def test_two_processes_do_not_share_a_folder(ppo_train, tmp_path):
     assert ppo_train("env=CartPole-v1", *RUN, "hydra.run.dir=run").status == 0
     holder = (
-        "from pathlib import Path; from ppo_cli.runs.folder import own_run as lock_run\n"
-        "with lock_run(Path('run')): print('held', flush=True); input()"
+        "from pathlib import Path; from ppo_cli.runs.folder import own_run\n"
+        "with own_run(Path('run')): print('held', flush=True); input()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", holder], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -161,7 +152,7 @@ def test_two_processes_do_not_share_a_folder(ppo_train, tmp_path):
         assert second.status == 1
         assert "run is in use by another process" in second.err
         process.kill()
-    with lock_run(tmp_path / "run"):  # a killed holder leaves no lock behind
+    with own_run(tmp_path / "run"):  # a killed holder leaves no lock behind
         pass
 
 

@@ -9,13 +9,13 @@ from gymnasium import spaces
 from torch import nn
 
 from ppo_cli.actor_critic import make_actor_critic
-from ppo_cli.agent import PPOAgent, Schedules
+from ppo_cli.agent import PPOAgent
+from ppo_cli.collector import make_collector
 from ppo_cli.distributions import make_distribution
 from ppo_cli.envs.vector import SyncVector
-from ppo_cli.memory import Memory
-from ppo_cli.rollout import sequence_minibatches
+from ppo_cli.memory import RecurrentMemory
+from ppo_cli.rollout import minibatches
 from ppo_cli.schedules import Schedule
-from ppo_cli.trainer import make_collector
 from ppo_cli.update import Hyperparameters
 
 KINDS = {"lstm": nn.LSTMCell, "gru": nn.GRUCell}
@@ -24,7 +24,7 @@ KINDS = {"lstm": nn.LSTMCell, "gru": nn.GRUCell}
 def with_pytorchs_cell(kind, inputs=3, size=5):
     """A memory, and PyTorch's cell with the same weights."""
     torch.manual_seed(0)
-    memory, cell = Memory(kind, inputs, size), KINDS[kind](inputs, size)
+    memory, cell = RecurrentMemory(kind, inputs, size), KINDS[kind](inputs, size)
     names = {"weight_ih": "input.weight", "bias_ih": "input.bias"}
     names |= {"weight_hh": "hidden.weight", "bias_hh": "hidden.bias"}
     cell.load_state_dict({theirs: memory.state_dict()[ours] for theirs, ours in names.items()})
@@ -48,7 +48,7 @@ def test_a_sequence_is_steps_with_resets(kind):
     x, state = torch.randn(k, length, 3), torch.randn(k, memory.state_size)
     starts = (torch.rand(k, length) < 0.3).float()
     starts[0], starts[1, 0] = 0.0, 1.0
-    outputs = memory.sequence(x.flatten(0, 1), state, starts.flatten()).view(k, length, -1)
+    outputs = memory.sequence(x.flatten(0, 1), state, starts.view(-1, 1)).view(k, length, -1)
     for t in range(length):
         state = torch.where(starts[:, t, None] > 0, 0.0, state)
         expected, state = memory(x[:, t], state)
@@ -67,7 +67,7 @@ def test_sequences_visit_every_transition_once(n_steps, n_envs, length, size, fi
         valid[1::3, 0] = False
         valid[:length, -1] = False  # a whole sequence of them
     visits, shapes, orders = torch.zeros(n_steps * n_envs), set(), []
-    for rows, weights in sequence_minibatches(valid, length, size, generator):
+    for rows, weights in minibatches(valid, length, size, generator):
         shapes.add(tuple(rows.shape))
         visits.index_add_(0, rows, weights)
         orders.append(rows)
@@ -78,7 +78,7 @@ def test_sequences_visit_every_transition_once(n_steps, n_envs, length, size, fi
         assert (consecutive | (weights.view(-1, length) == 0)).all()
     assert torch.equal(visits, valid.flatten().float())
     assert len(shapes) <= 1  # one graph, no recompiling
-    again = [rows for rows, _ in sequence_minibatches(valid, length, size, generator)]
+    again = [rows for rows, _ in minibatches(valid, length, size, generator)]
     if len(again) > 1:
         assert not all(torch.equal(a, b) for a, b in zip(orders, again, strict=True))
 
@@ -86,7 +86,7 @@ def test_sequences_visit_every_transition_once(n_steps, n_envs, length, size, fi
 @pytest.mark.parametrize(("n_steps", "length"), [(10, 4), (8, 4), (7, 16)])
 def test_a_batch_of_everything_is_one_minibatch_though_sequences_are_ragged(n_steps, length):
     valid = torch.ones(n_steps, 2, dtype=torch.bool)
-    made = list(sequence_minibatches(valid, length, n_steps * 2, torch.Generator()))
+    made = list(minibatches(valid, length, n_steps * 2, torch.Generator()))
     assert len(made) == 1
 
 
@@ -117,15 +117,17 @@ class Clock(SyncVector):
         super().__init__([lambda: Counting(3), lambda: Counting(5)])
 
 
-def collected(kind, n_steps=11, sequence_length=4, **hyper):
+def collected(kind, n_steps=11, sequence_length=4, **knobs):
     """An agent with a memory, its collector behind one rollout, and the model."""
     torch.manual_seed(1)
     envs = Clock()
     model = make_actor_critic(
         envs.single_observation_space, envs.single_action_space, memory=kind, memory_size=6, hidden_sizes=(4,)
     )
-    hyper = Hyperparameters(sequence_length=sequence_length, batch_size=10**6, n_epochs=1, **hyper)
-    constants = Schedules(*(Schedule(value) for value in (1e-3, 0.2, 0.0, 0.5)))
+    hyper = Hyperparameters(sequence_length=sequence_length, batch_size=10**6, n_epochs=1)
+    values = {"learning_rate": 1e-3, "clip_ratio": 0.2, "ent_coef": 0.0, "vf_coef": 0.5,
+              "gamma": 0.99, "gae_lambda": 0.95, "max_grad_norm": 0.5, **knobs}  # fmt: skip
+    constants = {name: Schedule(value) for name, value in values.items()}
     generators = [torch.Generator().manual_seed(seed) for seed in (0, 1)]
     distribution = make_distribution(envs.single_action_space)
     agent = PPOAgent(model, distribution, hyper, constants, *generators, n_envs=2, device=torch.device("cpu"))
@@ -158,7 +160,7 @@ def test_states_are_zero_at_an_episodes_start_and_nowhere_else(kind):
     rollout = collector.rollout
     first = rollout.observations[..., 0] == 1.0  # as the environments mark them
     assert torch.equal(first, ~rollout.states.any(-1))
-    assert torch.equal(rollout.starts[1:].bool(), first[1:-1])
+    assert torch.equal(rollout.starts[1:, :, 0].bool(), first[1:-1])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -185,16 +187,16 @@ def test_the_update_sees_the_logits_that_acted(kind, length):
     agent, collector = collected(kind, sequence_length=length)
     for _ in range(2):
         metrics = agent.update(agent.compute_gae(collector.rollout), collector.rollout.rows)
-        assert abs(metrics.approx_kl) < 1e-7
-        assert metrics.clipfrac == 0.0
-        assert abs(metrics.policy_loss) < 1e-6  # advantages of mean 0 at a ratio of 1
+        assert abs(metrics["approx_kl"]) < 1e-7
+        assert metrics["clipfrac"] == 0.0
+        assert abs(metrics["policy_loss"]) < 1e-6  # advantages of mean 0 at a ratio of 1
         collector.collect(agent)
 
 
 def test_gradients_reach_back_through_a_sequence_but_not_past_a_start():
-    memory = Memory("gru", 2, 3)
+    memory = RecurrentMemory("gru", 2, 3)
     x = torch.randn(6, 2, requires_grad=True)
-    starts = torch.tensor([0.0, 0, 0, 1, 0, 0])
+    starts = torch.tensor([[0.0], [0], [0], [1], [0], [0]])
     memory.sequence(x, torch.zeros(1, 3), starts)[-1].sum().backward()
     assert x.grad[3:].abs().sum(1).gt(0).all()
     assert not x.grad[:3].any()

@@ -10,7 +10,6 @@ from ppo_cli.actor_critic import make_actor_critic
 from ppo_cli.distributions import make_distribution
 from ppo_cli.encoders import FlattenEncoder, OneHotEncoder, make_encoder
 from ppo_cli.envs.pack import ObservationCheck, pack
-from ppo_cli.envs.spaces import action_adapter
 from ppo_cli.normalize import ObservationNormalizer
 from ppo_cli.spaces import PackedActions, PackedObservations, walk
 
@@ -216,7 +215,7 @@ def test_drawn_actions_are_members_of_the_nested_space(squash):
     logits = torch.randn(50, distribution.logits_size, generator=torch.Generator().manual_seed(0))
     drawn = distribution.sample(logits, distribution.noise((50,), torch.Generator().manual_seed(1)))
     seen = set()
-    for row in action_adapter(wrapped.action_space, squash)(drawn.numpy()):
+    for row in distribution.to_env(drawn.numpy()):
         wrapped.step(row)
         taken = env.taken
         assert taken.keys() == ACTIONS.spaces.keys()

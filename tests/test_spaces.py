@@ -7,7 +7,7 @@ from gymnasium import spaces
 from gymnasium.vector.utils import batch_space
 
 from ppo_cli.distributions import make_distribution
-from ppo_cli.envs.spaces import action_adapter, stored_observation
+from ppo_cli.normalize import stored_observation
 from ppo_cli.spaces import PackedActions
 
 ACTION_SPACES = [
@@ -49,7 +49,7 @@ def stored_actions(space: spaces.Space, scale: float = 30.0) -> np.ndarray:
 def test_adapted_actions_belong_to_the_space(space: spaces.Space) -> None:
     stored = stored_actions(space)
     before = stored.copy()
-    adapted = action_adapter(space)(stored)
+    adapted = make_distribution(space).to_env(stored)
     assert len(adapted) == N
     assert adapted.shape[1:] == space.shape
     # as evaluation sends them, one by one; of an array scalar (0-d Box) contains() would warn
@@ -83,7 +83,7 @@ def test_adapted_actions_belong_to_the_space(space: spaces.Space) -> None:
 )
 def test_adapted_actions_by_hand(space: spaces.Space, stored: list, sent: list) -> None:
     dtype = make_distribution(space).action_dtype
-    adapted = action_adapter(space)(torch.tensor(stored, dtype=dtype).numpy())
+    adapted = make_distribution(space).to_env(torch.tensor(stored, dtype=dtype).numpy())
     assert adapted.tolist() == sent
     assert adapted.dtype == space.dtype
 
@@ -92,7 +92,7 @@ def test_adapted_actions_by_hand(space: spaces.Space, stored: list, sent: list) 
     "space", [s for s in ACTION_SPACES if isinstance(s, spaces.Box) and s.is_bounded()], ids=str
 )
 def test_squashed_actions_reach_the_whole_space_and_no_further(space: spaces.Space) -> None:
-    adapt = action_adapter(space, squash=True)
+    adapt = make_distribution(space, squash=True).to_env
     size = int(np.prod(space.shape))
     ends = adapt(np.repeat(np.array([[-50.0], [0.0], [50.0]], np.float32), size, axis=1))
     low, middle, high = (end.astype(np.float64) for end in ends)
@@ -105,13 +105,13 @@ def test_squashed_actions_reach_the_whole_space_and_no_further(space: spaces.Spa
 @pytest.mark.parametrize("space", [s for s in ACTION_SPACES if not isinstance(s, spaces.Box)], ids=str)
 def test_different_actions_stay_different(space: spaces.Space) -> None:
     stored = stored_actions(space)
-    adapted = action_adapter(space)(stored)
+    adapted = make_distribution(space).to_env(stored)
     assert len(np.unique(stored, axis=0)) == len(np.unique(adapted, axis=0))
 
 
 def test_every_discrete_action_can_be_sent() -> None:
     space = spaces.Discrete(4, start=3)
-    assert action_adapter(space)(np.arange(4)).tolist() == [3, 4, 5, 6]
+    assert make_distribution(space).to_env(np.arange(4)).tolist() == [3, 4, 5, 6]
 
 
 @pytest.mark.parametrize(
@@ -172,5 +172,5 @@ MULTI_LINE = spaces.Box(LOW, LOW + 9)  # its repr takes several lines
 )
 def test_unsupported_action_spaces_are_named_in_one_line(space: spaces.Space) -> None:
     with pytest.raises(ValueError, match=f"unsupported action space {type(space).__name__}") as caught:
-        action_adapter(space)
+        make_distribution(space)
     assert "\n" not in str(caught.value)

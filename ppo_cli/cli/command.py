@@ -96,7 +96,7 @@ class _ShowVersion(argparse.Action):
     """Prints the versions and ends; they are looked up only then."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from ppo_cli.cli.version import version_line
+        from ppo_cli.versions import version_line
 
         print(version_line())
         parser.exit()

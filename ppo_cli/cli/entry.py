@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from ppo_cli.cli.command import AS_MODULE, run_command
 from ppo_cli.signals import STOPPING
+from ppo_cli.text import nearest
 
 _MODULE_HELP = """\
 usage: python -m ppo_cli COMMAND ...
@@ -61,11 +62,11 @@ def _say_of_module(asked: str, commands: list[str]) -> None:
         print(_MODULE_HELP)
         return
     if asked in ("-V", "--version"):
-        from ppo_cli.cli.version import version_line
+        from ppo_cli.versions import version_line
 
         print(version_line())
         return
-    from ppo_cli.config.schema import ConfigError, nearest
+    from ppo_cli.config.schema import ConfigError
 
     near = nearest(asked, commands) or f"; expected one of {', '.join(commands)}"
     raise ConfigError(f"unknown command {asked!r}{near}")

@@ -37,9 +37,12 @@ from ppo_cli.config.presets import NO_PRESET, forget_successors, preset_words
 from ppo_cli.config.quoting import hydra_quoted, literal_text, shell_quoted, typed_path
 from ppo_cli.config.schema import ConfigError, conf_dir
 from ppo_cli.envs.make import resolve_env_id
+from ppo_cli.runs.folder import RunFolder
 from ppo_cli.runs.resume import resume, resume_as, resumed_config
 from ppo_cli.runs.run_dir import folder_name, new_folder, run_dir
-from ppo_cli.sweeps.start import OPTUNA, check_launcher, choose_sweeper, resume_sweep, start
+from ppo_cli.runs.surroundings import Surroundings
+from ppo_cli.sweeps import start as sweeps
+from ppo_cli.sweeps.schema import OPTUNA
 from ppo_cli.terminal import width
 
 if TYPE_CHECKING:
@@ -124,24 +127,22 @@ def _go_on_with_sweep(folder: Path, overrides: Sequence[str], args: Namespace) -
             f"{'--help' if args.help else '--cfg'}: sweep.resume= goes on with many configs, which are in "
             f"{folder / 'jobs.json'}; leave the option out to go on"
         )
-    from ppo_cli.sweeps.search.run import is_search, resume_search  # late: a run needs none of it
-
-    (resume_search if is_search(folder) else resume_sweep)(folder, overrides)
+    sweeps.resume(folder, overrides)
 
 
 def _start(line: CommandLine, args: Namespace) -> None:
     """Composes and checks every job, makes the folder, and has them run; or shows what they are."""
-    check_launcher([text_of(override) for override in line.typed])
-    words = choose_sweeper(line.words)
+    words = sweeps.choose_sweeper(line.words)
     if OPTUNA in words and not args.multirun:
         raise ConfigError(f"a search takes -m: ppo-train -m {OPTUNA} ...")
+    sweeps.check_extras(words)
     if args.cfg:
         _show(_job_config(line.overrides, args), args)
     elif args.help:
         parsed = parse_overrides(words, args.config_dir) if args.multirun else line.overrides
         _help([each for each in parsed if not (args.multirun and each.is_sweep_override())], args)
     elif args.multirun:
-        start(words, args.config_dir, args.config_name, line.goes_on)
+        sweeps.start(words, args.config_dir, args.config_name, line.goes_on)
     else:
         _start_run(line, args)
 
@@ -203,9 +204,9 @@ def _start_run(line: CommandLine, args: Namespace) -> None:
     config, typed = checked.config, [text_of(override) for override in line.typed]
     given = fixed_folder("run") if line.goes_on else given_folder("run")
     folder = run_dir(config.env.id, typed, datetime.now()) if given is None else given
-    if line.goes_on and (folder / "config.yaml").is_file():
+    if line.goes_on and RunFolder(folder).is_run:
         resume_as(folder, config)
-    elif given is not None and (folder / "checkpoints").exists():
+    elif given is not None and RunFolder(folder).has_checkpoints:
         raise ConfigError(f"{folder} holds a run already; resume={shell_quoted(folder)} goes on with it")
     else:
         with new_folder(folder, exclusive=given is None) as folder:
@@ -228,11 +229,11 @@ def _run_in_hydra(job: Composed, checked: "Checked", folder: Path, config_name: 
     from ppo_cli.runs.run import run
 
     failed: list[Exception] = []
-    preset, settings = preset_words(), job.whole.hydra
+    around, settings = Surroundings(preset=preset_words(), checked=checked), job.whole.hydra
 
     def task(_: DictConfig) -> float:
         try:
-            return run(checked.config, folder, preset=preset, checked=checked)
+            return run(checked.config, folder, around=around)
         except Exception as error:
             failed.append(error)
             raise

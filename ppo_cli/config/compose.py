@@ -24,10 +24,11 @@ from ppo_cli.config.convert import as_omegaconf, check_type, explain, parse, reg
 from ppo_cli.config.overrides import read_line, read_override, text_of
 from ppo_cli.config.presets import take_successors_preset
 from ppo_cli.config.quoting import hydra_quoted, typed_path
-from ppo_cli.config.schema import KNOBS, Config, ConfigError, conf_dir, find_knob, is_entry, nearest
+from ppo_cli.config.schema import KNOBS, Config, ConfigError, conf_dir, find_knob, is_entry
 from ppo_cli.envs.make import EnvError
 from ppo_cli.errors import RunError
 from ppo_cli.files import read_bytes
+from ppo_cli.text import flat, nearest
 
 GROUPS = ("env", "network", "experiment", "search")
 Word = str | Override  # an override, as it is typed or as it is read
@@ -369,7 +370,7 @@ def _missing_choice(error: MissingConfigException) -> str:
 def _explain_hydra(error: HydraException) -> str | None:
     """One line for Hydra's error where it is about a key; None where it is about something else."""
     cause = error.__cause__
-    text = " ".join(str(error).split())
+    text = flat(error)
     if isinstance(cause, OmegaConfBaseException):
         key = str(cause.full_key or "")
         if is_entry(key):

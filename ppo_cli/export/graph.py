@@ -8,6 +8,7 @@ package, `load` runs such a file.
 import copy
 import json
 import logging
+import math
 import os
 import re
 import warnings
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,19 +25,15 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from ppo_cli.actor_critic import ActorCritic, masked
-from ppo_cli.distributions import (
-    Bernoulli,
-    DiagonalGaussian,
-    Distribution,
-    Product,
-    SquashedGaussian,
-)
-from ppo_cli.encoders import DTYPES, PackedEncoder
+from ppo_cli.distributions import Distribution
+from ppo_cli.encoders import PackedEncoder
 from ppo_cli.normalize import EPSILON, ObservationNormalizer
 from ppo_cli.policy import Policy
-from ppo_cli.spaces import Leaf, PackedActions, PackedObservations, walk
+from ppo_cli.spaces import PackedActions, PackedObservations, given_order, leaves_of, walk
+from ppo_cli.text import flat
 
-Arrays = dict[str, npt.NDArray[Any]]
+Array = npt.NDArray[Any]
+Arrays = dict[str, Array]
 Run = Callable[[Arrays], Arrays]
 
 OPSET = 18  # the exporter writes this one itself; others it converts to, and may fail
@@ -135,12 +132,9 @@ def _leaf_ports(
 
 def _noise(distribution: Distribution) -> str:
     """Which numbers the noise is made of, part by part: ``normal[0:2], gumbel[2:5]``."""
-    parts = distribution.parts if isinstance(distribution, Product) else (distribution,)
     found, start = [], 0
-    for part in parts:
-        kind = "normal" if isinstance(part, DiagonalGaussian) else "gumbel"
-        kind = "logistic" if isinstance(part, Bernoulli) else kind
-        found.append(f"{kind}[{start}:{start + part.noise_size}]")
+    for part in distribution.parts:
+        found.append(f"{part.noise_kind}[{start}:{start + part.noise_size}]")
         start += part.noise_size
     return f"independent standard numbers: {', '.join(found)}; zeros give the most probable action"
 
@@ -169,15 +163,10 @@ class Graph(nn.Module):
         self.trunk, self.policy_head = model.trunk, model.policy_head
         self.distribution = policy.distribution
         self.sample = sample
-        packed = observations if isinstance(observations, PackedObservations) else None
-        self.read = _ReadLeaves(packed, policy.normalizer) if packed else _ReadOne(policy.normalizer)
-        parts = actions.parts if isinstance(actions, PackedActions) else (actions,)
-        inner = policy.distribution.parts if isinstance(policy.distribution, Product) else None
-        self.write = nn.ModuleList(
-            _Write(space, part) for space, part in zip(parts, inner or (policy.distribution,), strict=True)
-        )
-        leaves = [leaf for _, leaf in walk(packed.original)] if packed else [observations]
-        self._starts = [np.asarray(getattr(leaf, "start", 0), leaf.dtype) for leaf in leaves]
+        self.read = _Read(observations, policy.normalizer)
+        self.to_env = nn.ModuleList(part.to_env_module() for part in policy.distribution.parts)
+        given = [leaves_of(observations)[place].space for place in given_order(observations)]
+        self._starts = [np.asarray(getattr(space, "start", 0), space.dtype) for space in given]
         self.requires_grad_(False)
         self.eval()
 
@@ -191,16 +180,16 @@ class Graph(nn.Module):
         else:
             features = self.encoder(leaves[0])
         outputs: dict[str, Tensor] = {}
-        if self.memory is not None:
+        if self.ports.state is not None:
             features, outputs["next_state"] = self.memory(features, inputs["state"])
         logits = masked(self.policy_head(self.trunk(features)), mask)
         if self.sample:
             stored = self.distribution.sample(logits, inputs["noise"])
         else:
             stored = self.distribution.mode(logits)
-        sizes = [cast("_Write", writer).size for writer in self.write]
+        sizes = [math.prod(part.action_shape) for part in self.distribution.parts]
         columns = stored.split(sizes, dim=-1) if len(sizes) > 1 else (stored,)
-        actions = [writer(column) for writer, column in zip(self.write, columns, strict=True)]
+        actions = [convert(column) for convert, column in zip(self.to_env, columns, strict=True)]
         # the action first, as the ports say
         return dict(zip((port.name for port in self.ports.action), actions, strict=True)) | outputs
 
@@ -226,17 +215,11 @@ class _Scale(nn.Module):
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, normalizer: ObservationNormalizer, begin: int, shape: tuple[int, ...]) -> None:
+    def __init__(self, mean: Array, var: Array, clip: float) -> None:
         super().__init__()
-        statistics = normalizer.statistics
-        end = begin + int(np.prod(shape))
-        for name, values in (
-            ("mean", statistics.mean),
-            ("deviation", np.sqrt(statistics.var + EPSILON)),
-        ):
-            own = values.reshape(-1)[begin:end].reshape(shape).copy()
-            self.register_buffer(name, torch.from_numpy(own))
-        self.clip = normalizer.clip
+        self.register_buffer("mean", torch.from_numpy(mean.copy()))
+        self.register_buffer("deviation", torch.from_numpy(np.sqrt(var + EPSILON)))
+        self.clip = clip
 
     def forward(self, values: Tensor) -> Tensor:
         """[B, *shape] -> [B, *shape] float32."""
@@ -244,79 +227,25 @@ class _Scale(nn.Module):
         return scaled.clamp(-self.clip, self.clip).to(torch.float32)
 
 
-class _ReadOne(nn.Module):
-    """The observation of a simple space as the network takes it."""
+class _Read(nn.Module):
+    """The leaves of an observation as the network takes them, in the order in which they are kept."""
 
-    def __init__(self, normalizer: ObservationNormalizer | None) -> None:
+    def __init__(self, space: spaces.Space[Any], normalizer: ObservationNormalizer | None) -> None:
         super().__init__()
-        self.scale = None if normalizer is None else _Scale(normalizer, 0, normalizer.statistics.mean.shape)
+        self.positions = np.argsort(given_order(space)).tolist()
+        self.scales = nn.ModuleList()
+        self.dtypes = []
+        for leaf in leaves_of(space):
+            statistics = None if normalizer is None else normalizer.of(leaf)
+            clip = 0.0 if normalizer is None else normalizer.clip
+            self.scales.append(nn.Identity() if statistics is None else _Scale(*statistics, clip))
+            self.dtypes.append(getattr(torch, leaf.dtype))
 
     def forward(self, values: Sequence[Tensor]) -> list[Tensor]:
-        """[B, *shape], the only one."""
-        (value,) = values
-        if self.scale is not None:
-            value = self.scale(value)
-        return [value.to(torch.float32) if value.dtype == torch.float64 else value]
-
-
-class _ReadLeaves(nn.Module):
-    """The leaves of a nested observation as the network takes them: in the order of packing."""
-
-    def __init__(self, space: PackedObservations, normalizer: ObservationNormalizer | None) -> None:
-        super().__init__()
-        given = [path for path, _ in walk(space.original)]
-        self.leaves = space.leaves
-        self.positions = [given.index(leaf.path) for leaf in space.leaves]
-        self.scales = nn.ModuleDict()
-        for number, leaf in enumerate(space.leaves):
-            if normalizer is not None and leaf.stop <= normalizer.scaled_bytes:
-                self.scales[str(number)] = _Scale(normalizer, leaf.start // 4, leaf.shape)
-
-    def forward(self, values: Sequence[Tensor]) -> list[Tensor]:
-        """Each [B, *shape], in the order of the space -> in that of packing."""
-        return [self._leaf(number, leaf, values) for number, leaf in enumerate(self.leaves)]
-
-    def _leaf(self, number: int, leaf: Leaf, values: Sequence[Tensor]) -> Tensor:
-        value = values[self.positions[number]].to(DTYPES[leaf.dtype])
-        scaled: Tensor = self.scales[str(number)](value) if str(number) in self.scales else value
-        return scaled
-
-
-class _Write(nn.Module):
-    """`ppo_cli.envs.spaces.action_adapter` as a graph."""
-
-    low: Tensor
-    high: Tensor
-    starts: Tensor
-
-    def __init__(self, space: spaces.Space[Any], distribution: Distribution) -> None:
-        super().__init__()
-        self.shape = tuple(space.shape or ())
-        self.size = int(np.prod(self.shape))
-        self.dtype = torch.from_numpy(np.zeros(0, space.dtype)).dtype
-        self.is_index = isinstance(space, (spaces.Discrete, spaces.MultiDiscrete))
-        self.is_integer = np.issubdtype(space.dtype, np.integer)
-        self.squash = isinstance(distribution, SquashedGaussian)
-        self.is_box = isinstance(space, spaces.Box)
-        if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
-            self.register_buffer("starts", torch.as_tensor(np.asarray(space.start, np.int64)))
-        if isinstance(space, spaces.Box):
-            wide = np.result_type(np.float32, space.dtype)  # what NumPy computes in
-            self.register_buffer("low", torch.from_numpy(space.low.astype(wide)))
-            self.register_buffer("high", torch.from_numpy(space.high.astype(wide)))
-
-    def forward(self, stored: Tensor) -> Tensor:
-        """Stored actions [B, ...] -> the environment's, [B, *shape]."""
-        values = stored.reshape(stored.shape[0], *self.shape)
-        if self.is_index:
-            return (values.to(torch.int64) + self.starts).to(self.dtype)
-        if self.is_box:
-            if self.squash:
-                share = ((torch.tanh(values) + 1) / 2).to(self.low.dtype)
-                values = self.low + share * (self.high - self.low)
-            values = torch.round(values) if self.is_integer else values
-            values = torch.minimum(torch.maximum(values.to(self.low.dtype), self.low), self.high)
-        return values.to(self.dtype)
+        """Each [B, *shape], in the order of the space -> in that in which they are kept."""
+        kept = [values[place].to(dtype) for place, dtype in zip(self.positions, self.dtypes, strict=True)]
+        read = [scale(value) for scale, value in zip(self.scales, kept, strict=True)]
+        return [value.to(torch.float32) if value.dtype == torch.float64 else value for value in read]
 
 
 def describe(ports: Ports, about: Mapping[str, Any]) -> str:
@@ -347,7 +276,7 @@ def write_onnx(graph: Graph, path: Path, about: Mapping[str, Any]) -> None:
                 verbose=False,
             )
     except Exception as error:  # whatever an encoder makes the exporter raise
-        reason = " ".join(str(error.__cause__ or error).split())[:300]
+        reason = flat(error.__cause__ or error)[:300]
         raise ExportError(f"PyTorch can't export this policy to ONNX: {reason}") from error
     if program is None:
         raise ExportError("PyTorch exported no ONNX program")
@@ -377,7 +306,7 @@ def write_torchscript(graph: Graph, path: Path, about: Mapping[str, Any]) -> Non
             traced = torch.jit.trace(graph, (graph.example(),), strict=False, check_trace=False)
             torch.jit.save(traced, path, _extra_files={f"{METADATA}.json": describe(graph.ports, about)})
     except Exception as error:  # whatever an encoder makes the tracer raise
-        reason = " ".join(str(error).split())[:300]
+        reason = flat(error)[:300]
         raise ExportError(f"PyTorch can't trace this policy: {reason}") from error
 
 

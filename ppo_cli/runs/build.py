@@ -6,6 +6,7 @@ import math
 import os
 import re
 import shutil
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from gymnasium import Env, spaces
 from platformdirs import user_cache_path
 
 from ppo_cli.actor_critic import ActorCritic, make_actor_critic
-from ppo_cli.agent import PPOAgent, Schedules
+from ppo_cli.agent import PPOAgent
 from ppo_cli.cache import trusted_folder
 from ppo_cli.config.idle import idle_notices
 from ppo_cli.config.schema import Config, ConfigError, EnvConfig
@@ -36,15 +37,19 @@ from ppo_cli.envs.notices import (
 from ppo_cli.envs.pack import MASKABLE, MaskSource, as_array, find_mask
 from ppo_cli.envs.pool import import_envpool
 from ppo_cli.envs.snapshot import find_kind
-from ppo_cli.envs.spaces import stored_observation
-from ppo_cli.envs.vector import Stream, spawn_seeds
-from ppo_cli.normalize import ObservationNormalizer, RewardNormalizer
+from ppo_cli.normalize import (
+    ObservationNormalizer,
+    RewardNormalizer,
+    make_observation_normalizer,
+    stored_observation,
+)
+from ppo_cli.runs.algorithm import build_hyperparameters, build_schedules, try_update
 from ppo_cli.runs.endings import no_advice
+from ppo_cli.runs.named_hooks import check_hooks
 from ppo_cli.runs.watchdog import Watchdog
-from ppo_cli.schedules import Schedule
-from ppo_cli.spaces import PackedObservations, is_scaled_image
+from ppo_cli.seeding import Stream, spawn_seeds
+from ppo_cli.spaces import leaves_of
 from ppo_cli.text import flat
-from ppo_cli.update import Hyperparameters
 
 logger = logging.getLogger(__name__)
 
@@ -65,13 +70,18 @@ class Checked:
     spaces: "Spaces"
 
 
-def check_environment(config: Config) -> Checked:
+def check_environment(config: Config, watchdog: bool = True) -> Checked:
     """Makes the environment and the network once, to hold the config against them.
+
+    Args:
+        config: The config to check.
+        watchdog: Whether a process is forked that ends this one where the environment hangs.
 
     Raises:
         ConfigError: the environment can't be made or trained on as the config asks; one line that says why.
     """
-    with Watchdog(config.env.timeout, no_advice):
+    check_hooks(config)
+    with Watchdog(config.env.timeout, no_advice) if watchdog else nullcontext():
         return _check_environment(config)
 
 
@@ -100,11 +110,11 @@ def _check_environment(config: Config) -> Checked:
         notices.append(normalization_notice(env.observation_space))
     try:
         _check_memory(config, env)
-        build_model(config, env)
+        try_update(config, Spaces(env.observation_space, env.action_space), build_model(config, env))
     except ConfigError:
         raise
     except ValueError as error:
-        raise ConfigError(f"env={env_id}: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"env={env_id}: {flat(error)}") from error
     finally:
         calls.close(env)
     notices += idle_notices(config, env.observation_space, env.action_space)
@@ -175,8 +185,7 @@ def _decide_mask(config: Config, env: Env[Any, Any], source: MaskSource | None) 
         EnvError: they should be, and there are none.
     """
     asked, is_maskable = config.env.action_mask, isinstance(env.action_space, MASKABLE)
-    seen = env.observation_space
-    has_key = isinstance(seen, PackedObservations) and any(leaf.is_mask for leaf in seen.leaves)
+    has_key = any(leaf.is_mask for leaf in leaves_of(env.observation_space))
     if asked is True and is_maskable and source == "none":
         raise EnvError(
             f"env.action_mask=true: {config.env.id} has neither an 'action_mask' in its infos nor a method "
@@ -277,24 +286,8 @@ def build_agent(config: Config, env: Env[Any, Any] | Spaces) -> PPOAgent:
     return PPOAgent(
         build_model(config, env),
         make_distribution(env.action_space, config.squash_actions),
-        Hyperparameters(
-            gamma=config.gamma,
-            gae_lambda=config.gae_lambda,
-            batch_size=config.batch_size,
-            n_epochs=config.n_epochs,
-            normalize_advantage=config.normalize_advantage,
-            vf_clip_ratio=config.vf_clip_ratio,
-            max_grad_norm=config.max_grad_norm,
-            target_kl=config.target_kl,
-            sde_sample_freq=config.sde_sample_freq,
-            sequence_length=config.sequence_length,
-        ),
-        Schedules(
-            learning_rate=Schedule(config.learning_rate, *_curve(config, "learning_rate")),
-            clip_ratio=Schedule(config.clip_ratio, *_curve(config, "clip_ratio")),
-            ent_coef=Schedule(config.ent_coef, *_curve(config, "ent_coef")),
-            vf_coef=Schedule(config.vf_coef, *_curve(config, "vf_coef")),
-        ),
+        build_hyperparameters(config),
+        build_schedules(config),
         _generator(config.seed, "action"),
         _generator(config.seed, "minibatch"),
         n_envs=config.n_envs,
@@ -305,11 +298,6 @@ def build_agent(config: Config, env: Env[Any, Any] | Spaces) -> PPOAgent:
 
 def _generator(seed: int, stream: Stream) -> torch.Generator:
     return torch.Generator().manual_seed(spawn_seeds(seed, stream, 1)[0])
-
-
-def _curve(config: Config, knob: str) -> tuple[Any, Any]:
-    anneal = getattr(config.anneal, knob)
-    return anneal.final, anneal.shape
 
 
 def decide_compile(config: Config) -> bool:
@@ -338,15 +326,7 @@ def build_normalizers(
     """The normalisers that the config asks for; images in a known range and what is no number have none."""
     observations = rewards = None
     if config.normalize.observations:
-        observations = _observation_normalizer(observation_space, config.normalize.clip)
+        observations = make_observation_normalizer(observation_space, config.normalize.clip)
     if config.normalize.rewards:
         rewards = RewardNormalizer(config.n_envs, config.gamma, config.normalize.clip)
     return observations, rewards
-
-
-def _observation_normalizer(space: spaces.Space[Any], clip: float) -> ObservationNormalizer | None:
-    if isinstance(space, PackedObservations):
-        return ObservationNormalizer((space.floats,), clip, packed=True) if space.floats else None
-    if isinstance(space, spaces.Box) and not is_scaled_image(space):
-        return ObservationNormalizer(space.shape, clip)
-    return None

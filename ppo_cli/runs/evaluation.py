@@ -4,59 +4,28 @@ import itertools
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from ppo_cli.distributions import is_squashed
 from ppo_cli.envs import calls
 from ppo_cli.envs.calls import Call, calling, let_interrupt_pass
 from ppo_cli.envs.group import RENEWALS, EnvFaultError, OnError, as_number, explain
 from ppo_cli.envs.infos import MOST_LOGGED, NOTHING, Tally, Wanted, mean_over
 from ppo_cli.envs.make import EnvError, EnvFn
 from ppo_cli.envs.pack import ObservationCheck
-from ppo_cli.envs.spaces import action_adapter
-from ppo_cli.envs.vector import spawn_seeds
+from ppo_cli.episodes import Evaluation
 from ppo_cli.policy import Policy
-from ppo_cli.seeding import global_states, seed_global_generators, set_global_states
+from ppo_cli.seeding import global_states, seed_global_generators, set_global_states, spawn_seeds
+from ppo_cli.statistics import bootstrap_interval
 
 logger = logging.getLogger(__name__)
 
 Array = npt.NDArray[Any]
 
 MAX_SLOTS = 16  # environments stepped side by side, one batch of the network
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Undiscounted returns and lengths of the episodes, in the order of their seeds.
-
-    Attributes:
-        infos: means over the episodes of what the environment tells in ``info``, by key.
-    """
-
-    returns: list[float]
-    lengths: list[int]
-    infos: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def mean(self) -> float:
-        """Mean return."""
-        return float(np.mean(self.returns))
-
-    @property
-    def std(self) -> float:
-        """Population standard deviation of the returns."""
-        return float(np.std(self.returns))
-
-    @property
-    def iqm(self) -> float:
-        """Interquartile mean: the mean without the lowest and highest quarter (Agarwal et al. 2021)."""
-        cut = len(self.returns) // 4
-        return float(np.mean(np.sort(self.returns)[cut : len(self.returns) - cut]))
 
 
 def summarize(evaluation: Evaluation, steps: int, deterministic: bool, seed: int) -> dict[str, Any]:
@@ -228,21 +197,17 @@ def _play(
 ) -> Evaluation:
     returns = [0.0] * episodes
     lengths = [0] * episodes
-    to_env = action_adapter(players[0].env.action_space, is_squashed(policy.distribution))
     for slot, player in enumerate(players):  # slot i plays the episodes i, i + S, i + 2S, ...
         player.begin(slot)
-    initial = policy.initial_state
-    states = None if initial is None else initial.repeat(len(players), 1)  # of the memory, [S] -> [slots, S]
-    running = list(range(len(players)))
-    while running:
-        batch = [players[slot] for slot in running]
+    states = policy.initial_state.repeat(len(players), 1)  # the memory's, [S] -> [slots, S]
+    running = torch.arange(len(players))  # slots that still play
+    while len(running):
+        batch = [player for player in players if player.episode < episodes]
         observations = np.asarray([player.observation for player in batch])
         finite = np.isfinite(observations)
         if finite.all():
-            stored, after = policy.act(observations, generator, None if states is None else states[running])
-            if states is not None and after is not None:
-                states[running] = after
-            actions = to_env(stored)
+            stored, states[running] = policy.act(observations, generator, states[running])
+            actions = policy.distribution.to_env(stored)
             new = [
                 _advance(player, action, max_steps, returns, lengths, len(players), record)
                 for player, action in zip(batch, actions, strict=True)
@@ -251,12 +216,11 @@ def _play(
             new = [not each for each in finite.reshape(len(batch), -1).all(1)]
             for player in itertools.compress(batch, new):
                 player.begin_again(ValueError("a NaN or an infinity as observation"))
-        if states is not None and initial is not None:
-            for slot in itertools.compress(running, new):
-                states[slot] = initial
-        if progress is not None and any(new):
-            progress(sum(map(bool, lengths)))
-        running = [slot for slot in running if players[slot].episode < episodes]
+        if any(new):
+            states[running[new]] = policy.initial_state
+            running = torch.tensor([i for i, player in enumerate(players) if player.episode < episodes])
+            if progress is not None:
+                progress(sum(map(bool, lengths)))
     infos = mean_over(told for player in players for told in player.tally.ended)
     return Evaluation(returns, lengths, dict(itertools.islice(infos.items(), MOST_LOGGED)))
 
@@ -287,26 +251,17 @@ def _advance(
     return True
 
 
-def bootstrap_interval(returns: Sequence[float], seed: int) -> tuple[float, float] | None:
-    """A 95 % percentile bootstrap interval of the mean return; None for a single episode.
+def mean_interval(returns: Sequence[float], seed: int) -> tuple[float, float] | None:
+    """The bootstrap's 95 % interval of the mean return; None for a single episode.
 
     Args:
-        returns: of the episodes.
-        seed: of the resampling.
+        returns: The returns of the episodes.
+        seed: The seed of the resampling.
 
     Raises:
         ModuleNotFoundError: SciPy is not installed.
     """
-    from scipy.stats import bootstrap  # late: an extra, and slow to import
-
     if len(returns) < 2:
         return None
-    # the percentile method, since BCa has no interval where all returns are equal
-    found = bootstrap(
-        (np.asarray(returns),),
-        np.mean,
-        batch=1000,  # resamples held in memory at once
-        method="percentile",
-        random_state=np.random.default_rng(seed),  # SciPy's older name of rng, which newer ones take too
-    ).confidence_interval
-    return float(found.low), float(found.high)
+    low, high = bootstrap_interval([returns], np.mean, seed, batch=1000)
+    return float(low), float(high)

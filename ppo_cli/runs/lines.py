@@ -6,7 +6,8 @@ from pathlib import Path
 from ppo_cli.actor_critic import ActorCritic
 from ppo_cli.config.quoting import program_to_paste, shell_quoted
 from ppo_cli.encoders import ImpalaCNN, NatureCNN, PackedEncoder, UserEncoder
-from ppo_cli.runs.evaluation import Evaluation
+from ppo_cli.episodes import Evaluation
+from ppo_cli.memory import RecurrentMemory
 from ppo_cli.schedules import trained_steps
 from ppo_cli.text import mean_and_deviation, short
 
@@ -28,8 +29,8 @@ def network_words(model: ActorCritic) -> str:
     encoder = model.encoder
     encoders = list(encoder.encoders) if isinstance(encoder, PackedEncoder) else [encoder]
     parts = [name for kind, name in _ENCODERS.items() if any(isinstance(each, kind) for each in encoders)]
-    if model.memory is not None:
-        parts.append(f"{'lstm' if model.memory.is_lstm else 'gru'} {model.memory.size}")
+    if isinstance(model.memory, RecurrentMemory):
+        parts.append(f"{model.memory.kind} {model.memory.size}")
     widths = "-".join(str(linear.out_features) for linear in model.trunk.linears)
     if widths:
         verb, each = ("share ", "") if model.value_trunk is None else ("", " each")

@@ -16,15 +16,17 @@ from ppo_cli.agent import flatten_parameters
 from ppo_cli.config.convert import from_stored
 from ppo_cli.config.schema import Config, ConfigError, resolve_device
 from ppo_cli.config.trust import imports
-from ppo_cli.distributions import is_squashed, make_distribution
+from ppo_cli.distributions import make_distribution
 from ppo_cli.envs import calls
 from ppo_cli.envs.make import make_env
 from ppo_cli.envs.pack import ObservationCheck, ObservedMask, as_array, flat_mask
-from ppo_cli.envs.spaces import action_adapter, stored_observation
+from ppo_cli.normalize import stored_observation
 from ppo_cli.policy import Policy as BatchPolicy
 from ppo_cli.runs.build import build_model, build_normalizers, env_maker
 from ppo_cli.runs.checkpoint import CheckpointError, load_run
-from ppo_cli.spaces import MASK, Leaf, PackedActions, PackedObservations
+from ppo_cli.runs.checkpoint_schema import Checkpoint
+from ppo_cli.spaces import MASK, Leaf, PackedActions, PackedObservations, leaves_of
+from ppo_cli.text import flat
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +49,7 @@ class Policy:
         observation_space: The space of the observations that `act` takes, as the environment has it.
         action_space: The space of the actions that `act` returns.
         state: The memory's state after the last action, float32 [S], or [N, S] for a batch; None before the
-            first action of an episode, and always None without a memory.
+            first action of an episode. Without a memory S is 0.
         batch: The network, with its distribution and normalisation, on stored observations [N, ...].
     """
 
@@ -66,7 +68,6 @@ class Policy:
         packed = env.action_space
         self.action_space = packed.original if isinstance(packed, PackedActions) else packed
         self._packed = packed
-        self._to_env = action_adapter(packed, is_squashed(batch.distribution))
         self._generator = torch.Generator()
         self.state: Array | None = None
         self.seed(0)
@@ -118,10 +119,9 @@ class Policy:
         stored, states = self.batch.act(
             rows, None if deterministic else self._generator, self._states(state, len(rows))
         )
-        if states is not None:
-            kept: Array = states.cpu().numpy()
-            self.state = kept if is_batch else kept[0]
-        actions = self._to_env(stored)
+        kept: Array = states.cpu().numpy()
+        self.state = kept if is_batch else kept[0]
+        actions = self.batch.distribution.to_env(stored)
         if isinstance(self._packed, PackedActions):
             return self._packed.nested(actions if is_batch else actions[0])
         return actions if is_batch else actions[0]
@@ -141,11 +141,9 @@ class Policy:
         """Seeds what ``act(…, deterministic=False)`` draws from."""
         self._generator.manual_seed(seed)
 
-    def _states(self, passed: npt.ArrayLike | None, rows: int) -> torch.Tensor | None:
+    def _states(self, passed: npt.ArrayLike | None, rows: int) -> torch.Tensor:
         """The memory's states before a batch, [N, S]."""
         initial = self.batch.initial_state
-        if initial is None:
-            return None
         given = self.state if passed is None else np.asarray(passed, np.float32)
         if given is None:
             return initial.repeat(rows, 1)
@@ -154,7 +152,7 @@ class Policy:
                 f"a memory's state of shape {list(given.shape)} for {rows} observations: expected "
                 f"[{rows}, {len(initial)}]; reset() begins new episodes"
             )
-        return torch.as_tensor(given, device=initial.device).reshape(rows, -1)
+        return torch.as_tensor(given, device=initial.device).reshape(rows, len(initial))
 
 
 class _Reader:
@@ -170,10 +168,7 @@ class _Reader:
         whole = getattr(self._stored, "original", self._stored)
         self.space: spaces.Space[Any] = whole if masked is None else masked.env.observation_space
         self._is_masked = masked is not None
-        if isinstance(self._stored, PackedObservations):
-            self._leaves = self._stored.leaves
-        else:
-            self._leaves = (Leaf((), self._stored, str(self._stored.dtype)),)
+        self._leaves = leaves_of(self._stored)
         self._checks = [ObservationCheck(leaf.space, leaf.dtype, leaf.key) for leaf in self._leaves]
 
     def __call__(self, observation: Any, mask: Any) -> tuple[Array, bool]:  # noqa: ANN401
@@ -208,7 +203,7 @@ class _Reader:
             return leaf.of(observation)
         except (KeyError, IndexError, TypeError) as error:
             raise ValueError(
-                f"an observation without {leaf.key!r}: expected one of {' '.join(str(self.space).split())}"
+                f"an observation without {leaf.key!r}: expected one of {flat(self.space)}"
             ) from error
 
     def _joined(self, observation: Any, mask: Any) -> dict[str, Any]:  # noqa: ANN401
@@ -249,7 +244,7 @@ def load_policy(checkpoint: Path) -> Policy:
 
 
 def restore_policy(
-    payload: Mapping[str, Any],
+    saved: Checkpoint,
     checkpoint: Path,
     env_kwargs: Mapping[str, Any] | None = None,
     say: Callable[[str], None] = logger.warning,
@@ -257,20 +252,19 @@ def restore_policy(
     """`load_policy` of what `load_run` gave for a file.
 
     Args:
-        payload: what is in it.
+        saved: what is in it.
         checkpoint: the file.
         env_kwargs: arguments of the environment over those in the config.
         say: is called with a line on each module that the config has imported.
     """
     try:
-        stored, weights = payload["config"], payload["model"]
-        device = _device_here(stored["device"])
-        config = from_stored({**stored, "device": str(device)})
+        device = _device_here(saved.config["device"])
+        config = from_stored({**saved.config, "device": str(device)})
     except (KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(
             f"the checkpoint is not one of a run ({type(error).__name__}: {error})"
         ) from error
-    for line in imports(config, checkpoint):
+    for line in imports(config, checkpoint, trains=False):
         say(line)
     trained_on = config.env.kwargs
     config = replace(config, env=replace(config.env, kwargs={**trained_on, **(env_kwargs or {})}))
@@ -278,15 +272,15 @@ def restore_policy(
         try:
             model = build_model(config, env).to(device)
         except ValueError as error:
-            raise ConfigError(" ".join(str(error).split())) from error
+            raise ConfigError(flat(error)) from error
         try:
             if env_kwargs:
                 _check_kinds(env_maker(replace(config.env, kwargs=trained_on))(), env)
-            model.load_state_dict(weights)
+            model.load_state_dict(saved.model)
             flatten_parameters(model)  # the memory layout of training: the same kernels, the same bits
             normalizer, _ = build_normalizers(config, env.observation_space)
             if normalizer is not None:
-                normalizer.statistics.load_state_dict(payload["observation_statistics"])
+                normalizer.statistics.load_state_dict(dict(saved.observation_statistics or {}))
         except (KeyError, TypeError, RuntimeError, ValueError) as error:
             has = " and ".join(
                 f"{what} {getattr(space, 'original', space)}"
@@ -295,7 +289,7 @@ def restore_policy(
             given = f"{config.env.id} with env.kwargs={config.env.kwargs}, which has {has}"
             raise ConfigError(f"the network does not fit {' '.join(given.split())}") from error
         batch = BatchPolicy(model, make_distribution(env.action_space, config.squash_actions), normalizer)
-        return Policy(batch, config, env, int(payload["steps"]))
+        return Policy(batch, config, env, saved.steps)
 
 
 def _device_here(name: str) -> torch.device:
@@ -308,7 +302,7 @@ def _device_here(name: str) -> torch.device:
 def _check_kinds(trained_on: Env, env: Env) -> None:
     """Raises ValueError where spaces differ in kind or shape, which not every network would show."""
     kinds = [
-        (make_distribution(each.action_space), stored_observation(each.observation_space, normalized=False))
+        (make_distribution(each.action_space).form, stored_observation(each.observation_space, False))
         for each in (trained_on, env)
     ]
     calls.close(trained_on)

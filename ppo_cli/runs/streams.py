@@ -180,16 +180,3 @@ def logging_to(path: Path, verbose: bool) -> Iterator[None]:
         for handler in handlers:
             own.removeHandler(handler)
             handler.close()
-
-
-def log_to(path: Path, terminal: int) -> None:
-    """What Hydra sets up for runs that it begins: plain lines on the terminal and, appended, in a file.
-
-    Args:
-        path: The log file.
-        terminal: The level from which lines are on the terminal too.
-    """
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout), LogFile(path)]
-    handlers[0].setLevel(terminal)
-    handlers[0].setFormatter(WordFormatter())
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers, force=True)

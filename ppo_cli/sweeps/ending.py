@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ppo_cli.config.quoting import shell_quoted
-from ppo_cli.files import first_line
 from ppo_cli.runs.endings import StopSignal
-from ppo_cli.runs.run_dir import FAILED
+from ppo_cli.runs.folder import RunFolder
 from ppo_cli.text import words_in
 
 
@@ -35,5 +34,5 @@ def failed_table(folder: Path, names: Sequence[str]) -> str:
 
 def reason(folder: Path) -> str:
     """Why what ran in a folder did not finish, in a line, without how to go on with it alone."""
-    line, _, _ = first_line(folder / FAILED).partition("; `ppo-train resume=")
-    return line or f"it did not finish; {folder / 'train.log'} may say why"
+    run = RunFolder(folder)
+    return run.failure or f"it did not finish; {run.train_log} may say why"

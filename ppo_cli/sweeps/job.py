@@ -3,53 +3,48 @@
 import logging
 import os
 import traceback
-from dataclasses import dataclass
+from collections.abc import Iterable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
-from ppo_cli.config.convert import from_stored, load_yaml, parse
+from ppo_cli.config.convert import parse
 from ppo_cli.config.presets import preset_words
 from ppo_cli.config.schema import Config, ConfigError
 from ppo_cli.envs.make import EnvError
 from ppo_cli.envs.workers import end_with_parent
 from ppo_cli.errors import RunError
-from ppo_cli.files import printable, read_json
+from ppo_cli.files import make_folder, printable
 from ppo_cli.runs.endings import StopSignal
-from ppo_cli.runs.folder import evaluated_at, identity, note_failure
+from ppo_cli.runs.folder import RunFolder, identity, note_failure
 from ppo_cli.runs.resume import resume_as
-from ppo_cli.runs.run_dir import FAILED, is_hydra
+from ppo_cli.runs.streams import logging_to
+from ppo_cli.runs.surroundings import Surroundings
 from ppo_cli.schedules import trained_steps
 from ppo_cli.terminal import replace_unprintable
 from ppo_cli.text import flat
-
-if TYPE_CHECKING:
-    from ppo_cli.runs.run import Watch
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Job:
-    """A job of a sweep, or of a trial.
+    """A job of a sweep, or of a trial: the same one where it was typed so, whatever presets said then.
 
     Attributes:
         folder: The name of its folder, in that of the sweep or the trial.
-        overrides: Its overrides, as typed.
+        overrides: Its overrides as typed, but for settings of Hydra's.
         config: The config that they make.
     """
 
     folder: str
     overrides: list[str]
-    config: dict[str, Any]
-
-    @property
-    def knobs(self) -> list[str]:
-        """Its overrides, but for settings of Hydra's."""
-        return [override for override in self.overrides if not is_hydra(override)]
+    config: dict[str, Any] = field(compare=False)
 
     @property
     def steps(self) -> int:
@@ -63,73 +58,80 @@ class Job:
         return bool(self.config["eval"]["episodes"])
 
 
-def begin_or_go_on(
-    config: Config, folder: Path, live: bool = False, watch: "Watch | None" = None, preset: str = ""
-) -> None:
+def begin_or_go_on(config: Config, folder: Path, around: Surroundings, logged: bool = False) -> None:
     """Runs what is missing of a job.
 
     Args:
         config: What to run; where the folder has a run already, with the same knobs.
         folder: The folder of the job, which exists.
-        live: Whether the job has the terminal to itself.
-        watch: Is called with every evaluation.
-        preset: The config's preset, in words for the first line of a run that begins.
+        around: What is around the run.
+        logged: Whether Hydra has set up the log of a run that begins.
 
     Raises:
         Interrupted: a signal ended it; it can go on.
         RunError: it can't go on.
     """
-    if (folder / "config.yaml").exists():
-        resume_as(folder, config, live, watch)
-    else:
-        from ppo_cli.runs.run import run  # late: it brings PyTorch
+    run_folder = RunFolder(folder)
+    if run_folder.is_run:
+        resume_as(folder, config, around)
+        return
+    from ppo_cli.runs.run import run  # late: it brings PyTorch
 
-        run(config, folder, live=live, watch=watch, preset=preset)
+    with nullcontext() if logged else logging_to(run_folder.train_log, verbose=around.live):
+        run(config, folder, around=around)
 
 
-def run_job(composed: DictConfig) -> float:
+def run_job(composed: DictConfig, watching: int | None = None) -> float:
     """One job, in whatever process a launcher has for it: what Hydra calls with the composed config.
 
     A failure is noted in the job's folder and not raised, so that the other jobs go on.
 
-    Returns:
-        The evaluation's mean return, which a search maximises; NaN where there is none.
-    """
-    return _run_noted(composed, live=True)
-
-
-def run_watched(parent: int, composed: DictConfig) -> float:
-    """`run_job` for a job that a table shows: what it says is in its train.log, and only warnings elsewhere.
-
     Args:
-        parent: The process of the sweep; a worker of its own would go on alone after a `kill -9` of it.
         composed: The composed config.
+        watching: The process of a sweep whose table shows the job, which then says only warnings itself.
+
+    Returns:
+        The evaluation's mean return, which another sweeper maximises; NaN where there is none.
     """
-    if os.getppid() == parent:
-        end_with_parent()
-    logging.raiseExceptions = False  # as in the process of the sweep: what can't be logged ends no job
-    for handler in logging.getLogger().handlers:
-        if type(handler) is logging.StreamHandler:
-            handler.setLevel(logging.WARNING)
-    return _run_noted(composed, live=False)
-
-
-def _run_noted(composed: DictConfig, live: bool) -> float:
+    if watching is not None:
+        _be_watched(watching)
     replace_unprintable()  # in a launcher's process
     folder = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
-    own, stored = identity(folder), folder / "config.yaml"
+    own, run, live = identity(folder), RunFolder(folder), watching is None
     StopSignal.check()
     try:
-        (folder / FAILED).unlink(missing_ok=True)
-        config = from_stored(load_yaml(stored)) if stored.exists() else parse(composed)
-        begin_or_go_on(config, folder, live, preset=preset_words())
-        evaluation = folder / "eval.json"
-        return float(read_json(evaluation)["mean"]) if evaluation.exists() else float("nan")
+        run.failed_txt.unlink(missing_ok=True)
+        config = run.config if run.is_run else parse(composed)
+        begin_or_go_on(config, folder, Surroundings(live, preset_words()), logged=True)
+        return float((run.evaluation or {}).get("mean", "nan"))
     except Exception as error:
         StopSignal.check()
         logger.log(logging.ERROR if live else logging.INFO, "%s failed: %s", folder, one_line(error))
         note_failure(folder, own, failure_note(error))
         return float("nan")
+
+
+def _be_watched(sweep: int) -> None:
+    if os.getppid() == sweep:  # a worker of joblib's, which would go on alone after a `kill -9` of the sweep
+        end_with_parent()
+    logging.raiseExceptions = False  # as in the process of the sweep: what can't be logged ends no job
+    for handler in logging.getLogger().handlers:
+        if type(handler) is logging.StreamHandler:
+            handler.setLevel(logging.WARNING)
+
+
+def own_folder(path: Path) -> None:
+    """`make_folder`, for a command line: raises ConfigError where what lies there leads elsewhere."""
+    try:
+        make_folder(path)
+    except OSError as error:
+        raise ConfigError(str(error)) from error
+
+
+def say_imports(lines: Iterable[str]) -> None:
+    """Says, each once, what stored configs have imported, before it is."""
+    for line in dict.fromkeys(lines):
+        print(line, flush=True)
 
 
 def failure_note(error: BaseException) -> str:
@@ -142,18 +144,3 @@ def one_line(error: BaseException) -> str:
     text = printable(flat(error))
     ours = isinstance(error, (RunError, ConfigError, EnvError, HydraException))
     return text if ours else f"{type(error).__name__}: {text}"
-
-
-def is_finished(folder: Path) -> bool:
-    """Whether a run has trained to its budget and is evaluated."""
-    from ppo_cli.runs.checkpoint import CheckpointError, load_newest  # late: they bring PyTorch
-
-    try:
-        saved, _ = load_newest(folder / "checkpoints")
-        if saved is None:
-            return False
-        config = from_stored(load_yaml(folder / "config.yaml"))
-    except (CheckpointError, ConfigError, OSError):  # the job itself says what is wrong
-        return False
-    evaluated = not config.eval.episodes or evaluated_at(folder) == saved["steps"]
-    return bool(saved["steps"] >= config.total_timesteps and evaluated)

@@ -8,18 +8,23 @@ composed: the jobs' configs are whole, and whatever else was typed for the sweep
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from ppo_cli.config.compose import compose_jobs
 from ppo_cli.config.convert import from_stored, to_dict
 from ppo_cli.config.quoting import shell_quoted
 from ppo_cli.config.schema import ConfigError
+from ppo_cli.envs.make import resolve_env_id
 from ppo_cli.files import printable, read_json, write_whole
-from ppo_cli.runs.run_dir import is_hydra
+from ppo_cli.runs.endings import no_advice
+from ppo_cli.runs.run_dir import is_hydra, job_names
 from ppo_cli.sweeps.job import Job
+from ppo_cli.terminal import wrapped
+from ppo_cli.text import flat
 
 JOBS = "jobs.json"
 LONGEST = 256 * 2**20  # bytes of it: some 50,000 jobs
@@ -66,7 +71,7 @@ REPLACED = (
     "hydra.run.dir",
     "hydra.searchpath",
     "hydra.mode",
-    "hydra.sweeper.resume",
+    "hydra.sweeper.stored",
 )
 
 
@@ -74,9 +79,34 @@ REPLACED = (
 class Sweep:
     """What `jobs.json` holds: Hydra's settings, the overrides as typed, and the jobs they stand for."""
 
-    config_name: str
-    overrides: list[str]
+    config_name: str = field(compare=False)
+    overrides: list[str] = field(compare=False)
     jobs: list[Job]
+
+
+def plan_jobs(overrides: Sequence[str], config_dir: str | None, config_name: str) -> Sweep:
+    """The jobs that overrides stand for, whose environments were tried; says what is to be known of all.
+
+    Raises:
+        ConfigError: one line on the first thing that is wrong.
+    """
+    if any(override.startswith("hydra.sweep.subdir=") for override in overrides):
+        raise ConfigError("hydra.sweep.subdir: a sweep's jobs are named by what they differ in; leave it out")
+    jobs = compose_jobs(overrides, config_dir, config_name)
+    for _, config in jobs:
+        resolve_env_id(config.env.id)  # a misspelt id is said before PyTorch is there
+    from ppo_cli.runs.build import check_environment
+    from ppo_cli.runs.watchdog import Watchdog
+
+    with Watchdog(max(config.env.timeout for _, config in jobs), no_advice):  # one for all
+        checked = [check_environment(config) for _, config in jobs]
+    for notice in dict.fromkeys(notice for each in checked for notice in each.notices):
+        print(wrapped(notice))
+    planned = [
+        Job(name, [override for override in job if not is_hydra(override)], to_dict(config))
+        for name, (job, config) in zip(job_names([job for job, _ in jobs]), jobs, strict=True)
+    ]
+    return Sweep(config_name, list(overrides), planned)
 
 
 def save_jobs(sweep: Sweep, hydra: DictConfig, folder: Path) -> None:
@@ -89,7 +119,7 @@ def save_jobs(sweep: Sweep, hydra: DictConfig, folder: Path) -> None:
 def _chosen_launcher(typed: Sequence[str], hydra: DictConfig) -> list[str]:
     """Overrides for the launcher in Hydra's config, where none is typed."""
     name = str(hydra.runtime.choices.get(LAUNCHER))
-    if name not in LAUNCHERS or name == "basic" or any(_key(override) == LAUNCHER for override in typed):
+    if name not in LAUNCHERS or name == "basic" or any(key_of(override) == LAUNCHER for override in typed):
         return []
     found = [f"{LAUNCHER}={name}"]
     for key, allowed in LAUNCHERS[name].items():
@@ -119,7 +149,7 @@ def load_jobs(folder: Path, typed: Sequence[str]) -> Sweep:
             f"sweep.resume={folder}: no sweep there (no {JOBS}); sweeps lie below outputs/sweeps/"
         ) from error
     except (OSError, ValueError, TypeError, KeyError) as error:
-        text = printable(" ".join(str(error).split()))
+        text = printable(flat(error))
         raise ConfigError(f"{path} is not a list of jobs: {type(error).__name__}: {text}") from error
     names = [job.folder.casefold() for job in jobs]
     if len(set(names)) < len(names) or not names:
@@ -170,7 +200,8 @@ def _texts(values: Any) -> list[str]:  # noqa: ANN401
     return values
 
 
-def _key(override: str) -> str:
+def key_of(override: str) -> str:
+    """What an override sets."""
     return override.lstrip("+~").partition("=")[0]
 
 
@@ -180,11 +211,11 @@ def _settings(stored: Iterable[str], typed: Sequence[str]) -> list[str]:
     Raises:
         ValueError: one is not; the message is that one.
     """
-    taken = {_key(override) for override in typed}
-    before = [o for o in stored if _key(o) not in (*REPLACED, *taken)]
+    taken = {key_of(override) for override in typed}
+    before = [o for o in stored if key_of(o) not in (*REPLACED, *taken)]
     if LAUNCHER in taken:
-        before = [o for o in before if not _key(o).startswith(SETTING)]
-    names = [o.partition("=")[2] for o in (*before, *typed) if _key(o) == LAUNCHER]
+        before = [o for o in before if not key_of(o).startswith(SETTING)]
+    names = [o.partition("=")[2] for o in (*before, *typed) if key_of(o) == LAUNCHER]
     own = LAUNCHERS.get((names or ["basic"])[-1], {})
     allowed = {LAUNCHER: "|".join(LAUNCHERS), **OTHERS, **{f"{SETTING}{key}": own[key] for key in own}}
     kept = []

@@ -1,18 +1,16 @@
-"""How a sweep or a search starts: Hydra makes the sweeper that is chosen, which plans its jobs and runs them."""
+"""How a sweep or a search starts: Hydra makes the sweeper that is chosen, which plans and runs the jobs."""
 
 import importlib.util
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
 
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from ppo_cli.config.compose import (
     compose_job,
-    compose_jobs,
     composing,
     fixed_folder,
     given_folder,
@@ -20,36 +18,32 @@ from ppo_cli.config.compose import (
     with_folder,
 )
 from ppo_cli.config.quoting import hydra_quoted, shell_quoted
-from ppo_cli.config.schema import Config, ConfigError, conf_dir
-from ppo_cli.envs.make import resolve_env_id
+from ppo_cli.config.schema import ConfigError, conf_dir
 from ppo_cli.errors import RunError
-from ppo_cli.runs.endings import no_advice
-from ppo_cli.runs.run_dir import FAILED, is_hydra, new_folder
+from ppo_cli.runs.folder import RunFolder
+from ppo_cli.runs.run_dir import is_hydra, new_folder
 from ppo_cli.sweeps.ending import failed_table
 from ppo_cli.sweeps.job import run_job
-from ppo_cli.sweeps.plan import JOBS, REPLACED, load_jobs
-from ppo_cli.sweeps.search.settings import check_typed
-from ppo_cli.terminal import wrapped
+from ppo_cli.sweeps.plan import JOBS, REPLACED, key_of, load_jobs, plan_jobs
+from ppo_cli.sweeps.schema import OPTUNA, PREFIX, SWEEPER, check_typed
+from ppo_cli.sweeps.search.plan import PLAN, load_plan, make_plan
 
-SWEEPER = "hydra/sweeper="
-OPTUNA = f"{SWEEPER}optuna"
 OURS = "hydra_plugins.ppo_cli"  # what the targets of our sweepers begin with
-EXTRAS = {  # of launchers: what each needs, and the extra that brings it
-    "joblib": ("hydra_plugins.hydra_joblib_launcher", "joblib"),
-    "submitit_local": ("hydra_plugins.hydra_submitit_launcher", "submitit"),
-    "submitit_slurm": ("hydra_plugins.hydra_submitit_launcher", "submitit"),
-    "ray": ("ray", "ray"),
+EXTRAS = {  # of launchers and sweepers: what each needs, and the extra that brings it
+    "hydra/launcher=joblib": ("hydra_plugins.hydra_joblib_launcher", "joblib"),
+    "hydra/launcher=submitit_local": ("hydra_plugins.hydra_submitit_launcher", "submitit"),
+    "hydra/launcher=submitit_slurm": ("hydra_plugins.hydra_submitit_launcher", "submitit"),
+    "hydra/launcher=ray": ("ray", "ray"),
+    OPTUNA: ("optuna", "optuna"),
 }
 
 
-def check_launcher(overrides: Sequence[str]) -> None:
-    """Raises ConfigError, which names the extra to install, where a launcher's plugin is missing."""
+def check_extras(overrides: Sequence[str]) -> None:
+    """Raises ConfigError, which names the extra to install, where a launcher's or a sweeper's is missing."""
     for override in overrides:
-        key, _, name = override.partition("=")
-        if key == "hydra/launcher" and name in EXTRAS:
-            module, extra = EXTRAS[name]
-            if importlib.util.find_spec(module) is None:  # not imported: Ray reads its settings when it is
-                raise ConfigError(f"{override} needs an extra: pip install 'ppo-cli[{extra}]'")
+        module, extra = EXTRAS.get(override, (None, ""))
+        if module and importlib.util.find_spec(module) is None:  # not imported: Ray reads its settings then
+            raise ConfigError(f"{override} needs an extra: pip install 'ppo-cli[{extra}]'")
 
 
 def choose_sweeper(overrides: Sequence[str]) -> list[str]:
@@ -83,18 +77,28 @@ def start(overrides: Sequence[str], config_dir: str | None, config_name: str, go
     if not str(composed.hydra.sweeper.get("_target_", "")).startswith(OURS):
         _start_other(overrides, config_dir, config_name, go_on)
         return
-    if go_on:
-        overrides = [*_with_stored(fixed_folder("sweep"), overrides), "hydra.sweeper.resume=auto"]
+    if go_on and _gone_on(overrides, config_dir, config_name):
+        return
     multirun(with_folder(overrides, config_dir), config_name)
 
 
-def _with_stored(folder: Path, overrides: Sequence[str]) -> list[str]:
-    """The overrides, and the settings of Hydra's that the sweep in a folder has, where one is there."""
-    if not (folder / JOBS).is_file():
-        return list(overrides)
-    settings = [o for o in overrides if is_hydra(o) and o.partition("=")[0] not in REPLACED]
-    stored = [o for o in load_jobs(folder, settings).overrides if o not in settings]
-    return [*stored, *overrides]
+def _gone_on(overrides: Sequence[str], config_dir: str | None, config_name: str) -> bool:
+    """Goes on with what the folder that is named has, if it is what is typed; False where it has nothing."""
+    folder = fixed_folder("sweep")
+    settings = [o for o in overrides if is_hydra(o) and key_of(o) not in REPLACED]
+    if OPTUNA in overrides and (folder / PLAN).is_file():
+        is_same, settings = make_plan(overrides, config_dir, config_name) == load_plan(folder), []
+    elif OPTUNA not in overrides and (folder / JOBS).is_file():
+        is_same = plan_jobs(overrides, config_dir, config_name) == load_jobs(folder, settings)
+    else:
+        return False
+    if not is_same:
+        raise ConfigError(
+            f"{folder} has other jobs than are typed now; name another folder for these, or "
+            f"sweep.resume={shell_quoted(folder)} to go on with those"
+        )
+    resume(folder, settings)
+    return True
 
 
 def _start_other(overrides: Sequence[str], config_dir: str | None, config_name: str, go_on: bool) -> None:
@@ -103,21 +107,21 @@ def _start_other(overrides: Sequence[str], config_dir: str | None, config_name: 
         raise ConfigError(
             "resume=auto: another sweeper than ppo-train's keeps no plan to go on with; leave it out"
         )
-    checked_jobs(overrides, config_dir, config_name)
+    plan_jobs(overrides, config_dir, config_name)
     with sweep_folder() as folder:
         multirun(
             [*with_folder(overrides, config_dir), f"hydra.sweep.dir={hydra_quoted(folder)}"], config_name
         )
-        failed = sorted(note.parent.name for note in folder.glob(f"*/{FAILED}"))
+        failed = sorted(note.parent.name for note in folder.glob(f"*/{RunFolder.failed_txt.name}"))
         if failed:
             raise RunError(f"{len(failed)} jobs of {folder} failed{failed_table(folder, failed)}")
 
 
-def resume_sweep(folder: Path, overrides: Sequence[str]) -> None:
-    """Runs what is missing of a sweep, goes on with what is partial, and leaves alone what is finished.
+def resume(folder: Path, overrides: Sequence[str]) -> None:
+    """Runs what is missing of a sweep or a search, goes on with what is partial, leaves the rest alone.
 
     Args:
-        folder: The folder of the sweep.
+        folder: The folder of the sweep or the search.
         overrides: Settings of Hydra's to change, such as the launcher.
 
     Raises:
@@ -125,6 +129,12 @@ def resume_sweep(folder: Path, overrides: Sequence[str]) -> None:
         Interrupted: a signal ended it.
         RunError: jobs failed.
     """
+    if (folder / PLAN).is_file():
+        check_extras([OPTUNA])
+        from ppo_cli.sweeps.search.run import resume_search  # late: it brings Optuna and PyTorch
+
+        resume_search(folder, overrides)
+        return
     for override in overrides:
         if not is_hydra(override):
             raise ConfigError(
@@ -132,8 +142,8 @@ def resume_sweep(folder: Path, overrides: Sequence[str]) -> None:
                 "the jobs keep their configs"
             )
     stored = load_jobs(folder, overrides)
-    check_launcher(stored.overrides)
-    own = [f"hydra.sweep.dir={hydra_quoted(folder)}", "hydra.sweeper.resume=always"]
+    check_extras(stored.overrides)
+    own = [f"hydra.sweep.dir={hydra_quoted(folder)}", f"{PREFIX}stored=true"]
     multirun([*stored.overrides, *own], stored.config_name)
 
 
@@ -148,41 +158,6 @@ def multirun(overrides: Sequence[str], config_name: str) -> None:
             hydra = GlobalHydra.instance().hydra
         assert hydra is not None
         hydra.multirun(config_name, run_job, [*overrides, "hydra.mode=MULTIRUN"])
-
-
-def checked_jobs(
-    overrides: Sequence[str], config_dir: str | None, config_name: str
-) -> list[tuple[list[str], Config]]:
-    """The jobs that overrides stand for, whose environments were tried; says what is to be known of all.
-
-    Raises:
-        ConfigError: one line on the first thing that is wrong.
-    """
-    own = [override for override in overrides if not override.startswith("hydra.mode=")]
-    jobs = compose_jobs(own, config_dir, config_name)
-    for _, config in jobs:
-        resolve_env_id(config.env.id)  # a misspelt id is said before PyTorch is there
-    from ppo_cli.runs.build import check_environment
-    from ppo_cli.runs.watchdog import Watchdog
-
-    with Watchdog(max(config.env.timeout for _, config in jobs), no_advice):  # one for all
-        checked = [check_environment(config) for _, config in jobs]
-    for notice in dict.fromkeys(notice for each in checked for notice in each.notices):
-        print(wrapped(notice))
-    return jobs
-
-
-def folder_to_go_on(resume: Literal["never", "auto", "always"], plan: str) -> Path | None:
-    """The folder to go on in, by the config that was composed last; None where a new one is to be made.
-
-    Args:
-        resume: ``hydra.sweeper.resume``.
-        plan: The file that a folder has to go on in.
-    """
-    if resume == "never":
-        return None
-    folder = fixed_folder("sweep")
-    return folder if resume == "always" or (folder / plan).is_file() else None
 
 
 @contextmanager

@@ -1,9 +1,9 @@
 """Sweeps: `ppo-train -m ...`, and `ppo-train sweep.resume=SWEEP_DIR`, which goes on with one.
 
-Hydra's `multirun` makes the sweeper that ``hydra/sweeper`` chooses; ours, ``jobs``, is the default. Before its
-first job starts, the sweep's folder has `jobs.json`: every job, with its folder and its config. What is left
-to do is read from the folders alone, so that a sweep goes on wherever it was stopped. Hydra's launchers run
-the jobs; on going on, each from the config in its folder, so that nothing stored is composed.
+Hydra's `multirun` makes the sweeper that ``hydra/sweeper`` chooses: ours, ``jobs``, by default. Before its
+first job starts, its folder has `jobs.json`: every job, with its folder and its config. What is left to do is
+read from the folders alone, so that a sweep goes on wherever it was stopped. Hydra's launchers run the jobs;
+on going on, each from the config in its folder, so that nothing stored is composed.
 """
 
 import contextlib
@@ -13,108 +13,83 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, flag_override
 
 from ppo_cli.config.compose import composing, explain_error
-from ppo_cli.config.convert import from_stored, load_yaml, save_yaml, to_dict
-from ppo_cli.config.quoting import hydra_quoted, program_to_paste, shell_quoted
+from ppo_cli.config.convert import from_stored, save_yaml
+from ppo_cli.config.quoting import hydra_quoted, program_to_paste, shell_quoted, typed_path
 from ppo_cli.config.schema import ConfigError
 from ppo_cli.config.trust import imports
 from ppo_cli.errors import RunError
 from ppo_cli.files import make_folder, write_whole
 from ppo_cli.runs.endings import StopSignal
-from ppo_cli.runs.run_dir import job_names, lock_run, make_exclusive
+from ppo_cli.runs.folder import RunFolder, lock_run
+from ppo_cli.runs.run_dir import is_hydra, make_exclusive
 from ppo_cli.sweeps.ending import failed_table, stoppable
-from ppo_cli.sweeps.job import Job, is_finished, one_line, run_watched
-from ppo_cli.sweeps.plan import JOBS, Sweep, check_config, load_jobs, save_jobs
-from ppo_cli.sweeps.progress import Board
-from ppo_cli.sweeps.start import checked_jobs, folder_to_go_on, sweep_folder
+from ppo_cli.sweeps.job import Job, one_line, own_folder, run_job, say_imports
+from ppo_cli.sweeps.live import Board
+from ppo_cli.sweeps.plan import JOBS, Sweep, check_config, load_jobs, plan_jobs, save_jobs
+from ppo_cli.sweeps.schema import PREFIX, SweepSettings, composed_settings
+from ppo_cli.sweeps.start import sweep_folder
 
 
-def sweep(context: HydraContext, config: DictConfig, arguments: Sequence[str]) -> None:
-    """What Hydra's `multirun` has our sweeper do: plan the jobs, or go on with those of a folder, and run them.
+def sweep(context: HydraContext, config: DictConfig, overrides: Sequence[str]) -> None:
+    """What Hydra's `multirun` has our sweeper do: plan jobs, or go on with those of a folder, and run them.
 
     Args:
-        context: Hydra's, which composes the jobs.
-        config: Hydra's of the sweep.
-        arguments: The overrides as typed, but for settings of Hydra's, which are in the config.
+        context: What composes the jobs.
+        config: What Hydra composed for the sweeper.
+        overrides: As typed, in Hydra's own terms.
 
     Raises:
-        ConfigError: there can't be such a sweep, or another one is there.
+        ConfigError: there can't be such a sweep.
         Interrupted: a signal ended it.
         RunError: jobs failed.
     """
-    HydraConfig.instance().set_config(config)
-    settings = list(config.hydra.overrides.hydra)
-    resume = config.hydra.sweeper.resume
-    jobs = None if resume == "always" else _planned(config, settings, arguments)
-    folder = folder_to_go_on(resume, JOBS)
-    if folder is not None:
-        stored = load_jobs(folder, settings)
-        if jobs is not None and _typed(jobs) != _typed(stored.jobs):
-            raise ConfigError(
-                f"the sweep in {folder} has other jobs than are typed now; name another folder for these, or "
-                f"sweep.resume={shell_quoted(folder)} to go on with those"
-            )
-        _check_folders(folder, stored)
-        for line in dict.fromkeys(line for job in stored.jobs for line in _imports(folder, job)):
-            print(line, flush=True)
-        _run(context, config, folder, stored, going_on=True)
+    settings = composed_settings(SweepSettings, config.hydra.sweeper)
+    if settings.params:
+        raise ConfigError(f"{PREFIX}params: type what to sweep on the command line")
+    if settings.stored:
+        folder = typed_path(str(config.hydra.sweep.dir))
+        plan = load_jobs(folder, [override for override in overrides if is_hydra(override)])
+        _check_folders(folder, plan)
+        say_imports(line for job in plan.jobs for line in _imports(folder, job))
+        _run(context, config, folder, plan, going_on=True)
         return
+    plan = plan_jobs(overrides, None, str(config.hydra.job.config_name))
     with sweep_folder() as folder:
-        plan = Sweep(str(config.hydra.job.config_name), [*settings, *arguments], jobs or [])
         save_jobs(plan, config.hydra, folder)
         _run(context, config, folder, plan)
 
 
-def _planned(config: DictConfig, settings: Sequence[str], arguments: Sequence[str]) -> list[Job]:
-    """The jobs that are typed, each composed and checked."""
-    if any(override.startswith("hydra.sweep.subdir=") for override in settings):
-        raise ConfigError("hydra.sweep.subdir: a sweep's jobs are named by what they differ in; leave it out")
-    if config.hydra.sweeper.params:
-        raise ConfigError("hydra.sweeper.params: type what to sweep on the command line")
-    jobs = checked_jobs([*settings, *arguments], None, str(config.hydra.job.config_name))
-    names = job_names([job for job, _ in jobs])
-    return [Job(name, job, to_dict(made)) for name, (job, made) in zip(names, jobs, strict=True)]
-
-
-def _typed(jobs: Sequence[Job]) -> dict[str, list[str]]:
-    """What was typed for each job, by its folder, and not what presets said then."""
-    return {job.folder: job.knobs for job in jobs}
-
-
 def _imports(folder: Path, job: Job) -> list[str]:
     """Lines on what a job's stored config has imported; none where it can't be run, as the job will say."""
-    own = folder / job.folder / "config.yaml"
+    own = RunFolder(folder / job.folder)
     with contextlib.suppress(ConfigError):
-        if own.exists():
-            return imports(from_stored(load_yaml(own)), own)
+        if own.config_yaml.exists():
+            return imports(own.config, own.config_yaml)
         return imports(from_stored(job.config), folder / JOBS)
     return []
 
 
 def _check_folders(folder: Path, plan: Sweep) -> None:
     """Raises ConfigError where a job's folder is a link, or holds one, through which it would write."""
-    try:
-        for job in plan.jobs:
-            if os.path.lexists(folder / job.folder):
-                make_folder(folder / job.folder)
-    except OSError as error:
-        raise ConfigError(str(error)) from error
+    for job in plan.jobs:
+        if os.path.lexists(folder / job.folder):
+            own_folder(folder / job.folder)
 
 
 def _prepare(folder: Path, job: Job) -> None:
     """Puts into a job's folder what it lacks to begin as it was planned: presets may have changed."""
-    own = folder / job.folder
-    make_folder(own)
-    if not (own / "config.yaml").exists():
-        save_yaml(from_stored(job.config), own / "config.yaml")
-    if not (own / ".hydra").exists():
-        make_folder(own / ".hydra")
-        write_whole(own / ".hydra" / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(job.overrides)))
+    own = RunFolder(folder / job.folder)
+    make_folder(own.path)
+    if not own.config_yaml.exists():
+        save_yaml(from_stored(job.config), own.config_yaml)
+    if not own.hydra.exists():
+        make_folder(own.hydra)
+        write_whole(own.overrides_yaml, OmegaConf.to_yaml(OmegaConf.create(job.overrides)))
 
 
 def _run(
@@ -123,7 +98,7 @@ def _run(
     """Runs the jobs that are not finished, and ends with what became of them."""
     ended = ""
     with lock_run(folder), stoppable(folder, "sweep"):
-        left = [job for job in plan.jobs if not is_finished(folder / job.folder)]
+        left = [job for job in plan.jobs if not RunFolder(folder / job.folder).is_finished]
         if len(left) < len(plan.jobs):
             print(f"finished already: {len(plan.jobs) - len(left)} of {len(plan.jobs)} jobs")
         if going_on:
@@ -135,10 +110,10 @@ def _run(
         except ConfigError:
             raise
         except Exception as error:  # of the launcher: jobs note their own
-            if not any((folder / job.folder / ".lock").exists() for job in left):  # none has begun
+            if not any(RunFolder(folder / job.folder).lock.exists() for job in left):  # none has begun
                 raise ConfigError(explain_error(error)) from error
             ended = f"the launcher ended: {one_line(error)}; "
-        failed = [job.folder for job in plan.jobs if not is_finished(folder / job.folder)]
+        failed = [job.folder for job in plan.jobs if not RunFolder(folder / job.folder).is_finished]
     finished = len(plan.jobs) - len(failed)
     if finished:
         print(f"finished: {finished} of {len(plan.jobs)} jobs · {folder}")
@@ -179,12 +154,10 @@ def _launch(
     write_whole(folder / "multirun.yaml", OmegaConf.to_yaml(config))
     for name in ("hydra", "hydra_plugins"):  # the launchers' own lines: the table says more
         logging.getLogger(name).setLevel(logging.WARNING)
-    task = partial(run_watched, os.getpid())
+    task = partial(run_job, watching=os.getpid())
     with composing():
         launcher = Plugins.instance().instantiate_launcher(context, task, config)
-    batch = config.hydra.sweeper.max_batch_size or len(jobs)
-    if not isinstance(batch, int) or batch < 1:
-        raise ConfigError(f"hydra.sweeper.max_batch_size={batch}: expected null, or an integer from 1")
+    batch = composed_settings(SweepSettings, config.hydra.sweeper).max_batch_size or len(jobs)
     with Board(folder, jobs):
         for first in range(0, len(jobs), batch):
             StopSignal.check()
@@ -193,8 +166,8 @@ def _launch(
 
 def _overrides(folder: Path, job: Job, going_on: bool) -> list[str]:
     """What a job is composed of; one that goes on has its whole config in its folder."""
-    own = [] if going_on else job.knobs
+    own = [] if going_on else list(job.overrides)
     own.append(f"hydra.sweep.subdir={hydra_quoted(job.folder)}")
-    if os.path.lexists(folder / job.folder / ".hydra"):
+    if os.path.lexists(RunFolder(folder / job.folder).hydra):
         own.append("hydra.output_subdir=null")  # what it holds is how the job began
     return own

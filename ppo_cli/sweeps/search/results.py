@@ -4,56 +4,50 @@ import csv
 import io
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import optuna
 from omegaconf import OmegaConf
+from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
 from ppo_cli.config.convert import learned_part
 from ppo_cli.config.quoting import shell_quoted
 from ppo_cli.errors import RunError
 from ppo_cli.files import printable, write_whole
 from ppo_cli.sweeps.ending import failed_table
+from ppo_cli.sweeps.schema import PREFIX
 from ppo_cli.sweeps.search.plan import Plan, command_line, job_config, trial_folder
-from ppo_cli.sweeps.search.settings import PREFIX
 from ppo_cli.terminal import is_live, output_console, width, wrapped
 from ppo_cli.text import short, words_in
 
-if TYPE_CHECKING:
-    import optuna
 
-
-def ended_trials(study: "optuna.Study") -> int:
+def ended_trials(study: optuna.Study) -> int:
     """How many trials have ended."""
     return sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
 
 
-def best_so_far(study: "optuna.Study") -> list[str]:
+def best_so_far(study: optuna.Study) -> list[str]:
     """The best trial in words, where there is one."""
     best = best_trial(study)
     return [] if best is None else [f"best is trial {best.number}: {_value(best)}"]
 
 
-def best_trial(study: "optuna.Study") -> "optuna.trial.FrozenTrial | None":
+def best_trial(study: optuna.Study) -> FrozenTrial | None:
     """The complete trial of the highest value, the first of several; None where none is complete."""
-    from optuna.trial import TrialState
-
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     return max(complete, key=lambda trial: (trial.value or 0.0, -trial.number), default=None)
 
 
-def _value(trial: "optuna.trial.FrozenTrial") -> str:
+def _value(trial: FrozenTrial) -> str:
     return short(trial.value or 0.0)  # of a complete one, which has some
 
 
-def drawn(plan: Plan, trial: "optuna.trial.FrozenTrial") -> dict[str, str]:
+def drawn(plan: Plan, trial: optuna.Trial | FrozenTrial) -> dict[str, str]:
     """What a trial has for each axis, as typed."""
-    from optuna.trial import FixedTrial
-
     fixed = FixedTrial(trial.params)
     return {axis.key: axis.suggest(fixed) for axis in plan.axes}
 
 
-def write_tables(folder: Path, plan: Plan, study: "optuna.Study") -> None:
+def write_tables(folder: Path, plan: Plan, study: optuna.Study) -> None:
     """Writes `trials.csv`, a row a trial, and `best.yaml`, the best one's config as an experiment."""
     trials = study.get_trials(deepcopy=False)
     rows: list[list[object]] = [["number", "state", "value", "folder", *(axis.key for axis in plan.axes)]]
@@ -84,7 +78,7 @@ def _objective(plan: Plan) -> str:
     return f"{what}, {how} of {len(plan.seeds)} seeds"
 
 
-def conclude(folder: Path, plan: Plan, study: "optuna.Study") -> None:
+def conclude(folder: Path, plan: Plan, study: optuna.Study) -> None:
     """Says the best trial and what to type for it; raises RunError with a table where trials failed."""
     trials = study.get_trials(deepcopy=False)
     states = [trial.state.name for trial in trials]

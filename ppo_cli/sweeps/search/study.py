@@ -19,7 +19,8 @@ from sqlalchemy.engine import URL
 
 from ppo_cli.config.schema import ConfigError
 from ppo_cli.files import printable
-from ppo_cli.sweeps.search.settings import PREFIX, Settings
+from ppo_cli.sweeps.schema import PREFIX, SearchSettings
+from ppo_cli.text import flat
 
 NAME = "search"
 BUSY = 120  # seconds to wait for another process that writes
@@ -39,7 +40,7 @@ PRUNERS: dict[str, type[BasePruner]] = {
 }
 
 
-def make_sampler(settings: Settings, number: int) -> BaseSampler:
+def make_sampler(settings: SearchSettings, number: int) -> BaseSampler:
     """The sampler of one trial, seeded by its number.
 
     What a trial gets then follows from the search's seed, its number and the trials that are over: a search
@@ -58,7 +59,7 @@ def make_sampler(settings: Settings, number: int) -> BaseSampler:
     return sampler
 
 
-def make_pruner(settings: Settings) -> BasePruner:
+def make_pruner(settings: SearchSettings) -> BasePruner:
     """The pruner.
 
     Raises:
@@ -71,7 +72,7 @@ def make_pruner(settings: Settings) -> BasePruner:
     return pruner
 
 
-def warm_up(settings: Settings) -> int:
+def warm_up(settings: SearchSettings) -> int:
     """Points of comparison at the start of each run at which it is never pruned: they say little."""
     if settings.pruner not in ("median", "percentile"):
         return 0
@@ -94,7 +95,7 @@ def _call(make: Callable[..., Any], own: Mapping[str, Any], name: str, given: Ma
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             return make(**{**own, **given})
     except (TypeError, ValueError, ImportError) as error:
-        raise ConfigError(f"{PREFIX}{name}={dict(given)}: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{PREFIX}{name}={dict(given)}: {flat(error)}") from error
 
 
 def check_study(path: Path) -> None:
@@ -125,7 +126,7 @@ def check_study(path: Path) -> None:
             if found != "ok":
                 raise ValueError(found)
     except (OSError, ValueError, sqlite3.Error) as error:
-        text = printable(" ".join(str(error).split()))
+        text = printable(flat(error))
         raise ConfigError(f"{path} is damaged, or no study of a search: {text:.500}") from error
 
 
@@ -135,7 +136,7 @@ def _end(path: Path, size: int) -> bytes:
         return file.read()
 
 
-def open_study(path: Path, settings: Settings) -> optuna.Study:
+def open_study(path: Path, settings: SearchSettings) -> optuna.Study:
     """The study of a search, made where there is none.
 
     Raises:
@@ -154,7 +155,7 @@ def open_study(path: Path, settings: Settings) -> optuna.Study:
     )
 
 
-def report(trial: optuna.Trial, settings: Settings, step: int, value: float, after: int) -> bool:
+def report(trial: optuna.Trial, settings: SearchSettings, step: int, value: float, after: int) -> bool:
     """Reports a value, once, and asks the pruner whether to end the trial, by what came after a step.
 
     Pruners of Optuna's hold the *best* value so far against others' values of now. A trial's seeds run one
