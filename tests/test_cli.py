@@ -142,7 +142,7 @@ def test_tensorboards_hparams_compare_the_runs_of_a_sweep(ppo_train, tmp_path):
     ppo_train("-m", "env=CartPole-v1", *TINY, "seed=1,2", "anneal.vf_coef.final=null,0.1")
     columns, rows = hparams_table(tmp_path / "outputs")
     assert columns[:2] == ["anneal.vf_coef.final", "seed"]  # what was swept comes first
-    mappings = {"env.kwargs", "env.reset_options", "env.wrappers", "network.encoders"}
+    mappings = {name for name, known in KNOBS.items() if known.entries}
     assert set(KNOBS) - set(columns) <= mappings
     assert len(rows) == 4
     for folder in tmp_path.glob("outputs/sweeps/*/*/"):

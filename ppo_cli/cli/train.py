@@ -7,22 +7,18 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hydra import initialize_config_dir
-from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
-from hydra.core.utils import configure_log, run_job
-from hydra.types import HydraContext, RunMode
-from omegaconf import DictConfig, OmegaConf, flag_override, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, flag_override
 
 from ppo_cli.cli.command import run_command
 from ppo_cli.cli.help import MARK, help_text
 from ppo_cli.cli.options import read_options
 from ppo_cli.config.compose import (
-    Composed,
     compose_job,
     compose_run,
     composing,
@@ -34,7 +30,8 @@ from ppo_cli.config.compose import (
 from ppo_cli.config.convert import parse, register_schema, to_dict
 from ppo_cli.config.overrides import AUTO, CommandLine, expand_preset, read_line, read_override, text_of
 from ppo_cli.config.presets import NO_PRESET, forget_successors, preset_words
-from ppo_cli.config.quoting import hydra_quoted, literal_text, shell_quoted, typed_path
+from ppo_cli.config.quoting import shell_quoted, typed_path
+from ppo_cli.config.running import run_composed
 from ppo_cli.config.schema import ConfigError, conf_dir
 from ppo_cli.envs.make import resolve_env_id
 from ppo_cli.runs.folder import RunFolder
@@ -44,9 +41,6 @@ from ppo_cli.runs.surroundings import Surroundings
 from ppo_cli.sweeps import start as sweeps
 from ppo_cli.sweeps.schema import OPTUNA
 from ppo_cli.terminal import width
-
-if TYPE_CHECKING:
-    from ppo_cli.runs.build import Checked
 
 
 def main() -> None:
@@ -199,6 +193,7 @@ def _start_run(line: CommandLine, args: Namespace) -> None:
     job = compose_run(line.overrides, args.config_dir, args.config_name)
     resolve_env_id(job.config.env.id)  # a misspelt id is said before PyTorch is there
     from ppo_cli.runs.build import check_environment
+    from ppo_cli.runs.run import run
 
     checked = check_environment(job.config)
     config, typed = checked.config, [text_of(override) for override in line.typed]
@@ -210,7 +205,9 @@ def _start_run(line: CommandLine, args: Namespace) -> None:
         raise ConfigError(f"{folder} holds a run already; resume={shell_quoted(folder)} goes on with it")
     else:
         with new_folder(folder, exclusive=given is None) as folder:
-            _run_in_hydra(job, checked, folder, args.config_name)
+            around = Surroundings(preset=preset_words())
+            work = partial(run, config, folder, around=around, checked=checked)
+            run_composed(job, folder, work, args.config_name)
     _say_next(folder)
 
 
@@ -218,36 +215,3 @@ def _say_next(folder: Path) -> None:
     from ppo_cli.runs.lines import next_lines  # late: they bring PyTorch
 
     print(next_lines(folder))
-
-
-def _run_in_hydra(job: Composed, checked: "Checked", folder: Path, config_name: str) -> None:
-    """Has Hydra run what was composed and checked, as its own `Hydra.run` does: files, callbacks, logging.
-
-    Raises:
-        ConfigError: A setting of Hydra's is none.
-    """
-    from ppo_cli.runs.run import run
-
-    failed: list[Exception] = []
-    around, settings = Surroundings(preset=preset_words(), checked=checked), job.whole.hydra
-
-    def task(_: DictConfig) -> float:
-        try:
-            return run(checked.config, folder, around=around)
-        except Exception as error:
-            failed.append(error)
-            raise
-
-    with read_write(settings), open_dict(settings):
-        settings.mode, settings.run.dir = RunMode.RUN, literal_text(str(folder))
-        own = [text for text in settings.overrides.hydra if not text.startswith("hydra.run.dir=")]
-        settings.overrides.hydra = [*own, f"hydra.run.dir={hydra_quoted(folder)}", "hydra.mode=RUN"]
-    with composing(), initialize_config_dir(str(conf_dir()), "train", "1.3"):
-        configure_log(settings.hydra_logging, settings.verbose)
-        callbacks = Callbacks(job.whole)
-        callbacks.on_run_start(config=job.whole, config_name=config_name)
-        context = HydraContext(GlobalHydra.instance().config_loader(), callbacks)
-        done = run_job(task, job.whole, "hydra.run.dir", None, context)
-        callbacks.on_run_end(config=job.whole, config_name=config_name, job_return=done)
-    if failed:
-        raise failed[0]

@@ -74,8 +74,8 @@ def check_environment(config: Config, watchdog: bool = True) -> Checked:
     """Makes the environment and the network once, to hold the config against them.
 
     Args:
-        config: The config to check.
-        watchdog: Whether a process is forked that ends this one where the environment hangs.
+        config: to check.
+        watchdog: whether a process is forked that ends this one where the environment hangs.
 
     Raises:
         ConfigError: the environment can't be made or trained on as the config asks; one line that says why.
