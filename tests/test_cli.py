@@ -36,9 +36,9 @@ PRESETS = [*(name for name in ENVS if "NoFrameskip" not in name), "ALE/Breakout-
 
 def composed(*overrides, multirun=False):
     """The checked config of a command line."""
-    if multirun:
-        return compose_jobs(read_line(overrides).overrides, None, "config")[0][1]
-    return load(*overrides)
+    return (
+        compose_jobs(read_line(overrides).overrides, None, "config")[0][1] if multirun else load(*overrides)
+    )
 
 
 def only_run(tmp_path):

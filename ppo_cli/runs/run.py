@@ -29,6 +29,7 @@ from ppo_cli.files import read_json, read_yaml, write_whole
 from ppo_cli.hooks import Hooks, RunState, UserHook, told
 from ppo_cli.import_path import UserCodeError
 from ppo_cli.runs.build import (
+    Checked,
     Spaces,
     build_agent,
     build_normalizers,

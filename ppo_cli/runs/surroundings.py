@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from ppo_cli.hooks import Hook  # brings PyTorch
-    from ppo_cli.runs.build import Checked
 
 
 class Surroundings(NamedTuple):
@@ -18,7 +17,6 @@ class Surroundings(NamedTuple):
         own_hooks: Hooks of the caller's that are told last, as the run's own are.
         signals: Whether a signal ends the run when it has been saved. It needs the process's main thread.
         watchdog: Whether a process is forked that ends this one where an environment hangs.
-        checked: What `check_environment` found of the config, where that was asked already.
     """
 
     live: bool = True
@@ -27,7 +25,6 @@ class Surroundings(NamedTuple):
     own_hooks: Sequence["Hook"] = ()
     signals: bool = True
     watchdog: bool = True
-    checked: "Checked | None" = None
 
 
 COMMAND = Surroundings()  # a process to itself, and the terminal
