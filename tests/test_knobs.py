@@ -37,8 +37,10 @@ def test_what_holds_of_a_section_holds_of_its_knobs_and_of_entries_of_a_users_ow
 def test_sizes_follow_from_the_knobs():
     config = stored(total_timesteps=1000, n_envs=3, n_steps=50, batch_size=64, n_epochs=2)
     assert (config.rollout_rows, config.iterations, config.minibatches) == (150, 7, 3)
-    assert (config.trained_steps, config.checkpoint_interval, config.sequence_length) == (1050, 334, 16)
-    assert stored(n_steps=5).sequence_length == 5
+    assert (config.trained_steps, config.checkpoint_interval) == (1050, 334)
+    assert stored().sequence_length == 1
+    assert stored(network={"memory": "lstm"}).sequence_length == 16
+    assert stored(network={"memory": "lstm"}, n_steps=5).sequence_length == 5
     assert stored(checkpoint={"every": 7}).checkpoint_interval == 7
     assert stored(vectorization="envpool", total_timesteps=1000).trained_steps == 1000
 
