@@ -20,7 +20,8 @@ import torch
 from split import checked_config, measure, report
 from torch import Tensor, nn
 
-from ppo_cli.config.schema import Config, to_dict
+from ppo_cli.config.convert import to_dict
+from ppo_cli.config.schema import Config
 
 REPEATS = 7
 
@@ -59,7 +60,7 @@ def network_seconds(config: Config, channels_last: bool) -> float:
         with torch.inference_mode():
             network(acted_on)
 
-    steps = config.n_epochs * -(-config.n_steps * config.n_envs // config.batch_size)
+    steps = config.n_epochs * config.minibatches
     update = seconds(lambda: network(minibatch).sum().backward())
     return config.n_steps * seconds(act) + steps * update
 
@@ -80,10 +81,10 @@ def main() -> None:
     parser.add_argument("--no-peer", action="store_true")
     options, overrides = parser.parse_known_args()
     config = checked_config(overrides)
-    torch.set_num_threads(1 if config.threads == "auto" else int(config.threads))
+    torch.set_num_threads(config.cpu_threads)
     figures = measure(config)
     report(figures)
-    rows = config.n_steps * config.n_envs
+    rows = config.rollout_rows
     fastest = max(figures["bare"].values())
     for channels_last in (False, True):
         taken = rows / fastest + network_seconds(config, channels_last)

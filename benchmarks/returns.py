@@ -18,7 +18,7 @@ from peers import make_peer
 from stable_baselines3.common.vec_env import VecNormalize
 
 from ppo_cli.config.compose import compose_jobs, expand_preset
-from ppo_cli.config.schema import to_dict
+from ppo_cli.config.convert import to_dict
 from ppo_cli.distributions import Distribution, make_distribution
 from ppo_cli.runs.build import check_environment, env_maker
 from ppo_cli.runs.evaluation import evaluate

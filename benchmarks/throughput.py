@@ -76,7 +76,7 @@ def run_ours(overrides: list[str], folder: Path, cold: bool) -> dict[str, float]
 
 def warm_up(overrides: list[str], config: Config) -> None:
     """One iteration that leaves the compiled update in the cache, if the real run would compile it."""
-    short = [f"total_timesteps={config.n_envs * config.n_steps}", f"compile={decide_compile(config)}"]
+    short = [f"total_timesteps={config.rollout_rows}", f"compile={decide_compile(config)}"]
     with tempfile.TemporaryDirectory() as name:
         ppo_train([*overrides, *short], Path(name), {})
 

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ppo_cli.cli.help import knob_comments, knob_sections
-from ppo_cli.config.schema import CHOICES, RANGES, conf_dir, describe_type, knobs, load_yaml
+from ppo_cli.config.convert import load_yaml
+from ppo_cli.config.knob import Knob, describe_type
+from ppo_cli.config.schema import KNOBS, conf_dir
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
@@ -106,14 +108,14 @@ def _expand_source(match: re.Match[str]) -> str:
     return f"{head}\n{textwrap.indent(rest, '    ')}\n"
 
 
-def takes(key: str, kind: object) -> str:
+def takes(known: Knob) -> str:
     """What a knob takes: its type with its range, or its choices."""
-    if key in CHOICES:
-        return ", ".join(f"`{choice}`" for choice in CHOICES[key])
-    words = describe_type(kind)
-    if key in RANGES:
+    if known.choices:
+        return ", ".join(f"`{choice}`" for choice in known.choices)
+    words = describe_type(known.kind)
+    if known.range is not None:
         noun, separator, rest = words.partition(" or ")
-        allowed = RANGES[key]
+        allowed = known.range
         high = f"{allowed.high:g}" if allowed.high < 1e6 else str(allowed.high)  # 2**32 - 1 in full
         interval = str(allowed).replace(f"to {allowed.high:g}", f"to {high}")
         words = f"{noun} {interval}{',' if separator else ''}{separator}{rest}"
@@ -142,7 +144,7 @@ def _cell(text: str) -> str:
 
 def knob_tables() -> str:
     """Every knob of conf/config.yaml: name, default, what it takes, meaning; a table a section."""
-    defaults, comments, kinds = load_yaml(conf_dir() / "config.yaml"), knob_comments(), dict(knobs())
+    defaults, comments = load_yaml(conf_dir() / "config.yaml"), knob_comments()
     lines = []
     for title, keys in knob_sections():
         lines += [
@@ -153,7 +155,7 @@ def knob_tables() -> str:
         ]
         for key in keys:
             default = "what is typed as `env=`" if key == "env.id" else f"`{_shown(_lookup(defaults, key))}`"
-            plain = " | ".join(map(_cell, (takes(key, kinds[key]), comments.get(key, ""))))
+            plain = " | ".join(map(_cell, (takes(KNOBS[key]), comments.get(key, ""))))
             lines.append(f"| [`{key}`](#{key}){{ #{key} }} | {default} | {plain} |")
         lines.append("")
     return "\n".join(lines)

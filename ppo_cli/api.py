@@ -14,7 +14,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from ppo_cli.config.schema import Config, ConfigError, from_stored, load_yaml
+from ppo_cli.config.convert import from_stored, load_yaml
+from ppo_cli.config.schema import Config, ConfigError
 from ppo_cli.files import read_json, read_text
 from ppo_cli.runs.build import env_maker, on_error_of, wanted_infos
 from ppo_cli.runs.evaluation import Evaluation

@@ -7,6 +7,11 @@ from typing import Literal
 Shape = Literal["linear", "cosine", "exponential"]
 
 
+def iterations(asked: int, n_envs: int, n_steps: int) -> int:
+    """Iterations of a run: ceil(asked / (N T)); see `trained_steps`."""
+    return -(-asked // (n_envs * n_steps))
+
+
 def trained_steps(asked: int, n_envs: int, n_steps: int, filled: bool = False) -> int:
     """Environment steps of a run whose iterations are whole: ceil(asked / (N T)) of N T steps each.
 
@@ -18,8 +23,7 @@ def trained_steps(asked: int, n_envs: int, n_steps: int, filled: bool = False) -
     """
     if filled:
         return asked
-    rows = n_envs * n_steps
-    return -(-asked // rows) * rows
+    return iterations(asked, n_envs, n_steps) * n_envs * n_steps
 
 
 @dataclass(frozen=True)

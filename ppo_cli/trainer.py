@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ppo_cli import schedules
 from ppo_cli.agent import PPOAgent
 from ppo_cli.envs.infos import mean_over
 from ppo_cli.envs.snapshot import Lost
@@ -215,7 +216,7 @@ def train(
         FloatingPointError: the loss, the gradient or a weight is not finite.
     """
     rollout = collector.rollout
-    iterations = math.ceil(total_timesteps / (rollout.n_steps * rollout.n_envs))
+    iterations = schedules.iterations(total_timesteps, rollout.n_envs, rollout.n_steps)
     if agent.compiled and position.steps < total_timesteps:
         log.status("compiling the update (kept for later runs)")
     while position.steps < total_timesteps:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ppo_cli.config.schema import ANNEALED, CHOICES
+from ppo_cli.config.schema import KNOBS
 
 PROGRAM = "from ppo_cli.cli.train import main; main()"
 ENVS = ["CartPole-v1", "Acrobot-v1", "Pendulum-v1", "FrozenLake-v1", "Blackjack-v1", "Nothing-v0", "a b"]
@@ -21,21 +21,21 @@ numbers = st.one_of(
 )
 integers = st.one_of(st.integers(-1, 40).map(str), st.sampled_from(["1.5", "2e1", "null", "auto", "1e400"]))
 switches = st.sampled_from(["true", "false", "yes", "2", "null", "maybe"])
-KNOBS = {
+TYPED = {
     **dict.fromkeys(
         ["learning_rate", "gamma", "gae_lambda", "clip_ratio", "vf_clip_ratio", "ent_coef"], numbers
     ),
     **dict.fromkeys(["vf_coef", "max_grad_norm", "target_kl", "normalize.clip", "env.timeout"], numbers),
-    **dict.fromkeys([f"anneal.{knob}.final" for knob in ANNEALED], numbers),
+    **dict.fromkeys([f"anneal.{knob}.final" for knob, known in KNOBS.items() if known.annealed], numbers),
     **dict.fromkeys(
         ["batch_size", "sde_sample_freq", "checkpoint.every", "checkpoint.keep", "seed"], integers
     ),
     **dict.fromkeys(["normalize_advantage", "use_sde", "network.shared", "network.ortho_init"], switches),
     **dict.fromkeys(["normalize.observations", "normalize.rewards", "eval.deterministic"], switches),
     **{
-        key: st.sampled_from([*choices, "wrong"])
-        for key, choices in CHOICES.items()
-        if key != "vectorization"
+        key: st.sampled_from([*known.choices, "wrong"])
+        for key, known in KNOBS.items()
+        if known.choices and key != "vectorization"
     },
     "network.hidden_sizes": st.sampled_from(["[8]", "[]", "[8,8]", "[0]", "[-1]", "8", "[a]", "null"]),
     "network.log_std_init": numbers,
@@ -43,8 +43,8 @@ KNOBS = {
     "clip_rato": numbers,
     "network": st.sampled_from(["mlp", "mlp_separate", "mlp_sde", "transformer"]),
 }
-overrides = st.dictionaries(st.sampled_from(sorted(KNOBS)), st.none(), max_size=4).flatmap(
-    lambda keys: st.tuples(*(KNOBS[key].map(lambda value, key=key: f"{key}={value}") for key in keys))
+overrides = st.dictionaries(st.sampled_from(sorted(TYPED)), st.none(), max_size=4).flatmap(
+    lambda keys: st.tuples(*(TYPED[key].map(lambda value, key=key: f"{key}={value}") for key in keys))
 )
 commands = st.tuples(st.sampled_from(ENVS).map(lambda name: f"env={name}"), overrides)
 

@@ -14,7 +14,7 @@ import pytest
 
 from ppo_cli.cli import evaluate, export, report
 from ppo_cli.config.compose import compose_jobs, expand_preset
-from ppo_cli.config.schema import ConfigError, conf_dir, knobs
+from ppo_cli.config.schema import KNOBS, ConfigError, conf_dir
 from ppo_cli.runs.log import EVAL_TAG, TAGS
 from ppo_cli.sweeps.search.plan import make_plan
 from ppo_cli.sweeps.search.run import SWEEPER, choose_search
@@ -196,7 +196,7 @@ def test_no_page_speaks_of_what_only_its_authors_know(page):
 
 
 def test_what_is_typed_for_others_habits_are_knobs():
-    known = {key for key, _ in knobs()} | {"env", "network", "resume", "sweep.resume", "experiment", "search"}
+    known = set(KNOBS) | {"env", "network", "resume", "sweep.resume", "experiment", "search"}
     text = FENCE.sub("", (ROOT / "docs" / "coming_from.md").read_text())
     cells = [row.split("|")[2] for row in text.splitlines() if row.startswith("|") and row.count("|") == 3]
     typed = [word for cell in cells for code in re.findall(r"`([^`]+)`", cell) for word in code.split()]
@@ -247,7 +247,7 @@ def test_quotes_stand_in_the_file_that_is_linked(file, quote):
 
 @pytest.mark.parametrize("name", ["ppo.md", "metrics.md", "extending.md"])
 def test_dotted_names_exist(name):
-    known = {key for key, _ in knobs()} | {key.rpartition(".")[0] for key, _ in knobs()}
+    known = set(KNOBS) | {key.rpartition(".")[0] for key in KNOBS}
     for path, attributes in re.findall(
         r"`((?:[a-z]+/)?[a-z_]+)\.(\w+(?:\.\w+)*)(?:\(\))?`", prose(ROOT / "docs" / name)
     ):
@@ -274,7 +274,7 @@ def test_no_tag_is_documented_that_is_not_logged():
 def test_every_knob_is_on_the_knob_page():
     page = hooks.knobs_page((ROOT / "docs" / "knobs.md").read_text())
     rows = re.findall(r"^\| \[`([\w.]+)`\]\S*\{ #\S+ \} \| (.*?) \| (.*?) \| (.*?) \|$", page, re.MULTILINE)
-    assert sorted(row[0] for row in rows) == sorted(key for key, _ in knobs())
+    assert sorted(row[0] for row in rows) == sorted(KNOBS)
     for key, default, takes, meaning in rows:
         assert default and takes and meaning, key
     assert "<!--" not in page
@@ -292,10 +292,9 @@ def test_every_file_of_a_group_is_on_the_knob_page(folder):
 
 
 def test_what_a_knob_takes_is_said_with_its_range():
-    kinds = dict(knobs())
-    assert hooks.takes("seed", kinds["seed"]) == "an integer from 0 to 4294967295"
-    assert hooks.takes("target_kl", kinds["target_kl"]) == "a number above 0, or null"
-    assert hooks.takes("env.on_error", kinds["env.on_error"]) == "`stop`, `restart`"
+    assert hooks.takes(KNOBS["seed"]) == "an integer from 0 to 4294967295"
+    assert hooks.takes(KNOBS["target_kl"]) == "a number above 0, or null"
+    assert hooks.takes(KNOBS["env.on_error"]) == "`stop`, `restart`"
 
 
 @pytest.mark.parametrize("name", hooks.sources((ROOT / "docs" / "ppo.md").read_text()))

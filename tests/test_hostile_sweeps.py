@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ppo_cli.config.compose import compose_jobs, expand_preset
-from ppo_cli.config.schema import to_dict
+from ppo_cli.config.convert import to_dict
 from ppo_cli.sweeps.jobs import load_jobs
 
 RUN = ("env=CartPole-v1", "n_envs=1", "n_steps=8", "total_timesteps=8", "n_epochs=1", "eval.episodes=1",

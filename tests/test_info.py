@@ -16,7 +16,7 @@ from info_envs import Lives, Told
 from run_ends import assert_same_end, events, rows
 
 from ppo_cli.cli.evaluate import main as ppo_eval_main
-from ppo_cli.config.schema import LONGEST_INFO_KEY, MOST_INFO_KEYS
+from ppo_cli.config.checks import LONGEST_INFO_KEY, MOST_INFO_KEYS
 from ppo_cli.envs.infos import LONGEST_KEY, MOST_FOLLOWED, MOST_LOGGED, Tally, mean_over, parse_keys
 from ppo_cli.envs.vector import SyncVector
 from ppo_cli.envs.workers import AsyncVector

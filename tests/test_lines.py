@@ -20,8 +20,9 @@ import ppo_cli
 from ppo_cli.actor_critic import make_actor_critic
 from ppo_cli.cli.help import knob_sections
 from ppo_cli.cli.version import versions
+from ppo_cli.config.convert import from_stored
 from ppo_cli.config.presets import successor_with_preset
-from ppo_cli.config.schema import conf_dir, from_stored, knobs
+from ppo_cli.config.schema import KNOBS, conf_dir
 from ppo_cli.envs.make import env_fn
 from ppo_cli.runs.evaluation import Evaluation, evaluate
 from ppo_cli.runs.lines import budget_words, network_words, next_lines, pack, training_words
@@ -131,7 +132,7 @@ def test_help_shows_plain_defaults_where_no_environment_is_typed(ppo_train):
     page = ppo_train("--help").out
     assert "knobs, with their plain defaults; `ppo-train env=ID --help` shows a preset's:" in page
     shown = values_shown(page)
-    assert set(shown) == {key for key, _ in knobs()}
+    assert set(shown) == set(KNOBS)
     assert not any(marked for _, marked in shown.values())
     assert shown["n_steps"] == ("2048", False)  # CartPole-v1's preset has 32
 
@@ -434,4 +435,4 @@ def test_on_a_terminal_evaluations_stand_above_the_bar_and_a_dumb_one_gets_plain
 
 def test_every_knob_is_in_one_group():
     listed = [key for _, keys in knob_sections() for key in keys]
-    assert sorted(listed) == sorted(key for key, _ in knobs())
+    assert sorted(listed) == sorted(KNOBS)

@@ -13,7 +13,7 @@ import pytest
 
 from ppo_cli.cli.report import main
 from ppo_cli.config.compose import compose_jobs, expand_preset
-from ppo_cli.config.schema import from_dict, save_yaml, to_dict
+from ppo_cli.config.convert import from_dict, save_yaml, to_dict
 from ppo_cli.report.comparison import compare
 from ppo_cli.report.plots import draw
 from ppo_cli.report.rows import run_rows

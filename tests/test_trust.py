@@ -17,7 +17,8 @@ from run_ends import assert_same_end, events, files, rows
 from ppo_cli.cli.evaluate import main as ppo_eval_main
 from ppo_cli.cli.export import main as ppo_export_main
 from ppo_cli.cli.train import main as ppo_train_main
-from ppo_cli.config.schema import ConfigError, load_yaml
+from ppo_cli.config.convert import load_yaml
+from ppo_cli.config.schema import ConfigError
 from ppo_cli.runs.checkpoint import CheckpointError, load_checkpoint, load_newest, load_run, save_checkpoint
 from ppo_cli.runs.log import RunLog
 

@@ -286,7 +286,7 @@ def _evaluate_run(
     checkpoint, policy, config, steps = _load(checkpoint, named, options.env_kwargs, say)
     reset_options = {**config.env.reset_options, **options.reset_options}
     config = replace(config, env=replace(config.env, reset_options=reset_options))
-    torch.set_num_threads(1 if config.threads == "auto" else int(config.threads))  # other sums, other bits
+    torch.set_num_threads(config.cpu_threads)  # other sums, other bits
     own = config.eval
     episodes = options.episodes or own.episodes or DEFAULT_EPISODES
     seed = own.seed if options.seed is None else options.seed

@@ -31,9 +31,10 @@ from ppo_cli.config.compose import (
     quote_folders,
     with_folder,
 )
+from ppo_cli.config.convert import parse, register_schema, to_dict
 from ppo_cli.config.presets import NO_PRESET, forget_successors, preset_words
 from ppo_cli.config.quoting import hydra_quoted, shell_quoted, typed_path
-from ppo_cli.config.schema import Config, ConfigError, conf_dir, parse, register_schema, to_dict
+from ppo_cli.config.schema import Config, ConfigError, conf_dir
 from ppo_cli.envs.make import resolve_env_id
 from ppo_cli.runs.endings import Ended, no_advice
 from ppo_cli.runs.resume import resume, resume_as, resumed_config

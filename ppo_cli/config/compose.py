@@ -19,21 +19,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 from yaml import YAMLError
 
+from ppo_cli.config.convert import as_omegaconf, check_type, explain, parse, register_schema
 from ppo_cli.config.presets import take_successors_preset
 from ppo_cli.config.quoting import hydra_quoted, typed_path
-from ppo_cli.config.schema import (
-    OPEN,
-    Config,
-    ConfigError,
-    as_omegaconf,
-    check_type,
-    conf_dir,
-    explain,
-    knobs,
-    nearest,
-    parse,
-    register_schema,
-)
+from ppo_cli.config.schema import KNOBS, Config, ConfigError, conf_dir, find_knob, is_entry, nearest
 from ppo_cli.envs.make import EnvError
 from ppo_cli.errors import RunError
 from ppo_cli.files import read_bytes
@@ -67,7 +56,7 @@ def explain_error(error: Exception) -> str:
     while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
         causes.append(cause)
     for cause in causes:  # on a knob, given in a file
-        if isinstance(cause, OmegaConfBaseException) and str(cause.full_key) in dict(knobs()):
+        if isinstance(cause, OmegaConfBaseException) and str(cause.full_key) in KNOBS:
             return explain(cause)
     if isinstance(error, HydraException) and (line := _explain_hydra(error)) is not None:
         return line
@@ -284,21 +273,20 @@ def _check_override(override: Override) -> None:
     chosen = _is_group(key) and not (override.is_delete() or override.is_sweep_override())
     if chosen and not isinstance(override.value(), (str, int, float, bool)):
         raise ConfigError(f"{typed}: expected a name, and one only; to leave out a choice, type ~{key}")
-    if key in GROUPS or key.startswith(("hydra/", "hydra.", *OPEN)):
+    if key in GROUPS or key.startswith(("hydra/", "hydra.")) or is_entry(key):
         return
-    kinds = dict(knobs())
-    if key in kinds:
+    if key in KNOBS:
         if override.is_add() or override.is_force_add() or override.is_delete():
-            if f"{key}." in OPEN:
+            if KNOBS[key].entries:
                 raise ConfigError(f"{typed}: each is set by its own name, +{key}.NAME=VALUE")
             raise ConfigError(f"{typed}: {key!r} is a knob, which can only be set: {key}=VALUE")
         if not override.is_sweep_override():
             check_type(key, override.value(), str(typed))
         return
-    below = [name for name in kinds if name.startswith(f"{key}.")]
+    below = [name for name in KNOBS if name.startswith(f"{key}.")]
     if not below:
         raise ConfigError(
-            f"unknown key {key!r} in {typed!r}{nearest(key, [*kinds, *GROUPS])}"
+            f"unknown key {key!r} in {typed!r}{nearest(key, [*KNOBS, *GROUPS])}"
             "; `ppo-train --help` lists every key"
         )
     if not isinstance(override.value(), dict):
@@ -391,9 +379,8 @@ def _explain_hydra(error: HydraException) -> str | None:
     text = " ".join(str(error).split())
     if isinstance(cause, OmegaConfBaseException):
         key = str(cause.full_key or "")
-        for section, what in OPEN.items():
-            if key.startswith(section):
-                return f"unknown key {key!r}: {what} takes a plus, +{key}=VALUE"
+        if is_entry(key):
+            return f"unknown key {key!r}: {find_knob(key).entries} takes a plus, +{key}=VALUE"
         return explain(cause)
     unknown = re.search(r"In '(?P<file>[^']+)'.*Key '(?P<key>[^']+)' not in", text)
     if unknown is None:
@@ -403,7 +390,7 @@ def _explain_hydra(error: HydraException) -> str | None:
         head = "; its keys are knobs only below a first line `# @package _global_`"
     else:
         head = ""
-    names = [name for knob, _ in knobs() for name in (knob, knob.rpartition(".")[2])]
+    names = [name for knob in KNOBS for name in (knob, knob.rpartition(".")[2])]
     return f"unknown key {key!r} in {file}.yaml{nearest(key, names)}{head}"
 
 
@@ -414,7 +401,6 @@ def override_config(config: Config, overrides: Sequence[str]) -> Config:
         ConfigError: a key is no knob, or a value can't be taken.
     """
     changed = as_omegaconf(config)
-    kinds = dict(knobs())
     for typed in overrides:
         try:
             override = OverridesParser.create().parse_override(typed)
@@ -423,9 +409,9 @@ def override_config(config: Config, overrides: Sequence[str]) -> Config:
         key = override.key_or_group
         if override.is_sweep_override():
             raise ConfigError(f"{typed}: resume= goes on with one run, which takes one value")
-        if key not in kinds and not key.startswith(tuple(OPEN)):
+        if key not in KNOBS and not is_entry(key):
             raise ConfigError(
-                f"unknown key {key!r} in {typed!r}{nearest(key, list(kinds))}; "
+                f"unknown key {key!r} in {typed!r}{nearest(key, list(KNOBS))}; "
                 "resume= takes knobs, not groups"
             )
         with composing():

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import yaml
 from gymnasium import spaces
 
-from ppo_cli.config.schema import ANNEALED, Config, conf_dir
+from ppo_cli.config.schema import KNOBS, Config, conf_dir
 from ppo_cli.files import read_yaml
 from ppo_cli.spaces import PackedActions, PackedObservations, image_layout
 
@@ -45,7 +45,8 @@ _RULES = (
             lambda c, knob=knob: getattr(c.anneal, knob).final is None,  # type: ignore[misc]
             f"anneal.{knob}.final=null",
         )
-        for knob in ANNEALED
+        for knob, known in KNOBS.items()
+        if known.annealed
     ),
 )
 

@@ -15,6 +15,7 @@ from ppo_cli.envs import calls
 from ppo_cli.envs.calls import Call, calling, let_interrupt_pass
 from ppo_cli.envs.pack import pack
 from ppo_cli.envs.wrappers import ResetArguments, wrap
+from ppo_cli.spaces import Spaces
 from ppo_cli.text import flat
 
 EnvFn = Callable[[], "gym.Env[Any, Any]"]
@@ -113,6 +114,12 @@ def _pack(env: "gym.Env[Any, Any]", env_id: str, action_mask: bool) -> "gym.Env[
     except ValueError as unsupported:
         calls.close(env)
         raise EnvError(f"env.id={env_id}: {_one_line(unsupported)}") from unsupported
+
+
+def spaces_of(make: EnvFn) -> Spaces:
+    """The spaces of an environment that is made to see them."""
+    with calls.closing(make()) as env:
+        return Spaces(env.observation_space, env.action_space)
 
 
 def env_fn(

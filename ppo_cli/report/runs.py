@@ -18,6 +18,8 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
+from ppo_cli.config.schema import find_knob
+from ppo_cli.envs.backends import backend
 from ppo_cli.files import NotPlainError, first_line, printable, read_json, read_text, read_yaml
 
 Floats = npt.NDArray[np.float64]
@@ -32,8 +34,6 @@ FAILED = "failed.txt"  # why a run failed, in its first line
 ARROW = "→"
 NUMBER = re.compile(r"((?:(?<![\w.])-)?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)")
 LAST_SHARE = 0.1  # of the logged returns: what stands for the final return where there is no evaluation
-# Knobs, and sections of them, that say how a run is run and not what is learned.
-NOT_LEARNED = ("seed", "device", "threads", "compile", "checkpoint", "eval", "log", "env.timeout")
 ANNEALS = "anneal."  # the section that says how knobs change over a run: anneal.KNOB.final and .shape
 ABSENT = "unset"  # a knob that another run's config has and this one's lacks
 # A run's files may be damaged, or anybody's: what is beyond these is none of a run, and would spoil a report.
@@ -376,7 +376,7 @@ def _last_tenth(values: Floats) -> float:
 
 
 def _is_learned(name: str) -> bool:
-    return name != "env.id" and name not in NOT_LEARNED and name.partition(".")[0] not in NOT_LEARNED
+    return name != "env.id" and find_knob(name).learned
 
 
 def _read_config(path: Path) -> dict[str, str]:
@@ -390,8 +390,7 @@ def _read_config(path: Path) -> dict[str, str]:
         raise BrokenRunError("config.yaml is no YAML") from error
     if not isinstance(config, dict) or not isinstance(config.get("env"), dict):
         raise BrokenRunError("config.yaml is not that of a run")
-    # Sync and async step the same environments to the same bits; EnvPool's are others.
-    if config.get("vectorization") in ("sync", "async"):
+    if backend(str(config.get("vectorization"))).steps == backend("auto").steps:  # to the same bits
         config["vectorization"] = "auto"
     knobs = {shown(name): shown(value) for name, value in _flatten(config)}
     if len(knobs) > MOST_KNOBS:

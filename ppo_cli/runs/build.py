@@ -8,7 +8,7 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from gymnasium import Env, spaces
@@ -22,6 +22,7 @@ from ppo_cli.config.schema import Config, ConfigError, EnvConfig
 from ppo_cli.distributions import make_distribution
 from ppo_cli.encoders import EncoderChoice
 from ppo_cli.envs import calls
+from ppo_cli.envs.backends import backend
 from ppo_cli.envs.calls import Call, calling, let_interrupt_pass
 from ppo_cli.envs.group import OnError
 from ppo_cli.envs.infos import Wanted, parse_keys
@@ -34,7 +35,6 @@ from ppo_cli.envs.notices import (
     range_notice,
 )
 from ppo_cli.envs.pack import MASKABLE, MaskSource, as_array, find_mask
-from ppo_cli.envs.pool import import_envpool
 from ppo_cli.envs.snapshot import find_kind
 from ppo_cli.envs.vector import Stream, spawn_seeds
 from ppo_cli.normalize import (
@@ -46,14 +46,11 @@ from ppo_cli.normalize import (
 from ppo_cli.runs.endings import no_advice
 from ppo_cli.runs.watchdog import Watchdog
 from ppo_cli.schedules import Schedule
-from ppo_cli.spaces import leaves_of
+from ppo_cli.spaces import Spaces, leaves_of
 from ppo_cli.text import flat
 from ppo_cli.update import Hyperparameters
 
 logger = logging.getLogger(__name__)
-
-CHECKPOINT_STEPS = 50_000  # environment steps between checkpoints, about, for checkpoint.every=auto
-COMPILE_REPAYS = 5_000  # minibatch steps from which compiling (about 25 s, once) saves time in all
 
 
 def check_environment(config: Config) -> tuple[Config, list[str]]:
@@ -83,8 +80,7 @@ def _check_environment(config: Config) -> tuple[Config, list[str]]:
         if masked:
             calls.close(env)
             env = _try_environment(env_id, replace(config.env, action_mask=True))
-        if config.vectorization == "envpool":
-            import_envpool(env_id, config.env.kwargs)
+        backend(config.vectorization).load().check(env_id)
         if config.checkpoint.exact:
             _check_exact(replace(config.env, id=env_id, action_mask=masked))
     except EnvError as error:
@@ -128,8 +124,8 @@ def _check_memory(config: Config, env: Env[Any, Any]) -> None:
     weights = trunks * sum(math.prod(pair) for pair in itertools.pairwise(config.network.hidden_sizes))
     for name, size in (
         (
-            f"n_envs * n_steps = {config.n_envs * config.n_steps:,} steps",
-            config.n_envs * config.n_steps * row,
+            f"n_envs * n_steps = {config.rollout_rows:,} steps",
+            config.rollout_rows * row,
         ),
         ("network.hidden_sizes", weights * 4 * 4),  # float32: weights, their gradient, Adam's two moments
     ):
@@ -150,16 +146,9 @@ def _check_exact(config: EnvConfig) -> None:
 
 
 def _mask_source(config: Config, env: Env[Any, Any]) -> MaskSource | None:
-    """Where the environment's masks are, beside its observation; only where that is of interest.
-
-    Raises:
-        EnvError: masks are asked for of a backend that has none.
-    """
-    if config.vectorization == "envpool":  # whose infos hold no masks
-        if config.env.action_mask is True:
-            raise EnvError("env.action_mask=true: EnvPool gives no masks; use vectorization=auto")
-        return "none"
-    return "none" if config.env.action_mask is False else find_mask(env)
+    """Where the environment's masks are, beside its observation; only where that is of interest."""
+    is_of_interest = backend(config.vectorization).masks and config.env.action_mask is not False
+    return find_mask(env) if is_of_interest else "none"
 
 
 def _decide_mask(config: Config, env: Env[Any, Any], source: MaskSource | None) -> bool:
@@ -237,13 +226,6 @@ def _try_environment(env_id: str, config: EnvConfig) -> Env[Any, Any]:
     return env
 
 
-class Spaces(NamedTuple):
-    """What the network of an environment is built for."""
-
-    observation_space: spaces.Space[Any]
-    action_space: spaces.Space[Any]
-
-
 def build_model(config: Config, env: Env[Any, Any] | Spaces) -> ActorCritic:
     """The network for an environment's spaces, with weights drawn from torch's global generator."""
     return make_actor_critic(
@@ -280,9 +262,7 @@ def build_agent(config: Config, env: Env[Any, Any] | Spaces) -> PPOAgent:
             max_grad_norm=config.max_grad_norm,
             target_kl=config.target_kl,
             sde_sample_freq=config.sde_sample_freq,
-            sequence_length=1
-            if config.network.memory == "none"
-            else min(config.network.sequence_length, config.n_steps),
+            sequence_length=config.sequence_length,
         ),
         Schedules(
             learning_rate=Schedule(config.learning_rate, *_curve(config, "learning_rate")),
@@ -293,7 +273,7 @@ def build_agent(config: Config, env: Env[Any, Any] | Spaces) -> PPOAgent:
         _generator(config.seed, "action"),
         _generator(config.seed, "minibatch"),
         n_envs=config.n_envs,
-        device=torch.device("cpu" if config.device == "auto" else config.device),
+        device=torch.device(config.device_name),
         compile_cache=compile_cache() if decide_compile(config) else None,
     )
 
@@ -307,29 +287,19 @@ def _curve(config: Config, knob: str) -> tuple[Any, Any]:
     return anneal.final, anneal.shape
 
 
-def checkpoint_interval(config: Config) -> int:
-    """Iterations between two checkpoints."""
-    if config.checkpoint.every != "auto":
-        return int(config.checkpoint.every)
-    return -(-CHECKPOINT_STEPS // (config.n_envs * config.n_steps))
-
-
 def decide_compile(config: Config) -> bool:
-    """Whether to compile the update: from the config alone, so that the same run gives the same weights."""
-    if config.compile == "auto":
-        steps_per_iteration = config.n_envs * config.n_steps
-        iterations = -(-config.total_timesteps // steps_per_iteration)
-        minibatches = -(-steps_per_iteration // config.batch_size)
-        wanted = iterations * config.n_epochs * minibatches >= COMPILE_REPAYS
-    else:
-        wanted = bool(config.compile)
-    on_cpu = not config.device.startswith("cuda")
-    if wanted and on_cpu and not any(shutil.which(compiler) for compiler in ("g++", "clang++", "cl")):
+    """Whether to compile the update: where the config wants it and this machine can."""
+    on_cpu = not config.device_name.startswith("cuda")
+    if (
+        config.wants_compile
+        and on_cpu
+        and not any(shutil.which(compiler) for compiler in ("g++", "clang++", "cl"))
+    ):
         logger.warning(
             "no C++ compiler found: the update runs uncompiled, with other rounding and more slowly"
         )
         return False
-    return wanted
+    return config.wants_compile
 
 
 def compile_cache() -> Path:

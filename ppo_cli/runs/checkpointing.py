@@ -16,12 +16,12 @@ import torch
 
 from ppo_cli import __version__
 from ppo_cli.agent import PPOAgent
-from ppo_cli.config.schema import Config, to_dict
+from ppo_cli.config.convert import to_dict
+from ppo_cli.config.schema import Config
 from ppo_cli.envs.group import EnvFaultError
 from ppo_cli.envs.make import EnvError
 from ppo_cli.envs.snapshot import Lost
 from ppo_cli.envs.vector import spawn_seeds
-from ppo_cli.runs.build import checkpoint_interval
 from ppo_cli.runs.checkpoint import CheckpointError, keep_newest, link_checkpoint, save_checkpoint
 from ppo_cli.runs.folder import identity
 from ppo_cli.runs.log import RunLog
@@ -43,7 +43,7 @@ class CheckpointKeeper:
         """Of a run in ``folder``."""
         self.folder = folder / CHECKPOINTS
         self._config, self._agent, self._collector, self._log = config, agent, collector, log
-        self._every = checkpoint_interval(config)
+        self._every = config.checkpoint_interval
         self._best = -math.inf
         self._run, self._identity = folder, identity(folder)
 

@@ -13,7 +13,8 @@ import torch
 from gymnasium import spaces
 
 from ppo_cli.agent import flatten_parameters
-from ppo_cli.config.schema import Config, ConfigError, from_stored
+from ppo_cli.config.convert import from_stored
+from ppo_cli.config.schema import Config, ConfigError, resolve_device
 from ppo_cli.config.trust import imports
 from ppo_cli.distributions import make_distribution
 from ppo_cli.envs import calls
@@ -292,7 +293,7 @@ def restore_policy(
 
 def _device_here(name: str) -> torch.device:
     """The device of that name, or the CPU where this machine lacks it."""
-    device = torch.device("cpu" if name == "auto" else name)
+    device = torch.device(resolve_device(name))
     lacking = device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()
     return torch.device("cpu") if lacking else device
 

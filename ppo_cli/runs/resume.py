@@ -8,15 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ppo_cli.config.compose import override_config
-from ppo_cli.config.schema import (
-    OPEN,
-    Config,
-    ConfigError,
-    from_stored,
-    load_yaml,
-    to_dict,
-)
+from ppo_cli.config.convert import from_stored, load_yaml, to_dict
+from ppo_cli.config.schema import KNOBS, Config, ConfigError
 from ppo_cli.config.trust import imports
+from ppo_cli.envs.backends import backend
 from ppo_cli.errors import RunError
 from ppo_cli.runs.endings import StopSignal
 from ppo_cli.runs.folder import advice_for, evaluated_at, own_run, repair
@@ -25,24 +20,6 @@ from ppo_cli.runs.streams import LogFile
 from ppo_cli.terminal import WordFormatter
 
 logger = logging.getLogger(__name__)
-
-# What the checkpoint's tensors, environments and schedules are made for.
-FIXED = (
-    "env.id",
-    "env.kwargs",
-    "env.wrappers",
-    "env.reset_options",
-    "env.seed_below",
-    "env.action_mask",
-    "seed",
-    "n_envs",
-    "n_steps",
-    "use_sde",
-    "squash_actions",
-    "network.",
-    "normalize.",
-    "checkpoint.exact",
-)
 
 
 def resume(folder: Path, overrides: Sequence[str], live: bool = True) -> None:
@@ -132,15 +109,11 @@ def _check_same_run(folder: Path, run: Config, checkpoint: Config) -> None:
     """Raises RunError where the checkpoint is of a run on something else than the folder's config."""
     old, new = _flat(to_dict(checkpoint)), _flat(to_dict(run))
     for key in new:
-        if _is_fixed(key, FIXED) and new[key] != old[key]:
+        if KNOBS[key].fixed and new[key] != old[key]:
             raise RunError(
                 f"the newest checkpoint in {folder} is of another run: its {key} is {old[key]}, "
                 f"config.yaml says {new[key]}"
             )
-
-
-def _is_fixed(key: str, fixed: Sequence[str]) -> bool:
-    return any(key == name or (name.endswith(".") and key.startswith(name)) for name in fixed)
 
 
 def _differences(before: Config, after: Config) -> list[str]:
@@ -152,12 +125,17 @@ def _differences(before: Config, after: Config) -> list[str]:
     old, new = _flat(to_dict(before)), _flat(to_dict(after))
     changed = [key for key in new if new[key] != old.get(key)]
     for key in changed:
-        if _is_fixed(key, FIXED):
+        if KNOBS[key].fixed:
             raise ConfigError(
                 f"{key} can't change on resuming: it was {old.get(key)}, given {new[key]}; start a new run"
             )
-        if key == "vectorization" and "envpool" in (old[key], new[key]):
-            raise ConfigError("vectorization can't change between envpool and others on resuming")
+        if key == "vectorization" and (was := backend(old[key]).steps) != (
+            new_ones := backend(new[key]).steps
+        ):
+            raise ConfigError(
+                f"vectorization can't change on resuming from {was} environments to {new_ones}: it was "
+                f"{old[key]}, given {new[key]}"
+            )
     lines = [f"{key}: {old.get(key)} -> {new[key]}" for key in changed]
     annealed = [name for name in vars(after.anneal) if getattr(after.anneal, name).final is not None]
     if "total_timesteps" in changed and annealed:
@@ -168,7 +146,7 @@ def _differences(before: Config, after: Config) -> list[str]:
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        if isinstance(value, Mapping) and f"{prefix}{key}." not in OPEN:
+        if f"{prefix}{key}" not in KNOBS:
             flat.update(_flat(value, f"{prefix}{key}."))
         else:
             flat[prefix + key] = value

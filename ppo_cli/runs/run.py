@@ -12,18 +12,20 @@ import torch
 import yaml
 
 from ppo_cli.agent import PPOAgent
-from ppo_cli.config.schema import Config, save_yaml, to_dict
+from ppo_cli.config.convert import save_yaml, to_dict
+from ppo_cli.config.schema import Config
 from ppo_cli.encoders import EncoderError
-from ppo_cli.envs.backends import available_cores, backend_of, make_vector
+from ppo_cli.envs.backends import backend
+from ppo_cli.envs.choose import available_cores, make_vector
 from ppo_cli.envs.group import EnvFaultError
 from ppo_cli.envs.infos import Wanted, plain_key
-from ppo_cli.envs.make import EnvError, EnvFn
+from ppo_cli.envs.make import EnvError, EnvFn, spaces_of
 from ppo_cli.envs.snapshot import Kind, Lost, find_kind
+from ppo_cli.envs.vector import Recipe
 from ppo_cli.errors import RunError
 from ppo_cli.files import read_json, read_yaml, write_whole
 from ppo_cli.policy import Policy
 from ppo_cli.runs.build import (
-    Spaces,
     build_agent,
     build_normalizers,
     check_environment,
@@ -39,7 +41,6 @@ from ppo_cli.runs.folder import advice_for, noted_failure, own_run, repair
 from ppo_cli.runs.lines import budget_words, device_words, network_words, pack, result_words, training_words
 from ppo_cli.runs.log import Knob, RunLog
 from ppo_cli.runs.watchdog import Watchdog
-from ppo_cli.schedules import trained_steps
 from ppo_cli.seeding import seed_global_generators
 from ppo_cli.terminal import width
 from ppo_cli.trainer import Collector, Position, make_collector, train
@@ -116,30 +117,28 @@ def _run(
     with Watchdog(config.env.timeout, partial(advice_for, folder)):
         config, notices = check_environment(config)
         save_yaml(config, folder / "config.yaml")
-        torch.set_num_threads(1 if config.threads == "auto" else int(config.threads))
+        torch.set_num_threads(config.cpu_threads)
         make, make_evaluated = env_maker(config.env, training=True), env_maker(config.env)
         seed_global_generators(config.seed)  # for environments that draw from them, here and in workers
         infos = wanted_infos(config)
         kind, kind_notice = _snapshot_kind(config, make, saved)
-        envs, choice = make_vector(
-            config.env.id, make, config.n_envs, config.vectorization, kind, on_error_of(config.env),
-            infos,
+        recipe = Recipe(
+            config.env.id, [make] * config.n_envs, spaces_of(make),
+            kind=kind, on_error=on_error_of(config.env), infos=infos,
         )  # fmt: skip
+        envs, choice = make_vector(recipe, config.vectorization)
         notices += filter(None, [_batch_notice(config), choice if config.n_envs > 1 else None, kind_notice])
         seed_global_generators(config.seed)  # again: what went before may have drawn from them
         try:
-            agent = build_agent(config, Spaces(envs.single_observation_space, envs.single_action_space))
+            agent = build_agent(config, recipe.spaces)
             normalizers = build_normalizers(config, envs.single_observation_space)
-            for line in [*_first_lines(config, agent, backend_of(envs), preset), *notices]:
+            for line in [*_first_lines(config, agent, envs.backend, preset), *notices]:
                 logger.info(line)
             _advise_threads(config, agent)
             collector = make_collector(envs, agent, config.n_steps, *normalizers)
             tags = [f"info/{plain_key(key)}" for key in infos or ()]
-            total = trained_steps(
-                config.total_timesteps, config.n_envs, config.n_steps, backend_of(envs) == "envpool"
-            )
             begun = 0 if saved is None else saved["steps"]
-            with RunLog(folder, total, saved and saved["log"], live, tags, begun) as log:
+            with RunLog(folder, config.trained_steps, saved and saved["log"], live, tags, begun) as log:
                 keeper = CheckpointKeeper(folder, config, agent, collector, log)
                 if saved is None:
                     position = keeper.begin()
@@ -210,7 +209,8 @@ def _snapshot_kind(config: Config, make: EnvFn, saved: Mapping[str, Any] | None)
     """How the environments are brought back, and a line on it; a run that goes on keeps what it had."""
     if saved is not None:
         return saved["snapshot_kind"], None
-    kind: Kind = "none" if config.vectorization == "envpool" else find_kind(make, config.checkpoint.exact)
+    can_restore = backend(config.vectorization).restores
+    kind: Kind = find_kind(make, config.checkpoint.exact) if can_restore else "none"
     starts = {
         "replay": "an episode's start by its generator",
         "seed": "a seeded start",
@@ -244,18 +244,19 @@ def _advise_threads(config: Config, agent: PPOAgent) -> None:
 
 
 def _batch_notice(config: Config) -> str | None:
-    rows = config.n_envs * config.n_steps
+    rows = config.rollout_rows
     if config.batch_size <= rows:
         return None
     return f"batch_size={config.batch_size} is above n_envs * n_steps = {rows}: each epoch is one full batch"
 
 
-def _first_lines(config: Config, agent: PPOAgent, backend: str, preset: str) -> list[str]:
+def _first_lines(config: Config, agent: PPOAgent, stepped_by: str, preset: str) -> list[str]:
     """What is trained: the environment and its preset, the network and what it runs on, the budget."""
+    is_filled = backend(config.vectorization).fills
     lines = (
         [config.env.id, *filter(None, [preset])],
-        [network_words(agent.model), backend, device_words(agent.device, torch.get_num_threads())],
-        [budget_words(config.total_timesteps, config.n_envs, config.n_steps, backend == "envpool")],
+        [network_words(agent.model), stepped_by, device_words(agent.device, torch.get_num_threads())],
+        [budget_words(config.total_timesteps, config.n_envs, config.n_steps, is_filled)],
     )
     columns = min(width(), LINE)
     return [line for pieces in lines for line in pack(pieces, columns)]

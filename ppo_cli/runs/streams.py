@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ppo_cli.files import open_own
+from ppo_cli.terminal import WordFormatter
 
 
 class _Lasting(io.RawIOBase):
@@ -139,3 +140,43 @@ class LogFile(logging.FileHandler):
     def _say(self, error: OSError) -> None:
         what = str(error) if error.strerror is None else f"{self.baseFilename}: {error.strerror}"
         print(f"ppo-train: {what}; the run goes on without this log", file=sys.stderr, flush=True)
+
+
+class _Console(logging.StreamHandler[TextIO]):
+    """Writes to what standard output is at the moment, since a live line puts itself before it."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+        self.setFormatter(WordFormatter())
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        return sys.stdout
+
+
+@contextlib.contextmanager
+def logging_to(path: Path, verbose: bool) -> Iterator[None]:
+    """Has what this package logs stand in a file and on standard output meanwhile.
+
+    The root logger, which belongs to the program or notebook around, stays as it is and gets none of it.
+
+    Args:
+        path: The file, which is appended to.
+        verbose: Whether all lines are shown, or warnings alone.
+    """
+    console, own = _Console(), logging.getLogger("ppo_cli")
+    console.setLevel(logging.INFO if verbose else logging.WARNING)
+    handlers: list[logging.Handler] = [LogFile(path), console]
+    before = own.level, own.propagate
+    own.setLevel(logging.INFO)
+    own.propagate = False
+    for handler in handlers:
+        own.addHandler(handler)
+    try:
+        yield
+    finally:
+        own.setLevel(before[0])
+        own.propagate = before[1]
+        for handler in handlers:
+            own.removeHandler(handler)
+            handler.close()

@@ -15,8 +15,9 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
+from ppo_cli.config.convert import from_stored, to_dict
 from ppo_cli.config.quoting import shell_quoted
-from ppo_cli.config.schema import ConfigError, from_stored, to_dict
+from ppo_cli.config.schema import ConfigError
 from ppo_cli.files import printable, read_json, write_whole
 from ppo_cli.runs.run_dir import is_hydra
 

@@ -29,19 +29,12 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from ppo_cli.config.compose import composing, explain_error, fixed_folder, given_folder, with_folder
+from ppo_cli.config.convert import from_stored, load_yaml, parse, save_yaml, to_dict
 from ppo_cli.config.presets import preset_words
 from ppo_cli.config.quoting import hydra_quoted, program_to_paste, shell_quoted
-from ppo_cli.config.schema import (
-    Config,
-    ConfigError,
-    conf_dir,
-    from_stored,
-    load_yaml,
-    parse,
-    save_yaml,
-    to_dict,
-)
+from ppo_cli.config.schema import Config, ConfigError, conf_dir
 from ppo_cli.config.trust import imports
+from ppo_cli.envs.backends import backend
 from ppo_cli.envs.make import EnvError
 from ppo_cli.envs.workers import end_with_parent
 from ppo_cli.errors import RunError
@@ -290,7 +283,7 @@ def _launch(folder: Path, plan: Sweep, jobs: Sequence[Job]) -> None:
 def _last_step(config: Mapping[str, Any]) -> int:
     """The steps of a whole job, by its config."""
     asked, n_envs, n_steps = (int(config[key]) for key in ("total_timesteps", "n_envs", "n_steps"))
-    return trained_steps(asked, n_envs, n_steps, filled=config["vectorization"] == "envpool")
+    return trained_steps(asked, n_envs, n_steps, filled=backend(config["vectorization"]).fills)
 
 
 def _job_overrides(folder: Path, job: Job) -> list[str]:

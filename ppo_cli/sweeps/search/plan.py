@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import math
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -16,25 +15,14 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ppo_cli.config.compose import GROUPS, compose_jobs, override_config, parse_overrides
-from ppo_cli.config.schema import OPEN, Config, ConfigError, from_stored, knobs, to_dict
+from ppo_cli.config.convert import from_stored, to_dict
+from ppo_cli.config.schema import KNOBS, Config, ConfigError, find_knob, is_entry
 from ppo_cli.files import printable, read_json, write_whole
 from ppo_cli.runs.run_dir import folder_name, is_hydra
 from ppo_cli.sweeps.search.settings import Settings, check_settings, check_typed, read_settings
 from ppo_cli.sweeps.search.space import Axis, axis_from_dict, to_axis
 
 PLAN = "search.json"
-# Trials that differ in these can't be compared.
-NOT_SEARCHED = (
-    "env",
-    "env.",
-    "total_timesteps",
-    "eval.",
-    "checkpoint.",
-    "device",
-    "search",
-    "hydra.",
-    "hydra/",
-)
 
 
 @dataclass(frozen=True)
@@ -141,7 +129,7 @@ def _checked_axis(override: Override) -> Axis:
 
 
 def _is_not_searched(key: str) -> bool:
-    return any(key == name or (name[-1] in "./" and key.startswith(name)) for name in NOT_SEARCHED)
+    return key == "search" or is_hydra(key) or not find_knob(key).searched
 
 
 def _bases(
@@ -197,8 +185,7 @@ def evaluate_every(settings: Settings, config: Config) -> int:
         return int(config.eval.every)
     if settings.pruner == "none" and settings.objective == "final":
         return 0
-    rows = int(config.n_envs) * int(config.n_steps)
-    return max(1, math.ceil(int(config.total_timesteps) / (settings.evaluations * rows)))
+    return -(-config.iterations // settings.evaluations)
 
 
 def trial_folder(number: int, values: Mapping[str, str]) -> str:
@@ -272,7 +259,7 @@ def _seed(value: Any) -> int:  # noqa: ANN401
 def _axis(stored: Any) -> Axis:  # noqa: ANN401
     axis = axis_from_dict(_mapping(stored))
     key = _word(axis.key).lstrip("+")
-    if _is_not_searched(key) or not (key in (*dict(knobs()), *GROUPS) or key.startswith(tuple(OPEN))):
+    if _is_not_searched(key) or not (key in (*KNOBS, *GROUPS) or is_entry(key)):
         raise ValueError(f"{key:.80} can't be searched")
     for value in axis.ends():
         _word(f"{axis.key}={value}")

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 from omegaconf import OmegaConf
 
 from ppo_cli.config.compose import fixed_folder
+from ppo_cli.config.convert import from_stored, learned_part
 from ppo_cli.config.quoting import shell_quoted
-from ppo_cli.config.schema import ConfigError, as_omegaconf, from_stored
+from ppo_cli.config.schema import ConfigError
 from ppo_cli.config.trust import imports
 from ppo_cli.errors import RunError
 from ppo_cli.files import first_line, make_folder, printable, write_whole
@@ -50,7 +51,6 @@ SWEEPER = "hydra/sweeper=optuna"
 STUDY = "study.db"
 LOCKS = ".locks"
 PAUSE = 1.0  # seconds between looks at what another process does
-NOT_IN_BEST = ("seed", "eval", "checkpoint", "device", "threads", "compile")
 
 
 @dataclass(frozen=True)
@@ -339,9 +339,7 @@ def write_tables(folder: Path, plan: Plan, study: "optuna.Study") -> None:
     best = best_trial(study)
     if best is None:
         return
-    config = as_omegaconf(job_config(plan, drawn(plan, best), plan.seeds[0]))
-    for key in NOT_IN_BEST:
-        del config[key]
+    config = learned_part(job_config(plan, drawn(plan, best), plan.seeds[0]))
     head = (
         f"# @package _global_\n# Trial {best.number} of {printable(folder.name)}: {_value(best)} "
         f"({_objective(plan)}).\n# As experiment/best.yaml in a folder DIR of yours: "

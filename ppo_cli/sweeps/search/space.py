@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Optional, TypeVar, Union
 
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
-from ppo_cli.config.schema import ConfigError, Integer, knobs
+from ppo_cli.config.knob import Integer
+from ppo_cli.config.schema import ConfigError, find_knob
 
 if TYPE_CHECKING:
     import optuna
@@ -83,7 +84,7 @@ def to_axis(override: Override) -> Axis:
     log = _is_log(override)
     if isinstance(sweep, IntervalSweep):
         return _interval(str(typed), key, sweep, log)
-    if isinstance(sweep, RangeSweep) and dict(knobs()).get(key) in NUMBERS:
+    if isinstance(sweep, RangeSweep) and find_knob(key).kind in NUMBERS:
         values = list(sweep.range())
         if len(values) > 1:
             return _ordered(str(typed), key, sorted(values), log)
@@ -103,7 +104,7 @@ def _is_log(override: Override) -> bool:
 
 
 def _interval(typed: str, key: str, sweep: IntervalSweep, log: bool) -> Interval:
-    kind = dict(knobs()).get(key)
+    kind = find_knob(key).kind
     if kind not in NUMBERS:
         raise ConfigError(f"{typed}: an interval needs a knob that is a number; list values: choice(A,B)")
     assert sweep.start is not None and sweep.end is not None  # the grammar has both

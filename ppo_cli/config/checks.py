@@ -1,0 +1,193 @@
+"""What a config must hold beyond its types: the range and choices of each knob, and rules across knobs."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any, Optional, Union, get_args, get_origin
+
+from ppo_cli.config.knob import Integer, Knob, Range, describe_type
+from ppo_cli.config.schema import KNOBS, AnnealConfig, Config, ConfigError, nearest
+from ppo_cli.envs.backends import REFUSALS, backend
+
+FLOAT32 = 2.0**-126, (2 - 2**-23) * 2.0**127  # what networks compute with: smallest normal and largest number
+MOST_LAYERS = 64  # of network.hidden_sizes
+MOST_WRAPPERS = 64
+MOST_INFO_KEYS, LONGEST_INFO_KEY = 50, 100
+_INTEGERS = (Integer, list[Integer], Union[Integer, str], Optional[Integer])  # noqa: UP007, UP045
+
+
+def check(config: Config) -> None:
+    """Makes integral floats integers, and raises ConfigError on the first thing that is wrong."""
+    check_fields(config, KNOBS)
+    _check_across(config)
+
+
+def check_fields(section: Any, known: Mapping[str, Knob], prefix: str = "") -> None:  # noqa: ANN401
+    """Makes integral floats integers, and holds every value of a section against what is known of its knob.
+
+    Args:
+        section: a dataclass of knobs and sections.
+        known: the knobs by dotted name.
+        prefix: what the names begin with there.
+
+    Raises:
+        ConfigError: a value is of a wrong type, out of its range, or none of the choices.
+    """
+    for item in fields(section):
+        key, value = f"{prefix}{item.name}", getattr(section, item.name)
+        if is_dataclass(value):
+            check_fields(value, known, f"{key}.")
+            continue
+        knob = known[key]
+        if not _fits(knob.kind, value):  # OmegaConf does not look at a text with `${`
+            raise ConfigError(f"{key}: expected {describe_type(knob.kind)}, given {value!r}")
+        if knob.kind in _INTEGERS:
+            value = [_integer(key, v) for v in value] if isinstance(value, list) else _integer(key, value)
+            setattr(section, item.name, value)
+        if knob.range is not None:
+            _check_numbers(key, value if isinstance(value, list) else [value], knob.range)
+        if knob.choices and value not in knob.choices:
+            hint = nearest(str(value), list(knob.choices))
+            raise ConfigError(f"{key}={value}: expected one of {', '.join(knob.choices)}{hint}")
+
+
+def _fits(kind: Any, value: Any) -> bool:  # noqa: ANN401
+    """Whether a value is of a knob's type."""
+    arguments = get_args(kind)
+    if kind is Any:
+        return True  # what it may be is looked at in `_check_across`
+    if get_origin(kind) is Union:
+        return any(_fits(each, value) for each in arguments)
+    if get_origin(kind) is list:
+        return isinstance(value, list) and all(_fits(arguments[0], each) for each in value)
+    if get_origin(kind) is dict:
+        return isinstance(value, dict) and all(isinstance(key, str) for key in value)
+    if kind in (int, float, bytes):  # `bytes` only stands beside `bool`
+        return kind is not bytes and isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, kind)
+
+
+def _integer(key: str, value: Any) -> Any:  # noqa: ANN401
+    if value is None or isinstance(value, str):
+        return value  # none, or auto, which `_check_across` looks at
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value // 1:
+        raise ConfigError(f"{key}={value}: expected an integer")
+    return int(value)
+
+
+def _check_numbers(key: str, numbers: list[object], allowed: Range) -> None:
+    """Raises ConfigError where a number is out of its range, or beyond what networks compute with."""
+    if len(numbers) > MOST_LAYERS:
+        raise ConfigError(f"{key} has {len(numbers)} entries: expected at most {MOST_LAYERS}")
+    for number in numbers:
+        if not isinstance(number, (int, float)):
+            continue
+        if number not in allowed:
+            raise ConfigError(f"{key}={number}: expected a value {allowed}")
+        if not (number == 0 or math.isinf(number) or FLOAT32[0] <= abs(number) <= FLOAT32[1]):
+            raise ConfigError(
+                f"{key}={number}: beyond 32-bit numbers, "
+                f"which reach from {FLOAT32[0]:.3g} to {FLOAT32[1]:.3g}"
+            )
+
+
+def _cuda_devices() -> int:
+    import torch  # late: it takes longer to import than an error should to appear
+
+    return torch.cuda.device_count()
+
+
+def _check_device(device: str) -> None:
+    kind, _, index = device.partition(":")
+    if kind not in ("auto", "cpu", "cuda") or (index and not (kind == "cuda" and index.isdigit())):
+        raise ConfigError(f"device={device}: expected auto, cpu, cuda or cuda:N")
+    if kind == "cuda" and int(index or 0) >= (count := _cuda_devices()):
+        raise ConfigError(f"device={device}: PyTorch sees {count} CUDA devices; use cpu or auto")
+
+
+def _check_wrappers(config: Config) -> None:
+    if len(config.env.wrappers) > MOST_WRAPPERS:
+        raise ConfigError(f"env.wrappers: expected at most {MOST_WRAPPERS}, given {len(config.env.wrappers)}")
+    for entry in config.env.wrappers:
+        if not isinstance(entry.get("name"), str):
+            raise ConfigError(f"env.wrappers: expected {{name: WRAPPER, ...}}, given {entry} without a name")
+        if entry.get("when") not in (None, "train"):
+            raise ConfigError(
+                f"env.wrappers: {entry['name']} has when={entry['when']}: expected train, or no when"
+            )
+
+
+def _check_info_keys(value: Any) -> None:  # noqa: ANN401
+    if value in ("auto", None):
+        return
+    allowed = f"expected {describe_type(Any)}"
+    if not (isinstance(value, list) and all(isinstance(key, str) for key in value)):
+        words = {"auto": "auto", "none": "null"}  # as they are spelt elsewhere
+        hint = f"; did you mean {words.get(value.lower(), f'[{value}]')}?" if isinstance(value, str) else ""
+        raise ConfigError(f"log.info_keys={value}: {allowed}{hint}")
+    if len(value) > MOST_INFO_KEYS:
+        raise ConfigError(f"log.info_keys has {len(value)} keys: expected at most {MOST_INFO_KEYS}")
+    named = []
+    for typed in value:
+        key, colon, how = typed.rpartition(":") if ":" in typed else (typed, "", "")
+        if not 0 < len(key) <= LONGEST_INFO_KEY or (colon and how not in ("last", "mean", "sum")):
+            raise ConfigError(f"log.info_keys: {typed!r} is none of KEY, KEY:last, KEY:mean and KEY:sum")
+        if key in named:
+            raise ConfigError(f"log.info_keys names {key!r} twice: expected each key once")
+        named.append(key)
+
+
+def _check_backend(config: Config) -> None:
+    """Raises ConfigError where a backend can't do what is asked of it."""
+    env, can = config.env, backend(config.vectorization)
+    for knob, need, is_asked in (
+        ("env.kwargs", "kwargs", bool(env.kwargs)),
+        ("env.wrappers", "wrappers", bool(env.wrappers)),
+        ("env.action_mask=true", "masks", env.action_mask is True),
+        ("env.reset_options", "resets", bool(env.reset_options)),
+        ("env.seed_below", "resets", env.seed_below is not None),
+        ("env.on_error=restart", "restarts", env.on_error == "restart"),
+        ("checkpoint.exact=true", "restores", config.checkpoint.exact),
+    ):
+        if is_asked and not getattr(can, need):
+            said = f"vectorization={config.vectorization} {REFUSALS[need]}"
+            raise ConfigError(f"{knob}: {said}; leave it out, or use vectorization=auto")
+
+
+def _check_across(config: Config) -> None:
+    if not config.env.id:
+        raise ConfigError("env.id is empty: type env=ID, or env.id=ID for an id without its preset")
+    _check_wrappers(config)
+    _check_info_keys(config.log.info_keys)
+    if config.sde_sample_freq == 0:
+        raise ConfigError("sde_sample_freq=0: expected at least 1, or -1 for once a rollout")
+    if config.use_sde and config.network.log_std == "state":
+        raise ConfigError("network.log_std=state: use_sde=true has deviations of its own; set it to free")
+    for name, value, allowed in (
+        ("threads", config.threads, "an integer"),
+        ("compile", config.compile, "true, false"),
+        ("env.action_mask", config.env.action_mask, "true, false"),
+        ("checkpoint.every", config.checkpoint.every, "an integer"),
+    ):
+        if isinstance(value, str) and value != "auto":
+            raise ConfigError(f"{name}={value}: expected {allowed} or auto")
+    _check_backend(config)
+    if config.eval.every and not config.eval.episodes:
+        raise ConfigError(f"eval.every={config.eval.every} needs eval.episodes of at least 1, given 0")
+    _check_device(config.device)
+    for name, known in KNOBS.items():
+        if known.annealed:
+            _check_schedule(name, getattr(config, name), getattr(config.anneal, name))
+
+
+def _check_schedule(name: str, start: float | None, anneal: AnnealConfig) -> None:
+    """Raises ConfigError where a knob can't go from its value to the end of its schedule."""
+    if anneal.final is None:
+        return
+    if start is None or math.isinf(start):
+        raise ConfigError(f"anneal.{name}.final={anneal.final:g}: expected a finite {name} to start from")
+    if anneal.shape == "exponential" and not (start > 0 and anneal.final > 0):
+        raise ConfigError(
+            f"anneal.{name}.shape=exponential: expected both ends above 0, given {name}={start:g} and "
+            f"anneal.{name}.final={anneal.final:g}; use linear or cosine"
+        )

@@ -1,0 +1,177 @@
+"""A checked `Config` from plain values, YAML files and what Hydra composes, and the way back."""
+
+import contextlib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
+from yaml import YAMLError
+
+from ppo_cli.config.checks import check
+from ppo_cli.config.knob import describe_type
+from ppo_cli.config.schema import KNOBS, Config, ConfigError, conf_dir, find_knob
+from ppo_cli.files import read_yaml, write_whole
+
+MOST_VALUES = 20_000  # in a stored config, which OmegaConf takes some 0.1 ms each to read
+
+
+def register_schema() -> None:
+    """Makes the schema known to Hydra under the name that `conf/config.yaml` lists first."""
+    ConfigStore.instance().store(name="schema", node=Config, provider="ppo_cli")
+
+
+def parse(composed: DictConfig) -> Config:
+    """A checked config from a composed one (whose ``hydra`` node, if any, is ignored).
+
+    Raises:
+        ConfigError: a value is missing, of a wrong type or out of range, or two values do not go together.
+    """
+    own = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+    raw: Any = OmegaConf.to_container(own)
+    try:  # without its types, which would refuse the text that an environment variable resolves to
+        plain = OmegaConf.to_container(OmegaConf.create(raw), resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(explain(error)) from error
+    if not isinstance(plain, dict):
+        raise ConfigError(f"expected a mapping of knobs, given {plain!r}")
+    typed = {str(name): _as_typed(str(name), raw[name], value) for name, value in plain.items()}
+    return from_dict(_map_texts(typed, lambda text: _escape(text, every=True)))
+
+
+def _as_typed(key: str, raw: Any, resolved: Any) -> Any:  # noqa: ANN401
+    """What an interpolation resolved to, text read as if typed in its place: 7, true, [64]."""
+    if isinstance(raw, dict) and isinstance(resolved, dict):
+        return {name: _as_typed(f"{key}.{name}", raw[name], value) for name, value in resolved.items()}
+    if isinstance(raw, list) and isinstance(resolved, list):
+        return [_as_typed(key, *pair) for pair in zip(raw, resolved, strict=True)]
+    if isinstance(resolved, str) and "${" in str(raw) and (key not in KNOBS or KNOBS[key].kind is not str):
+        with contextlib.suppress(YAMLError, OmegaConfBaseException):  # text that is no YAML stays as it is
+            return OmegaConf.to_container(OmegaConf.from_dotlist([f"value={resolved}"]))["value"]  # type: ignore[call-overload,index]
+    return resolved
+
+
+def from_dict(plain: Mapping[Any, Any]) -> Config:
+    """A checked config from nested dicts of plain values, as `to_dict` and checkpoints hold them.
+
+    Raises:
+        ConfigError: as `parse`.
+    """
+    try:
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), dict(plain)))
+    except OmegaConfBaseException as error:
+        raise ConfigError(explain(error)) from error
+    if not isinstance(config, Config):
+        raise ConfigError(f"expected a mapping of knobs, given {plain!r}")
+    check(config)
+    return config
+
+
+def from_stored(plain: Mapping[Any, Any]) -> Config:
+    """A checked config that an older version may have stored: younger knobs get their defaults.
+
+    Interpolations such as ``${oc.env:HOME}`` are not resolved: they stand for themselves.
+
+    Raises:
+        ConfigError: as `parse`.
+    """
+    tops = {name.split(".")[0] for name in KNOBS}
+    defaults = {key: value for key, value in load_yaml(conf_dir() / "config.yaml").items() if key in tops}
+    if _count(plain) > MOST_VALUES:
+        raise ConfigError(f"a config of more than {MOST_VALUES:,} values")
+    own = _map_texts(plain, lambda text: _escape(text, every=False))
+    try:
+        merged = OmegaConf.to_container(OmegaConf.merge(defaults, own))
+    except OmegaConfBaseException as error:
+        raise ConfigError(explain(error)) from error
+    return from_dict(merged if isinstance(merged, dict) else {})
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Nested dicts of plain values."""
+    return asdict(config)
+
+
+def as_omegaconf(config: Config) -> DictConfig:
+    """The config as OmegaConf holds it, with every ``${`` as a literal."""
+    return _literal(to_dict(config))
+
+
+def learned_part(config: Config) -> DictConfig:
+    """`as_omegaconf` of what is learned, without how a run is run."""
+
+    def part(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+        return {
+            key: value if f"{prefix}{key}" in KNOBS else part(value, f"{prefix}{key}.")
+            for key, value in values.items()
+            if find_knob(f"{prefix}{key}").learned
+        }
+
+    return _literal(part(to_dict(config), ""))
+
+
+def _literal(plain: Mapping[str, Any]) -> DictConfig:
+    return OmegaConf.create(_map_texts(plain, lambda text: _escape(text, every=True)))  # type: ignore[no-any-return]
+
+
+def _count(value: Any) -> int:  # noqa: ANN401
+    below = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    return 1 + sum(map(_count, below))
+
+
+def _map_texts(value: Any, change: Callable[[str], str]) -> Any:  # noqa: ANN401
+    if isinstance(value, Mapping):
+        return {key: _map_texts(item, change) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_map_texts(item, change) for item in value]
+    return change(value) if isinstance(value, str) else value
+
+
+def _escape(text: str, every: bool) -> str:
+    """A text whose ``${`` OmegaConf takes as letters: those that would be an interpolation, or every one."""
+
+    def escaped(found: re.Match[str]) -> str:
+        slashes = found[1]
+        return found[0] if not every and len(slashes) % 2 else f"{2 * slashes}\\${{"
+
+    return re.sub(r"(\\*)\$\{", escaped, text)
+
+
+def save_yaml(config: Config, path: Path) -> None:
+    """Writes the config as YAML of literal values, whole or not at all."""
+    write_whole(path, OmegaConf.to_yaml(as_omegaconf(config)))
+
+
+def load_yaml(path: Path) -> dict[Any, Any]:
+    """The mapping in a YAML file, interpolations left as they are.
+
+    Raises:
+        ConfigError: the file can't be read, or holds something else.
+    """
+    try:
+        loaded = OmegaConf.to_container(OmegaConf.create(read_yaml(path)))
+    except Exception as error:  # what lies there may lead to anything
+        raise ConfigError(f"{path} can't be read: {' '.join(str(error).split())}") from error
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"{path}: expected a mapping of knobs")
+    return loaded
+
+
+def check_type(key: str, value: Any, typed: str) -> None:  # noqa: ANN401
+    """Raises ConfigError where a value, given on the command line as ``typed``, is not of the knob's type."""
+    try:
+        OmegaConf.update(OmegaConf.structured(Config), key, value)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{typed}: expected {describe_type(KNOBS[key].kind)}") from error
+
+
+def explain(error: OmegaConfBaseException) -> str:
+    """One line for a value that OmegaConf refuses: the key, what was given, what is allowed."""
+    key = str(error.full_key or "")
+    if key in KNOBS and not isinstance(error, InterpolationResolutionError):
+        return f"{key}: expected {describe_type(KNOBS[key].kind)}, given {error.value!r}"
+    return f"{key}: {str(error.msg or error).splitlines()[0]}" if key else str(error).splitlines()[0]

@@ -1,0 +1,154 @@
+"""What the config knows of one knob: its type, range, choices and roles, in the line that declares it."""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass, replace
+from typing import TYPE_CHECKING, Any, Optional, Union, get_type_hints
+
+if TYPE_CHECKING:
+    Boolean = bool
+    Integer = int
+else:  # OmegaConf converts to a plain type, and takes a value of a union as it is
+    Boolean = Union[bool, bytes]  # noqa: UP007 - a `bool` would take 2, "3" and "yes" for true
+    Integer = Union[int, float]  # noqa: UP007 - integral floats (1e6) are welcome; the checks make them int
+
+UNSET: Any = "???"  # how OmegaConf writes that a value is missing: the defaults are those of conf/config.yaml
+_KNOB = "knob"  # where a field's metadata holds it
+
+
+@dataclass(frozen=True)
+class Range:
+    """Allowed values of a number: an interval, open at its low end where that is said."""
+
+    low: float
+    high: float = sys.float_info.max  # finite
+    open_low: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        """Whether ``value`` lies in the interval (NaN does not)."""
+        return (value > self.low if self.open_low else value >= self.low) and value <= self.high
+
+    def __str__(self) -> str:
+        """The interval in words."""
+        low = f"{'above' if self.open_low else 'from'} {self.low:.10g}"
+        return low if self.high >= sys.float_info.max else f"{low} to {self.high:.10g}"
+
+
+@dataclass(frozen=True)
+class Knob:
+    """A knob, or a section of knobs, whose range and roles hold for every knob in it.
+
+    Attributes:
+        kind: its type.
+        range: the allowed values of a number, or of each number in a list.
+        choices: the allowed words; empty where any is.
+        annealed: whether it can change over a run, so that ``anneal`` has a section for it.
+        fixed: whether it can't change when a run goes on: tensors, environments or schedules are made for it.
+        learned: whether what is learned depends on it, rather than how a run is run.
+        searched: whether a search can vary it, so that its trials can still be compared.
+        entries: what a key of a user's own is, in a section that takes any; nothing elsewhere.
+    """
+
+    kind: Any = Any
+    range: Range | None = None
+    choices: tuple[str, ...] = ()
+    annealed: bool = False
+    fixed: bool = False
+    learned: bool = True
+    searched: bool = True
+    entries: str = ""
+
+
+def knob(
+    within: Range | None = None,
+    *,
+    above: float | None = None,
+    low: float | None = None,
+    high: float = sys.float_info.max,
+    choices: tuple[str, ...] = (),
+    annealed: bool = False,
+    fixed: bool = False,
+    learned: bool = True,
+    searched: bool = True,
+    entries: str = "",
+) -> Any:  # noqa: ANN401
+    """A field that is a knob.
+
+    Args:
+        within: the allowed values of a number; or they are given by their ends:
+        above: the low end, which is not one of them.
+        low: the low end, which is.
+        high: the high end; the largest finite number where it is not given.
+        choices: as in `Knob`.
+        annealed: likewise.
+        fixed: likewise.
+        learned: likewise.
+        searched: likewise.
+        entries: likewise.
+    """
+    if above is not None:
+        within = Range(above, high, open_low=True)
+    elif low is not None:
+        within = Range(low, high)
+    own = Knob(Any, within, choices, annealed, fixed, learned, searched, entries)
+    return field(default=UNSET, metadata={_KNOB: own})
+
+
+def section(kind: type, **roles: Any) -> Any:  # noqa: ANN401
+    """A field that is a section of knobs, a dataclass, with what holds for all of them, as in `Knob`."""
+    return field(default_factory=kind, metadata={_KNOB: Knob(**roles)})
+
+
+def annealed_section(name: str, schema: type, entry: type, module: str) -> type:
+    """A dataclass with a section, an ``entry``, for each annealed knob of ``schema``.
+
+    The end of a schedule has the knob's range, and may be its open low end: what is above 0 can go to 0.
+    """
+    sections = []
+    for item in fields(schema):
+        own: Knob = item.metadata[_KNOB]
+        if own.annealed and own.range is not None:
+            ends = replace(own.range, open_low=False, high=min(own.range.high, sys.float_info.max))
+            sections.append((item.name, entry, section(entry, range=ends)))
+    return make_dataclass(name, sections, namespace={"__module__": module})
+
+
+def walk(schema: type, prefix: str = "", above: Knob = Knob()) -> Iterator[tuple[str, Knob]]:
+    """Every knob and section of a schema by its dotted name, with what its sections hand down to it."""
+    hints = get_type_hints(schema)
+    for item in fields(schema):
+        own: Knob = item.metadata[_KNOB]
+        known = replace(
+            own,
+            kind=hints[item.name],
+            range=own.range or above.range,
+            fixed=own.fixed or above.fixed,
+            learned=own.learned and above.learned,
+            searched=own.searched and above.searched,
+        )
+        yield f"{prefix}{item.name}", known
+        if is_section(known):
+            yield from walk(known.kind, f"{prefix}{item.name}.", known)
+
+
+def is_section(known: Knob) -> bool:
+    """Whether it is a section of knobs."""
+    return is_dataclass(known.kind)
+
+
+def describe_type(kind: Any) -> str:  # noqa: ANN401
+    """What a knob of that type takes, in words."""
+    words = {
+        float: "a number",
+        Boolean: "true or false",
+        str: "a word",
+        Integer: "an integer",
+        list[Integer]: "a list of integers",
+        list[dict[str, Any]]: "a list of mappings such as {name: FrameStackObservation, stack_size: 4}",
+        Optional[float]: "a number or null",  # noqa: UP045
+        Optional[Integer]: "an integer or null",  # noqa: UP045
+        Union[Integer, str]: "an integer or auto",  # noqa: UP007
+        Union[bool, str]: "true, false or auto",  # noqa: UP007
+        Any: "auto, null, or a list of keys such as [is_success,reward_forward:mean]",
+    }
+    return words.get(kind, "a mapping")
