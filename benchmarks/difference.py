@@ -13,9 +13,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
-from scipy import stats
 
-from ppo_cli.report.runs import Floats
+from ppo_cli.statistics import Floats, bootstrap_interval
 
 
 def main() -> None:
@@ -44,11 +43,8 @@ def text(statistic: Callable[..., Floats], *samples: Floats) -> str:
     value = f"{statistic(*samples):.1f}"
     if min(map(len, samples)) < 2:
         return value
-    ends = stats.bootstrap(
-        samples, statistic, n_resamples=2_000, vectorized=True, axis=-1, method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval  # fmt: skip
-    return f"{value} [{ends.low:.1f}, {ends.high:.1f}]"
+    low, high = bootstrap_interval(samples, statistic, resamples=2_000)
+    return f"{value} [{low:.1f}, {high:.1f}]"
 
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ from ppo_cli.report.aggregates import (
     improvement_over_tasks,
     pooled_iqm,
 )
-from ppo_cli.report.runs import Floats
-from ppo_cli.report.statistics import CURVE_RESAMPLES, estimate, estimate_improvement, improvements, iqm
+from ppo_cli.report.statistics import CURVE_RESAMPLES, estimate, estimate_improvement, improvements
+from ppo_cli.statistics import Floats, iqm
 
 SEEDS = range(2, 11)
 REPEATS = 1_000

@@ -28,7 +28,7 @@ from ppo_cli.envs.vector import SyncVector
 from ppo_cli.rollout import Batch, minibatches
 from ppo_cli.runs.build import build_agent, env_maker
 from ppo_cli.trainer import make_collector
-from ppo_cli.update import Coefficients, LossParts, TrainState
+from ppo_cli.update import first_state
 
 ROUNDS, CALLS = 7, 300
 
@@ -52,14 +52,13 @@ def minibatches_of(batch: Batch, size: int) -> Iterator[tuple[torch.Tensor, torc
 
 def own_step(agent: PPOAgent, batch: Batch, size: int) -> Callable[[], None]:
     """Our minibatch step, chained on its own state."""
-    one = torch.ones(())
-    state = TrainState(agent._params, agent.optimizer, one, torch.zeros(len(LossParts._fields) + 1), one * 0)
-    coefs = Coefficients(*torch.tensor([1e-4, 0.2, 0.0, 0.5]).unbind())
+    state = first_state(agent._params, agent.optimizer, agent.hyper)
+    knobs = torch.tensor(list(agent.knobs.values()))
     pieces = minibatches_of(batch, size)
 
     def step() -> None:
         nonlocal state
-        state = agent._step(state, batch, *next(pieces), coefs)
+        state = agent._step(state, batch, *next(pieces), knobs)
 
     return step
 
@@ -68,7 +67,7 @@ def autograd_step(agent: PPOAgent, batch: Batch, size: int) -> Callable[[], None
     """The same step as most write it: backward, `clip_grad_norm_`, `torch.optim.Adam`."""
     model, distribution = agent.model, agent.distribution
     optimizer = torch.optim.Adam(model.parameters(), 1e-4, eps=1e-5)
-    pieces, clip = minibatches_of(batch, size), torch.tensor(0.2)
+    pieces = minibatches_of(batch, size)
 
     def step() -> None:
         rows, weights = next(pieces)
@@ -76,7 +75,8 @@ def autograd_step(agent: PPOAgent, batch: Batch, size: int) -> Callable[[], None
         logprobs = distribution.log_prob(logits, batch.actions[rows])
         ratio = losses.probability_ratio(logprobs, batch.logprobs[rows])
         advantages = normalize_advantages(batch.advantages[rows], weights)
-        policy = losses.clipped_policy_loss(ratio, advantages, clip, weights)
+        surrogate = torch.min(ratio * advantages, torch.clamp(ratio, 0.8, 1.2) * advantages)
+        policy = -losses.weighted_mean(surrogate, weights)
         total = policy + 0.5 * losses.value_loss(values, batch.returns[rows], weights)
         optimizer.zero_grad()
         total.backward()

@@ -1,7 +1,6 @@
 """PPOAgent: acts, estimates advantages and updates the network."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,31 +13,13 @@ from ppo_cli.actor_critic import ActorCritic
 from ppo_cli.advantages import explained_variance, gae
 from ppo_cli.distributions import Distribution
 from ppo_cli.numpy_actor import numpy_actor
-from ppo_cli.optimizers import AdamState, adam_init
+from ppo_cli.optimizers import restored
 from ppo_cli.rollout import ActorOutputs, Batch, Rollout, minibatches
-from ppo_cli.schedules import Schedule
-from ppo_cli.update import (
-    Coefficients,
-    Hyperparameters,
-    LossParts,
-    TrainState,
-    UpdateMetrics,
-    compile_step,
-    make_step,
-)
+from ppo_cli.schedules import Schedules
+from ppo_cli.update import Hyperparameters, compile_step, first_state, make_step, parameter_shapes
 
 # Rows of a forward pass outside the update, and numbers in what they are encoded as; they bound its memory.
 EVALUATION_ROWS, EVALUATION_NUMBERS = 4096, 2**27
-
-
-@dataclass(frozen=True)
-class Schedules:
-    """The knobs of the algorithm that may be annealed."""
-
-    learning_rate: Schedule
-    clip_ratio: Schedule
-    ent_coef: Schedule
-    vf_coef: Schedule
 
 
 class PPOAgent:
@@ -46,9 +27,9 @@ class PPOAgent:
 
     Attributes:
         model: the network; its parameters, but for frozen ones, are views of one flat vector.
-        optimizer: Adam's state over that vector.
+        optimizer: the optimizer's state over that vector.
         keeps_outputs: whether what `act` computes is kept, because computing it again would cost more.
-        ent_coef: the entropy coefficient in use, set by `update_ent_coef`.
+        knobs: the values in use of what may be annealed, by name, set by `anneal`.
     """
 
     def __init__(
@@ -69,7 +50,7 @@ class PPOAgent:
             model: the network, on the CPU; it is moved to ``device``.
             distribution: of the environment's action space.
             hyper: constant knobs.
-            schedules: annealed knobs.
+            schedules: of the numbers that may be annealed.
             action_generator: CPU generator that draws the exploration noise.
             minibatch_generator: CPU generator that draws the permutations.
             n_envs: number of environments that it will act for.
@@ -88,22 +69,19 @@ class PPOAgent:
         self._rows = max(1, min(EVALUATION_ROWS, EVALUATION_NUMBERS // model.encoder.size))
         self._numpy_actor = numpy_actor(model, n_envs)
         self.keeps_outputs = model.is_heavy
-        self.optimizer = adam_init(self._params)
+        self.optimizer = hyper.optimizer.init(self._params, parameter_shapes(model))
         self.compiled = compile_cache is not None
-        step = make_step(model, distribution, hyper)
+        step = make_step(model, distribution, hyper, tuple(schedules))
         self._step = step if compile_cache is None else compile_step(step, compile_cache)
         self.anneal(0.0)
 
     def anneal(self, progress: float) -> None:
-        """Sets the annealed knobs for ``progress`` in [0, 1] through the run."""
-        self.learning_rate = self.schedules.learning_rate(progress)
-        self.clip_ratio = self.schedules.clip_ratio(progress)
-        self.vf_coef = self.schedules.vf_coef(progress)
-        self.update_ent_coef(progress)
+        """Sets every knob that may be annealed for ``progress`` in [0, 1] through the run."""
+        self.knobs = {name: schedule(progress) for name, schedule in self.schedules.items()}
 
     def update_ent_coef(self, progress: float) -> None:
         """Anneals the entropy coefficient, from exploration to exploitation, for ``progress`` in [0, 1]."""
-        self.ent_coef = self.schedules.ent_coef(progress)
+        self.knobs["ent_coef"] = self.schedules["ent_coef"](progress)
 
     def exploration_noise(self, n_steps: int, n_envs: int) -> Iterator[Any]:
         """The noise of each step of a rollout, drawn from the agent's own generator.
@@ -180,8 +158,8 @@ class PPOAgent:
             next_values,
             rollout.terminated.to(self.device),
             rollout.truncated.to(self.device),
-            self.hyper.gamma,
-            self.hyper.gae_lambda,
+            self.knobs["gamma"],
+            self.knobs["gae_lambda"],
         )
         columns = (advantages, returns, values[:-1])
         memory = (rollout.states[:-1], rollout.starts)
@@ -207,29 +185,28 @@ class PPOAgent:
         length, size = self.hyper.sequence_length, self.hyper.batch_size
         return minibatches(valid.view(-1, self._n_envs), length, min(size, total), self._minibatch_generator)
 
-    def update(self, batch: Batch, rows: Tensor) -> UpdateMetrics:
+    def update(self, batch: Batch, rows: Tensor) -> dict[str, float]:
         """Epochs of minibatch steps over a batch; stops early where ``target_kl`` says so.
 
         Args:
             batch: from `compute_gae`.
             rows: indices of the rows that are transitions, int64 [M].
+
+        Returns:
+            By name, means over the minibatches, and the critic's fit to the rollout.
         """
-        scalar = torch.tensor(
-            [self.learning_rate, self.clip_ratio, self.ent_coef, self.vf_coef], device=self.device
-        )
-        coefs = Coefficients(*scalar.unbind())
-        one = torch.ones((), device=self.device)
-        sums = torch.zeros(len(LossParts._fields) + 1, device=self.device)
-        state = TrainState(self._params, self.optimizer, one, sums, torch.zeros_like(one))
+        knobs = torch.tensor(list(self.knobs.values()), device=self.device)
+        state = first_state(self._params, self.optimizer, self.hyper)
         for _ in range(self.hyper.n_epochs):
             for indices, weights in self._minibatches(rows, len(batch.returns)):
-                state = self._step(state, batch, indices.to(self.device), weights.to(self.device), coefs)
-            if self.hyper.target_kl is not None and not state.active.item():
+                state = self._step(state, batch, indices.to(self.device), weights.to(self.device), knobs)
+            if "target_kl" in self.knobs and not state.active.item():
                 break
         self._params.copy_(state.params)
         self.optimizer = state.optimizer
         fit = explained_variance(batch.values[rows], batch.returns[rows])
-        return UpdateMetrics(*torch.cat([state.sums / state.seen, fit.view(1)]).tolist())
+        means = torch.cat([state.sums / state.seen, fit.view(1)]).tolist()
+        return dict(zip([*self.hyper.metrics, "explained_variance"], means, strict=True))
 
     def state_dict(self) -> dict[str, object]:
         """Weights, optimiser and generators, as a checkpoint stores them."""
@@ -244,14 +221,10 @@ class PPOAgent:
         """Sets all that `state_dict` stores.
 
         Raises:
-            RuntimeError: the weights are those of another network.
+            RuntimeError: the weights, or the optimizer's state, are those of another network.
         """
         self.model.load_state_dict(state["model"])
-        moments = {name: state["optimizer"][name].to(self.device) for name in AdamState._fields}
-        for name, moment in moments.items():
-            if moment.shape != (place := getattr(self.optimizer, name)).shape or moment.dtype != place.dtype:
-                raise RuntimeError(f"the optimizer's {name} is not that of this network")
-        self.optimizer = AdamState(**moments)
+        self.optimizer = restored(self.optimizer, state["optimizer"])
         self._action_generator.set_state(state["action_generator"])
         self._minibatch_generator.set_state(state["minibatch_generator"])
 

@@ -14,12 +14,12 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from ppo_cli.config.convert import from_stored, load_yaml
 from ppo_cli.config.schema import Config, ConfigError
-from ppo_cli.files import read_json, read_text
+from ppo_cli.files import read_text
 from ppo_cli.runs.build import env_maker, on_error_of, wanted_infos
 from ppo_cli.runs.evaluation import Evaluation
 from ppo_cli.runs.evaluation import evaluate as run_episodes
+from ppo_cli.runs.folder import RunFolder
 from ppo_cli.runs.policy import Policy, load_policy
 
 Folder = str | PathLike[str]
@@ -63,15 +63,14 @@ def read(folder: Folder) -> Run:
     Raises:
         ConfigError: There is no run in it, or a file of it is damaged.
     """
-    path = Path(folder)
-    if not (path / "config.yaml").is_file():
-        raise ConfigError(f"{path}: no run there (no config.yaml)")
-    steps = (int(file.stem) for file in (path / "checkpoints").glob("*.pt") if file.stem.isdigit())
+    run = RunFolder(Path(folder))
+    run.check()
+    steps = (int(file.stem) for file in run.checkpoints.glob("*.pt") if file.stem.isdigit())
     return Run(
-        path,
-        from_stored(load_yaml(path / "config.yaml")),
-        _read_metrics(path / "metrics.csv"),
-        _read_evaluation(path / "eval.json"),
+        run.path,
+        run.config,
+        _read_metrics(run.metrics_csv),
+        _read_evaluation(run),
         tuple(sorted(steps)),
     )
 
@@ -91,7 +90,7 @@ def load(folder: Folder | Run, checkpoint: Literal["last", "best"] | int = "last
     """
     path = folder.folder if isinstance(folder, Run) else Path(folder)
     if path.is_dir():
-        path = path / "checkpoints" / f"{checkpoint}.pt"
+        path = RunFolder(path).checkpoint(checkpoint)
     return load_policy(path)
 
 
@@ -151,11 +150,11 @@ def _read_metrics(path: Path) -> dict[str, npt.NDArray[np.float64]]:
     }
 
 
-def _read_evaluation(path: Path) -> Evaluation | None:
-    if not path.is_file():
-        return None
+def _read_evaluation(folder: RunFolder) -> Evaluation | None:
     try:
-        found = read_json(path)
-        return Evaluation(found["returns"], found["lengths"], found.get("info", {}))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{path} is damaged: {error}") from error
+        found = folder.evaluation
+        return (
+            None if found is None else Evaluation(found["returns"], found["lengths"], found.get("info", {}))
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{folder.eval_json} is damaged: {error}") from error

@@ -8,9 +8,11 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
+
+from ppo_cli.text import flat
 
 MOST_TEXT = 16 * 2**20  # bytes of a file that is read whole
 DEEPEST = 50  # levels of YAML; configs have five
@@ -91,7 +93,7 @@ def read_yaml(path: Path, limit: int = 2**20) -> str:
             if depth > DEEPEST:
                 raise ValueError("it is nested too deep")
     except yaml.YAMLError as error:
-        raise ValueError(" ".join(str(error).split())) from error
+        raise ValueError(flat(error)) from error
     return text
 
 
@@ -154,17 +156,52 @@ def open_own(path: Path, *, new: bool = False) -> BinaryIO:
     return _opened(path, descriptor, "r+b")
 
 
-def write_whole(path: Path, data: str | bytes) -> None:
-    """Writes a file whole or not at all; what lay there, a link included, is replaced and not written to."""
-    aside = path.with_name(f".{path.name}.tmp")
+@contextlib.contextmanager
+def written_aside(path: Path, suffix: str = ".tmp") -> Iterator[Path]:
+    """Where to write what is to lie at a path whole or not at all; then it is renamed, at once.
+
+    What lay at the path, a link included, is replaced and not written to. An error leaves it as it was.
+    """
+    aside = path.with_name(f".{path.name}{suffix}")
     try:
         aside.unlink(missing_ok=True)  # of a process that was killed, or a trap
-        with open_own(aside, new=True) as file:
-            file.write(data.encode("utf-8") if isinstance(data, str) else data)
+        yield aside
         aside.replace(path)
     finally:
         with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, data: str | bytes) -> None:
+    """Writes a file whole or not at all; what lay there, a link included, is replaced and not written to."""
+    with written_aside(path) as aside, open_own(aside, new=True) as file:
+        file.write(data.encode("utf-8") if isinstance(data, str) else data)
+
+
+@contextlib.contextmanager
+def lock_file(path: Path, refusal: str | None = None) -> Iterator[None]:
+    """Holds a file against other processes.
+
+    The lock is the process's own: it ends with it, however it ends, and its workers do not share it.
+
+    Args:
+        path: The path of the file, which is made.
+        refusal: What to say where another process holds it; None waits until it does not.
+
+    Raises:
+        OSError: another process holds it.
+    """
+    try:
+        import fcntl
+    except ModuleNotFoundError:  # Windows
+        yield
+        return
+    with open_own(path) as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if refusal else 0))
+        except OSError as error:
+            raise OSError(refusal or f"{path} can't be locked: {error}") from error
+        yield
 
 
 def sync_folder(path: Path) -> None:

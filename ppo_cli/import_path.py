@@ -1,43 +1,119 @@
-"""Classes that a user's YAML names by their import path."""
+"""What a user's config names by its import path: found, held against its arguments, and called."""
 
-import difflib
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
-from typing import TypeVar
+from importlib.util import find_spec
+from typing import Any, TypeVar
 
-from ppo_cli.text import flat
+from ppo_cli.text import flat, nearest
 
 T = TypeVar("T")
 
 
-def load_class(path: str, base: type[T], names: Sequence[str], what: str) -> type[T]:
-    """The class at ``package.module.Class`` or ``package.module:Class``.
+class UserCodeError(RuntimeError):
+    """What a config names raised, or returned something else than is asked of it; the message is one line."""
+
+
+def load_object(path: str, names: Sequence[str], what: str, kind: str) -> Any:  # noqa: ANN401
+    """What is at ``package.module.thing`` or ``package.module:thing``, a module included.
 
     Args:
         path: where it is.
-        base: what it must be a subclass of; nothing else is ever called.
         names: short names that would have been taken too, for the message.
         what: what is looked for, for the message.
+        kind: what stands behind ``package.module.`` in the message.
 
     Raises:
         ValueError: there is none; one line that says why.
     """
-    module_name, _, class_name = path.replace(":", ".").rpartition(".")
+    module_name, _, name = path.replace(":", ".").rpartition(".")
     if not module_name:
-        close = difflib.get_close_matches(path, names, n=1, cutoff=0.6)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"no {what} {path!r}: expected {', '.join(names)} or package.module.Class{hint}")
-    try:
-        module = import_module(module_name)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # whatever a module of the user's raises
-        raise ValueError(f"importing {module_name} raised {type(error).__name__}: {flat(error)}") from error
-    if not hasattr(module, class_name):
-        close = difflib.get_close_matches(class_name, vars(module), n=1, cutoff=0.6)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"{module_name} has no {class_name!r}{hint}")
-    found = getattr(module, class_name)
+        allowed = " or ".join(filter(None, [", ".join(names), f"package.module.{kind}"]))
+        raise ValueError(f"no {what} {path!r}: expected {allowed}{nearest(path, names)}")
+    module = _imported(module_name)
+    if hasattr(module, name):
+        return getattr(module, name)
+    if hasattr(module, "__path__") and find_spec(f"{module_name}.{name}") is not None:
+        return _imported(f"{module_name}.{name}")
+    raise ValueError(f"{module_name} has no {name!r}{nearest(name, vars(module))}")
+
+
+def load_class(path: str, base: type[T], names: Sequence[str], what: str) -> type[T]:
+    """The class at an import path.
+
+    Args:
+        path: as for `load_object`.
+        base: what it must be a subclass of; nothing else is ever called.
+        names: as for `load_object`.
+        what: as for `load_object`.
+
+    Raises:
+        ValueError: there is none; one line that says why.
+    """
+    found = load_object(path, names, what, "Class")
     if not (isinstance(found, type) and issubclass(found, base)):
         raise ValueError(f"{path} is no subclass of {base.__module__}.{base.__name__}")
     return found
+
+
+def check_options(
+    function: Callable[..., Any], name: str, given: Sequence[str], options: Collection[str]
+) -> None:
+    """Holds options against the arguments that a function takes.
+
+    Args:
+        function: is called with what is ``given``, by position, and with the options by name.
+        name: of the function, for the message.
+        given: what stands for the arguments by position, for the message.
+        options: names of the options.
+
+    Raises:
+        ValueError: it takes no such option, lacks one, or takes other arguments; one line.
+    """
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # written in C: what it takes can't be known
+        return
+    parameters = list(signature.parameters.values())
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    taken = [each.name for each in parameters[len(given) :] if each.kind in named]
+    is_open = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters)
+    for option in () if is_open else options:
+        if option not in taken:
+            allowed = ", ".join(taken) or "none"
+            raise ValueError(f"{name} takes no option {option!r}: it takes {allowed}{nearest(option, taken)}")
+    try:
+        signature.bind(*given, **dict.fromkeys(options))
+    except TypeError as error:
+        raise ValueError(
+            f"{name} can't be called as {name}({', '.join(given)}, **options): {error}"
+        ) from error
+
+
+@contextmanager
+def calling(name: str, options: Mapping[str, Any]) -> Iterator[None]:
+    """While something of a config's is called, has it blamed for what is raised.
+
+    Args:
+        name: of what is called, for the message.
+        options: that it is given, likewise.
+
+    Raises:
+        UserCodeError: something was raised.
+    """
+    try:
+        yield
+    except Exception as error:
+        given = f" with {dict(options)}" if options else ""
+        raise UserCodeError(f"{name}{given} raised {type(error).__name__}: {flat(error)}") from error
+
+
+def _imported(name: str) -> Any:  # noqa: ANN401
+    try:
+        return import_module(name)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever a module of the user's raises
+        raise ValueError(f"importing {name} raised {type(error).__name__}: {flat(error)}") from error

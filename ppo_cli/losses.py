@@ -1,4 +1,6 @@
-"""The terms of the PPO loss (Schulman et al. 2017, https://arxiv.org/abs/1707.06347): pure functions.
+"""The parts of the PPO loss (Schulman et al. 2017, https://arxiv.org/abs/1707.06347): pure functions.
+
+The policy's own, which is chosen, is in `ppo_cli.objectives`.
 
 Every mean is a weighted one, Σwx/Σw, so that a minibatch padded with rows of weight 0 has the loss of
 the rows that count.
@@ -18,29 +20,17 @@ def probability_ratio(new_logprobs: Tensor, mb_old_logprobs: Tensor) -> Tensor:
     return torch.exp(new_logprobs - mb_old_logprobs)
 
 
-def clipped_policy_loss(ratio: Tensor, mb_advantages: Tensor, clip_ratio: Tensor, weights: Tensor) -> Tensor:
-    r"""Clipped surrogate objective, negated to be minimised (PPO, eq. 7).
-
-        L^CLIP(θ) = -E[min(r_t(θ) Â_t, clip(r_t(θ), 1 - ε, 1 + ε) Â_t)]
-
-    Args:
-        ratio: r_t(θ), [B].
-        mb_advantages: Â_t, [B].
-        clip_ratio: ε > 0, a scalar.
-        weights: [B].
-    """
-    surr1 = ratio * mb_advantages
-    surr2 = torch.clamp(ratio, 1 - clip_ratio, 1 + clip_ratio) * mb_advantages
-    return -weighted_mean(torch.min(surr1, surr2), weights)
-
-
 def value_loss(values_pred: Tensor, mb_returns: Tensor, weights: Tensor) -> Tensor:
     r"""L^VF(θ) = E[(V_θ(s_t) - V_t^targ)²] (PPO, eq. 9), all [B]."""
     return weighted_mean((mb_returns - values_pred) ** 2, weights)
 
 
 def clipped_value_loss(
-    values_pred: Tensor, mb_old_values: Tensor, mb_returns: Tensor, vf_clip_ratio: float, weights: Tensor
+    values_pred: Tensor,
+    mb_old_values: Tensor,
+    mb_returns: Tensor,
+    vf_clip_ratio: Tensor,
+    weights: Tensor,
 ) -> Tensor:
     r"""Value loss with the change since the rollout clipped, on the scale of `value_loss`.
 

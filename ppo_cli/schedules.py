@@ -1,6 +1,7 @@
 """The budget of a run, and annealing: the value of a knob as a function of the run's progress."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -56,3 +57,6 @@ class Schedule:
         if self.shape == "cosine":
             return self.final + (self.initial - self.final) * (1 + math.cos(math.pi * progress)) / 2
         return float(self.initial * (self.final / self.initial) ** progress)
+
+
+Schedules = Mapping[str, Schedule]  # of every number of the update, by the knob's name; none of what is off

@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
+from ppo_cli.text import flat
+
 Array = npt.NDArray[Any]
 
 MASK = "action_mask"  # the key of an observation that says which actions are legal
@@ -229,7 +231,7 @@ def is_scaled_image(space: spaces.Space[Any]) -> bool:
 
 def unsupported(space: spaces.Space[Any], role: str, allowed: Sequence[str], key: str = "") -> ValueError:
     """The error for a space that can't be an observation or an action."""
-    shown = " ".join(str(space).split())
+    shown = flat(space)
     where = f" at {key!r}" if key else ""
     *most, last = allowed
     advice = "; a wrapper in env.wrappers can drop or change it" if role == "observation" else ""

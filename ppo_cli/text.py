@@ -1,8 +1,10 @@
 """Text in lines, in whatever letters the output has."""
 
 import codecs
+import difflib
 import re
 import textwrap
+from collections.abc import Iterable
 
 LONGEST = 4000  # characters of a line; an error of somebody else's may hold megabytes
 WHOLE = re.compile(r"`[^`]+`|[<>]=? \d\S*|2\^32 - 1|\[-?[\d.]+, -?[\d.]+\]")  # what no line is broken in
@@ -25,6 +27,17 @@ def flat(error: object) -> str:
     except BaseException as again:  # an error of somebody else's, which can't say what it is
         return f"(its text raised {type(again).__name__})"
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+
+
+def headline(error: object) -> str:
+    """The first line of an error's text, or its type where it has none."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`; did you mean ...?` with the closest spelling, or nothing where none is close."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def register_spelling() -> str:

@@ -18,9 +18,9 @@ from ppo_cli.envs.vector import Vector
 from ppo_cli.episodes import EpisodeStatistics
 from ppo_cli.normalize import ObservationNormalizer, RewardNormalizer, as_float32, stored_observation
 from ppo_cli.rollout import Rollout
-from ppo_cli.update import UpdateMetrics
 
 ALL = slice(None)  # environments
+SELDOM_ANNEALED = ("vf_clip_ratio", "gamma", "gae_lambda", "max_grad_norm", "target_kl")
 
 
 class Log(Protocol):
@@ -231,9 +231,10 @@ def train(
         metrics = agent.update(agent.compute_gae(rollout), rows)
         updated = time.perf_counter()
         position = Position(iteration + 1, steps + len(rows))
-        if not (math.isfinite(metrics.total_loss + metrics.grad_norm) and agent.is_finite()):
+        loss, norm = metrics["total_loss"], metrics["grad_norm"]
+        if not (math.isfinite(loss + norm) and agent.is_finite()):
             raise FloatingPointError(
-                f"the loss is {metrics.total_loss} and its gradient's norm {metrics.grad_norm} "
+                f"the loss is {loss} and its gradient's norm {norm} "
                 f"at step {position.steps}; lower learning_rate, or normalise observations and rewards"
             )
         seconds = (collected - started, updated - collected)
@@ -244,7 +245,7 @@ def train(
 
 def _scalars(
     agent: PPOAgent,
-    metrics: UpdateMetrics,
+    metrics: Mapping[str, float],
     collector: Collector,
     seconds: tuple[float, float],
     steps: int,
@@ -256,14 +257,16 @@ def _scalars(
         "charts/episodic_return": episodic_return,
         "charts/episodic_length": episodic_length,
         "charts/SPS": steps / (collect + update),
-        "charts/learning_rate": agent.learning_rate,
-        "charts/clip_ratio": agent.clip_ratio,
-        "charts/ent_coef": agent.ent_coef,
-        "charts/vf_coef": agent.vf_coef,
-        **{f"losses/{name}": value for name, value in vars(metrics).items()},
+        **{f"charts/{name}": value for name, value in agent.knobs.items() if _is_charted(agent, name)},
+        **{f"losses/{name}": value for name, value in metrics.items()},
         "charts/env_faults": float(collector.envs.faults),
         "charts/cut_episodes": float(collector.episodes.cut),
         "time/collect": collect,
         "time/update": update,
         **{f"info/{key}": value for key, value in mean_over(collector.envs.take_infos()).items()},
     }
+
+
+def _is_charted(agent: PPOAgent, knob: str) -> bool:
+    """Whether a number of the update is logged: what few anneal only where it changes."""
+    return knob not in SELDOM_ANNEALED or agent.schedules[knob].final is not None

@@ -17,22 +17,23 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = (
     {"__init__", "__main__"},  # the face, lazy, and `python -m ppo_cli`
     {"api", "cli"},  # from Python; the four commands, and what a terminal shows
-    {"sweeps"},  # many runs
+    {"report", "sweeps"},  # many runs
     {"runs"},  # the life of a run
     {"trainer"},  # the loop
-    {"agent", "export", "report"},
+    {"agent", "export"},
     {"numpy_actor", "policy", "update"},
     {"actor_critic", "config"},
-    {"compile", "encoders", "envs"},
+    {"compile", "encoders", "envs", "objectives", "optimizers"},
     {"cache", "distributions", "import_path", "tables", "terminal"},
-    {"advantages", "episodes", "losses", "memory", "normalize", "optimizers", "rollout", "schedules"},
-    {"errors", "files", "names", "seeding", "signals", "spaces", "text"},  # the ground
+    {"advantages", "episodes", "losses", "memory", "normalize", "rollout", "schedules"},
+    {"files", "names", "seeding", "signals", "spaces", "statistics"},  # the ground
+    {"errors", "text"},
     {"__version__"},
 )
 KNOW_HYDRA = {"cli", "config", "sweeps"}
 ALGORITHM = {
-    "actor_critic", "advantages", "agent", "distributions", "losses", "numpy_actor", "optimizers", "policy",
-    "rollout", "schedules", "update",
+    "actor_critic", "advantages", "agent", "distributions", "losses", "numpy_actor", "objectives",
+    "optimizers", "policy", "rollout", "schedules", "update",
 }  # fmt: skip
 
 

@@ -12,12 +12,13 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from ppo_cli import agent, cache, rollout, update
+from ppo_cli import cache, update
 from ppo_cli.actor_critic import make_actor_critic
+from ppo_cli.agent import flatten_parameters
 from ppo_cli.compile import compile_function, explain_failure
 from ppo_cli.distributions import make_distribution
 from ppo_cli.optimizers import adam_init
-from ppo_cli.rollout import minibatches
+from ppo_cli.rollout import Batch, minibatches
 from ppo_cli.runs.build import compile_cache
 from ppo_cli.runs.checkpoint import load_checkpoint
 from ppo_cli.spaces import PackedActions, PackedObservations
@@ -70,6 +71,7 @@ def test_a_broken_toolchain_costs_speed_not_the_run(ppo_train, tmp_path, monkeyp
 
 OBSERVATIONS = spaces.Box(-1, 1, (5,))
 CONTINUOUS = spaces.Box(-1, 1, (2,))
+KNOBS = {"learning_rate": 3e-4, "clip_ratio": 0.2, "ent_coef": 0.01, "vf_coef": 0.5, "max_grad_norm": 0.5}
 
 
 @pytest.mark.slow
@@ -88,7 +90,7 @@ def test_compiled_and_eager_updates_agree_in_every_action_space(tmp_path, action
     rows, size = 200, 64  # the last minibatch of four is ragged
     model = make_actor_critic(OBSERVATIONS, actions, use_sde=use_sde, shared=False)
     distribution = make_distribution(actions)
-    params = agent.flatten_parameters(model).clone()
+    params = flatten_parameters(model).clone()
     generator = torch.Generator().manual_seed(0)
     observations = torch.randn(rows, 5, generator=generator)
     with torch.no_grad():
@@ -96,17 +98,17 @@ def test_compiled_and_eager_updates_agree_in_every_action_space(tmp_path, action
         taken = distribution.sample(logits, distribution.noise((rows,), generator))
         logprobs = distribution.log_prob(logits, taken)
     columns = (torch.randn(rows, generator=generator) for _ in range(3))
-    batch = rollout.Batch(observations, taken, logprobs, *columns)
-    coefs = update.Coefficients(*torch.tensor([3e-4, 0.2, 0.01, 0.5]).unbind())
-    eager = update.make_step(model, distribution, update.Hyperparameters(target_kl=0.05))
+    batch = Batch(observations, taken, logprobs, *columns)
+    hyper = update.Hyperparameters()
+    eager = update.make_step(model, distribution, hyper, (*KNOBS, "target_kl"))
+    values = torch.tensor([*KNOBS.values(), 0.05])
     ends = []
     for step in (eager, update.compile_step(eager, tmp_path)):
-        sums = torch.zeros(len(update.LossParts._fields) + 1)
-        state = update.TrainState(params, adam_init(params), torch.ones(()), sums, torch.zeros(()))
+        state = update.first_state(params, adam_init(params), hyper)
         shuffle = torch.Generator().manual_seed(1)
         for _ in range(4):
             for indices, weights in minibatches(torch.ones(rows, 1, dtype=torch.bool), 1, size, shuffle):
-                state = step(state, batch, indices, weights, coefs)
+                state = step(state, batch, indices, weights, values)
         ends.append(state)
     first, second = ends
     assert list(tmp_path.glob("*.pt2"))
@@ -136,7 +138,7 @@ def test_compiled_and_eager_updates_agree_in_every_network(tmp_path, observation
     torch.manual_seed(0)
     model = make_actor_critic(observations, actions, hidden_sizes=(16,), memory_size=8, **options)
     distribution = make_distribution(actions, options.get("squash_actions", False))
-    params = agent.flatten_parameters(model).clone()
+    params = flatten_parameters(model).clone()
     generator = torch.Generator().manual_seed(0)
     obs = torch.randn(rows, 5, generator=generator)
     if isinstance(observations, PackedObservations):
@@ -155,19 +157,19 @@ def test_compiled_and_eager_updates_agree_in_every_network(tmp_path, observation
         logprobs = distribution.log_prob(logits, taken)
     columns = [torch.randn(rows, generator=generator) for _ in range(3)]
     starts = [(torch.rand(rows, 1, generator=generator) < 0.2).float()] if memory else []
-    batch = rollout.Batch(obs, taken, logprobs, *columns, *memory, *starts)
-    coefs = update.Coefficients(*torch.tensor([3e-4, 0.2, 0.01, 0.5]).unbind())
+    batch = Batch(obs, taken, logprobs, *columns, *memory, *starts)
     length = length if memory else 1
-    eager = update.make_step(model, distribution, update.Hyperparameters(sequence_length=length))
+    hyper = update.Hyperparameters(sequence_length=length)
+    eager = update.make_step(model, distribution, hyper, tuple(KNOBS))
+    values = torch.tensor(list(KNOBS.values()))
     ends = []
     for step in (eager, update.compile_step(eager, tmp_path)):
-        sums = torch.zeros(len(update.LossParts._fields) + 1)
-        state = update.TrainState(params, adam_init(params), torch.ones(()), sums, torch.zeros(()))
+        state = update.first_state(params, adam_init(params), hyper)
         shuffle = torch.Generator().manual_seed(1)
         for _ in range(3):
             valid = torch.ones(n_steps, n_envs, dtype=torch.bool)
             for indices, weights in minibatches(valid, length, size, shuffle):
-                state = step(state, batch, indices, weights, coefs)
+                state = step(state, batch, indices, weights, values)
         ends.append(state)
     first, second = ends
     assert list(tmp_path.glob("*.pt2"))

@@ -314,7 +314,7 @@ def test_the_chapter_unfolds_every_step_of_the_algorithm():
         "agent.PPOAgent.compute_gae",
         "advantages.gae",
         "losses.probability_ratio",
-        "losses.clipped_policy_loss",
+        "objectives.clip",
         "losses.value_loss",
         "distributions/discrete.Categorical.entropy",
         "losses.total_loss",

@@ -19,12 +19,15 @@ import torch
 from gymnasium import spaces
 from rich.console import Console
 
-from ppo_cli.cli.evaluate import Found, _table, choose_episode, find_checkpoint, main
+from ppo_cli.cli.command import find_checkpoint
+from ppo_cli.cli.evaluate import main
 from ppo_cli.config.schema import ConfigError
 from ppo_cli.distributions import make_distribution
 from ppo_cli.envs.make import env_fn
+from ppo_cli.report.evaluations import Found, table
 from ppo_cli.runs.checkpoint import load_checkpoint, save_checkpoint
-from ppo_cli.runs.evaluation import bootstrap_interval, evaluate
+from ppo_cli.runs.evaluation import evaluate, mean_interval
+from ppo_cli.runs.film import choose_episode
 
 TINY = (
     "total_timesteps=200", "n_envs=2", "n_steps=50", "batch_size=50", "n_epochs=2", "eval.episodes=5",
@@ -275,7 +278,7 @@ def test_a_table_tells_returns_below_one_apart():
     }  # fmt: skip
     console = Console(width=100, file=io.StringIO())
     console.print(
-        _table([Found(run, {**summary, "mean": m}) for run, m in (("a", 0.968), ("b", 0.969))], console)
+        table([Found(run, {**summary, "mean": m}) for run, m in (("a", 0.968), ("b", 0.969))], console)
     )
     for text in ("0.968 ± 0.000", "0.969 ± 0.000", "0.964 to 0.965"):
         assert text in console.file.getvalue()
@@ -476,16 +479,16 @@ def test_a_nan_is_said_with_its_episode_and_step(ppo_eval, shapes, fault, what):
 
 
 def test_ctrl_c_keeps_what_is_finished(ppo_eval, cartpole, monkeypatch):
-    from ppo_cli.runs import evaluation
+    from ppo_cli.runs import evaluating
 
-    whole, calls = evaluation.evaluate, iter([False, True])
+    whole, calls = evaluating.evaluate, iter([False, True])
 
     def interrupted(*arguments, **named):
         if next(calls):
             raise KeyboardInterrupt
         return whole(*arguments, **named)
 
-    monkeypatch.setattr(evaluation, "evaluate", interrupted)
+    monkeypatch.setattr(evaluating, "evaluate", interrupted)
     outcome = ppo_eval("run", "run/checkpoints/100.pt", "run", "--json")
     assert outcome.status == 130
     assert [each["steps"] for each in outcome.json] == [200]
@@ -500,7 +503,7 @@ def test_one_episode_has_no_interval(ppo_eval, cartpole):
 
 
 def test_without_scipy_there_is_no_interval_and_a_line(ppo_eval, cartpole, monkeypatch):
-    monkeypatch.setattr("ppo_cli.cli.evaluate._has_scipy", lambda: False)
+    monkeypatch.setattr("ppo_cli.statistics.has_scipy", lambda: False)
     outcome = ppo_eval("run", "--json")
     assert outcome.status == 0
     assert outcome.json["interval"] is None
@@ -510,10 +513,10 @@ def test_without_scipy_there_is_no_interval_and_a_line(ppo_eval, cartpole, monke
 def test_the_interval_covers_the_mean_as_often_as_it_says():
     pytest.importorskip("scipy")
     draws = np.random.default_rng(0).normal(3, 2, (200, 40))
-    intervals = [bootstrap_interval(list(row), seed) for seed, row in enumerate(draws)]
+    intervals = [mean_interval(list(row), seed) for seed, row in enumerate(draws)]
     assert 0.88 < np.mean([low < 3 < high for low, high in intervals]) < 0.99
-    assert bootstrap_interval([500.0] * 10, 0) == (500.0, 500.0)
-    assert bootstrap_interval([1.0, 5.0, 2.0], 3) == bootstrap_interval([1.0, 5.0, 2.0], 3)
+    assert mean_interval([500.0] * 10, 0) == (500.0, 500.0)
+    assert mean_interval([1.0, 5.0, 2.0], 3) == mean_interval([1.0, 5.0, 2.0], 3)
 
 
 def test_checkpoints_are_named_in_order(tmp_path):
@@ -552,7 +555,7 @@ def test_a_table_of_several_runs_fits_its_width(width):
         )
         for g in (-5, -9.81) for i in range(3)
     ]  # fmt: skip
-    console.print(_table(found, console))
+    console.print(table(found, console))
     title, head, _, *rows = console.file.getvalue().splitlines()
     assert title == "100 deterministic episodes each · seed 1000 · last.pt"
     assert max(map(len, rows)) <= width
@@ -571,7 +574,7 @@ def test_a_table_of_several_runs_has_their_success_rates():
         "deterministic": True, "seed": 1000, "checkpoint": "last.pt", "interval": (0.5, 1.5),
     }  # fmt: skip
     found = [Found("a", {**summary, "info": {"is_success": 0.25, "reward": 3.5}}), Found("b", summary)]
-    console.print(_table(found, console))
+    console.print(table(found, console))
     _, head, _, first, second = console.file.getvalue().splitlines()
     assert head.split()[-1] == "is_success"
     assert first.split()[-1] == "0.25"
@@ -674,7 +677,7 @@ class TestVideo:
         assert not Path("films").exists()
 
     def test_pictures_are_not_kept(self, trained, ppo_eval, monkeypatch):
-        from ppo_cli.cli import film
+        from ppo_cli.runs import film
 
         alive = []
         painted = Painted.render
@@ -704,7 +707,7 @@ class TestVideo:
 
     def test_what_ffmpeg_refuses_is_its_words(self, trained, ppo_eval, monkeypatch):
         trained("env.id=Painted-v0")
-        monkeypatch.setattr("ppo_cli.cli.film.FRAMES_PER_SECOND", 30)
+        monkeypatch.setattr("ppo_cli.runs.film.FRAMES_PER_SECOND", 30)
         monkeypatch.setitem(Painted.metadata, "render_fps", -1)
         assert refused(ppo_eval("run", "--video", "films"), 1, "filming Painted-v0", "ffmpeg", "-1")
 

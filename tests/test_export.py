@@ -454,7 +454,7 @@ def test_a_file_that_acts_otherwise_is_not_kept(ppo_export, cartpole, monkeypatc
         run = load(path, kind)
         return lambda inputs: {key: value + 1 for key, value in run(inputs).items()}
 
-    monkeypatch.setattr("ppo_cli.export.graph.load", broken)
+    monkeypatch.setattr("ppo_cli.export.files.load", broken)
     before = sorted(Path("run").iterdir())
     status, out, err = ppo_export("run", "--format", "torchscript")
     assert (status, out) == (1, "")

@@ -13,7 +13,7 @@ import torch
 from ppo_cli.envs.make import env_fn
 from ppo_cli.envs.snapshot import find_kind
 from ppo_cli.runs.checkpoint import load_checkpoint
-from ppo_cli.runs.folder import own_run as lock_run
+from ppo_cli.runs.folder import own_run
 
 RUN = ("n_envs=3", "n_steps=40", "total_timesteps=2000", "batch_size=60", "eval.episodes=0", "compile=false")
 PROGRAM = "from ppo_cli.cli.train import main; main()"
@@ -150,8 +150,8 @@ def test_a_full_disk_ends_with_a_line_and_the_last_checkpoint(tmp_path):
 def test_two_processes_do_not_share_a_folder(ppo_train, tmp_path):
     assert ppo_train("env=CartPole-v1", *RUN, "hydra.run.dir=run").status == 0
     holder = (
-        "from pathlib import Path; from ppo_cli.runs.folder import own_run as lock_run\n"
-        "with lock_run(Path('run')): print('held', flush=True); input()"
+        "from pathlib import Path; from ppo_cli.runs.folder import own_run\n"
+        "with own_run(Path('run')): print('held', flush=True); input()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", holder], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -161,7 +161,7 @@ def test_two_processes_do_not_share_a_folder(ppo_train, tmp_path):
         assert second.status == 1
         assert "run is in use by another process" in second.err
         process.kill()
-    with lock_run(tmp_path / "run"):  # a killed holder leaves no lock behind
+    with own_run(tmp_path / "run"):  # a killed holder leaves no lock behind
         pass
 
 

@@ -14,10 +14,12 @@ import pytest
 from ppo_cli.cli.report import main
 from ppo_cli.config.compose import compose_jobs, expand_preset
 from ppo_cli.config.convert import from_dict, save_yaml, to_dict
+from ppo_cli.report.broken import BrokenRunError
 from ppo_cli.report.comparison import compare
+from ppo_cli.report.groups import group_runs
 from ppo_cli.report.plots import draw
 from ppo_cli.report.rows import run_rows
-from ppo_cli.report.runs import BrokenRunError, find_runs, group_runs, read_run
+from ppo_cli.report.runs import find_runs, read_run
 from ppo_cli.report.statistics import (
     mean_over_steps,
     steps_to_threshold,

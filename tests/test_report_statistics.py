@@ -19,8 +19,9 @@ from test_report import flat, grouped, ppo_report, sweep, write_run  # noqa: F40
 
 from ppo_cli.report.aggregates import estimate_pooled
 from ppo_cli.report.comparison import compare, cross_notes
+from ppo_cli.report.groups import group_runs
 from ppo_cli.report.rows import curve_rows
-from ppo_cli.report.runs import FailedRun, find_runs, group_runs, read_run
+from ppo_cli.report.runs import FailedRun, find_runs, read_run
 from ppo_cli.report.statistics import (
     ALL_EQUAL,
     FEWEST_FOR_IQM,
@@ -29,14 +30,13 @@ from ppo_cli.report.statistics import (
     estimate,
     estimate_improvement,
     improvements,
-    iqm,
     probability_of_improvement,
     rank_test,
     smoothed,
 )
 from ppo_cli.report.tables import failed_table
-from ppo_cli.runs.folder import identity, note_failure, noted_failure
-from ppo_cli.runs.run_dir import lock_run
+from ppo_cli.runs.folder import identity, lock_run, note_failure, noted_failure
+from ppo_cli.statistics import iqm
 
 # rliable brings absl, whose handler holds pytest's stream and closes it when Hydra sets up logging anew.
 absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__

@@ -11,7 +11,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from ppo_cli.actor_critic import make_actor_critic
-from ppo_cli.agent import PPOAgent, Schedules
+from ppo_cli.agent import PPOAgent
 from ppo_cli.distributions import make_distribution
 from ppo_cli.rollout import Batch, Rollout
 from ppo_cli.schedules import Schedule
@@ -82,17 +82,13 @@ def ours(sb3: PPO) -> PPOAgent:
     """Our agent with Stable-Baselines3's weights and knobs."""
     model = make_actor_critic(sb3.observation_space, sb3.action_space, use_sde=sb3.use_sde, shared=False)
     model.load_state_dict(weights(sb3))
+    knobs = {"learning_rate": sb3.learning_rate, "clip_ratio": 0.15, "ent_coef": 0.03, "vf_coef": 0.6,
+             "gamma": 0.97, "gae_lambda": 0.9, "max_grad_norm": 0.5, "target_kl": sb3.target_kl}  # fmt: skip
     return PPOAgent(
         model,
         make_distribution(sb3.action_space),
-        Hyperparameters(
-            gamma=0.97,
-            gae_lambda=0.9,
-            batch_size=sb3.batch_size,
-            n_epochs=sb3.n_epochs,
-            target_kl=sb3.target_kl,
-        ),
-        Schedules(Schedule(sb3.learning_rate), Schedule(0.15), Schedule(0.03), Schedule(0.6)),
+        Hyperparameters(batch_size=sb3.batch_size, n_epochs=sb3.n_epochs),
+        {name: Schedule(value) for name, value in knobs.items() if value is not None},
         torch.Generator().manual_seed(0),
         torch.Generator().manual_seed(0),
         N_ENVS,
@@ -178,11 +174,11 @@ def test_full_update(
         torch.testing.assert_close(value, after[name], **TOLERANCE)
     assert any(not torch.equal(before[name], after[name]) for name in before)
     logged = sb3.logger.name_to_value
-    assert metrics.policy_loss == pytest.approx(logged["train/policy_gradient_loss"], abs=1e-5)
-    assert metrics.value_loss == pytest.approx(logged["train/value_loss"], rel=1e-5)
-    assert metrics.entropy == pytest.approx(-logged["train/entropy_loss"], rel=1e-5)
-    assert metrics.clipfrac == pytest.approx(logged["train/clip_fraction"], abs=1e-5)
-    assert metrics.explained_variance == pytest.approx(logged["train/explained_variance"], abs=1e-5)
+    assert metrics["policy_loss"] == pytest.approx(logged["train/policy_gradient_loss"], abs=1e-5)
+    assert metrics["value_loss"] == pytest.approx(logged["train/value_loss"], rel=1e-5)
+    assert metrics["entropy"] == pytest.approx(-logged["train/entropy_loss"], rel=1e-5)
+    assert metrics["clipfrac"] == pytest.approx(logged["train/clip_fraction"], abs=1e-5)
+    assert metrics["explained_variance"] == pytest.approx(logged["train/explained_variance"], abs=1e-5)
     if target_kl is not None:
         stopped = np.ceil(ROWS / RAGGED) * 3
         assert agent.optimizer.step.item() < stopped  # the stop fired

@@ -431,9 +431,9 @@ def test_trees_without_an_end(tmp_path):
 def test_the_newest_checkpoint_is_the_one_whose_name_is_true(run):
     shutil.copy(run / "checkpoints" / "192.pt", run / "checkpoints" / "999.pt")
     saved, damage = load_newest(run / "checkpoints")
-    assert saved["steps"] == 192
+    assert saved.steps == 192
     assert "999.pt is not the checkpoint of 999 steps" in damage[0]
-    assert load_run(run / "checkpoints" / "999.pt")["steps"] == 192
+    assert load_run(run / "checkpoints" / "999.pt").steps == 192
 
 
 # --- what else may lie in a folder

@@ -5,21 +5,16 @@ PyTorch is imported late: it takes longer than a page of help or an error should
 
 import argparse
 import importlib.util
-import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from ppo_cli.cli.command import Parser, run_command, say_error, typed_program
-from ppo_cli.cli.evaluate import find_checkpoint
+from ppo_cli.cli.command import Parser, find_checkpoint, run_command, say_error, typed_program
 from ppo_cli.config.schema import ConfigError
 from ppo_cli.errors import RunError
-
-if TYPE_CHECKING:
-    from ppo_cli.config.schema import Config
-    from ppo_cli.policy import Policy
+from ppo_cli.runs.folder import run_of
+from ppo_cli.text import flat
 
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt"}
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -74,73 +69,46 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _export(options: argparse.Namespace) -> None:
-    """Writes the file beside its place, checks it, and only then puts it there.
+    """Writes the file, and says what was found.
 
     Raises:
         ConfigError: there is no such run, or there is such a file.
         RunError: the checkpoint is damaged, or the policy can't be exported.
     """
     checkpoint = find_checkpoint(options.run, options.checkpoint)
-    output = options.output or _home(checkpoint) / f"policy{SUFFIXES[options.format]}"
+    run = run_of(checkpoint)
+    home = checkpoint.parent if run is None else run.path
+    output = options.output or home / f"policy{SUFFIXES[options.format]}"
     if output.is_dir() or not output.parent.is_dir():
         raise ConfigError(f"--output {output}: expected a file in a folder that exists")
     if output.exists() and not options.force:
         raise ConfigError(f"{output} exists; --force replaces it, --output names another file")
-    policy, config, steps = _policy(checkpoint)
-    unfinished = output.with_name(f".{output.name}.{os.getpid()}")
-    try:
-        found = _write(policy, config, steps, options, unfinished)
-        unfinished.replace(output)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    print(f"{output}: {found}")
+    print(f"{output}: {_write(checkpoint, output, options)}")
 
 
-def _home(checkpoint: Path) -> Path:
-    """The folder of a checkpoint's run, or the file's own where it lies elsewhere."""
-    run = checkpoint.parent.parent
-    inside = checkpoint.parent.name == "checkpoints" and (run / "config.yaml").is_file()
-    return run if inside else checkpoint.parent
-
-
-def _policy(checkpoint: Path) -> "tuple[Policy, Config, int]":
+def _write(checkpoint: Path, output: Path, options: argparse.Namespace) -> str:
+    """Writes and checks the file; what was found, in a line."""
+    from ppo_cli.envs import calls
+    from ppo_cli.export.files import write_policy
+    from ppo_cli.export.graph import ExportError
+    from ppo_cli.runs.build import env_maker
     from ppo_cli.runs.checkpoint import CheckpointError, load_run
     from ppo_cli.runs.policy import restore_policy
 
     try:
-        loaded = restore_policy(load_run(checkpoint), checkpoint, say=_say)
-        return loaded.batch, loaded.config, loaded.steps
+        policy = restore_policy(load_run(checkpoint), checkpoint, say=_say)
     except CheckpointError as error:
         raise RunError(error if str(checkpoint) in str(error) else f"{checkpoint}: {error}") from error
-
-
-def _write(policy: "Policy", config: "Config", steps: int, options: argparse.Namespace, path: Path) -> str:
-    """Writes and checks the file; what was found, in a line."""
-    from ppo_cli.envs import calls
-    from ppo_cli.export.graph import ExportError, Graph, load, write_onnx, write_torchscript
-    from ppo_cli.export.parity import check_parity
-    from ppo_cli.runs.build import env_maker
-
-    env = env_maker(config.env)()
-    observations, actions = env.observation_space, env.action_space
-    calls.close(env)
-    about: dict[str, Any] = {
+    with calls.closing(env_maker(policy.config.env)()) as env:
+        spaces = env.observation_space, env.action_space
+    about = {
         "ppo_cli": version("ppo-cli"),
-        "env": config.env.id,
-        "steps": steps,
+        "env": policy.config.env.id,
+        "steps": policy.steps,
         "sampled": options.sample,
-        "wrappers": config.env.wrappers,
+        "wrappers": policy.config.env.wrappers,
     }
-    write = write_onnx if options.format == "onnx" else write_torchscript
     try:
-        graph = Graph(policy, observations, actions, options.sample)
-        write(graph, path, about)
-        parity = check_parity(load(path, options.format), graph.ports, policy, observations, actions)
+        return write_policy(output, options.format, policy.batch, *spaces, about, options.sample)
     except ExportError as error:
-        raise RunError(" ".join(f"{options.run}: {error}".split())) from error
-    ties = f", {parity.ties} choices between equals differ" if parity.ties else ""
-    ins, outs = (", ".join(port.name for port in each) for each in (graph.ports.inputs, graph.ports.outputs))
-    return (
-        f"{ins} -> {outs}; largest difference on {parity.observations:,} observations "
-        f"{parity.difference:.1e}{ties}"
-    )
+        raise RunError(f"{options.run}: {flat(error)}") from error

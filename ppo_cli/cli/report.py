@@ -19,8 +19,9 @@ from ppo_cli.runs.run_dir import folder_name
 
 if TYPE_CHECKING:
     from ppo_cli.report.comparison import Comparison
+    from ppo_cli.report.groups import Group
     from ppo_cli.report.page import Section
-    from ppo_cli.report.runs import FailedRun, Group, Run
+    from ppo_cli.report.runs import FailedRun, Run
 
 NEEDED = ("scipy", "matplotlib")  # the extra `report`
 INCHES = (1.5, 40.0)  # of a figure's sides
@@ -257,7 +258,8 @@ def _made(dirs: Sequence[Path]) -> dict[str, str]:
 
 def _groups(dirs: Sequence[Path]) -> "dict[str, list[Group]]":
     """The groups of each environment; each run that is left out is named on stderr."""
-    from ppo_cli.report.runs import find_runs, group_runs
+    from ppo_cli.report.groups import group_runs
+    from ppo_cli.report.runs import find_runs
 
     for folder in dirs:
         if not folder.is_dir():
@@ -272,7 +274,8 @@ def _groups(dirs: Sequence[Path]) -> "dict[str, list[Group]]":
 
 
 def _read(folder: Path) -> "Run | FailedRun | None":
-    from ppo_cli.report.runs import BrokenRunError, read_run
+    from ppo_cli.report.broken import BrokenRunError
+    from ppo_cli.report.runs import read_run
 
     try:
         return read_run(folder)

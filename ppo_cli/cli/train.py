@@ -37,6 +37,7 @@ from ppo_cli.config.quoting import hydra_quoted, shell_quoted, typed_path
 from ppo_cli.config.schema import Config, ConfigError, conf_dir
 from ppo_cli.envs.make import resolve_env_id
 from ppo_cli.runs.endings import Ended, no_advice
+from ppo_cli.runs.folder import RunFolder
 from ppo_cli.runs.resume import resume, resume_as, resumed_config
 from ppo_cli.runs.run_dir import folder_name, new_folder, run_dir
 from ppo_cli.sweeps.search.run import SWEEPER, choose_search, is_search, resume_search, start_search
@@ -319,11 +320,11 @@ def _start_run(
     ((config, _),) = _check_environments(jobs)
     given = fixed_folder("run") if auto else given_folder("run")
     folder = run_dir(config.env.id, typed, datetime.now()) if given is None else given
-    if auto and (folder / "config.yaml").is_file():
+    if auto and RunFolder(folder).is_run:
         resume_as(folder, config)
         _say_next(folder)
         return
-    if given is not None and (folder / "checkpoints").exists():
+    if given is not None and RunFolder(folder).has_checkpoints:
         raise ConfigError(f"{folder} holds a run already; resume={shell_quoted(folder)} goes on with it")
     with new_folder(folder, exclusive=given is None) as folder:
         _run_in_hydra(_with_dir(overrides, "hydra.run.dir", folder), config_dir, name, RunMode.RUN)

@@ -6,12 +6,13 @@ from dataclasses import fields, is_dataclass
 from typing import Any, Optional, Union, get_args, get_origin
 
 from ppo_cli.config.knob import Integer, Knob, Range, describe_type
-from ppo_cli.config.schema import KNOBS, AnnealConfig, Config, ConfigError, nearest
+from ppo_cli.config.schema import KNOBS, SHAPES, AnnealConfig, Config, ConfigError
 from ppo_cli.envs.backends import REFUSALS, backend
+from ppo_cli.text import nearest
 
 FLOAT32 = 2.0**-126, (2 - 2**-23) * 2.0**127  # what networks compute with: smallest normal and largest number
 MOST_LAYERS = 64  # of network.hidden_sizes
-MOST_WRAPPERS = 64
+MOST_WRAPPERS = MOST_LOSSES = 64
 MOST_INFO_KEYS, LONGEST_INFO_KEY = 50, 100
 _INTEGERS = (Integer, list[Integer], Union[Integer, str], Optional[Integer])  # noqa: UP007, UP045
 
@@ -117,6 +118,32 @@ def _check_wrappers(config: Config) -> None:
             )
 
 
+def _check_extra_losses(entries: list[dict[str, Any]]) -> None:
+    if len(entries) > MOST_LOSSES:
+        raise ConfigError(f"extra_losses: expected at most {MOST_LOSSES}, given {len(entries)}")
+    for entry in entries:
+        name, coef, final = entry.get("name"), entry.get("coef"), entry.get("final")
+        if not (isinstance(name, str) and _is_number(coef)):
+            raise ConfigError(
+                f"extra_losses: expected {{name: package.module.function, coef: 0.1, ...}}, given {entry}"
+            )
+        if not (final is None or _is_number(final)):
+            raise ConfigError(f"extra_losses: {name} has final={final}: expected a number or null")
+        shape = entry.get("shape", "linear")
+        if shape not in SHAPES:
+            hint = nearest(str(shape), list(SHAPES))
+            raise ConfigError(f"extra_losses: {name} has shape={shape}: expected {', '.join(SHAPES)}{hint}")
+        if shape == "exponential" and final is not None and min(coef, final) <= 0:
+            raise ConfigError(
+                f"extra_losses: {name} has shape=exponential: expected both ends above 0, given "
+                f"coef={coef:g} and final={final:g}; use linear or cosine"
+            )
+
+
+def _is_number(value: Any) -> bool:  # noqa: ANN401
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= FLOAT32[1]
+
+
 def _check_info_keys(value: Any) -> None:  # noqa: ANN401
     if value in ("auto", None):
         return
@@ -175,6 +202,7 @@ def _check_across(config: Config) -> None:
     if config.eval.every and not config.eval.episodes:
         raise ConfigError(f"eval.every={config.eval.every} needs eval.episodes of at least 1, given 0")
     _check_device(config.device)
+    _check_extra_losses(config.extra_losses)
     for name, known in KNOBS.items():
         if known.annealed:
             _check_schedule(name, getattr(config, name), getattr(config.anneal, name))

@@ -22,10 +22,11 @@ from yaml import YAMLError
 from ppo_cli.config.convert import as_omegaconf, check_type, explain, parse, register_schema
 from ppo_cli.config.presets import take_successors_preset
 from ppo_cli.config.quoting import hydra_quoted, typed_path
-from ppo_cli.config.schema import KNOBS, Config, ConfigError, conf_dir, find_knob, is_entry, nearest
+from ppo_cli.config.schema import KNOBS, Config, ConfigError, conf_dir, find_knob, is_entry
 from ppo_cli.envs.make import EnvError
 from ppo_cli.errors import RunError
 from ppo_cli.files import read_bytes
+from ppo_cli.text import flat, nearest
 
 GROUPS = ("env", "network", "experiment", "search")
 FOLDERS = ("hydra.run.dir", "hydra.sweep.dir")  # Hydra's settings whose values are paths
@@ -263,7 +264,7 @@ def _parse_override(parser: OverridesParser, override: str) -> Override:
     except HydraException as error:
         raise ConfigError(
             f"can't read {override!r}: expected KEY=VALUE, in quotes where the shell would take a character; "
-            f"{' '.join(str(error).split())}"
+            + flat(error)
         ) from error
 
 
@@ -376,7 +377,7 @@ def _missing_choice(error: MissingConfigException) -> str:
 def _explain_hydra(error: HydraException) -> str | None:
     """One line for Hydra's error where it is about a key; None where it is about something else."""
     cause = error.__cause__
-    text = " ".join(str(error).split())
+    text = flat(error)
     if isinstance(cause, OmegaConfBaseException):
         key = str(cause.full_key or "")
         if is_entry(key):

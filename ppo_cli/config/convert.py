@@ -16,6 +16,7 @@ from ppo_cli.config.checks import check
 from ppo_cli.config.knob import describe_type
 from ppo_cli.config.schema import KNOBS, Config, ConfigError, conf_dir, find_knob
 from ppo_cli.files import read_yaml, write_whole
+from ppo_cli.text import flat, headline
 
 MOST_VALUES = 20_000  # in a stored config, which OmegaConf takes some 0.1 ms each to read
 
@@ -155,7 +156,7 @@ def load_yaml(path: Path) -> dict[Any, Any]:
     try:
         loaded = OmegaConf.to_container(OmegaConf.create(read_yaml(path)))
     except Exception as error:  # what lies there may lead to anything
-        raise ConfigError(f"{path} can't be read: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{path} can't be read: {flat(error)}") from error
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path}: expected a mapping of knobs")
     return loaded
@@ -174,4 +175,4 @@ def explain(error: OmegaConfBaseException) -> str:
     key = str(error.full_key or "")
     if key in KNOBS and not isinstance(error, InterpolationResolutionError):
         return f"{key}: expected {describe_type(KNOBS[key].kind)}, given {error.value!r}"
-    return f"{key}: {str(error.msg or error).splitlines()[0]}" if key else str(error).splitlines()[0]
+    return f"{key}: {headline(error.msg or error)}" if key else headline(error)

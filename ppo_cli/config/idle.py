@@ -10,6 +10,7 @@ from gymnasium import spaces
 from ppo_cli.config.schema import KNOBS, Config, conf_dir
 from ppo_cli.files import read_yaml
 from ppo_cli.spaces import PackedActions, PackedObservations, image_layout
+from ppo_cli.text import flat
 
 
 class _Rule(NamedTuple):
@@ -62,7 +63,7 @@ def idle_notices(config: Config, observations: spaces.Space[Any], actions: space
     rules = list(_RULES)
     parts = actions.parts if isinstance(actions, PackedActions) else (actions,)
     if not any(isinstance(part, spaces.Box) for part in parts):
-        shown = " ".join(str(getattr(actions, "original", actions)).split())
+        shown = flat(getattr(actions, "original", actions))
         why = f"no Box among the actions {shown}"
         rules.append(_Rule(("network.log_std", "network.log_std_init"), lambda _: True, why))
     leaves = (

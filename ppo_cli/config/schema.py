@@ -4,7 +4,6 @@
 Nothing here builds anything: `ppo_cli.runs.build` turns a checked `Config` into objects.
 """
 
-import difflib
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ COMPILE_REPAYS = 5_000  # minibatch steps from which compiling (about 25 s, once
 COUNT = Range(1, 10**9)  # of what nobody would see the end above
 WIDTH = Range(1, 2**14)
 SEED = Range(0, 2**32 - 1)
+SHAPES = ("linear", "cosine", "exponential")  # of annealing
 
 
 class ConfigError(ValueError):
@@ -54,7 +54,7 @@ class AnnealConfig:
     """How one knob changes over the run."""
 
     final: Optional[float] = knob()  # noqa: UP045
-    shape: str = knob(choices=("linear", "cosine", "exponential"))
+    shape: str = knob(choices=SHAPES)
 
 
 @dataclass
@@ -124,15 +124,20 @@ class TrainingConfig:
     batch_size: Integer = knob(COUNT)
     n_epochs: Integer = knob(low=1, high=10**6)
     learning_rate: float = knob(above=0, annealed=True)
-    gamma: float = knob(low=0, high=1)
-    gae_lambda: float = knob(low=0, high=1)
+    gamma: float = knob(low=0, high=1, annealed=True)
+    gae_lambda: float = knob(low=0, high=1, annealed=True)
     clip_ratio: float = knob(above=0, annealed=True)
-    vf_clip_ratio: Optional[float] = knob(above=0)  # noqa: UP045
+    vf_clip_ratio: Optional[float] = knob(above=0, annealed=True)  # noqa: UP045
     normalize_advantage: Boolean = knob()
     ent_coef: float = knob(low=0, annealed=True)
     vf_coef: float = knob(low=0, annealed=True)
-    max_grad_norm: float = knob(above=0, high=math.inf)
-    target_kl: Optional[float] = knob(above=0)  # noqa: UP045
+    max_grad_norm: float = knob(above=0, high=math.inf, annealed=True)
+    target_kl: Optional[float] = knob(above=0, annealed=True)  # noqa: UP045
+    objective: str = knob()
+    objective_kwargs: dict[str, Any] = knob(entries="an option of the objective")
+    extra_losses: list[dict[str, Any]] = knob()
+    optimizer: str = knob(fixed=True)  # what checkpoints hold is its own
+    optimizer_kwargs: dict[str, Any] = knob(entries="an option of the optimizer")
     use_sde: Boolean = knob(fixed=True)
     sde_sample_freq: Integer = knob(low=-1, high=10**9)
     squash_actions: Boolean = knob(fixed=True)
@@ -187,7 +192,7 @@ class Config(TrainingConfig):
 
     @property
     def sequence_length(self) -> int:
-        """Steps that the network is trained through at a time: one without a memory."""
+        """Steps that a memory is trained through at a time; 1 without one."""
         return 1 if self.network.memory == "none" else min(self.network.sequence_length, self.n_steps)
 
     @property
@@ -243,9 +248,3 @@ def conf_dir() -> Path:
     package = Path(__file__).parents[1]
     packaged = package / "conf"
     return packaged if packaged.is_dir() else package.parent / "conf"
-
-
-def nearest(word: str, known: list[str]) -> str:
-    """`; did you mean ...?` with the closest spelling, or nothing where none is close."""
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else ""

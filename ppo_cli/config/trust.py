@@ -9,24 +9,26 @@ from ppo_cli.config.schema import Config, ConfigError
 WRITERS = {"RecordVideo": ("video_folder", "name_prefix")}  # wrappers that write, and what says where to
 
 
-def imports(config: Config, source: object) -> list[str]:
+def imports(config: Config, source: object, trains: bool = True) -> list[str]:
     """Lines on the modules that a stored config has imported, to be said before they are.
 
     Args:
         config: from a file that others may have written.
         source: that file.
+        trains: whether the update is built too, and not the policy alone.
 
     Raises:
         ConfigError: it names a module of Python's own, or a wrapper that would write outside this folder.
     """
     named: dict[str, str] = {}
-    for path, knob in _import_paths(config):
+    update = _of_the_update(config) if trains else ()
+    for path, knob in (*_import_paths(config), *update):
         module = path.replace(":", ".").rpartition(".")[0] if knob != "env.id" else path.rpartition(":")[0]
         parts = module.split(".")
         if parts[0] in (*sys.stdlib_module_names, "test") or "__main__" in parts:
             raise ConfigError(
                 f"{source} has {knob}={path}: {module} is a module of Python's own, or a program; "
-                "expected one that has environments, wrappers or encoders"
+                "expected one that has environments, wrappers, encoders, losses or optimizers"
             )
         named.setdefault(module, f"{knob}={path}")
     _check_writers(config, source)
@@ -34,7 +36,7 @@ def imports(config: Config, source: object) -> list[str]:
 
 
 def _import_paths(config: Config) -> Iterator[tuple[str, str]]:
-    """Every import path in a config, and the knob that holds it."""
+    """Every import path in a config that environments and policies need, and the knob that holds it."""
     if ":" in config.env.id:
         yield config.env.id, "env.id"
     for entry in config.env.wrappers:
@@ -42,6 +44,14 @@ def _import_paths(config: Config) -> Iterator[tuple[str, str]]:
     for key, value in config.network.encoders.items():
         name = value.get("name", "") if isinstance(value, dict) else value
         yield from _if_path(str(name), f"network.encoders.{key}")
+
+
+def _of_the_update(config: Config) -> Iterator[tuple[str, str]]:
+    """The import paths that only training needs."""
+    yield from _if_path(config.objective, "objective")
+    for entry in config.extra_losses:
+        yield from _if_path(entry["name"], "extra_losses")
+    yield from _if_path(config.optimizer, "optimizer")
 
 
 def _if_path(name: str, knob: str) -> Iterator[tuple[str, str]]:

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from ppo_cli.encoders.simple import checked_size, checked_sizes, float_scale
 from ppo_cli.spaces import image_layout
+from ppo_cli.text import flat
 
 NATURE_SMALLEST = 36  # pixels a side that its three convolutions need
 
@@ -26,7 +27,7 @@ class ImageInput(nn.Module):
         super().__init__()
         layout = image_layout(space)
         if layout is None or not isinstance(space, spaces.Box):
-            shown = " ".join(str(space).split())
+            shown = flat(space)
             raise ValueError(f"an image encoder needs an image, given {shown}")
         self.order = tuple(axis + 1 for axis in layout)
         *channels, self.height, self.width = (space.shape[axis] for axis in layout)

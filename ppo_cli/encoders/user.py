@@ -6,6 +6,8 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
+from ppo_cli.text import flat
+
 
 class EncoderError(RuntimeError):
     """A module of the user's raised, or returned something else than when it was tried; one line."""
@@ -50,7 +52,7 @@ class UserEncoder(nn.Module):
         try:
             features = self.module(obs if obs.dtype == torch.float32 else obs.to(self.dtype))
         except Exception as error:
-            raised = " ".join(f"{type(error).__name__}: {error}".split())
+            raised = flat(f"{type(error).__name__}: {error}")
             raise EncoderError(
                 f"the encoder {self.name} raised {raised}, given {tuple(obs.shape)}"
             ) from error

@@ -51,13 +51,13 @@ def resolve_env_id(env_id: str) -> str:
     except error.DeprecatedEnv as deprecated:
         successor = _newest_version(name)
         if successor is None:
-            raise EnvError(f"env.id={env_id}: {_one_line(deprecated)}") from deprecated
+            raise EnvError(f"env.id={env_id}: {flat(deprecated)}") from deprecated
         return _join(module, successor)
     except (error.NameNotFound, error.NamespaceNotFound) as unknown:
         hint = "" if module else " (an id that a package registers is written package:Id)"
-        raise EnvError(f"env.id={env_id}: {_one_line(unknown)}{hint}") from unknown
+        raise EnvError(f"env.id={env_id}: {flat(unknown)}{hint}") from unknown
     except error.Error as malformed:
-        raise EnvError(f"env.id={env_id}: {_one_line(malformed)}") from malformed
+        raise EnvError(f"env.id={env_id}: {flat(malformed)}") from malformed
     newest = _newest_version(spec.id)
     if newest is None or newest == spec.id or not callable(spec.entry_point):
         return _join(module, spec.id)
@@ -113,7 +113,7 @@ def _pack(env: "gym.Env[Any, Any]", env_id: str, action_mask: bool) -> "gym.Env[
         return pack(env, action_mask)
     except ValueError as unsupported:
         calls.close(env)
-        raise EnvError(f"env.id={env_id}: {_one_line(unsupported)}") from unsupported
+        raise EnvError(f"env.id={env_id}: {flat(unsupported)}") from unsupported
 
 
 def spaces_of(make: EnvFn) -> Spaces:
@@ -153,16 +153,14 @@ def _make_bare(env_id: str, kwargs: Mapping[str, Any] | None) -> "gym.Env[Any, A
             warnings.simplefilter("ignore", DeprecationWarning)  # an older version was asked for by name
             return gym.make(name, disable_env_checker=True, **dict(kwargs or {}))
     except error.DependencyNotInstalled as missing:
-        raise EnvError(
-            f"env.id={env_id} needs a package that is not installed: {_one_line(missing)}"
-        ) from missing
+        raise EnvError(f"env.id={env_id} needs a package that is not installed: {flat(missing)}") from missing
     except ImportError as missing:
         hint = f": pip install {missing.name}" if missing.name else ""
-        raise EnvError(f"env.id={env_id} can't be imported: {_one_line(missing)}{hint}") from missing
+        raise EnvError(f"env.id={env_id} can't be imported: {flat(missing)}{hint}") from missing
     except BaseException as refused:  # environments check their arguments in every way there is
         let_interrupt_pass(refused)
         given = f" with env.kwargs={dict(kwargs)}" if kwargs else ""
-        reason = f"{type(refused).__name__}: {_one_line(refused)}"
+        reason = f"{type(refused).__name__}: {flat(refused)}"
         raise EnvError(f"env.id={env_id} can't be made{given}: {reason}") from refused
 
 
@@ -179,8 +177,7 @@ def _register(module: str, name: str) -> None:
         except BaseException as broken:
             let_interrupt_pass(broken)
             raise EnvError(
-                f"env.id={module}:{name}: importing {module} raised "
-                f"{type(broken).__name__}: {_one_line(broken)}"
+                f"env.id={module}:{name}: importing {module} raised {type(broken).__name__}: {flat(broken)}"
             ) from broken
         return
     for looks, package, install in _PACKAGES:
@@ -208,7 +205,3 @@ def _newest_version(name: str) -> str | None:
 
 def _join(module: str, name: str) -> str:
     return f"{module}:{name}" if module else name
-
-
-def _one_line(exception: BaseException) -> str:
-    return flat(exception)

@@ -17,6 +17,7 @@ from ppo_cli.spaces import (
     image_layout,
     is_scaled_image,
 )
+from ppo_cli.text import flat
 
 Env = gym.Env[Any, Any]
 
@@ -62,7 +63,7 @@ def mask_notice(env: Env, source: MaskSource | None) -> str | None:
         where += " observation's 'action_mask'"
     if where is None:
         return None
-    shown = " ".join(str(getattr(space, "original", space)).split())
+    shown = flat(getattr(space, "original", space))
     return f"{where} is no mask here: masks are for Discrete and MultiDiscrete actions, given {shown}"
 
 

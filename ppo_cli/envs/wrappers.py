@@ -6,7 +6,6 @@ is anybody's own.
 """
 
 import copy
-import difflib
 import inspect
 import re
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ import gymnasium as gym
 from ppo_cli.envs import atari
 from ppo_cli.envs.calls import let_interrupt_pass
 from ppo_cli.import_path import load_class
-from ppo_cli.text import flat
+from ppo_cli.text import flat, nearest
 
 Env = gym.Env[Any, Any]
 WrapperClass = type[gym.Wrapper[Any, Any, Any, Any]]
@@ -126,8 +125,7 @@ def find_wrapper(name: str) -> WrapperClass:
         return load_class(name, gym.Wrapper, (), "wrapper")
     known = short_names()
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
+        hint = nearest(name, known)
         raise ValueError(
             f"{name}: no wrapper of gymnasium.wrappers or ppo-cli{hint} (your own is module.Class)"
         )
@@ -157,7 +155,7 @@ def _construct(env: Env, name: str, arguments: dict[str, Any]) -> Env:
 
 def _shown(env: Env) -> str:
     """What a wrapper stands on, in a few words."""
-    space = " ".join(str(env.observation_space).split())
+    space = flat(env.observation_space)
     return f"an environment with observations {space if len(space) <= 60 else space[:57] + '...'}"
 
 

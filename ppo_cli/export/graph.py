@@ -30,6 +30,7 @@ from ppo_cli.encoders import PackedEncoder
 from ppo_cli.normalize import EPSILON, ObservationNormalizer
 from ppo_cli.policy import Policy
 from ppo_cli.spaces import PackedActions, PackedObservations, given_order, leaves_of, walk
+from ppo_cli.text import flat
 
 Array = npt.NDArray[Any]
 Arrays = dict[str, Array]
@@ -275,7 +276,7 @@ def write_onnx(graph: Graph, path: Path, about: Mapping[str, Any]) -> None:
                 verbose=False,
             )
     except Exception as error:  # whatever an encoder makes the exporter raise
-        reason = " ".join(str(error.__cause__ or error).split())[:300]
+        reason = flat(error.__cause__ or error)[:300]
         raise ExportError(f"PyTorch can't export this policy to ONNX: {reason}") from error
     if program is None:
         raise ExportError("PyTorch exported no ONNX program")
@@ -305,7 +306,7 @@ def write_torchscript(graph: Graph, path: Path, about: Mapping[str, Any]) -> Non
             traced = torch.jit.trace(graph, (graph.example(),), strict=False, check_trace=False)
             torch.jit.save(traced, path, _extra_files={f"{METADATA}.json": describe(graph.ports, about)})
     except Exception as error:  # whatever an encoder makes the tracer raise
-        reason = " ".join(str(error).split())[:300]
+        reason = flat(error)[:300]
         raise ExportError(f"PyTorch can't trace this policy: {reason}") from error
 
 

@@ -10,19 +10,17 @@ import numpy as np
 from scipy import stats
 
 from ppo_cli.report.comparison import Comparison, Summary, unlike
-from ppo_cli.report.runs import Floats
 from ppo_cli.report.statistics import (
     ALL_EQUAL,
-    CONFIDENCE,
     FEWEST_FOR_IQM,
     FEWEST_SEEDS,
-    RESAMPLES,
     TOO_FEW,
     Estimate,
     estimate_improvement,
     expanded_tail,
     probability_of_improvement,
 )
+from ppo_cli.statistics import CONFIDENCE, RESAMPLES, Floats
 
 POINTS = 101  # of a performance profile
 CONFIG = "each environment's config"  # the name of a group where no environment has another

@@ -4,7 +4,8 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
 from ppo_cli.report.comparison import Comparison, Summary
-from ppo_cli.report.runs import ARROW, Group, shown
+from ppo_cli.report.groups import Group
+from ppo_cli.report.knobs import ARROW, shown
 
 BY_VALUE, BY_IQM = "value", "iqm"
 

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ppo_cli.report.runs import FailedRun, Floats, Group, Run, annealed
+from ppo_cli.report.groups import Group
+from ppo_cli.report.knobs import annealed
+from ppo_cli.report.runs import FailedRun, Run
 from ppo_cli.report.statistics import (
     CURVE_RESAMPLES,
     FEWEST_FOR_IQM,
@@ -17,12 +19,12 @@ from ppo_cli.report.statistics import (
     estimate,
     improvements,
     interpolate,
-    iqm,
     mean_over_steps,
     smoothed_curve,
     smoothing,
     steps_to_threshold,
 )
+from ppo_cli.statistics import Floats, iqm
 
 UNLIKE_STEPS = "steps not equal"
 UNLIKE_RETURNS = "returns not alike"  # of evaluations and of training, or of two kinds of evaluation

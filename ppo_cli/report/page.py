@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from ppo_cli.report.aggregates import Overall
 from ppo_cli.report.comparison import Comparison, cross_notes
 from ppo_cli.report.names import keyed, wrapped
-from ppo_cli.report.statistics import CONFIDENCE, RESAMPLES
 from ppo_cli.report.tables import (
     PAPER,
     STAYS,
@@ -23,6 +22,7 @@ from ppo_cli.report.tables import (
     overall_table,
     table,
 )
+from ppo_cli.statistics import CONFIDENCE, RESAMPLES
 
 LEGEND = (
     "IQM and mean: of the seeds' final returns; AUC: IQM of the seeds' mean returns over steps. P(better): "

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import integrate, optimize, stats
 
-from ppo_cli.report.runs import Floats, Run
+from ppo_cli.report.runs import Run
+from ppo_cli.statistics import CONFIDENCE, RESAMPLES, Floats, bootstrap_interval, iqm
 
-RESAMPLES = 9_999
 CURVE_RESAMPLES = 1_999  # for each point of a learning curve
-CONFIDENCE = 0.95
 GRID = 100  # points of a learning curve
 WINDOW = 5  # logged returns that are averaged, in learning curves and where a threshold counts as reached
 # The fewest seeds of each group for an interval of P(better) and a test. Of 5 against 5, 2 of 252 orders are
@@ -63,11 +62,6 @@ class Improvement:
     stays: bool | None = None
 
 
-def iqm(values: Floats, axis: int = -1) -> Floats:
-    """Interquartile mean over seeds: without the lowest and highest quarter (Agarwal et al. 2021)."""
-    return np.asarray(stats.trim_mean(values, 0.25, axis=axis))
-
-
 def probability_of_improvement(x: Floats, y: Floats) -> Floats:
     """P(X > Y): the share of pairs in which x is larger, an equal pair for half (Agarwal et al. 2021).
 
@@ -105,20 +99,12 @@ def estimate(values: Floats, resamples: int = RESAMPLES) -> Estimate:
     equal = np.ptp(values, axis=-1) == 0
     if equal.all():
         return Estimate(value, why=ALL_EQUAL)
-    found = stats.bootstrap(
-        (values,),
-        iqm,
-        n_resamples=resamples,
-        vectorized=True,
-        axis=-1,
-        confidence_level=1 - 2 * expanded_tail(seeds),
-        method="percentile",
-        rng=np.random.default_rng(0),  # the same report every time
-    ).confidence_interval
+    low, high = bootstrap_interval(
+        [values], iqm, confidence=1 - 2 * expanded_tail(seeds), resamples=resamples
+    )
     # One far seed among many equal ones may be in too few resamples to be seen in their quantiles.
-    flat = found.low == found.high
-    low = np.where(flat, values.min(axis=-1), found.low)
-    high = np.where(flat, values.max(axis=-1), found.high)
+    flat = low == high
+    low, high = np.where(flat, values.min(axis=-1), low), np.where(flat, values.max(axis=-1), high)
     if equal.ndim:
         low, high = np.where(equal, np.nan, low), np.where(equal, np.nan, high)
     return Estimate(value, low, high)

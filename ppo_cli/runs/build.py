@@ -15,7 +15,7 @@ from gymnasium import Env, spaces
 from platformdirs import user_cache_path
 
 from ppo_cli.actor_critic import ActorCritic, make_actor_critic
-from ppo_cli.agent import PPOAgent, Schedules
+from ppo_cli.agent import PPOAgent
 from ppo_cli.cache import trusted_folder
 from ppo_cli.config.idle import idle_notices
 from ppo_cli.config.schema import Config, ConfigError, EnvConfig
@@ -43,12 +43,11 @@ from ppo_cli.normalize import (
     make_observation_normalizer,
     stored_observation,
 )
+from ppo_cli.runs.algorithm import build_hyperparameters, build_schedules, try_update
 from ppo_cli.runs.endings import no_advice
 from ppo_cli.runs.watchdog import Watchdog
-from ppo_cli.schedules import Schedule
 from ppo_cli.spaces import Spaces, leaves_of
 from ppo_cli.text import flat
-from ppo_cli.update import Hyperparameters
 
 logger = logging.getLogger(__name__)
 
@@ -91,11 +90,11 @@ def _check_environment(config: Config) -> tuple[Config, list[str]]:
         notices.append(normalization_notice(env.observation_space))
     try:
         _check_memory(config, env)
-        build_model(config, env)
+        try_update(config, Spaces(env.observation_space, env.action_space), build_model(config, env))
     except ConfigError:
         raise
     except ValueError as error:
-        raise ConfigError(f"env={env_id}: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"env={env_id}: {flat(error)}") from error
     finally:
         calls.close(env)
     notices += idle_notices(config, env.observation_space, env.action_space)
@@ -252,24 +251,8 @@ def build_agent(config: Config, env: Env[Any, Any] | Spaces) -> PPOAgent:
     return PPOAgent(
         build_model(config, env),
         make_distribution(env.action_space, config.squash_actions),
-        Hyperparameters(
-            gamma=config.gamma,
-            gae_lambda=config.gae_lambda,
-            batch_size=config.batch_size,
-            n_epochs=config.n_epochs,
-            normalize_advantage=config.normalize_advantage,
-            vf_clip_ratio=config.vf_clip_ratio,
-            max_grad_norm=config.max_grad_norm,
-            target_kl=config.target_kl,
-            sde_sample_freq=config.sde_sample_freq,
-            sequence_length=config.sequence_length,
-        ),
-        Schedules(
-            learning_rate=Schedule(config.learning_rate, *_curve(config, "learning_rate")),
-            clip_ratio=Schedule(config.clip_ratio, *_curve(config, "clip_ratio")),
-            ent_coef=Schedule(config.ent_coef, *_curve(config, "ent_coef")),
-            vf_coef=Schedule(config.vf_coef, *_curve(config, "vf_coef")),
-        ),
+        build_hyperparameters(config),
+        build_schedules(config),
         _generator(config.seed, "action"),
         _generator(config.seed, "minibatch"),
         n_envs=config.n_envs,
@@ -280,11 +263,6 @@ def build_agent(config: Config, env: Env[Any, Any] | Spaces) -> PPOAgent:
 
 def _generator(seed: int, stream: Stream) -> torch.Generator:
     return torch.Generator().manual_seed(spawn_seeds(seed, stream, 1)[0])
-
-
-def _curve(config: Config, knob: str) -> tuple[Any, Any]:
-    anneal = getattr(config.anneal, knob)
-    return anneal.final, anneal.shape
 
 
 def decide_compile(config: Config) -> bool:

@@ -8,14 +8,15 @@ import re
 import shutil
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ppo_cli.files import NotPlainError, open_own, read_bytes, sync_folder
-from ppo_cli.runs.checkpoint_schema import SchemaError, check_run
+from ppo_cli.files import NotPlainError, open_own, read_bytes, sync_folder, written_aside
+from ppo_cli.runs.checkpoint_schema import Checkpoint, SchemaError
+from ppo_cli.text import headline
 
 FORMAT = 3  # 2 had no snapshots of the kinds `anew` and `none`, but two others
 MOST_BYTES = 16 * 2**30
@@ -45,16 +46,10 @@ def save_checkpoint(path: Path, payload: dict[str, Any]) -> None:
     plain = _plain({"format": FORMAT, **payload})
     data = io.BytesIO()  # PyTorch's own writer of files hides why a write failed
     torch.save({**plain, "sha256": _digest(plain)}, data)
-    aside = path.with_name(f".{path.name}.tmp")
-    try:
-        aside.unlink(missing_ok=True)
-        with open_own(aside, new=True) as file:
-            file.write(data.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with written_aside(path) as aside, open_own(aside, new=True) as file:
+        file.write(data.getbuffer())
+        file.flush()
+        os.fsync(file.fileno())
     sync_folder(folder)
 
 
@@ -72,16 +67,11 @@ def own_folder(path: Path) -> Path:
 
 def link_checkpoint(path: Path, name: str) -> None:
     """Makes ``name`` in its folder another name of a checkpoint, at once; a copy where links can't be."""
-    aside = path.with_name(f".{name}.tmp")
-    try:
-        aside.unlink(missing_ok=True)
+    with written_aside(path.with_name(name)) as aside:
         try:
             os.link(path, aside)
         except OSError:
             shutil.copyfile(path, aside)
-        aside.replace(path.with_name(name))
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -106,8 +96,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             f"{path} is refused: it is damaged, or holds more than tensors and plain values"
         ) from error
     except Exception as error:  # a damaged file makes the unpickler raise almost anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{path} is not a readable checkpoint: {reason}") from error
+        raise CheckpointError(f"{path} is not a readable checkpoint: {headline(error)}") from error
     version = payload.get("format") if isinstance(payload, dict) else None
     if isinstance(version, int) and version > FORMAT:
         raise NewerCheckpointError(
@@ -126,7 +115,12 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return payload
 
 
-def load_run(path: Path) -> dict[str, Any]:
+def save_run(path: Path, checkpoint: Checkpoint) -> None:
+    """Writes the checkpoint of a run as `save_checkpoint` does."""
+    save_checkpoint(path, checkpoint.payload())
+
+
+def load_run(path: Path) -> Checkpoint:
     """The checkpoint of a run, held against its schema.
 
     Raises:
@@ -136,10 +130,9 @@ def load_run(path: Path) -> dict[str, Any]:
     if payload["format"] == 2 and payload.get("snapshot_kind") in ("restart", "own"):
         payload.update(snapshot_kind="none", environments=None)  # what brought these back is gone
     try:
-        check_run(payload)
+        return Checkpoint.checked(payload)
     except SchemaError as error:
         raise CheckpointError(f"{path} is not the checkpoint of a run: {error}") from error
-    return payload
 
 
 def keep_newest(folder: Path, keep: int) -> None:
@@ -155,11 +148,15 @@ def numbered(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.stem), reverse=True)
 
 
-def load_newest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
-    """The newest intact checkpoint of a folder.
+class Newest(NamedTuple):
+    """The newest intact checkpoint of a folder, or None where it has none; and a line on each damaged one."""
 
-    Returns:
-        It, or None where there is none at all; and a line on each newer one that is damaged.
+    saved: Checkpoint | None
+    damage: list[str]
+
+
+def load_newest(folder: Path) -> Newest:
+    """The newest intact checkpoint of a folder.
 
     Raises:
         CheckpointError: there are checkpoints, and none is intact, or the newest intact one is of a newer
@@ -168,20 +165,20 @@ def load_newest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
     damage: list[str] = []
     for path in numbered(folder):
         try:
-            return _load_numbered(path), damage
+            return Newest(_load_numbered(path), damage)
         except NewerCheckpointError:  # noqa: PERF203 - each file fails on its own
             raise
         except CheckpointError as error:
             damage.append(str(error))
     if damage:
         raise CheckpointError(damage[0])
-    return None, damage
+    return Newest(None, damage)
 
 
-def _load_numbered(path: Path) -> dict[str, Any]:
+def _load_numbered(path: Path) -> Checkpoint:
     saved = load_run(path)
-    if saved["steps"] != int(path.stem):
-        raise CheckpointError(f"{path} is not the checkpoint of {path.stem} steps, but of {saved['steps']}")
+    if saved.steps != int(path.stem):
+        raise CheckpointError(f"{path} is not the checkpoint of {path.stem} steps, but of {saved.steps}")
     return saved
 
 

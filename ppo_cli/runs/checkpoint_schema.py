@@ -1,16 +1,17 @@
-"""What a run's checkpoint may say: its fields, their types and ranges, before anything of it is used."""
+"""What a run's checkpoint holds: its fields, and their types and ranges before anything of it is used."""
 
 import math
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import MISSING, Field, dataclass, field, fields
+from typing import Annotated, Any, get_args
 
 import torch
 from torch import Tensor
 
 from ppo_cli.envs.infos import LONGEST_KEY, MOST_FOLLOWED
+from ppo_cli.envs.snapshot import Kind
 
 EVENT_FILE = re.compile(r"events\.out\.tfevents\.[\w.@+-]{1,200}")  # a name in the run's own folder
 
@@ -21,7 +22,7 @@ class SchemaError(ValueError):
 
 @dataclass(frozen=True)
 class Maybe:
-    """A field that may be missing: older versions did not write it, or a setting leaves it out."""
+    """What may be missing or None: older versions did not write it, or a setting leaves it out."""
 
     rule: Any
 
@@ -90,10 +91,14 @@ def _finite_number(value: Any) -> bool:  # noqa: ANN401
     return _finite(value) or (type(value) in (int, float) and math.isfinite(value))
 
 
-def _plain(value: Any) -> bool:  # noqa: ANN401
+def _plain_mapping(value: Any) -> bool:  # noqa: ANN401
     """A mapping of plain values, without tensors."""
+    return isinstance(value, dict) and all(map(_plain, value.values()))
+
+
+def _plain(value: Any) -> bool:  # noqa: ANN401
     if isinstance(value, (dict, list)):
-        return all(_plain(item) for item in (value.values() if isinstance(value, dict) else value))
+        return all(map(_plain, value.values() if isinstance(value, dict) else value))
     return not isinstance(value, Tensor)
 
 
@@ -106,47 +111,100 @@ _ENVIRONMENTS = {
     "faults": Tensor,
     "infos": Maybe([_tally]),
 }
-SCHEMA: dict[str, Any] = {
-    "iteration": _count,
-    "steps": _count,
-    "best": _number,
-    "model": Each(_finite),
-    "optimizer": {"exp_avg": _finite, "exp_avg_sq": _finite, "step": _finite},
-    "action_generator": Tensor,
-    "minibatch_generator": Tensor,
-    "generators": {"python": list, "numpy": list, "torch": Tensor, "cuda": [Tensor]},
-    "observations": Tensor,
-    "memory": Maybe(_finite),
-    "episodes": {"returns": _finite, "lengths": Tensor, "cut": Maybe(_count)},
-    "snapshot_kind": ("replay", "seed", "anew", "none"),
-    "observation_statistics": Maybe(_STATISTICS),
-    "reward_statistics": Maybe(_STATISTICS),
-    "discounted_returns": Maybe(_finite),
-    "log": {"event_file": _event_file, "events": _count, "csv": _count, "infos": Maybe(_count)},
-    "config": _plain,
-    "versions": Each(str),
-}
+_KINDS = ("replay", "seed", "anew", "none")
 
 
-def check_run(payload: Mapping[str, Any]) -> None:
-    """Holds a payload against `SCHEMA`; fields that it does not name are never used.
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A run at the end of an iteration, as its file holds it: tensors and plain values.
 
-    Raises:
-        SchemaError: the first field that does not follow it.
+    Attributes:
+        iteration: The number of iterations that have ended.
+        steps: The number of environment steps so far.
+        best: The highest mean return of an evaluation so far.
+        model: The weights by name.
+        optimizer: The optimiser's state by name.
+        action_generator: The state of the generator that actions are drawn with.
+        minibatch_generator: The state of the generator that minibatches are drawn with.
+        generators: The states of the global generators, which environments may share.
+        observations: The observations that the next actions are of.
+        memory: The network's memory states there; older versions wrote none.
+        episodes: The running episodes' returns and lengths.
+        environments: Where the environments are, or None where they can't be brought back.
+        snapshot_kind: The way in which the environments are brought back.
+        observation_statistics: The observation normaliser's statistics, where there is one.
+        reward_statistics: The reward normaliser's statistics, where there is one.
+        discounted_returns: The reward normaliser's running returns, where there is one.
+        log: The names and the lengths of the log's files.
+        config: The run's config.
+        versions: The versions of what computed it.
+        hooks: The states of the hooks that have one.
     """
-    _check(payload, SCHEMA, "")
-    _check_type(payload["config"], dict, "config")
-    environments = payload.get("environments")
-    if environments is not None:
-        _check(environments, _ENVIRONMENTS, "environments")
-        lists = [name for name in ("starts", "actions", "seeds", "infos") if name in environments]
-        lengths = {name: len(environments[name]) for name in lists}
-        if len(set(lengths.values())) > 1:
-            raise SchemaError(f"environments has different numbers of {', '.join(lengths)}")
+
+    iteration: Annotated[int, _count]
+    steps: Annotated[int, _count]
+    best: Annotated[float, _number]
+    model: Annotated[Mapping[str, Tensor], Each(_finite)]
+    optimizer: Annotated[Mapping[str, Tensor], Each(_finite)]
+    action_generator: Annotated[Tensor, Tensor]
+    minibatch_generator: Annotated[Tensor, Tensor]
+    generators: Annotated[
+        Mapping[str, Any], {"python": list, "numpy": list, "torch": Tensor, "cuda": [Tensor]}
+    ]
+    observations: Annotated[Tensor, Tensor]
+    memory: Annotated[Tensor | None, _finite] = None
+    episodes: Annotated[Mapping[str, Any], {"returns": _finite, "lengths": Tensor, "cut": Maybe(_count)}]
+    environments: Annotated[Mapping[str, Any] | None, Maybe(_ENVIRONMENTS)]
+    snapshot_kind: Annotated[Kind, _KINDS]
+    observation_statistics: Annotated[Mapping[str, Any] | None, _STATISTICS] = None
+    reward_statistics: Annotated[Mapping[str, Any] | None, _STATISTICS] = None
+    discounted_returns: Annotated[Tensor | None, _finite] = None
+    log: Annotated[
+        Mapping[str, Any],
+        {"event_file": _event_file, "events": _count, "csv": _count, "infos": Maybe(_count)},
+    ]
+    config: Annotated[Mapping[str, Any], _plain_mapping]
+    versions: Annotated[Mapping[str, str], Each(str)]
+    hooks: Annotated[Mapping[str, Any], dict] = field(default_factory=dict)
+
+    @classmethod
+    def checked(cls, payload: Mapping[str, Any]) -> "Checkpoint":
+        """The checkpoint that a file holds; what is none of its fields is left out.
+
+        Raises:
+            SchemaError: the first field that is missing, of another type or out of range.
+        """
+        found = {each.name: payload[each.name] for each in fields(cls) if each.name in payload}
+        for each in fields(cls):
+            if each.name in found:
+                _check(found[each.name], get_args(each.type)[1], each.name)
+            elif each.default is MISSING and each.default_factory is MISSING:
+                raise SchemaError(f"it has no {each.name}")
+        _check_lengths(found["environments"] or {})
+        return cls(**found)
+
+    def payload(self) -> dict[str, Any]:
+        """The fields by name, as a file holds them: without those that have their default."""
+        held = ((each, getattr(self, each.name)) for each in fields(self))
+        return {each.name: value for each, value in held if not _is_default(each, value)}
+
+
+def _is_default(each: "Field[Any]", value: Any) -> bool:  # noqa: ANN401
+    return not value if each.default_factory is not MISSING else value is None and each.default is None
+
+
+def _check_lengths(environments: Mapping[str, Any]) -> None:
+    lists = [name for name in ("starts", "actions", "seeds", "infos") if name in environments]
+    lengths = {name: len(environments[name]) for name in lists}
+    if len(set(lengths.values())) > 1:
+        raise SchemaError(f"environments has different numbers of {', '.join(lengths)}")
 
 
 def _check(value: Any, rule: Any, where: str) -> None:  # noqa: ANN401
-    if isinstance(rule, Mapping):
+    if isinstance(rule, Maybe):
+        if value is not None:
+            _check(value, rule.rule, where)
+    elif isinstance(rule, Mapping):
         _check_fields(value, rule, where)
     elif isinstance(rule, Each):
         _check_type(value, dict, where)
@@ -156,7 +214,12 @@ def _check(value: Any, rule: Any, where: str) -> None:  # noqa: ANN401
         _check_type(value, list, where)
         for number, item in enumerate(value):
             _check(item, rule[0], f"{where}.{number}")
-    elif isinstance(rule, tuple):
+    else:
+        _check_leaf(value, rule, where)
+
+
+def _check_leaf(value: Any, rule: Any, where: str) -> None:  # noqa: ANN401
+    if isinstance(rule, tuple):
         if not isinstance(value, str) or value not in rule:
             raise SchemaError(f"its {where} is none of {', '.join(rule)}")
     elif isinstance(rule, type):
@@ -169,7 +232,7 @@ def _check(value: Any, rule: Any, where: str) -> None:  # noqa: ANN401
 def _check_fields(value: Any, rules: Mapping[str, Any], where: str) -> None:  # noqa: ANN401
     _check_type(value, dict, where)
     for name, rule in rules.items():
-        place = f"{where}.{name}".lstrip(".")
+        place = f"{where}.{name}"
         if name in value:
             _check(value[name], rule.rule if isinstance(rule, Maybe) else rule, place)
         elif not isinstance(rule, Maybe):

@@ -22,11 +22,12 @@ from ppo_cli.envs.group import EnvFaultError
 from ppo_cli.envs.make import EnvError
 from ppo_cli.envs.snapshot import Lost
 from ppo_cli.envs.vector import spawn_seeds
-from ppo_cli.runs.checkpoint import CheckpointError, keep_newest, link_checkpoint, save_checkpoint
-from ppo_cli.runs.folder import identity
+from ppo_cli.runs.checkpoint import CheckpointError, keep_newest, link_checkpoint, save_run
+from ppo_cli.runs.checkpoint_schema import Checkpoint
+from ppo_cli.runs.folder import RunFolder, identity
 from ppo_cli.runs.log import RunLog
-from ppo_cli.runs.run_dir import CHECKPOINTS
 from ppo_cli.seeding import check_twister
+from ppo_cli.text import flat
 from ppo_cli.trainer import Collector, Position
 
 
@@ -34,18 +35,18 @@ class CheckpointKeeper:
     """Writes a run's checkpoints and brings the run back to one.
 
     Attributes:
-        folder: of the checkpoints.
+        folder: The run's folder.
     """
 
     def __init__(
         self, folder: Path, config: Config, agent: PPOAgent, collector: Collector, log: RunLog
     ) -> None:
         """Of a run in ``folder``."""
-        self.folder = folder / CHECKPOINTS
+        self.folder = RunFolder(folder)
         self._config, self._agent, self._collector, self._log = config, agent, collector, log
         self._every = config.checkpoint_interval
         self._best = -math.inf
-        self._run, self._identity = folder, identity(folder)
+        self._identity = identity(folder)
 
     def begin(self) -> Position:
         """Starts the environments' first episodes and saves, so that a run can be resumed from its start."""
@@ -58,7 +59,7 @@ class CheckpointKeeper:
         if now or position.iteration % self._every == 0:
             self._write(position)
 
-    def restore(self, saved: Mapping[str, Any]) -> tuple[Position, list[Lost]]:
+    def restore(self, saved: Checkpoint) -> tuple[Position, list[Lost]]:
         """Brings the run to a checkpoint.
 
         Returns:
@@ -67,17 +68,17 @@ class CheckpointKeeper:
         Raises:
             CheckpointError: the checkpoint is of another environment or network.
         """
-        position = Position(saved["iteration"], saved["steps"])
+        position = Position(saved.iteration, saved.steps)
+        state = saved.payload()
         try:
-            self._agent.load_state_dict(saved)
-            lost = self._collector.load_state_dict(saved, self._seeds(position))
-            set_global_generators(saved["generators"])
+            self._agent.load_state_dict(state)
+            lost = self._collector.load_state_dict(state, self._seeds(position))
+            set_global_generators(saved.generators)
         except (EnvError, EnvFaultError, OSError):
             raise
         except Exception as error:  # whatever contents lead to that no schema foresees
-            reason = " ".join(str(error).split())
-            raise CheckpointError(f"the checkpoint does not fit this run's config: {reason}") from error
-        self._best = saved["best"]
+            raise CheckpointError(f"the checkpoint does not fit this run's config: {flat(error)}") from error
+        self._best = saved.best
         return position, lost
 
     def consider(self, position: Position, mean: float) -> bool:
@@ -90,37 +91,39 @@ class CheckpointKeeper:
             return False
         self._best = mean
         self.check_folder()
-        save_checkpoint(self.folder / "best.pt", self._payload(position))
+        save_run(self.folder.checkpoint("best"), self._checkpoint(position))
         return True
 
     def check_folder(self) -> None:
         """Raises OSError where the run's folder is not the one any more that this process holds."""
-        if identity(self._run) != self._identity:
-            raise OSError(f"{self._run} is another folder than the run began in: it was moved or replaced")
+        if identity(self.folder.path) != self._identity:
+            raise OSError(
+                f"{self.folder.path} is another folder than the run began in: it was moved or replaced"
+            )
 
     def _seeds(self, position: Position) -> list[int]:
         return spawn_seeds(self._config.seed, "env", self._config.n_envs, position.iteration)
 
     def _write(self, position: Position) -> None:
         self.check_folder()
-        path = self.folder / f"{position.steps}.pt"
+        path = self.folder.checkpoint(position.steps)
         self._log.sync()  # what a checkpoint says of other files is true after a power cut too
-        save_checkpoint(path, self._payload(position))
-        link_checkpoint(path, "last.pt")
-        keep_newest(self.folder, self._config.checkpoint.keep)
+        save_run(path, self._checkpoint(position))
+        link_checkpoint(path, self.folder.checkpoint("last").name)
+        keep_newest(self.folder.checkpoints, self._config.checkpoint.keep)
 
-    def _payload(self, position: Position) -> dict[str, Any]:
-        return {
-            **self._agent.state_dict(),
-            **self._collector.state_dict(),
+    def _checkpoint(self, position: Position) -> Checkpoint:
+        parts: dict[str, Any] = {**self._agent.state_dict(), **self._collector.state_dict()}
+        return Checkpoint(
+            **parts,
             **position._asdict(),
-            "best": self._best,
-            "snapshot_kind": self._collector.envs.kind,
-            "generators": global_generators(),
-            "log": self._log.lengths(),
-            "config": to_dict(self._config),
-            "versions": _versions(),
-        }
+            best=self._best,
+            snapshot_kind=self._collector.envs.kind,
+            generators=global_generators(),
+            log=self._log.lengths(),
+            config=to_dict(self._config),
+            versions=_versions(),
+        )
 
 
 def global_generators() -> dict[str, Any]:

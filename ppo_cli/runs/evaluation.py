@@ -20,6 +20,7 @@ from ppo_cli.envs.pack import ObservationCheck
 from ppo_cli.envs.vector import spawn_seeds
 from ppo_cli.policy import Policy
 from ppo_cli.seeding import global_states, seed_global_generators, set_global_states
+from ppo_cli.statistics import bootstrap_interval, iqm
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +54,7 @@ class Evaluation:
     @property
     def iqm(self) -> float:
         """Interquartile mean: the mean without the lowest and highest quarter (Agarwal et al. 2021)."""
-        cut = len(self.returns) // 4
-        return float(np.mean(np.sort(self.returns)[cut : len(self.returns) - cut]))
+        return float(iqm(self.returns))
 
 
 def summarize(evaluation: Evaluation, steps: int, deterministic: bool, seed: int) -> dict[str, Any]:
@@ -280,26 +280,17 @@ def _advance(
     return True
 
 
-def bootstrap_interval(returns: Sequence[float], seed: int) -> tuple[float, float] | None:
-    """A 95 % percentile bootstrap interval of the mean return; None for a single episode.
+def mean_interval(returns: Sequence[float], seed: int) -> tuple[float, float] | None:
+    """The bootstrap's 95 % interval of the mean return; None for a single episode.
 
     Args:
-        returns: of the episodes.
-        seed: of the resampling.
+        returns: The returns of the episodes.
+        seed: The seed of the resampling.
 
     Raises:
         ModuleNotFoundError: SciPy is not installed.
     """
-    from scipy.stats import bootstrap  # late: an extra, and slow to import
-
     if len(returns) < 2:
         return None
-    # the percentile method, since BCa has no interval where all returns are equal
-    found = bootstrap(
-        (np.asarray(returns),),
-        np.mean,
-        batch=1000,  # resamples held in memory at once
-        method="percentile",
-        random_state=np.random.default_rng(seed),  # SciPy's older name of rng, which newer ones take too
-    ).confidence_interval
-    return float(found.low), float(found.high)
+    low, high = bootstrap_interval([returns], np.mean, seed, batch=1000)
+    return float(low), float(high)

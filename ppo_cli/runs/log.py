@@ -18,6 +18,7 @@ from typing_extensions import Self
 
 from ppo_cli.envs.infos import MOST_LOGGED
 from ppo_cli.files import sync_folder
+from ppo_cli.runs.folder import RunFolder
 from ppo_cli.runs.log_files import INFO, EventFile, RowFile
 from ppo_cli.terminal import LiveLine, is_live, output_console
 from ppo_cli.text import clock, short
@@ -88,7 +89,7 @@ class RunLog:
             else:
                 logger.warning("%s is missing: TensorBoard shows the run from here on", lengths["event_file"])
         self._events = EventFile(run_dir / name, events)
-        self._rows = RowFile(run_dir / "metrics.csv", TAGS, rows, infos)
+        self._rows = RowFile(RunFolder(run_dir).metrics_csv, TAGS, rows, infos)
         sync_folder(run_dir)
         self._total = total_timesteps
         self._begun = begun

@@ -16,7 +16,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from ppo_cli.files import open_own, sync_folder
+from ppo_cli.files import open_own, sync_folder, written_aside
 
 logger = logging.getLogger(__name__)
 
@@ -141,17 +141,12 @@ class RowFile:
         """
         if not os.path.samestat(os.fstat(self._file.fileno()), self._path.stat()):
             raise OSError(f"{self._path} is another file than the run wrote: it was moved or replaced")
-        aside = self._path.with_name(f".{self._path.name}.tmp")
-        aside.unlink(missing_ok=True)
-        try:
+        with written_aside(self._path) as aside:
             with open_own(aside, new=True) as file:
                 file.writelines(lines)
                 file.flush()
                 os.fsync(file.fileno())
             self._text.close()
-            aside.replace(self._path)
-        finally:
-            aside.unlink(missing_ok=True)
         sync_folder(self._path.parent)
         self._use(open_own(self._path))
 

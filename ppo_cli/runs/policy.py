@@ -24,7 +24,9 @@ from ppo_cli.normalize import stored_observation
 from ppo_cli.policy import Policy as BatchPolicy
 from ppo_cli.runs.build import build_model, build_normalizers, env_maker
 from ppo_cli.runs.checkpoint import CheckpointError, load_run
+from ppo_cli.runs.checkpoint_schema import Checkpoint
 from ppo_cli.spaces import MASK, Leaf, PackedActions, PackedObservations, leaves_of
+from ppo_cli.text import flat
 
 logger = logging.getLogger(__name__)
 
@@ -201,7 +203,7 @@ class _Reader:
             return leaf.of(observation)
         except (KeyError, IndexError, TypeError) as error:
             raise ValueError(
-                f"an observation without {leaf.key!r}: expected one of {' '.join(str(self.space).split())}"
+                f"an observation without {leaf.key!r}: expected one of {flat(self.space)}"
             ) from error
 
     def _joined(self, observation: Any, mask: Any) -> dict[str, Any]:  # noqa: ANN401
@@ -242,7 +244,7 @@ def load_policy(checkpoint: Path) -> Policy:
 
 
 def restore_policy(
-    payload: Mapping[str, Any],
+    saved: Checkpoint,
     checkpoint: Path,
     env_kwargs: Mapping[str, Any] | None = None,
     say: Callable[[str], None] = logger.warning,
@@ -250,20 +252,19 @@ def restore_policy(
     """`load_policy` of what `load_run` gave for a file.
 
     Args:
-        payload: what is in it.
+        saved: what is in it.
         checkpoint: the file.
         env_kwargs: arguments of the environment over those in the config.
         say: is called with a line on each module that the config has imported.
     """
     try:
-        stored, weights = payload["config"], payload["model"]
-        device = _device_here(stored["device"])
-        config = from_stored({**stored, "device": str(device)})
+        device = _device_here(saved.config["device"])
+        config = from_stored({**saved.config, "device": str(device)})
     except (KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(
             f"the checkpoint is not one of a run ({type(error).__name__}: {error})"
         ) from error
-    for line in imports(config, checkpoint):
+    for line in imports(config, checkpoint, trains=False):
         say(line)
     trained_on = config.env.kwargs
     config = replace(config, env=replace(config.env, kwargs={**trained_on, **(env_kwargs or {})}))
@@ -271,15 +272,15 @@ def restore_policy(
         try:
             model = build_model(config, env).to(device)
         except ValueError as error:
-            raise ConfigError(" ".join(str(error).split())) from error
+            raise ConfigError(flat(error)) from error
         try:
             if env_kwargs:
                 _check_kinds(env_maker(replace(config.env, kwargs=trained_on))(), env)
-            model.load_state_dict(weights)
+            model.load_state_dict(saved.model)
             flatten_parameters(model)  # the memory layout of training: the same kernels, the same bits
             normalizer, _ = build_normalizers(config, env.observation_space)
             if normalizer is not None:
-                normalizer.statistics.load_state_dict(payload["observation_statistics"])
+                normalizer.statistics.load_state_dict(dict(saved.observation_statistics or {}))
         except (KeyError, TypeError, RuntimeError, ValueError) as error:
             has = " and ".join(
                 f"{what} {getattr(space, 'original', space)}"
@@ -288,7 +289,7 @@ def restore_policy(
             given = f"{config.env.id} with env.kwargs={config.env.kwargs}, which has {has}"
             raise ConfigError(f"the network does not fit {' '.join(given.split())}") from error
         batch = BatchPolicy(model, make_distribution(env.action_space, config.squash_actions), normalizer)
-        return Policy(batch, config, env, int(payload["steps"]))
+        return Policy(batch, config, env, saved.steps)
 
 
 def _device_here(name: str) -> torch.device:

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from ppo_cli.config.compose import override_config
-from ppo_cli.config.convert import from_stored, load_yaml, to_dict
+from ppo_cli.config.convert import from_stored, to_dict
 from ppo_cli.config.schema import KNOBS, Config, ConfigError
 from ppo_cli.config.trust import imports
 from ppo_cli.envs.backends import backend
 from ppo_cli.errors import RunError
 from ppo_cli.runs.endings import StopSignal
-from ppo_cli.runs.folder import advice_for, evaluated_at, own_run, repair
-from ppo_cli.runs.run_dir import CHECKPOINTS
+from ppo_cli.runs.folder import RunFolder, advice_for, own_run, repair
 from ppo_cli.runs.streams import LogFile
 from ppo_cli.terminal import WordFormatter
 
@@ -60,9 +59,8 @@ def resumed_config(folder: Path, overrides: Sequence[str]) -> Config:
 
 
 def _stored_config(folder: Path) -> Config:
-    if not (folder / "config.yaml").is_file():
-        raise ConfigError(f"resume={folder}: no run there (no config.yaml); runs lie below outputs/")
-    return from_stored(load_yaml(folder / "config.yaml"))
+    RunFolder(folder).check("resume=")
+    return RunFolder(folder).config
 
 
 def _resume(folder: Path, change: Callable[[Config], Config], live: bool) -> None:
@@ -72,34 +70,34 @@ def _resume(folder: Path, change: Callable[[Config], Config], live: bool) -> Non
 
 
 def _go_on(folder: Path, before: Config, change: Callable[[Config], Config], live: bool) -> None:
-    from ppo_cli.runs.checkpoint import CheckpointError, load_newest  # late: they bring PyTorch
+    from ppo_cli.runs.checkpoint import CheckpointError  # late: it brings PyTorch
 
+    run = RunFolder(folder)
     try:
-        saved, damage = load_newest(folder / CHECKPOINTS)
+        saved, damage = run.newest()
     except CheckpointError as error:
         raise RunError(f"{error}; no older checkpoint is intact") from error
     if saved is not None:
-        _check_same_run(folder, before, from_stored(saved["config"]))
+        _check_same_run(folder, before, from_stored(saved.config))
     after = change(before)
     lines = [f"{line}; going on from the one before" for line in damage] + _differences(before, after)
-    lines += imports(after, folder / "config.yaml")
-    if saved is not None and not saved["iteration"]:
+    lines += imports(after, run.config_yaml)
+    if saved is not None and not saved.iteration:
         saved = None  # nothing has been trained: the beginning is exact whatever the environments are
-    repair(folder, None if saved is None else saved["steps"], after.checkpoint.keep)
-    _log_to(folder / "train.log", logging.INFO if live else logging.WARNING)
+    repair(folder, None if saved is None else saved.steps, after.checkpoint.keep)
+    _log_to(run.train_log, logging.INFO if live else logging.WARNING)
     for line in lines:
         logger.info(line)
     if saved is None:
         logger.info("%s has trained nothing yet: it starts from the beginning", folder)
     else:
-        done = saved["steps"] >= after.total_timesteps
-        if done and (not after.eval.episodes or evaluated_at(folder) == saved["steps"]):
+        if run.has_reached(saved.steps, after):
             logger.info(
                 "%s is finished: %s of total_timesteps=%s; a larger total_timesteps= extends it",
-                folder, f"{saved['steps']:,}", f"{after.total_timesteps:,}",
+                folder, f"{saved.steps:,}", f"{after.total_timesteps:,}",
             )  # fmt: skip
             return
-        logger.info("going on from step %s in %s", f"{saved['steps']:,}", folder)
+        logger.info("going on from step %s in %s", f"{saved.steps:,}", folder)
     from ppo_cli.runs.run import run_owned
 
     run_owned(after, folder, saved, live)

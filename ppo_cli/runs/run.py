@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
@@ -24,6 +23,7 @@ from ppo_cli.envs.snapshot import Kind, Lost, find_kind
 from ppo_cli.envs.vector import Recipe
 from ppo_cli.errors import RunError
 from ppo_cli.files import read_json, read_yaml, write_whole
+from ppo_cli.import_path import UserCodeError
 from ppo_cli.policy import Policy
 from ppo_cli.runs.build import (
     build_agent,
@@ -34,10 +34,11 @@ from ppo_cli.runs.build import (
     wanted_infos,
 )
 from ppo_cli.runs.checkpoint import CheckpointError
+from ppo_cli.runs.checkpoint_schema import Checkpoint
 from ppo_cli.runs.checkpointing import CheckpointKeeper
 from ppo_cli.runs.endings import Interrupted, StopSignal
 from ppo_cli.runs.evaluation import Evaluation, evaluate, summarize
-from ppo_cli.runs.folder import advice_for, noted_failure, own_run, repair
+from ppo_cli.runs.folder import RunFolder, advice_for, noted_failure, own_run, repair
 from ppo_cli.runs.lines import budget_words, device_words, network_words, pack, result_words, training_words
 from ppo_cli.runs.log import Knob, RunLog
 from ppo_cli.runs.watchdog import Watchdog
@@ -52,13 +53,13 @@ LINE = 80  # columns of a run's first lines
 Watch = Callable[[Position, Evaluation], None]
 
 # What ends a run in a line of its own; anything else is a fault of ours.
-FAULTS = (EnvError, EnvFaultError, CheckpointError, EncoderError, FloatingPointError, OSError)
+FAULTS = (EnvError, EnvFaultError, CheckpointError, EncoderError, UserCodeError, FloatingPointError, OSError)
 
 
 def run(
     config: Config,
     folder: Path,
-    saved: Mapping[str, Any] | None = None,
+    saved: Checkpoint | None = None,
     live: bool = True,
     watch: Watch | None = None,
     preset: str = "",
@@ -82,7 +83,7 @@ def run(
     """
     try:
         with own_run(folder):
-            repair(folder, None if saved is None else saved["steps"], config.checkpoint.keep)
+            repair(folder, None if saved is None else saved.steps, config.checkpoint.keep)
             return run_owned(config, folder, saved, live, watch, preset)
     except OSError as error:
         raise RunError(str(error)) from error
@@ -91,7 +92,7 @@ def run(
 def run_owned(
     config: Config,
     folder: Path,
-    saved: Mapping[str, Any] | None,
+    saved: Checkpoint | None,
     live: bool = True,
     watch: Watch | None = None,
     preset: str = "",
@@ -109,14 +110,14 @@ def run_owned(
 def _run(
     config: Config,
     folder: Path,
-    saved: Mapping[str, Any] | None,
+    saved: Checkpoint | None,
     live: bool,
     watch: Watch | None,
     preset: str,
 ) -> float:
     with Watchdog(config.env.timeout, partial(advice_for, folder)):
         config, notices = check_environment(config)
-        save_yaml(config, folder / "config.yaml")
+        save_yaml(config, RunFolder(folder).config_yaml)
         torch.set_num_threads(config.cpu_threads)
         make, make_evaluated = env_maker(config.env, training=True), env_maker(config.env)
         seed_global_generators(config.seed)  # for environments that draw from them, here and in workers
@@ -137,8 +138,8 @@ def _run(
             _advise_threads(config, agent)
             collector = make_collector(envs, agent, config.n_steps, *normalizers)
             tags = [f"info/{plain_key(key)}" for key in infos or ()]
-            begun = 0 if saved is None else saved["steps"]
-            with RunLog(folder, config.trained_steps, saved and saved["log"], live, tags, begun) as log:
+            begun, lengths = (0, None) if saved is None else (saved.steps, saved.log)
+            with RunLog(folder, config.trained_steps, lengths, live, tags, begun) as log:
                 keeper = CheckpointKeeper(folder, config, agent, collector, log)
                 if saved is None:
                     position = keeper.begin()
@@ -190,7 +191,7 @@ def _train(
     evaluation_at: Callable[[Position], Evaluation],
 ) -> Position:
     """Trains to the end of the budget, or of the iteration in which a signal comes."""
-    advice = partial(advice_for, keeper.folder.parent)
+    advice = partial(advice_for, keeper.folder.path)
     with StopSignal(advice, at_once=agent.compiled) as signal:
 
         def after_iteration(position: Position) -> None:
@@ -205,10 +206,10 @@ def _train(
         return train(agent, collector, log, config.total_timesteps, position, after_iteration)
 
 
-def _snapshot_kind(config: Config, make: EnvFn, saved: Mapping[str, Any] | None) -> tuple[Kind, str | None]:
+def _snapshot_kind(config: Config, make: EnvFn, saved: Checkpoint | None) -> tuple[Kind, str | None]:
     """How the environments are brought back, and a line on it; a run that goes on keeps what it had."""
     if saved is not None:
-        return saved["snapshot_kind"], None
+        return saved.snapshot_kind, None
     can_restore = backend(config.vectorization).restores
     kind: Kind = find_kind(make, config.checkpoint.exact) if can_restore else "none"
     starts = {
@@ -274,7 +275,7 @@ def _report(evaluation: Evaluation, config: Config, steps: int, trained: float, 
     deterministic = config.eval.deterministic
     summary = summarize(evaluation, steps, deterministic, config.eval.seed)
     # whole or not at all: that it is there says that a run is finished
-    write_whole(folder / "eval.json", json.dumps(summary, indent=2) + "\n")
+    write_whole(RunFolder(folder).eval_json, json.dumps(summary, indent=2) + "\n")
     why = training_words(evaluation, trained) if deterministic else ""
     result = result_words(evaluation, deterministic)
     logger.info("%s after %s steps%s · %s", result, f"{steps:,}", why, folder)
@@ -282,7 +283,7 @@ def _report(evaluation: Evaluation, config: Config, steps: int, trained: float, 
 
 def _typed_knobs(folder: Path) -> set[str]:
     """The knobs that were typed for a run; of a sweep's job, those in which the jobs differ."""
-    own, plan = folder / ".hydra" / "overrides.yaml", folder.parent / "jobs.json"
+    own, plan = RunFolder(folder).overrides_yaml, folder.parent / "jobs.json"
     typed: set[str] = set()
     with contextlib.suppress(Exception):  # whatever lies there: it only orders HPARAMS
         typed = {str(override) for override in yaml.safe_load(read_yaml(own))}

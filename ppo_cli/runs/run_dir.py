@@ -9,16 +9,10 @@ from datetime import datetime
 from pathlib import Path
 
 from ppo_cli.config.schema import ConfigError
-from ppo_cli.files import NotPlainError, make_folder, open_own
+from ppo_cli.files import NotPlainError
+from ppo_cli.runs.folder import RunFolder
 
 LONGEST_NAME = 120
-CHECKPOINTS = "checkpoints"
-FAILED = "failed.txt"  # why a run failed, in its first line
-OWN = (CHECKPOINTS, ".hydra", "videos")  # folders in a run's
-FILES = (
-    ".lock", "config.yaml", "eval.json", "metrics.csv", "train.log",
-    f"{CHECKPOINTS}/last.pt", f"{CHECKPOINTS}/best.pt",
-)  # fmt: skip
 
 
 def folder_name(text: str) -> str:
@@ -89,7 +83,7 @@ def new_folder(path: Path, exclusive: bool) -> Iterator[Path]:
             made = [path, *made]
         else:
             path.mkdir(parents=True, exist_ok=True)
-            check_own(path)  # before Hydra writes there
+            RunFolder(path).check_own()  # before Hydra writes there
             before = set(path.iterdir())
     except NotPlainError as error:
         raise ConfigError(str(error)) from error
@@ -98,57 +92,10 @@ def new_folder(path: Path, exclusive: bool) -> Iterator[Path]:
     try:
         yield path
     except ConfigError:
-        if not any(path.rglob(CHECKPOINTS)):
+        if not any(path.rglob(RunFolder.checkpoints.name)):
             for left in set(path.iterdir()) - before:
                 shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
             for folder in made:
                 with suppress(OSError):  # somebody else's files are in it by now
                     folder.rmdir()
         raise
-
-
-def check_own(folder: Path) -> None:
-    """Raises NotPlainError where something in a run's folder is neither a plain file nor a folder."""
-    for name in ("", *OWN):
-        if not name or (folder / name).is_symlink() or (folder / name).exists():
-            make_folder(folder / name)
-    for name in FILES:
-        if (folder / name).is_dir():
-            raise NotPlainError(f"{folder / name} is a folder, where a plain file is expected; remove it")
-
-
-@contextmanager
-def lock_run(folder: Path) -> Iterator[None]:
-    """Holds a run's folder against other processes.
-
-    Raises:
-        OSError: another process holds it.
-    """
-    with lock_file(folder / ".lock", f"{folder} is in use by another process; wait for it, or end it"):
-        yield
-
-
-@contextmanager
-def lock_file(path: Path, refusal: str | None = None) -> Iterator[None]:
-    """Holds a file against other processes.
-
-    The lock is the process's own: it ends with it, however it ends, and its workers do not share it.
-
-    Args:
-        path: of the file, which is made.
-        refusal: what to say where another process holds it; None waits until it does not.
-
-    Raises:
-        OSError: another process holds it.
-    """
-    try:
-        import fcntl
-    except ModuleNotFoundError:  # Windows
-        yield
-        return
-    with open_own(path) as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if refusal else 0))
-        except OSError as error:
-            raise OSError(refusal or f"{path} can't be locked: {error}") from error
-        yield

@@ -20,6 +20,7 @@ from ppo_cli.config.quoting import shell_quoted
 from ppo_cli.config.schema import ConfigError
 from ppo_cli.files import printable, read_json, write_whole
 from ppo_cli.runs.run_dir import is_hydra
+from ppo_cli.text import flat
 
 JOBS = "jobs.json"
 LONGEST = 256 * 2**20  # bytes of it: some 50,000 jobs
@@ -123,7 +124,7 @@ def load_jobs(folder: Path, typed: Sequence[str]) -> Sweep:
             f"sweep.resume={folder}: no sweep there (no {JOBS}); sweeps lie below outputs/sweeps/"
         ) from error
     except (OSError, ValueError, TypeError, KeyError) as error:
-        text = printable(" ".join(str(error).split()))
+        text = printable(flat(error))
         raise ConfigError(f"{path} is not a list of jobs: {type(error).__name__}: {text}") from error
     names = [job.folder.casefold() for job in jobs]
     if len(set(names)) < len(names) or not names:

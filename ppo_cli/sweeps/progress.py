@@ -21,9 +21,9 @@ from rich.file_proxy import FileProxy
 from rich.live import Live
 from typing_extensions import Self
 
-from ppo_cli.files import first_line, printable, read_json
+from ppo_cli.files import printable, read_json
 from ppo_cli.names import shared_parts, short_names, split_name
-from ppo_cli.runs.run_dir import FAILED
+from ppo_cli.runs.folder import RunFolder
 from ppo_cli.sweeps.eta import about, makespan
 from ppo_cli.tables import Column, draw
 from ppo_cli.terminal import is_live, output_console
@@ -37,6 +37,7 @@ STYLES: dict[State, str] = {"running": "cyan", "failed": "bold red", "waiting": 
 COUNTED: tuple[State, ...] = ("finished", "failed", "running", "waiting")
 SHOWN_FIRST = list(STYLES)  # where the terminal has not a line for every job
 OTHER_LINES = 6  # of the table that are not jobs, a title of two lines among them, and one below it
+METRICS, EVALUATION, FAILED = RunFolder.metrics_csv.name, RunFolder.eval_json.name, RunFolder.failed_txt.name
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,9 @@ _Marks = dict[str, tuple[int, int] | None]
 
 def marks(folder: Path) -> _Marks:
     """Time and size of the files that tell how a job is, to see later which have changed."""
-    return {name: _mark(folder / name) for name in ("train.log", "metrics.csv", "eval.json", FAILED)}
+    run = RunFolder(folder)
+    files = (run.train_log, run.metrics_csv, run.eval_json, run.failed_txt)
+    return {file.name: _mark(file) for file in files}
 
 
 def _mark(path: Path) -> tuple[int, int] | None:
@@ -99,13 +102,13 @@ def look(folder: Path, job: Job, before: _Marks) -> Progress:
     new = {name for name, mark in marks(folder).items() if mark is not None and mark != before[name]}
     if not new:
         return Progress()
-    rows = last_rows(folder / "metrics.csv") if "metrics.csv" in new else []
+    rows = last_rows(RunFolder(folder).metrics_csv) if METRICS in new else []
     steps = int(rows[-1]["step"]) if rows else 0
     returns = [row["charts/episodic_return"] for row in rows if row["charts/episodic_return"]]
     state: State = "running"
     if FAILED in new:
         state = "failed"
-    elif "eval.json" in new or (not job.evaluated and steps >= job.total_timesteps):
+    elif EVALUATION in new or (not job.evaluated and steps >= job.total_timesteps):
         state = "finished"
     return Progress(
         state,
@@ -117,7 +120,7 @@ def look(folder: Path, job: Job, before: _Marks) -> Progress:
 
 def steps_in(folder: Path) -> int:
     """Environment steps of a job so far, by its metrics.csv."""
-    rows = last_rows(folder / "metrics.csv")
+    rows = last_rows(RunFolder(folder).metrics_csv)
     return int(rows[-1]["step"]) if rows else 0
 
 
@@ -279,7 +282,7 @@ class Board:
 
     def _ended_at(self, name: str) -> int:
         found = marks(self._folder / name)
-        mark = found[FAILED] or found["eval.json"] or found["metrics.csv"]
+        mark = found[FAILED] or found[EVALUATION] or found[METRICS]
         return mark[0] if mark else 0
 
     def _line(self, name: str, number: int) -> str:
@@ -288,7 +291,7 @@ class Board:
         if progress.state == "failed":
             said = f"{folder if self._live is None else label} failed: {reason(folder)}"
         elif self._jobs[name].evaluated:
-            evaluation = read_json(folder / "eval.json")
+            evaluation = read_json(RunFolder(folder).eval_json)
             result = f"return {mean_and_deviation(evaluation['mean'], evaluation['std'])}"
             said = f"{label} finished: {result}, {clock(progress.seconds)}"
         else:
@@ -357,5 +360,5 @@ def _number(value: float | None, words: Callable[[float], str]) -> str | None:
 
 def reason(folder: Path) -> str:
     """Why a job did not finish, in a line, without how to go on with it alone."""
-    line, _, _ = first_line(folder / FAILED).partition("; `ppo-train resume=")
-    return line or f"it did not finish; {folder / 'train.log'} may say why"
+    run = RunFolder(folder)
+    return run.failure or f"it did not finish; {run.train_log} may say why"

@@ -29,7 +29,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from ppo_cli.config.compose import composing, explain_error, fixed_folder, given_folder, with_folder
-from ppo_cli.config.convert import from_stored, load_yaml, parse, save_yaml, to_dict
+from ppo_cli.config.convert import from_stored, parse, save_yaml, to_dict
 from ppo_cli.config.presets import preset_words
 from ppo_cli.config.quoting import hydra_quoted, program_to_paste, shell_quoted
 from ppo_cli.config.schema import Config, ConfigError, conf_dir
@@ -38,11 +38,11 @@ from ppo_cli.envs.backends import backend
 from ppo_cli.envs.make import EnvError
 from ppo_cli.envs.workers import end_with_parent
 from ppo_cli.errors import RunError
-from ppo_cli.files import make_folder, printable, read_json, write_whole
+from ppo_cli.files import make_folder, printable, write_whole
 from ppo_cli.runs.endings import StopSignal
-from ppo_cli.runs.folder import evaluated_at, identity, note_failure
+from ppo_cli.runs.folder import RunFolder, identity, lock_run, note_failure
 from ppo_cli.runs.resume import resume
-from ppo_cli.runs.run_dir import FAILED, is_hydra, job_names, lock_run, make_exclusive, new_folder
+from ppo_cli.runs.run_dir import is_hydra, job_names, make_exclusive, new_folder
 from ppo_cli.schedules import trained_steps
 from ppo_cli.sweeps import progress as board
 from ppo_cli.sweeps.jobs import JOBS, REPLACED, Job, Sweep, check_config, load_jobs, save_jobs
@@ -163,10 +163,10 @@ def resume_sweep(folder: Path, overrides: Sequence[str], expected: Sequence[Job]
 
 def _imports(folder: Path, job: Job) -> list[str]:
     """Lines on what a job's stored config has imported; none where it can't be run, as the job will say."""
-    own = folder / job.folder / "config.yaml"
+    own = RunFolder(folder / job.folder)
     with contextlib.suppress(ConfigError):
-        if own.exists():
-            return imports(from_stored(load_yaml(own)), own)
+        if own.config_yaml.exists():
+            return imports(own.config, own.config_yaml)
         return imports(from_stored(job.config), folder / JOBS)
     return []
 
@@ -188,13 +188,13 @@ def _check_folders(folder: Path, plan: Sweep) -> None:
 
 def _prepare(folder: Path, job: Job) -> Job:
     """The job as its folder alone says it, where what it lacks to begin is put: presets may have changed."""
-    own = folder / job.folder
-    make_folder(own)
-    if not (own / "config.yaml").exists():
-        save_yaml(from_stored(job.config), own / "config.yaml")
-    if not (own / ".hydra").exists():
-        make_folder(own / ".hydra")
-        write_whole(own / ".hydra" / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(job.overrides)))
+    own = RunFolder(folder / job.folder)
+    make_folder(own.path)
+    if not own.config_yaml.exists():
+        save_yaml(from_stored(job.config), own.config_yaml)
+    if not own.hydra.exists():
+        make_folder(own.hydra)
+        write_whole(own.overrides_yaml, OmegaConf.to_yaml(OmegaConf.create(job.overrides)))
     return Job(job.folder, [], job.config)
 
 
@@ -213,7 +213,7 @@ def _run(folder: Path, plan: Sweep, going_on: bool = False) -> None:
     advice = f"`ppo-train sweep.resume={shell_quoted(folder)}` goes on with the sweep"
     ended = ""
     with lock_run(folder), StopSignal(lambda: advice, at_once=True):  # while a job trains, its own takes over
-        left = [job for job in plan.jobs if not is_finished(folder / job.folder)]
+        left = [job for job in plan.jobs if not RunFolder(folder / job.folder).is_finished]
         if len(left) < len(plan.jobs):
             print(f"finished already: {len(plan.jobs) - len(left)} of {len(plan.jobs)} jobs")
         if going_on:
@@ -224,13 +224,13 @@ def _run(folder: Path, plan: Sweep, going_on: bool = False) -> None:
         except ConfigError:
             raise
         except Exception as error:  # of the launcher: jobs note their own
-            if not any((folder / job.folder / ".lock").exists() for job in left):  # none has begun
+            if not any(RunFolder(folder / job.folder).lock.exists() for job in left):  # none has begun
                 raise ConfigError(explain_error(error)) from error
             ended = f"the launcher ended: {one_line(error)}; "
         failed = [
             (job.folder, reason(folder / job.folder))
             for job in plan.jobs
-            if not is_finished(folder / job.folder)
+            if not RunFolder(folder / job.folder).is_finished
         ]
     finished = len(plan.jobs) - len(failed)
     if finished:
@@ -289,7 +289,7 @@ def _last_step(config: Mapping[str, Any]) -> int:
 def _job_overrides(folder: Path, job: Job) -> list[str]:
     own = [override for override in job.overrides if not is_hydra(override)]
     own.append(f"hydra.sweep.subdir={hydra_quoted(job.folder)}")
-    if os.path.lexists(folder / job.folder / ".hydra"):
+    if os.path.lexists(RunFolder(folder / job.folder).hydra):
         own.append("hydra.output_subdir=null")  # what it holds is how the job began
     return own
 
@@ -322,7 +322,7 @@ def run_job(composed: DictConfig, live: bool = True) -> float:
     own = identity(folder)
     StopSignal.check()
     try:
-        (folder / FAILED).unlink(missing_ok=True)
+        RunFolder(folder).failed_txt.unlink(missing_ok=True)
         return _begin_or_go_on(composed, folder, live)
     except Exception as error:
         StopSignal.check()
@@ -332,34 +332,23 @@ def run_job(composed: DictConfig, live: bool = True) -> float:
 
 
 def _begin_or_go_on(composed: DictConfig, folder: Path, live: bool) -> float:
-    if (folder / "config.yaml").exists():
+    own = RunFolder(folder)
+    if own.config_yaml.exists():
         resume(folder, [], live)
     else:
         from ppo_cli.runs.run import run  # late: it brings PyTorch
 
         run(parse(composed), folder, live=live, preset=preset_words())
-    evaluation = folder / "eval.json"
-    return float(read_json(evaluation)["mean"]) if evaluation.exists() else float("nan")
-
-
-def is_finished(folder: Path) -> bool:
-    """Whether a run has trained to its budget and is evaluated."""
-    from ppo_cli.runs.checkpoint import CheckpointError, load_newest  # late: they bring PyTorch
-
-    try:
-        saved, _ = load_newest(folder / "checkpoints")
-        if saved is None:
-            return False
-        config = from_stored(load_yaml(folder / "config.yaml"))
-    except (CheckpointError, ConfigError, OSError):  # the job itself says what is wrong
-        return False
-    evaluated = not config.eval.episodes or evaluated_at(folder) == saved["steps"]
-    return bool(saved["steps"] >= config.total_timesteps and evaluated)
+    evaluation = own.evaluation
+    return float("nan") if evaluation is None else float(evaluation["mean"])
 
 
 def check_search(folder: Path) -> None:
     """Raises RunError with a table where jobs failed in a sweep of another sweeper's."""
-    failed = [(note.parent.name, reason(note.parent)) for note in sorted(folder.glob(f"*/{FAILED}"))]
+    failed = [
+        (note.parent.name, reason(note.parent))
+        for note in sorted(folder.glob(f"*/{RunFolder.failed_txt.name}"))
+    ]
     if failed:
         raise RunError(f"{len(failed)} jobs of {folder} failed{table(failed)}")
 

@@ -23,8 +23,9 @@ from ppo_cli.report.figures.style import (
     panels,
     plain_ticks,
 )
+from ppo_cli.report.groups import Group
+from ppo_cli.report.knobs import annealed, annealed_knob, number
 from ppo_cli.report.names import in_lines, wrapped
-from ppo_cli.report.runs import Group, annealed, annealed_knob, number
 from ppo_cli.report.statistics import TOO_FEW, Estimate
 
 MOST_KNOBS = 24  # whose sensitivity is drawn

@@ -10,8 +10,9 @@ from ppo_cli.report.figures.curves import axes_width, draw_curve, steps_label, w
 from ppo_cli.report.figures.style import Look, Style, legend, panels, plain_ticks
 from ppo_cli.report.names import wrapped
 from ppo_cli.report.rows import info_keys
-from ppo_cli.report.runs import Floats, Run
-from ppo_cli.report.statistics import Estimate, common_span, interpolate, iqm, smoothed
+from ppo_cli.report.runs import Run
+from ppo_cli.report.statistics import Estimate, common_span, interpolate, smoothed
+from ppo_cli.statistics import Floats, iqm
 
 MOST_KEYS = 24  # of info that are drawn
 

@@ -21,6 +21,7 @@ from ppo_cli.files import printable, read_json, write_whole
 from ppo_cli.runs.run_dir import folder_name, is_hydra
 from ppo_cli.sweeps.search.settings import Settings, check_settings, check_typed, read_settings
 from ppo_cli.sweeps.search.space import Axis, axis_from_dict, to_axis
+from ppo_cli.text import flat
 
 PLAN = "search.json"
 
@@ -224,7 +225,7 @@ def load_plan(folder: Path) -> Plan:
         _check_ends(plan)
     except (OSError, ValueError, TypeError, KeyError, RecursionError, OmegaConfBaseException) as error:
         kind = "" if isinstance(error, ConfigError) else f"{type(error).__name__}: "
-        text = printable(" ".join(str(error).split()))
+        text = printable(flat(error))
         raise ConfigError(f"{folder / PLAN} is no search: {kind}{text:.1000}") from error
     return plan
 

@@ -22,9 +22,9 @@ from ppo_cli.config.quoting import shell_quoted
 from ppo_cli.config.schema import ConfigError
 from ppo_cli.config.trust import imports
 from ppo_cli.errors import RunError
-from ppo_cli.files import first_line, make_folder, printable, write_whole
+from ppo_cli.files import first_line, lock_file, make_folder, printable, write_whole
 from ppo_cli.runs.endings import StopSignal
-from ppo_cli.runs.run_dir import FAILED, lock_file
+from ppo_cli.runs.folder import RunFolder
 from ppo_cli.sweeps.eta import about
 from ppo_cli.sweeps.search.plan import (
     PLAN,
@@ -388,4 +388,5 @@ def _shell_lines(command: str) -> list[str]:
 
 
 def _reason(folder: Path) -> str:
-    return first_line(folder / FAILED) or f"{FAILED}, which said why, is gone"
+    failed = RunFolder(folder).failed_txt
+    return first_line(failed) or f"{failed.name}, which said why, is gone"

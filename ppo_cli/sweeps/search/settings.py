@@ -7,7 +7,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ppo_cli.config.schema import ConfigError, nearest
+from ppo_cli.config.schema import ConfigError
+from ppo_cli.text import headline, nearest
 
 PREFIX = "hydra.sweeper."
 CHOICES = {
@@ -66,7 +67,7 @@ def read_settings(given: object) -> Settings:
         merged = OmegaConf.merge(OmegaConf.structured(Settings), OmegaConf.to_container(given))
         settings = Settings(**OmegaConf.to_container(merged))  # type: ignore[arg-type]
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{PREFIX}{error.full_key}: {str(error.msg).splitlines()[0]}") from error
+        raise ConfigError(f"{PREFIX}{error.full_key}: {headline(error.msg)}") from error
     check_settings(settings)
     return settings
 

@@ -21,6 +21,7 @@ from sqlalchemy.engine import URL
 from ppo_cli.config.schema import ConfigError
 from ppo_cli.files import printable
 from ppo_cli.sweeps.search.settings import PREFIX, Settings
+from ppo_cli.text import flat
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # a search says its own lines
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -129,7 +130,7 @@ def _call(make: Callable[..., Any], own: Mapping[str, Any], name: str, given: Ma
     try:
         return make(**{**own, **given})
     except (TypeError, ValueError, ImportError) as error:
-        raise ConfigError(f"{PREFIX}{name}={dict(given)}: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{PREFIX}{name}={dict(given)}: {flat(error)}") from error
 
 
 def check_study(path: Path) -> None:
@@ -160,7 +161,7 @@ def check_study(path: Path) -> None:
             if found != "ok":
                 raise ValueError(found)
     except (OSError, ValueError, sqlite3.Error) as error:
-        text = printable(" ".join(str(error).split()))
+        text = printable(flat(error))
         raise ConfigError(f"{path} is damaged, or no study of a search: {text:.500}") from error
 
 

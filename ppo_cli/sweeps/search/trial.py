@@ -15,15 +15,15 @@ from optuna.trial import TrialState
 
 from ppo_cli.errors import RunError
 from ppo_cli.files import first_line, make_folder, read_text, write_whole
-from ppo_cli.runs.checkpoint import load_newest
 from ppo_cli.runs.evaluation import Evaluation
+from ppo_cli.runs.folder import RunFolder
 from ppo_cli.runs.run import run
-from ppo_cli.runs.run_dir import FAILED
 from ppo_cli.runs.streams import LogFile
+from ppo_cli.statistics import iqm
 from ppo_cli.sweeps.search.plan import Plan, job_config
 from ppo_cli.sweeps.search.settings import Settings
 from ppo_cli.sweeps.search.study import report
-from ppo_cli.sweeps.sweep import is_finished, one_line
+from ppo_cli.sweeps.sweep import one_line
 from ppo_cli.text import short
 from ppo_cli.trainer import Position
 
@@ -65,8 +65,7 @@ def score(curve: Mapping[int, float], objective: str, until: float = math.inf) -
 
 def aggregate(scores: Sequence[float], how: str) -> float:
     """The mean of the seeds' scores, or their interquartile mean."""
-    cut = len(scores) // 4 if how == "iqm" else 0
-    return float(np.mean(sorted(scores)[cut : len(scores) - cut]))
+    return float(iqm(scores) if how == "iqm" else np.mean(sorted(scores)))
 
 
 def run_trial(plan: Plan, trial: optuna.Trial, folder: Path, values: Mapping[str, str]) -> Outcome:
@@ -81,7 +80,7 @@ def run_trial(plan: Plan, trial: optuna.Trial, folder: Path, values: Mapping[str
     Raises:
         Interrupted: a signal ended it; it can go on.
     """
-    for mark, state in ((PRUNED, TrialState.PRUNED), (FAILED, TrialState.FAIL)):
+    for mark, state in ((PRUNED, TrialState.PRUNED), (RunFolder.failed_txt.name, TrialState.FAIL)):
         if (folder / mark).exists():  # it ended, and the process did before it could tell the study
             return Outcome(state, None, first_line(folder / mark) or f"{mark} is empty")
     curves: list[Curve] = []
@@ -95,7 +94,7 @@ def run_trial(plan: Plan, trial: optuna.Trial, folder: Path, values: Mapping[str
             return Outcome(TrialState.PRUNED, None, line)
         except Exception as error:
             line = f"seed={seed}: {one_line(error)}"
-            write_whole(folder / FAILED, f"{line}\n\n{traceback.format_exc()}")
+            write_whole(RunFolder(folder).failed_txt, f"{line}\n\n{traceback.format_exc()}")
             return Outcome(TrialState.FAIL, None, line)
     scores = [score(curve, plan.settings.objective) for curve in curves]
     return Outcome(TrialState.COMPLETE, aggregate(scores, plan.settings.aggregate))
@@ -112,12 +111,12 @@ def _run_seed(
     """The evaluations of one run, which begins, goes on, or is finished already."""
     make_folder(folder)
     curve = _load_curve(folder / CURVE)
-    if is_finished(folder) and curve:
+    if RunFolder(folder).is_finished and curve:
         return curve
     config = job_config(plan, values, seed)
-    handler = LogFile(folder / "train.log")
+    handler = LogFile(RunFolder(folder).train_log)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler], force=True)
-    saved, _ = load_newest(folder / "checkpoints")
+    saved, _ = RunFolder(folder).newest()
     total = int(config.total_timesteps)
 
     def watch(position: Position, evaluation: Evaluation) -> None:

@@ -1,7 +1,13 @@
-"""Films of episodes: frame by frame to ffmpeg, so that a long one needs no more memory than a short one."""
+"""Films of episodes: frame by frame to ffmpeg, so that a long one needs no more memory than a short one.
+
+An episode is filmed by playing its actions again. The evaluation itself renders nothing, so that its numbers
+do not depend on a film: some environments simulate more when they are drawn.
+"""
 
 import contextlib
+import os
 import subprocess
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,20 +19,77 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
-from ppo_cli.config.schema import EnvConfig
+from ppo_cli.config.schema import ConfigError, EnvConfig
 from ppo_cli.envs import calls
 from ppo_cli.envs.group import explain
 from ppo_cli.envs.make import EnvError
 from ppo_cli.errors import RunError
-from ppo_cli.runs.build import env_maker
+from ppo_cli.files import written_aside
+from ppo_cli.runs.folder import RunFolder
+from ppo_cli.runs.run_dir import folder_name
 
 Frame = npt.NDArray[np.uint8]  # [height, width, 3]
 
 FRAMES_PER_SECOND = 30  # where an environment's metadata names none
+EPISODES = ("first", "best", "median", "worst")  # which of them a film shows, beside their numbers
+
+
+def candidates(which: str, episodes: int) -> Sequence[int]:
+    """The episodes of which one may be filmed.
+
+    Raises:
+        ConfigError: there is no such episode.
+    """
+    if which == "first":
+        return [0]
+    if which in EPISODES:
+        return range(episodes)
+    if int(which) >= episodes:
+        raise ConfigError(
+            f"--video-episode {which}: expected 0 to {episodes - 1}; --episodes says how many there are"
+        )
+    return [int(which)]
+
+
+def choose_episode(which: str, returns: Sequence[float]) -> int:
+    """The number of an episode.
+
+    Args:
+        which: the number itself; ``first``; ``best`` and ``worst``, by return; or ``median``, the lower of
+            two. Of several that are equal it is the first.
+        returns: of the episodes.
+    """
+    if which not in EPISODES:
+        return int(which)
+    order = sorted(range(len(returns)), key=lambda episode: returns[episode])
+    best = max(order, key=lambda episode: (returns[episode], -episode))
+    return {"first": 0, "worst": order[0], "median": order[(len(order) - 1) // 2], "best": best}[which]
+
+
+def film_name(checkpoint: Path, episode: int) -> str:
+    """Of the run's folder, the checkpoint and the episode, without folders that every run has."""
+    every = Path(short_path(checkpoint)).with_suffix("").parts
+    parts = [part for part in every if part != RunFolder.checkpoints.name]
+    own = parts[1:] if parts[0] == "outputs" else parts
+    return f"{folder_name('-'.join(own)).strip('-.')}-episode-{episode}.mp4"
+
+
+def short_path(path: Path) -> str:
+    """A path as it is, or from the current folder, whichever is shorter."""
+    return min(str(path), os.path.relpath(path), key=len)
+
+
+def go_headless() -> None:
+    """Lets environments draw into memory without a display; libraries read this when they are imported."""
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    if sys.platform == "linux" and "DISPLAY" not in os.environ:
+        os.environ.setdefault("MUJOCO_GL", "egl")
 
 
 def check_pictures(config: EnvConfig) -> None:
     """Raises EnvError where an environment can't be filmed."""
+    from ppo_cli.runs.build import env_maker  # late: it brings PyTorch
+
     plain = env_maker(config)()
     calls.close(plain)
     modes = [str(mode) for mode in plain.metadata.get("render_modes") or ()]
@@ -60,24 +123,19 @@ def film(config: EnvConfig, seed: int, actions: Sequence[Any], path: Path) -> fl
         RunError: the environment or the encoder failed.
     """
     rewards: list[float] = []
-    aside = path.with_name(f".{path.name}.tmp.mp4")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        env = _with_pictures(config)
-        try:
+        with written_aside(path, ".tmp.mp4") as aside, calls.closing(_with_pictures(config)) as env:
             fps = env.metadata.get("render_fps") or FRAMES_PER_SECOND
             _encode(aside, _frames(env, seed, actions, rewards), fps)
-        finally:
-            calls.close(env)
-        aside.replace(path)
     except Exception as error:
         raise RunError(f"--video: filming {config.id} {explain(error)}") from error
-    finally:
-        aside.unlink(missing_ok=True)
     return sum(rewards)
 
 
 def _with_pictures(config: EnvConfig) -> "gym.Env[Any, Any]":
+    from ppo_cli.runs.build import env_maker  # late: it brings PyTorch
+
     return env_maker(replace(config, kwargs={**config.kwargs, "render_mode": "rgb_array"}))()
 
 
@@ -104,6 +162,9 @@ def _frame(env: "gym.Env[Any, Any]") -> Frame:
 
 def _encode(path: Path, frames: Iterable[Frame], fps: float) -> None:
     """Sends frames to ffmpeg as they come.
+
+    `imageio_ffmpeg.write_frames` does not say when ffmpeg failed, as on a full disk, and lets it write to the
+    terminal.
 
     Raises:
         OSError: ffmpeg failed; with its words.

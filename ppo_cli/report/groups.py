@@ -1,0 +1,76 @@
+"""Runs that were trained alike but for their seed, in groups of each environment."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from ppo_cli.report.knobs import ARROW, annealed, annealed_knob, order_of, shown
+from ppo_cli.report.runs import FailedRun, Run
+
+ABSENT = "unset"  # a knob that another run's config has and this one's lacks
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in their seed alone.
+
+    Attributes:
+        name: the knobs in which the groups of this environment differ, an annealed one as ``0.1→0``, or the
+            environment's id.
+        knobs: those knobs, and how they are annealed, as they are typed.
+        runs: in the order of their seeds, each seed once, failed ones among them; may be none.
+        failed: those that failed before they had anything to compare.
+    """
+
+    name: str
+    knobs: Mapping[str, str]
+    runs: tuple[Run, ...]
+    failed: tuple[FailedRun, ...] = ()
+
+    def is_called(self, typed: str) -> bool:
+        """Whether a typed name is this group's: with ``->`` for the arrow, or without the annealing."""
+        return typed.replace("->", ARROW) in (self.name, re.sub(rf"{ARROW}[^,]*", "", self.name))
+
+
+def group_runs(runs: Iterable[Run | FailedRun]) -> tuple[dict[str, list[Group]], list[str]]:
+    """Groups of each environment, in the order of their knobs' values, and a line on each run left out.
+
+    A second run of one config and seed is the same experiment again and would make intervals too narrow.
+    """
+    environments: dict[str, dict[tuple[tuple[str, str], ...], dict[int, Run | FailedRun]]] = {}
+    left_out = []
+    for run in runs:
+        groups = environments.setdefault(run.env_id, {})
+        seeds = groups.setdefault(tuple(sorted(run.knobs.items())), {})
+        other = seeds.get(run.seed)
+        if other is not None:
+            kept, rest = (run, other) if _extent(run) > _extent(other) else (other, run)
+            left_out.append(f"{rest.folder}: repeats seed {run.seed} of {kept.folder}")
+            run = kept
+        seeds[run.seed] = run
+    named = {
+        env_id: _named(env_id, [[seeds[seed] for seed in sorted(seeds)] for seeds in groups.values()])
+        for env_id, groups in sorted(environments.items())
+    }
+    return named, left_out
+
+
+def _named(env_id: str, members: list[list[Run | FailedRun]]) -> list[Group]:
+    every = [runs[0].knobs for runs in members]
+    names = list(dict.fromkeys(name for knobs in every for name in knobs))
+    differing = [name for name in names if len({knobs.get(name, ABSENT) for knobs in every}) > 1]
+    # A knob is named where its value differs, or how it is annealed; that is shown with it.
+    labelled = list(dict.fromkeys(annealed_knob(name, names) or name for name in differing))
+    groups = []
+    for runs in members:
+        own = runs[0].knobs
+        knobs = {name: own.get(name, ABSENT) for name in differing}
+        label = ",".join(f"{name}={own.get(name, ABSENT)}{annealed(own, name)}" for name in labelled)
+        whole = tuple(run for run in runs if isinstance(run, Run))
+        failed = tuple(run for run in runs if isinstance(run, FailedRun))
+        groups.append(Group(shown(label) or env_id, knobs, whole, failed))
+    return sorted(groups, key=lambda group: [order_of(value) for value in group.knobs.values()])
+
+
+def _extent(run: Run | FailedRun) -> tuple[bool, bool, int]:
+    return isinstance(run, Run), isinstance(run, Run) and run.evaluated is not None, run.last_step

@@ -1,0 +1,127 @@
+"""What was trained: the knobs in a run's config.yaml by dotted name, as they are typed."""
+
+import hashlib
+import json
+import re
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ppo_cli.config.schema import find_knob
+from ppo_cli.envs.backends import backend
+from ppo_cli.files import printable, read_yaml
+from ppo_cli.report.broken import LARGEST, MOST_KNOBS, MOST_STEPS, BrokenRunError
+
+ARROW = "→"
+NUMBER = re.compile(r"((?:(?<![\w.])-)?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)")
+ANNEALS = "anneal."  # the section that says how knobs change over a run: anneal.KNOB.final and .shape
+LONGEST_NAME = 200  # characters of a value, and of a group's name, as it is shown
+
+
+def read_config(path: Path) -> dict[str, str]:
+    """Every knob of a config.yaml by dotted name, as it is typed."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C is ten times as fast
+    try:  # a ValueError is also what a date or a number raises that is none
+        config = yaml.load(read_yaml(path), loader)
+    except OSError:
+        raise
+    except Exception as error:  # a tag of YAML's may lead to anything
+        raise BrokenRunError("config.yaml is no YAML") from error
+    if not isinstance(config, dict) or not isinstance(config.get("env"), dict):
+        raise BrokenRunError("config.yaml is not that of a run")
+    if backend(str(config.get("vectorization"))).steps == backend("auto").steps:  # to the same bits
+        config["vectorization"] = "auto"
+    knobs = {shown(name): shown(value) for name, value in _flatten(config)}
+    if len(knobs) > MOST_KNOBS:
+        raise BrokenRunError(f"config.yaml has {len(knobs):,} values, more than any run's")
+    return knobs
+
+
+def _flatten(section: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in section.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", _typed(value)
+
+
+def shown(text: str) -> str:
+    """A text as it can be printed and drawn; a long one ends in a hash."""
+    plain = printable(text)
+    if len(plain) <= LONGEST_NAME:
+        return plain
+    return f"{plain[: LONGEST_NAME - 9]}_{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:8]}"
+
+
+def _typed(value: Any) -> str:  # noqa: ANN401
+    """A value as it is typed on the command line."""
+    if isinstance(value, list):
+        return f"[{','.join(_typed(item) for item in value)}]"
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    return str(value)
+
+
+def learned(knobs: Mapping[str, str]) -> dict[str, str]:
+    """The knobs that matter; not the shape of an annealing that there is none of."""
+    idle = {
+        f"{name.removesuffix('.final')}.shape" for name, value in knobs.items() if _is_constant(name, value)
+    }
+    return {name: value for name, value in knobs.items() if _is_learned(name) and name not in idle}
+
+
+def _is_constant(name: str, value: str) -> bool:
+    return name.startswith(ANNEALS) and name.endswith(".final") and value == "null"
+
+
+def _is_learned(name: str) -> bool:
+    return name != "env.id" and find_knob(name).learned
+
+
+def needed(knobs: Mapping[str, str], name: str) -> str:
+    """A knob that every run's config has."""
+    if name not in knobs:
+        raise BrokenRunError(f"config.yaml has no {name}")
+    return knobs[name]
+
+
+def whole(knobs: Mapping[str, str], name: str) -> int:
+    """A knob that is a whole number in every run's config."""
+    value = number(needed(knobs, name))
+    if value is None or not abs(value) < MOST_STEPS:
+        raise BrokenRunError(f"{name} in config.yaml is no number: {knobs[name]}")
+    return int(value)
+
+
+def number(value: str) -> float | None:
+    """A knob's value as a number that can be drawn, or None."""
+    try:
+        parsed = float(value)
+    except ValueError:
+        return None
+    return parsed if parsed == 0 or 1 / LARGEST <= abs(parsed) <= LARGEST else None
+
+
+def annealed(knobs: Mapping[str, str], name: str) -> str:
+    """How a knob changes over a run: ``→0``, ``→0 cosine`` where that is not linear, or nothing."""
+    final = knobs.get(f"{ANNEALS}{name}.final", "null")
+    shape = knobs.get(f"{ANNEALS}{name}.shape", "linear")
+    return "" if final == "null" else f"{ARROW}{final}{'' if shape == 'linear' else f' {shape}'}"
+
+
+def annealed_knob(name: str, names: Collection[str]) -> str | None:
+    """The knob that a ``anneal.KNOB.final`` or ``.shape`` is of, if there is one."""
+    section, _, rest = name.partition(".")
+    knob, _, what = rest.rpartition(".")
+    return knob if f"{section}." == ANNEALS and what in ("final", "shape") and knob in names else None
+
+
+def order_of(value: str) -> list[tuple[bool, float, str]]:
+    """A key by which values sort: the numbers in them as numbers, before what is none."""
+    parts = []
+    for part in filter(None, (part.strip("[]") for part in re.split(NUMBER, value))):
+        parsed = number(part)
+        parts.append((parsed is None, 0.0 if parsed is None else parsed, part))
+    return parts

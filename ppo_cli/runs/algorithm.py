@@ -1,0 +1,154 @@
+"""The update that a config asks for: its constants, what may be annealed, and the functions that it names."""
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Protocol
+
+import torch
+from gymnasium import spaces
+
+from ppo_cli.actor_critic import ActorCritic
+from ppo_cli.agent import flatten_parameters
+from ppo_cli.config.schema import KNOBS, Config, ConfigError
+from ppo_cli.distributions import make_distribution
+from ppo_cli.import_path import UserCodeError, check_options, load_object
+from ppo_cli.normalize import stored_observation
+from ppo_cli.objectives import OBJECTIVES, Loss, metric_name
+from ppo_cli.optimizers import OPTIMIZERS, Optimizer
+from ppo_cli.rollout import Batch
+from ppo_cli.schedules import Schedule
+from ppo_cli.update import Hyperparameters, first_state, make_step, parameter_shapes
+
+ANNEALED = [name for name, known in KNOBS.items() if known.annealed]
+ANNEALING = ("coef", "final", "shape")  # of an extra loss's entry, beside its name and its options
+STEP = ("params", "grad", "state", "learning_rate", "shapes")
+
+
+class Spaces(Protocol):
+    """An environment, or its spaces alone."""
+
+    @property
+    def observation_space(self) -> spaces.Space[Any]:
+        """Of the observations."""
+
+    @property
+    def action_space(self) -> spaces.Space[Any]:
+        """Of the actions."""
+
+
+def build_hyperparameters(config: Config) -> Hyperparameters:
+    """What stays constant in the update, with the functions that the config names.
+
+    Raises:
+        ConfigError: a name is nobody's, two are logged as the same, or an option is none that is taken.
+    """
+    hyper = Hyperparameters(
+        batch_size=config.batch_size,
+        n_epochs=config.n_epochs,
+        normalize_advantage=config.normalize_advantage,
+        sde_sample_freq=config.sde_sample_freq,
+        sequence_length=config.sequence_length,
+        objective=_loss("objective", config.objective, config.objective_kwargs, OBJECTIVES),
+        extra_losses=tuple(
+            _loss("extra_losses", entry["name"], _options(entry), {}) for entry in config.extra_losses
+        ),
+        optimizer=_optimizer(config),
+    )
+    _check_metrics(hyper)
+    return hyper
+
+
+def build_schedules(config: Config) -> dict[str, Schedule]:
+    """The schedule of every number of the update, extra losses' among them, but of those that are off."""
+    found = {}
+    for name in ANNEALED:
+        start, curve = getattr(config, name), getattr(config.anneal, name)
+        if start is not None:
+            found[name] = Schedule(start, curve.final, curve.shape)
+    for entry in config.extra_losses:
+        final, shape = entry.get("final"), entry.get("shape", "linear")
+        found[f"{metric_name(entry['name'])}_coef"] = Schedule(entry["coef"], final, shape)
+    return found
+
+
+def try_update(config: Config, env: Spaces, model: ActorCritic) -> None:
+    """Steps once with a fresh model, where somebody's own functions or options are to be tried.
+
+    Raises:
+        ConfigError: they can't be used; one line that says why.
+    """
+    hyper, schedules = build_hyperparameters(config), build_schedules(config)
+    chosen = (hyper.objective, hyper.optimizer)
+    is_ours = hyper.objective.name in OBJECTIVES and hyper.optimizer.name in OPTIMIZERS
+    if is_ours and not hyper.extra_losses and not any(each.options for each in chosen):
+        return
+    distribution = make_distribution(env.action_space, config.squash_actions)
+    shape, dtype = stored_observation(env.observation_space, config.normalize.observations)
+    rows = 2 * hyper.sequence_length
+    logprobs = advantages = returns = values = torch.zeros(rows)
+    batch = Batch(
+        torch.zeros((rows, *shape), dtype=dtype),
+        torch.zeros((rows, *distribution.action_shape), dtype=distribution.action_dtype),
+        logprobs, advantages, returns, values,
+        torch.zeros(rows, model.state_size), torch.zeros(rows, min(1, model.state_size)),
+    )  # fmt: skip
+    step = make_step(model, distribution, hyper, tuple(schedules))
+    knobs = torch.tensor([schedule(0.0) for schedule in schedules.values()])
+    try:
+        params = flatten_parameters(model)
+        state = first_state(params, hyper.optimizer.init(params, parameter_shapes(model)), hyper)
+        step(state, batch, torch.arange(rows), torch.ones(rows), knobs)
+    except UserCodeError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _loss(knob: str, name: str, options: Mapping[str, Any], known: Mapping[str, Callable[..., Any]]) -> Loss:
+    try:
+        function = known[name] if name in known else load_object(name, list(known), "loss", "function")
+        if not callable(function):
+            raise ValueError(f"{name} is no function")
+        check_options(function, name, ["terms"], options)
+    except ValueError as error:
+        raise ConfigError(f"{knob}={name}: {error}") from error
+    return Loss(name, function, options)
+
+
+def _options(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in entry.items() if key not in ("name", *ANNEALING)}
+
+
+def _optimizer(config: Config) -> Optimizer:
+    name, options = config.optimizer, config.optimizer_kwargs
+    try:
+        rule: Any = OPTIMIZERS.get(name) or load_object(name, list(OPTIMIZERS), "optimizer", "Thing")
+        if isinstance(rule, type):
+            rule = _instance(rule, name)
+        for part, given, taken in (("init", ["params", "shapes"], ()), ("step", STEP, options)):
+            if not callable(getattr(rule, part, None)):
+                raise ValueError(f"{name} has no function {part}: expected init and step")
+            check_options(getattr(rule, part), f"{name}.{part}", given, taken)
+    except ValueError as error:
+        raise ConfigError(f"optimizer={name}: {error}") from error
+    return Optimizer(name, rule, options)
+
+
+def _instance(kind: type[Any], name: str) -> Any:  # noqa: ANN401
+    try:
+        return kind()
+    except Exception as error:  # whatever a class of the user's raises
+        raise ValueError(f"{name}() raised {type(error).__name__}: {error}") from error
+
+
+def _check_metrics(hyper: Hyperparameters) -> None:
+    """Raises ConfigError where two losses, or their coefficients, are logged by the same name."""
+    ours: Collection[str] = {*Hyperparameters().metrics, "explained_variance"}
+    seen: dict[str, str] = {}
+    for loss in hyper.extra_losses:
+        taken = f"losses/{loss.metric}" if loss.metric in ours else ""
+        taken = taken or (f"charts/{loss.metric}_coef" if f"{loss.metric}_coef" in ANNEALED else "")
+        if taken or loss.metric in seen:
+            other = f"ppo-cli logs a {taken} of its own" if taken else f"{seen[loss.metric]} is, too"
+            raise ConfigError(
+                f"extra_losses: {loss.name} is logged as losses/{loss.metric}, but {other}: "
+                "give the function another name"
+            )
+        seen[loss.metric] = loss.name
