@@ -46,7 +46,7 @@ class PeerPolicy:
 def main() -> None:
     """Trains, evaluates and prints."""
     ((_, config),) = compose_jobs(expand_preset(sys.argv[1:]), False, None, "config")
-    config, _ = check_environment(config)
+    config = check_environment(config).config
     agent = make_peer("sb3", to_dict(config))
     agent.learn(config.total_timesteps)
     make = env_maker(config.env)

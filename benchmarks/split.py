@@ -199,7 +199,7 @@ def checked_config(overrides: list[str]) -> Config:
     """The config that a command line stands for, in one process, with the id that runs."""
     typed = expand_preset([*overrides, "vectorization=sync", "eval.episodes=0"])
     ((_, config),) = compose_jobs(typed, False, None, "config")
-    return check_environment(config)[0]
+    return check_environment(config).config
 
 
 def main() -> None:

@@ -309,7 +309,7 @@ def test_what_normalisation_leaves_alone_is_spoken_of(space, said):
 def test_a_knob_that_does_nothing_is_said(typed, said):
     overrides = expand_preset(["env=CartPole-v1", "preset=none", "eval.episodes=0", *typed.split()])
     ((_, config),) = compose_jobs(overrides, False, None, "config")
-    (line,) = check_environment(config)[1]
+    (line,) = check_environment(config).notices
     assert said in line
 
 
@@ -317,7 +317,7 @@ def test_knobs_that_do_something_are_not_spoken_of():
     typed = ["network.memory=gru", "network.memory_size=7", "use_sde=true", "sde_sample_freq=4"]
     overrides = expand_preset(["env=Pendulum-v1", "preset=none", "network.log_std_init=-1", *typed])
     ((_, config),) = compose_jobs(overrides, False, None, "config")
-    assert check_environment(config)[1] == []
+    assert check_environment(config).notices == []
 
 
 def test_an_observation_without_numbers_is_refused():

@@ -153,7 +153,7 @@ def test_a_search_leaves_runs_a_table_and_what_to_type(ppo_train, tmp_path):
     experiment.write_text((tmp_path / "found" / "best.yaml").read_text())
     overrides = ["experiment=best", "eval.episodes=1", "checkpoint.every=1"]
     ((_, stored),) = compose_jobs(overrides, False, str(tmp_path / "mine"), "config")
-    assert stored == check_environment(typed)[0]  # which decides on masks
+    assert stored == check_environment(typed).config  # which decides on masks
     again = ppo_train("sweep.resume=found")
     assert again.status == 0
     assert "trial 0:" not in again.out and "goes on" not in again.out

@@ -9,7 +9,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from hydra import initialize_config_dir
 from hydra._internal.utils import get_args_parser
@@ -50,6 +50,9 @@ from ppo_cli.sweeps.sweep import (
     sweep_folder,
 )
 from ppo_cli.terminal import width, wrapped
+
+if TYPE_CHECKING:
+    from ppo_cli.runs.build import Checked
 
 # What Hydra does instead of running: options of which a line has one.
 INSTEAD = ("help", "hydra_help", "cfg", "info", "shell_completion")
@@ -278,7 +281,7 @@ def _show(config: DictConfig, args: Namespace) -> None:
     print(f"# @package {args.package}\n{text}" if args.package else text, end="")
 
 
-def _check_environments(jobs: Sequence[tuple[list[str], Config]]) -> list[tuple[Config, list[str]]]:
+def _check_environments(jobs: Sequence[tuple[list[str], Config]]) -> "list[Checked]":
     """`check_environment` of every job's config."""
     for _, config in jobs:
         resolve_env_id(config.env.id)  # a misspelt id is said before PyTorch is there
@@ -297,7 +300,7 @@ def _start_jobs(overrides: list[str], config_dir: str | None, name: str, auto: b
     jobs = compose_jobs(overrides, True, config_dir, name)
     checked = _check_environments(jobs)
     if own:
-        for notice in dict.fromkeys(notice for _, notices in checked for notice in notices):
+        for notice in dict.fromkeys(notice for each in checked for notice in each.notices):
             print(wrapped(notice))
         start_sweep(overrides, jobs, config_dir, name, auto)
         return
@@ -317,7 +320,8 @@ def _start_run(
 ) -> None:
     """Starts a run in a folder of its own, or goes on with the one that is there."""
     jobs = compose_jobs(overrides, False, config_dir, name)
-    ((config, _),) = _check_environments(jobs)
+    (checked,) = _check_environments(jobs)
+    config = checked.config
     given = fixed_folder("run") if auto else given_folder("run")
     folder = run_dir(config.env.id, typed, datetime.now()) if given is None else given
     if auto and RunFolder(folder).is_run:

@@ -13,7 +13,7 @@ from gymnasium.envs.registration import parse_env_id
 
 from ppo_cli.envs import calls
 from ppo_cli.envs.calls import Call, calling, let_interrupt_pass
-from ppo_cli.envs.pack import pack
+from ppo_cli.envs.pack import Packed, pack
 from ppo_cli.envs.wrappers import ResetArguments, wrap
 from ppo_cli.spaces import Spaces
 from ppo_cli.text import flat
@@ -106,6 +106,15 @@ def make_env(
             calls.close(env)
             raise EnvError(f"env.wrappers: {refused}") from refused
         return _pack(env, env_id, action_mask) if packed else env
+
+
+def with_masks(env: "gym.Env[Any, Any]", env_id: str) -> "gym.Env[Any, Any]":
+    """An environment that `make_env` made without its masks in the observation, with them.
+
+    Raises:
+        EnvError: its actions are none that masks are for.
+    """
+    return _pack(env.env if isinstance(env, Packed) else env, env_id, True)
 
 
 def _pack(env: "gym.Env[Any, Any]", env_id: str, action_mask: bool) -> "gym.Env[Any, Any]":

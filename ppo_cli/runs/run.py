@@ -14,11 +14,12 @@ from ppo_cli.agent import PPOAgent
 from ppo_cli.config.convert import save_yaml, to_dict
 from ppo_cli.config.schema import Config
 from ppo_cli.encoders import EncoderError
+from ppo_cli.envs import calls
 from ppo_cli.envs.backends import backend
 from ppo_cli.envs.choose import available_cores, make_vector
 from ppo_cli.envs.group import EnvFaultError
 from ppo_cli.envs.infos import Wanted, plain_key
-from ppo_cli.envs.make import EnvError, EnvFn, spaces_of
+from ppo_cli.envs.make import EnvError, EnvFn
 from ppo_cli.envs.snapshot import Kind, Lost, find_kind
 from ppo_cli.envs.vector import Recipe
 from ppo_cli.errors import RunError
@@ -26,6 +27,7 @@ from ppo_cli.files import read_json, read_yaml, write_whole
 from ppo_cli.import_path import UserCodeError
 from ppo_cli.policy import Policy
 from ppo_cli.runs.build import (
+    Checked,
     build_agent,
     build_normalizers,
     check_environment,
@@ -116,15 +118,16 @@ def _run(
     preset: str,
 ) -> float:
     with Watchdog(config.env.timeout, partial(advice_for, folder)):
-        config, notices = check_environment(config)
+        checked = check_environment(config, keep=True)
+        config, notices = checked.config, checked.notices
         save_yaml(config, RunFolder(folder).config_yaml)
         torch.set_num_threads(config.cpu_threads)
         make, make_evaluated = env_maker(config.env, training=True), env_maker(config.env)
         seed_global_generators(config.seed)  # for environments that draw from them, here and in workers
         infos = wanted_infos(config)
-        kind, kind_notice = _snapshot_kind(config, make, saved)
+        kind, kind_notice = _snapshot_kind(checked, make, saved)
         recipe = Recipe(
-            config.env.id, [make] * config.n_envs, spaces_of(make),
+            config.env.id, [make] * config.n_envs, checked.spaces,
             kind=kind, on_error=on_error_of(config.env), infos=infos,
         )  # fmt: skip
         envs, choice = make_vector(recipe, config.vectorization)
@@ -206,12 +209,18 @@ def _train(
         return train(agent, collector, log, config.total_timesteps, position, after_iteration)
 
 
-def _snapshot_kind(config: Config, make: EnvFn, saved: Checkpoint | None) -> tuple[Kind, str | None]:
-    """How the environments are brought back, and a line on it; a run that goes on keeps what it had."""
+def _snapshot_kind(checked: Checked, make: EnvFn, saved: Checkpoint | None) -> tuple[Kind, str | None]:
+    """How the environments are brought back, and a line on it; a run that goes on keeps what it had.
+
+    The environment that was tried is used up.
+    """
+    config, tried = checked.config, checked.env
+    needs_one = saved is None and checked.kind is None and backend(config.vectorization).restores
+    if tried is not None and not needs_one:
+        calls.close(tried)
     if saved is not None:
         return saved.snapshot_kind, None
-    can_restore = backend(config.vectorization).restores
-    kind: Kind = find_kind(make, config.checkpoint.exact) if can_restore else "none"
+    kind: Kind = find_kind(make, config.checkpoint.exact, tried) if needs_one else checked.kind or "none"
     starts = {
         "replay": "an episode's start by its generator",
         "seed": "a seeded start",

@@ -146,7 +146,7 @@ def _bases(
         ((_, config),) = compose_jobs(overrides, False, config_dir, config_name)
         if not config.eval.episodes:
             raise ConfigError("eval.episodes=0: a search needs evaluations; give at least 1")
-        bases.append(Base(chosen, to_dict(check_environment(config)[0])))
+        bases.append(Base(chosen, to_dict(check_environment(config).config)))
     return bases
 
 
