@@ -31,7 +31,8 @@ def read_config(path: Path) -> dict[str, str]:
         raise BrokenRunError("config.yaml is no YAML") from error
     if not isinstance(config, dict) or not isinstance(config.get("env"), dict):
         raise BrokenRunError("config.yaml is not that of a run")
-    if backend(str(config.get("vectorization"))).steps == backend("auto").steps:  # to the same bits
+    given = config.get("vectorization")
+    if given is not None and backend(str(given)).steps == backend("auto").steps:  # to the same bits
         config["vectorization"] = "auto"
     knobs = {shown(name): shown(value) for name, value in _flatten(config)}
     if len(knobs) > MOST_KNOBS:
