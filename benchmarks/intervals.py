@@ -86,24 +86,24 @@ TASKS = {  # environments that are aggregated
 }
 
 
-def iqm_coverage(repeats: int) -> Iterator[Row]:
+def iqm_coverage(repeats: int, drawn: int = TRUTH) -> Iterator[Row]:
     """How many intervals of an IQM hold the true one: final returns, AUC and every point of a curve."""
     for name, sampler in GROUPS.items():
-        truth = float(iqm(sampler(np.random.default_rng(0), (TRUTH,))))
+        truth = float(iqm(sampler(np.random.default_rng(0), (drawn,))))
         shares: list[float | None] = []
         for seeds in SEEDS:
             samples = sampler(np.random.default_rng(seeds), (repeats, seeds))
             ends = [estimate(part, CURVE_RESAMPLES) for part in np.array_split(samples, -(-repeats // ROWS))]
             shares.append(_share([(one.low, one.high) for one in ends], truth))
         yield Row(name, shares)
-    yield from _over_environments(repeats)
+    yield from _over_environments(repeats, drawn)
 
 
-def _over_environments(repeats: int) -> Iterator[Row]:
+def _over_environments(repeats: int, drawn: int = TRUTH) -> Iterator[Row]:
     """How many intervals of the IQM of several environments' scores hold the true one."""
     for what, names in TASKS.items():
         rng = np.random.default_rng(0)
-        truth = float(pooled_iqm([GROUPS[name](rng, (TRUTH,)) for name in names]))
+        truth = float(pooled_iqm([GROUPS[name](rng, (drawn,)) for name in names]))
         shares = []
         for seeds in SEEDS:
             rng = np.random.default_rng(seeds)
@@ -122,10 +122,10 @@ def _share(ends: list[tuple[Floats | None, Floats | None]], truth: float) -> flo
     return float(np.mean((low[given] <= truth + near) & (high[given] >= truth - near)))
 
 
-def mean_coverage(repeats: int) -> Iterator[Row]:
+def mean_coverage(repeats: int, drawn: int = TRUTH) -> Iterator[Row]:
     """How many intervals of a mean would hold the true one, which is why the report gives none."""
     for name, sampler in GROUPS.items():
-        truth = float(np.mean(sampler(np.random.default_rng(0), (TRUTH,))))
+        truth = float(np.mean(sampler(np.random.default_rng(0), (drawn,))))
         shares: dict[str, list[float | None]] = {"Student's t": [], "BCa": []}
         for seeds in SEEDS:
             samples = sampler(np.random.default_rng(seeds), (repeats, seeds))
@@ -144,11 +144,11 @@ def mean_coverage(repeats: int) -> Iterator[Row]:
         yield from (Row(f"{name}: {method}", found) for method, found in shares.items())
 
 
-def better_coverage(repeats: int) -> Iterator[Row]:
+def better_coverage(repeats: int, drawn: int = TRUTH) -> Iterator[Row]:
     """How many intervals of P(better) hold the true one; the baseline has as many seeds, or twice as many."""
     for name, (first, second) in PAIRS.items():
         rng = np.random.default_rng(0)
-        x, y = first(rng, (TRUTH,)), second(rng, (TRUTH,))
+        x, y = first(rng, (drawn,)), second(rng, (drawn,))
         truth = float(np.mean((x > y) + 0.5 * (x == y)))
         for twice, ending in ((1, ""), (2, "; twice the seeds"))[: 1 if name.startswith("equal") else 2]:
             shares = []
@@ -160,7 +160,7 @@ def better_coverage(repeats: int) -> Iterator[Row]:
     better, base = PAIRS["solved by 4 in 5 against 1 in 2"]
     rng = np.random.default_rng(0)
     shares = []
-    truth = float(np.mean([0.5, np.mean(better(rng, (TRUTH,)) > base(rng, (TRUTH,)))]))
+    truth = float(np.mean([0.5, np.mean(better(rng, (drawn,)) > base(rng, (drawn,)))]))
     for seeds in SEEDS:
         rng = np.random.default_rng(seeds)
         found = []
@@ -204,11 +204,13 @@ def table(title: str, rows: list[Row]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=REPEATS, help="samples of each kind")
-    repeats = parser.parse_args().repeats
-    print(table("IQM: coverage in %, by seeds", list(iqm_coverage(repeats))), end="\n\n")
-    print(table("mean: coverage in %, by seeds", list(mean_coverage(repeats))), end="\n\n")
-    print(table("P(better): coverage in %, by seeds", list(better_coverage(repeats))), end="\n\n")
-    print(table("false alarms in %, four groups against a baseline", list(false_alarms(repeats))))
+    parser.add_argument("--truth", type=int, default=TRUTH, help="samples for the true values")
+    options = parser.parse_args()
+    sizes = options.repeats, options.truth
+    print(table("IQM: coverage in %, by seeds", list(iqm_coverage(*sizes))), end="\n\n")
+    print(table("mean: coverage in %, by seeds", list(mean_coverage(*sizes))), end="\n\n")
+    print(table("P(better): coverage in %, by seeds", list(better_coverage(*sizes))), end="\n\n")
+    print(table("false alarms in %, four groups against a baseline", list(false_alarms(*sizes))))
 
 
 if __name__ == "__main__":

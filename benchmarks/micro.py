@@ -1,15 +1,15 @@
 """One minibatch step and one action, in microseconds: compiled, eager, and as `torch.optim.Adam` does it.
 
     python benchmarks/micro.py
-    python benchmarks/micro.py env=CartPole-v1 batch_size=256
+    python benchmarks/micro.py env=CartPole-v1 batch_size=256 --rounds 3
 
 Shared and separate networks take turns; medians over rounds. Acting is timed between steps of the
 environments, where the caches are cold.
 """
 
+import argparse
 import json
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -22,12 +22,12 @@ from torch.nn.utils import clip_grad_norm_
 from ppo_cli import losses
 from ppo_cli.advantages import normalize_advantages
 from ppo_cli.agent import PPOAgent
+from ppo_cli.collector import make_collector
 from ppo_cli.config.compose import compose_jobs, expand_preset
 from ppo_cli.config.schema import Config
 from ppo_cli.envs.vector import SyncVector
 from ppo_cli.rollout import Batch, minibatches
 from ppo_cli.runs.build import build_agent, env_maker
-from ppo_cli.trainer import make_collector
 from ppo_cli.update import first_state
 
 ROUNDS, CALLS = 7, 300
@@ -86,12 +86,12 @@ def autograd_step(agent: PPOAgent, batch: Batch, size: int) -> Callable[[], None
     return step
 
 
-def microseconds(call: Callable[[], None]) -> float:
+def microseconds(call: Callable[[], None], calls: int) -> float:
     """Mean of a round of calls."""
     started = time.perf_counter()
-    for _ in range(CALLS):
+    for _ in range(calls):
         call()
-    return (time.perf_counter() - started) / CALLS * 1e6
+    return (time.perf_counter() - started) / calls * 1e6
 
 
 def acting(config: Config) -> float:
@@ -114,8 +114,15 @@ def acting(config: Config) -> float:
 
 def main() -> None:
     """Prints a line a network, and all figures as JSON."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as ppo-train takes them")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="of which medians are taken")
+    parser.add_argument("--calls", type=int, default=CALLS, help="in a round, of which means are taken")
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    typed = expand_preset(["env=LunarLander-v3", *sys.argv[1:]])
+    typed = expand_preset(["env=LunarLander-v3", *options.overrides])
     figures = {}
     for shared in (True, False):
         ((_, config),) = compose_jobs([*typed, f"network.shared={shared}"], False, None, "config")
@@ -127,7 +134,10 @@ def main() -> None:
         variants["torch.optim.Adam"] = autograd_step(agent, batch, size)
         for call in variants.values():
             call()
-        rounds = [{name: microseconds(call) for name, call in variants.items()} for _ in range(ROUNDS)]
+        rounds = [
+            {name: microseconds(call, options.calls) for name, call in variants.items()}
+            for _ in range(options.rounds)
+        ]
         medians = {name: statistics.median(row[name] for row in rounds) for name in variants}
         medians["acting"] = acting(replace(config, compile=False))
         kind = "shared" if shared else "separate"

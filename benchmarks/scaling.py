@@ -2,7 +2,7 @@
 
     python benchmarks/scaling.py --json scaling.json --plot scaling.svg
     python benchmarks/scaling.py --axes n_envs cores --cores 1 2
-    python benchmarks/scaling.py --axes width --set compile=false
+    python benchmarks/scaling.py --axes width --points 2 --set compile=false
 
 Every point is a `ppo-train` process of a few iterations, read from its metrics.csv: the first iteration is
 left out, and of the others the median is taken. Each shape's update is compiled once and kept in the cache,
@@ -87,10 +87,10 @@ def cost(knobs: Knobs, iterations: int) -> Cost:
     )
 
 
-def n_envs_axis(base: Knobs, iterations: int) -> Panel:
+def n_envs_axis(base: Knobs, iterations: int, points: int | None) -> Panel:
     """Collecting with more environments side by side, and as many rows a rollout."""
     curve = {}
-    for n in (1, 2, 4, 8, 16, 32, 64, 128, 256):
+    for n in (1, 2, 4, 8, 16, 32, 64, 128, 256)[:points]:
         knobs = {**base, **COLLECTING, "n_envs": n, "n_steps": ROLLOUT // n}
         curve[n] = 1e6 * cost(knobs, iterations).collect
     return Panel("Environments (CartPole-v1)", "n_envs", "µs an environment step", {"collecting": curve})
@@ -106,32 +106,30 @@ def both(base: Knobs, iterations: int, points: dict[int, Knobs]) -> Series:
     return series
 
 
-def width_axis(base: Knobs, iterations: int) -> Panel:
+def width_axis(base: Knobs, iterations: int, points: int | None) -> Panel:
     """Wider networks."""
-    points: dict[int, Knobs] = {
-        width: {"network.hidden_sizes": f"[{width},{width}]"} for width in (64, 128, 256, 512, 1024)
-    }
+    widths = (64, 128, 256, 512, 1024)[:points]
+    wider: dict[int, Knobs] = {width: {"network.hidden_sizes": f"[{width},{width}]"} for width in widths}
     title = f"Network width (CartPole-v1, two layers, batch {base['batch_size']})"
-    return Panel(title, "units a layer", "µs", both(base, iterations, points))
+    return Panel(title, "units a layer", "µs", both(base, iterations, wider))
 
 
-def n_steps_axis(base: Knobs, iterations: int) -> Panel:
+def n_steps_axis(base: Knobs, iterations: int, points: int | None) -> Panel:
     """Advantages and update with longer rollouts."""
     curve = {}
-    for n in (32, 64, 128, 256, 512, 1024, 2048, 4096):
+    for n in (32, 64, 128, 256, 512, 1024, 2048, 4096)[:points]:
         curve[n] = 1e6 * cost({**base, "n_steps": n}, iterations).update
     series = {f"advantages + update, {base['n_epochs']} epochs": curve}
     title = f"Rollout length (CartPole-v1, {base['n_envs']} environments)"
     return Panel(title, "n_steps", "µs an environment step", series)
 
 
-def actions_axis(base: Knobs, iterations: int) -> Panel:
+def actions_axis(base: Knobs, iterations: int, points: int | None) -> Panel:
     """More actions to choose from."""
-    points: dict[int, Knobs] = {
-        n: {"env": "toy_env:Toy-v0", "+env.kwargs.n_actions": n} for n in (2, 8, 32, 128, 512)
-    }
+    numbers = (2, 8, 32, 128, 512)[:points]
+    more: dict[int, Knobs] = {n: {"env": "toy_env:Toy-v0", "+env.kwargs.n_actions": n} for n in numbers}
     title = f"Actions (toy environment, batch {base['batch_size']})"
-    return Panel(title, "number of actions", "µs", both(base, iterations, points))
+    return Panel(title, "number of actions", "µs", both(base, iterations, more))
 
 
 @contextmanager
@@ -181,23 +179,25 @@ def cores_panel(base: Knobs, iterations: int, env: str, n_envs: int, cores: list
     return Panel(f"Cores ({env}, {n_envs} environments)", "cores", "steps/s, collecting", series)
 
 
-def cores_axis(base: Knobs, iterations: int, cores: list[int]) -> Iterator[Panel]:
+def cores_axis(base: Knobs, iterations: int, cores: list[int], points: int | None) -> Iterator[Panel]:
     """A panel for each environment and number of environments; always with one core, for the model."""
-    for env in ("LunarLander-v3", "CartPole-v1"):
-        for n_envs in (16, 64):
-            yield cores_panel(base, iterations, env, n_envs, sorted({1, *cores}))
+    panels = [(env, n_envs) for env in ("LunarLander-v3", "CartPole-v1") for n_envs in (16, 64)]
+    for env, n_envs in panels[:points]:
+        yield cores_panel(base, iterations, env, n_envs, sorted({1, *cores}))
 
 
 AXES = {"n_envs": n_envs_axis, "width": width_axis, "n_steps": n_steps_axis, "actions": actions_axis}
 
 
-def measure(axes: list[str], base: Knobs, iterations: int, cores: list[int]) -> Iterator[Panel]:
-    """The panels of the chosen axes, one by one."""
+def measure(
+    axes: list[str], base: Knobs, iterations: int, cores: list[int], points: int | None = None
+) -> Iterator[Panel]:
+    """The panels of the chosen axes, one by one; with so many points of each, or all."""
     for axis in axes:
         if axis == "cores":
-            yield from cores_axis(base, iterations, cores)
+            yield from cores_axis(base, iterations, cores, points)
         else:
-            yield AXES[axis](base, iterations)
+            yield AXES[axis](base, iterations, points)
 
 
 def print_table(panel: Panel) -> None:
@@ -256,6 +256,7 @@ def main() -> None:
     parser.add_argument("--axes", nargs="+", default=[*AXES, "cores"], choices=[*AXES, "cores"])
     parser.add_argument("--cores", nargs="+", type=int, default=[1, 2], metavar="N")
     parser.add_argument("--iterations", type=int, default=8, help="measured ones of each run")
+    parser.add_argument("--points", type=int, metavar="N", help="of each axis, the first ones (default: all)")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="overrides for every run")
     parser.add_argument("--json", type=Path, help="file to write the figures to")
     parser.add_argument("--plot", type=Path, help="file to draw the curves to: .svg, .png or .pdf")
@@ -267,7 +268,7 @@ def main() -> None:
         parser.error(f"--cores: this process may use 1 to {available}")
     extra = dict(override.split("=", 1) for override in args.set)
     panels: list[Panel] = []
-    for panel in measure(args.axes, {**BASE, **extra}, args.iterations, args.cores):
+    for panel in measure(args.axes, {**BASE, **extra}, args.iterations, args.cores, args.points):
         print_table(panel)
         panels.append(panel)
     if args.json:

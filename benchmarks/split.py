@@ -15,26 +15,24 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from ppo_cli.agent import PPOAgent
 from ppo_cli.config.compose import compose_jobs, expand_preset
 from ppo_cli.config.schema import Config
 from ppo_cli.envs.vector import SyncVector
+from ppo_cli.hooks import Hook, RunState
 from ppo_cli.runs.build import check_environment, env_maker
-from ppo_cli.runs.log import RunLog
 from ppo_cli.runs.run import run
-from ppo_cli.trainer import Collector
+from ppo_cli.runs.surroundings import Surroundings
+from ppo_cli.seeding import spawn_seeds
 
 VectorFn = Callable[[list[Callable[[], "gym.Env[Any, Any]"]]], "gym.vector.VectorEnv[Any, Any, Any]"]
 
@@ -55,39 +53,27 @@ class Tape:
     rewards: float | npt.NDArray[np.float64] = 0.0  # sum of each environment
     ends: list[float] = field(default_factory=list)  # when each iteration ended
     skipped: int = 0  # vector steps of the first iteration
+    told: float = 0.0  # when the last iteration was told of
 
 
-def timed(tape: Tape, owner: type, method: str, part: str) -> Any:
-    """A patch under which ``owner.method`` adds what it takes to the seconds of a part."""
-    original = getattr(owner, method)
+def timed(tape: Tape, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that adds what it takes to the seconds of a part."""
 
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         started = time.perf_counter()
-        result = original(*args, **kwargs)
+        result = function(*args, **kwargs)
         tape.seconds[part] += time.perf_counter() - started
         return result
 
-    return mock.patch.object(owner, method, wrapper)
+    return wrapper
 
 
-def recorded_reset(tape: Tape) -> Any:
-    """A patch under which the environments' seeds are noted."""
-    original = SyncVector.reset
+def recorded_step(tape: Tape, step: Callable[..., Any]) -> Callable[..., Any]:
+    """A vector environment's step that is timed, and keeps actions and rewards."""
 
-    def reset(envs: SyncVector, *, seed: list[int]) -> Any:
-        tape.seeds = seed
-        return original(envs, seed=seed)
-
-    return mock.patch.object(SyncVector, "reset", reset)
-
-
-def recorded_step(tape: Tape) -> Any:
-    """A patch under which the vector environment is timed and keeps actions and rewards."""
-    original = SyncVector.step
-
-    def step(envs: SyncVector, actions: npt.NDArray[Any]) -> Any:
+    def recorded(actions: npt.NDArray[Any]) -> Any:
         started = time.perf_counter()
-        result = original(envs, actions)
+        result = step(actions)
         stepped = time.perf_counter()
         tape.actions.append(actions.copy())
         tape.rewards = tape.rewards + result[1]
@@ -95,37 +81,52 @@ def recorded_step(tape: Tape) -> Any:
         tape.seconds["recording"] += time.perf_counter() - stepped  # ours, not the run's
         return result
 
-    return mock.patch.object(SyncVector, "step", step)
+    return recorded
 
 
-def recorded_iteration(tape: Tape) -> Any:
-    """A patch under which the end of each iteration is noted, and the first one's times are dropped."""
-    original = RunLog.iteration
+class Timers(Hook):
+    """Puts timers around the parts of a run; told before all others."""
 
-    def iteration(*args: Any) -> None:
-        started = time.perf_counter()
-        original(*args)
+    def __init__(self, tape: Tape) -> None:
+        """Notes what it finds on a tape."""
+        self._tape = tape
+
+    def start(self, run: RunState) -> None:
+        """Puts them around the objects of this run."""
+        tape, envs = self._tape, run.collector.envs
+        tape.seeds = spawn_seeds(run.config["seed"], "env", envs.num_envs)
+        envs.step = recorded_step(tape, envs.step)  # type: ignore[method-assign]
+        for part, method in (("acting", "act"), ("advantages", "compute_gae"), ("update", "update")):
+            setattr(run.agent, method, timed(tape, part, getattr(run.agent, method)))
+
+    def after_iteration(self, run: RunState, scalars: dict[str, float]) -> None:
+        """Adds what collecting took."""
+        self._tape.seconds["collect"] += scalars["time/collect"]
+        self._tape.told = time.perf_counter()
+
+
+class Ends(Hook):
+    """Notes when an iteration ends; told after all others. The first one's times are dropped."""
+
+    def __init__(self, tape: Tape) -> None:
+        """Notes it on a tape."""
+        self._tape = tape
+
+    def after_iteration(self, run: RunState, scalars: dict[str, float]) -> None:
+        """Adds what the other hooks took, and notes the time."""
+        tape = self._tape
         tape.ends.append(time.perf_counter())
-        tape.seconds["logging"] += tape.ends[-1] - started
+        tape.seconds["logging"] += tape.ends[-1] - tape.told
         if len(tape.ends) == 1:
             tape.seconds.clear()
             tape.skipped = len(tape.actions)
-
-    return mock.patch.object(RunLog, "iteration", iteration)
 
 
 def train(config: Config) -> Tape:
     """A whole training run under timers."""
     tape = Tape()
-    with ExitStack() as stack:
-        stack.enter_context(timed(tape, Collector, "collect", "collect"))
-        stack.enter_context(timed(tape, PPOAgent, "act", "acting"))
-        stack.enter_context(timed(tape, PPOAgent, "compute_gae", "advantages"))
-        stack.enter_context(timed(tape, PPOAgent, "update", "update"))
-        stack.enter_context(recorded_reset(tape))
-        stack.enter_context(recorded_step(tape))
-        stack.enter_context(recorded_iteration(tape))
-        run(config, Path(stack.enter_context(tempfile.TemporaryDirectory())))
+    with tempfile.TemporaryDirectory() as folder:
+        run(config, Path(folder), around=Surroundings(hooks=[Timers(tape)], own_hooks=[Ends(tape)]))
     return tape
 
 
@@ -166,7 +167,7 @@ def measure(config: Config) -> dict[str, Any]:
     # everything else in collecting: noise, statistics, normalisation, storing (and about 1 µs of timers)
     seconds["buffers"] = collect - recording - sum(seconds.values())
     seconds |= {part: tape.seconds[part] for part in OUTSIDE}
-    # schedules, what is gathered to be logged, checkpoints
+    # schedules, and what is gathered to be logged
     seconds["rest"] = loop - sum(seconds.values())
     vector_steps = len(tape.actions) - tape.skipped
     return {

@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 
 from ppo_cli.config.compose import compose_jobs, expand_preset
@@ -29,6 +30,11 @@ from ppo_cli.runs.build import decide_compile
 
 BENCHMARKS = Path(__file__).resolve().parent
 PEERS, SPLIT = BENCHMARKS / "peers.py", BENCHMARKS / "split.py"
+PACKAGES = {  # that each peer needs, from the extra `bench`
+    "sb3": ("stable_baselines3",),
+    "sb3-rendering": ("stable_baselines3",),
+    "sbx": ("stable_baselines3", "sbx"),
+}
 
 
 def ppo_train(
@@ -114,6 +120,18 @@ def measure(
     return results
 
 
+def installed(peers: list[str]) -> list[str]:
+    """The peers that are installed; of each other one a line says that it is left out."""
+    found = []
+    for peer in peers:
+        missing = [package for package in PACKAGES[peer] if find_spec(package) is None]
+        if missing:
+            print(f"{peer} is left out: no {' and '.join(missing)}; pip install 'ppo-cli[bench]'", flush=True)
+        else:
+            found.append(peer)
+    return found
+
+
 def split(overrides: list[str]) -> dict[str, object]:
     """Where our time goes, printed by a process of its own."""
     with tempfile.TemporaryDirectory() as name:
@@ -145,17 +163,18 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("envs", nargs="+", help="Gymnasium ids, with their presets' settings")
-    parser.add_argument("--peers", nargs="*", default=["sb3"], choices=["sb3", "sb3-rendering", "sbx"])
+    parser.add_argument("--peers", nargs="*", default=["sb3"], choices=list(PACKAGES))
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="overrides for all sides")
     parser.add_argument("--cold", action="store_true", help="ours compiles anew in every run")
     parser.add_argument("--no-split", action="store_true", help="leave out where our time goes")
     parser.add_argument("--json", type=Path, help="file to write the figures to")
     args = parser.parse_args()
+    peers = installed(args.peers)
     figures, splits = {}, {}
     for env in args.envs:
         overrides = [f"env={env}", *args.set]
-        figures[env] = measure(overrides, args.peers, args.repeats, args.cold)
+        figures[env] = measure(overrides, peers, args.repeats, args.cold)
         report(env, figures[env], args.cold)
         if not args.no_split:
             splits[env] = split(overrides)

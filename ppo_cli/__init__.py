@@ -13,17 +13,30 @@ if TYPE_CHECKING:
     from ppo_cli.api import Run, evaluate, load, read
     from ppo_cli.config.schema import ConfigError
     from ppo_cli.envs.make import EnvError
+    from ppo_cli.episodes import Evaluation
     from ppo_cli.errors import RunError
-    from ppo_cli.runs.evaluation import Evaluation
+    from ppo_cli.hooks import Hook
     from ppo_cli.runs.policy import Policy
 
 __version__ = "0.1.0"
-__all__ = ["ConfigError", "EnvError", "Evaluation", "Policy", "Run", "RunError", "evaluate", "load", "read"]
+__all__ = [
+    "ConfigError",
+    "EnvError",
+    "Evaluation",
+    "Hook",
+    "Policy",
+    "Run",
+    "RunError",
+    "evaluate",
+    "load",
+    "read",
+]
 
 _HOMES = {
     "ConfigError": "config.schema",
     "EnvError": "envs.make",
-    "Evaluation": "runs.evaluation",
+    "Evaluation": "episodes",
+    "Hook": "hooks",
     "Policy": "runs.policy",
     "RunError": "errors",
 }

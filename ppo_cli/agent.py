@@ -16,7 +16,15 @@ from ppo_cli.numpy_actor import numpy_actor
 from ppo_cli.optimizers import restored
 from ppo_cli.rollout import ActorOutputs, Batch, Rollout, minibatches
 from ppo_cli.schedules import Schedules
-from ppo_cli.update import Hyperparameters, compile_step, first_state, make_step, parameter_shapes
+from ppo_cli.update import (
+    Hyperparameters,
+    compile_step,
+    first_state,
+    make_step,
+    mean_metrics,
+    parameter_shapes,
+    run_epochs,
+)
 
 # Rows of a forward pass outside the update, and numbers in what they are encoded as; they bound its memory.
 EVALUATION_ROWS, EVALUATION_NUMBERS = 4096, 2**27
@@ -72,7 +80,7 @@ class PPOAgent:
         self.optimizer = hyper.optimizer.init(self._params, parameter_shapes(model))
         self.compiled = compile_cache is not None
         step = make_step(model, distribution, hyper, tuple(schedules))
-        self._step = step if compile_cache is None else compile_step(step, compile_cache)
+        self._step = compile_step(step, compile_cache) if compile_cache else step
         self.anneal(0.0)
 
     def anneal(self, progress: float) -> None:
@@ -186,27 +194,20 @@ class PPOAgent:
         return minibatches(valid.view(-1, self._n_envs), length, min(size, total), self._minibatch_generator)
 
     def update(self, batch: Batch, rows: Tensor) -> dict[str, float]:
-        """Epochs of minibatch steps over a batch; stops early where ``target_kl`` says so.
+        """Epochs of minibatch steps; gives means over the minibatches, and the critic's fit to the rollout.
 
         Args:
             batch: from `compute_gae`.
             rows: indices of the rows that are transitions, int64 [M].
-
-        Returns:
-            By name, means over the minibatches, and the critic's fit to the rollout.
         """
         knobs = torch.tensor(list(self.knobs.values()), device=self.device)
+        epochs = (self._minibatches(rows, len(batch.returns)) for _ in range(self.hyper.n_epochs))
         state = first_state(self._params, self.optimizer, self.hyper)
-        for _ in range(self.hyper.n_epochs):
-            for indices, weights in self._minibatches(rows, len(batch.returns)):
-                state = self._step(state, batch, indices.to(self.device), weights.to(self.device), knobs)
-            if "target_kl" in self.knobs and not state.active.item():
-                break
+        state = run_epochs(self._step, state, batch, epochs, knobs)
         self._params.copy_(state.params)
         self.optimizer = state.optimizer
         fit = explained_variance(batch.values[rows], batch.returns[rows])
-        means = torch.cat([state.sums / state.seen, fit.view(1)]).tolist()
-        return dict(zip([*self.hyper.metrics, "explained_variance"], means, strict=True))
+        return {**mean_metrics(state, self.hyper), "explained_variance": fit.item()}
 
     def state_dict(self) -> dict[str, object]:
         """Weights, optimiser and generators, as a checkpoint stores them."""
@@ -218,19 +219,11 @@ class PPOAgent:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Sets all that `state_dict` stores.
-
-        Raises:
-            RuntimeError: the weights, or the optimizer's state, are those of another network.
-        """
+        """Sets all that `state_dict` stores; a RuntimeError says that it is that of another network."""
         self.model.load_state_dict(state["model"])
         self.optimizer = restored(self.optimizer, state["optimizer"])
         self._action_generator.set_state(state["action_generator"])
         self._minibatch_generator.set_state(state["minibatch_generator"])
-
-    def is_finite(self) -> bool:
-        """Whether no weight is NaN or infinite."""
-        return bool(torch.isfinite(self._params).all())
 
 
 def flatten_parameters(model: ActorCritic) -> Tensor:
@@ -240,3 +233,8 @@ def flatten_parameters(model: ActorCritic) -> Tensor:
     for parameter, piece in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
         parameter.data = piece.view(parameter.shape)
     return flat
+
+
+def is_finite(model: ActorCritic) -> bool:
+    """Whether no weight is NaN or infinite."""
+    return all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters())

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ppo_cli.config.schema import Config, ConfigError
+from ppo_cli.episodes import Evaluation
 from ppo_cli.files import read_text
 from ppo_cli.runs.build import env_maker, on_error_of, wanted_infos
-from ppo_cli.runs.evaluation import Evaluation
 from ppo_cli.runs.evaluation import evaluate as run_episodes
 from ppo_cli.runs.folder import RunFolder
 from ppo_cli.runs.policy import Policy, load_policy

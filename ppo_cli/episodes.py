@@ -1,12 +1,14 @@
-"""Returns and lengths of episodes while they run in many environments."""
+"""Returns and lengths of episodes: while they run in many environments, and those of an evaluation."""
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from ppo_cli.statistics import iqm
 
 
 @dataclass
@@ -85,3 +87,31 @@ class EpisodeStatistics:
             raise ValueError(f"episodes of {len(returns)} environments, where there are {self.n_envs}")
         self._returns[:], self._lengths[:] = returns, lengths
         self.cut = int(state.get("cut", 0))  # older checkpoints have none
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Undiscounted returns and lengths of the episodes, in the order of their seeds.
+
+    Attributes:
+        infos: means over the episodes of what the environment tells in ``info``, by key.
+    """
+
+    returns: list[float]
+    lengths: list[int]
+    infos: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def mean(self) -> float:
+        """Mean return."""
+        return float(np.mean(self.returns))
+
+    @property
+    def std(self) -> float:
+        """Population standard deviation of the returns."""
+        return float(np.std(self.returns))
+
+    @property
+    def iqm(self) -> float:
+        """Interquartile mean: the mean without the lowest and highest quarter (Agarwal et al. 2021)."""
+        return float(iqm(self.returns))

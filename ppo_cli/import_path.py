@@ -63,10 +63,13 @@ def check_options(
 ) -> None:
     """Holds options against the arguments that a function takes.
 
+    Its first arguments must have their names, so that a stored config can have nothing called that was not
+    written to be called so.
+
     Args:
         function: is called with what is ``given``, by position, and with the options by name.
         name: of the function, for the message.
-        given: what stands for the arguments by position, for the message.
+        given: names of its first arguments.
         options: names of the options.
 
     Raises:
@@ -74,9 +77,11 @@ def check_options(
     """
     try:
         signature = inspect.signature(function)
-    except (TypeError, ValueError):  # written in C: what it takes can't be known
-        return
+    except (TypeError, ValueError) as error:  # written in C
+        raise ValueError(f"{name} does not tell its arguments: expected ({', '.join(given)}, ...)") from error
     parameters = list(signature.parameters.values())
+    if list(signature.parameters)[: len(given)] != list(given):
+        raise ValueError(f"{name} takes {signature}: expected ({', '.join(given)}, ...)")
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     taken = [each.name for each in parameters[len(given) :] if each.kind in named]
     is_open = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters)
@@ -87,9 +92,7 @@ def check_options(
     try:
         signature.bind(*given, **dict.fromkeys(options))
     except TypeError as error:
-        raise ValueError(
-            f"{name} can't be called as {name}({', '.join(given)}, **options): {error}"
-        ) from error
+        raise ValueError(f"{name}: {error}") from error
 
 
 @contextmanager

@@ -1,14 +1,38 @@
-"""The generators that everything in a process shares: Python's, NumPy's and PyTorch's.
+"""Randomness: the seeds of every stream of a run, and the generators that everything in a process shares.
 
-PyTorch is imported late: it takes long, and commands that only look at runs do without.
+The shared ones are Python's, NumPy's and PyTorch's. PyTorch is imported late: it takes long, and commands
+that only look at runs do without.
 """
 
 import random
-from typing import Any
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal
 
 import numpy as np
 
 TWISTER_WORDS = 624  # of a Mersenne twister's state
+
+Stream = Literal["env", "eval", "model", "action", "minibatch", "hooks"]
+_STREAMS: dict[Stream, int] = {"env": 0, "eval": 1, "model": 2, "action": 3, "minibatch": 4, "hooks": 5}
+
+
+def spawn_seeds(seed: int, stream: Stream, n: int, *part: int) -> list[int]:
+    """``n`` seeds for one purpose, independent of those of any other purpose, part or run seed.
+
+    Runs with the seeds 0 and 1 thus share no environment, as they would with seed + i.
+
+    Args:
+        seed: The run's.
+        stream: The purpose.
+        n: How many.
+        *part: What tells parts of that purpose apart; zeros at the end count for nothing.
+
+    Returns:
+        Integers in [0, 2³¹).
+    """
+    sequence = np.random.SeedSequence([seed, _STREAMS[stream], *part])
+    return [int(value) >> 1 for value in sequence.generate_state(n)]
 
 
 def check_twister(key: Any, position: object) -> None:  # noqa: ANN401 - an array or a tensor
@@ -47,3 +71,51 @@ def are_drawn_from(since: tuple[Any, Any, Any]) -> bool:
     old, new = since, global_states()
     words = all(np.array_equal(a, b) for a, b in zip(old[1], new[1], strict=True))
     return not (old[0] == new[0] and words and old[2].equal(new[2]))
+
+
+@contextmanager
+def other_generators(seed: int) -> Iterator[None]:
+    """Seeds the global generators for what runs in it; afterwards they are as they were before."""
+    import torch
+
+    outside = global_states()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.default_generator.manual_seed(seed)  # `torch.manual_seed` would note each call for a CUDA to come
+    if cuda:
+        torch.cuda.manual_seed_all(seed)
+    try:
+        yield
+    finally:
+        set_global_states(outside)
+        if cuda:
+            torch.cuda.set_rng_state_all(cuda)
+
+
+def saved_generators() -> dict[str, Any]:
+    """States of the global generators as a checkpoint holds them: tensors and plain values."""
+    import torch
+
+    version, words, gauss = random.getstate()
+    name, keys, *rest = np.random.get_state(legacy=True)
+    return {
+        "python": [version, torch.tensor(words), gauss],
+        "numpy": [name, torch.from_numpy(np.asarray(keys, np.int64)), *rest],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def restore_generators(states: Mapping[str, Any]) -> None:
+    """Sets what `saved_generators` gave."""
+    import torch
+
+    version, words, gauss = states["python"]
+    random.setstate((version, tuple(words.tolist()), gauss))
+    name, keys, *rest = states["numpy"]
+    check_twister(keys, rest[0])
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(states["torch"])
+    if torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(states["cuda"])

@@ -1,7 +1,7 @@
 """The update of one minibatch as one pure function, and that function compiled."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -166,6 +166,36 @@ def make_step(
         )
 
     return step
+
+
+def run_epochs(
+    step: Step,
+    state: TrainState,
+    batch: Batch,
+    epochs: Iterable[Iterable[tuple[Tensor, Tensor]]],
+    knobs: Tensor,
+) -> TrainState:
+    """Steps through the minibatches of several epochs, or of fewer where the KL stop ends them.
+
+    Args:
+        step: from `make_step`.
+        state: from `first_state`.
+        batch: what was collected.
+        epochs: indices of the rows of each minibatch, int64 [B], and their weights [B].
+        knobs: values of the annealed ones, [K].
+    """
+    device = state.params.device
+    for minibatches in epochs:
+        for indices, weights in minibatches:
+            state = step(state, batch, indices.to(device), weights.to(device), knobs)
+        if not state.active.item():
+            break
+    return state
+
+
+def mean_metrics(state: TrainState, hyper: Hyperparameters) -> dict[str, float]:
+    """What the minibatches told, by name: means over those that were seen."""
+    return dict(zip(hyper.metrics, (state.sums / state.seen).tolist(), strict=True))
 
 
 def compile_step(step: Step, cache: Path) -> Step:

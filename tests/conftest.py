@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from run_hooks import Interrupt
 
 from ppo_cli.cli.train import main
-from ppo_cli.runs.log import RunLog
 
 
 @dataclass(frozen=True)
@@ -46,14 +46,11 @@ def ppo_train(
 
 @pytest.fixture
 def interrupt(monkeypatch):
-    """A function that makes runs get a signal when they have logged an iteration, or (None) no more."""
-    at = {"iteration": None, "signal": signal.SIGTERM}
-    log = RunLog.iteration
+    """A function that makes runs with `INTERRUPTIBLE` get a signal in an iteration, or (None) no more."""
+    monkeypatch.setattr(Interrupt, "at", None)
+    monkeypatch.setattr(Interrupt, "number", signal.SIGTERM)
 
-    def log_and_raise(self, iteration, *rest):
-        log(self, iteration, *rest)
-        if iteration == at["iteration"]:
-            signal.raise_signal(at["signal"])
+    def at(iteration, number=signal.SIGTERM):
+        Interrupt.at, Interrupt.number = iteration, number
 
-    monkeypatch.setattr(RunLog, "iteration", log_and_raise)
-    return lambda iteration, number=signal.SIGTERM: at.update(iteration=iteration, signal=number)
+    return at

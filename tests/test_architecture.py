@@ -20,6 +20,8 @@ FLOORS = (
     {"report", "sweeps"},  # many runs
     {"runs"},  # the life of a run
     {"trainer"},  # the loop
+    {"hooks"},  # who is told of it
+    {"collector"},  # what it learns from
     {"agent", "export"},
     {"numpy_actor", "policy", "update"},
     {"actor_critic", "config"},
@@ -27,7 +29,7 @@ FLOORS = (
     {"cache", "distributions", "import_path", "tables", "terminal"},
     {"advantages", "episodes", "losses", "memory", "normalize", "rollout", "schedules"},
     {"files", "names", "seeding", "signals", "spaces", "statistics"},  # the ground
-    {"errors", "text"},
+    {"errors", "text", "versions"},
     {"__version__"},
 )
 KNOW_HYDRA = {"cli", "config", "sweeps"}

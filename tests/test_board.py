@@ -16,12 +16,21 @@ import pytest
 from rich.console import Console
 from rich.file_proxy import FileProxy
 
+from ppo_cli.hooks import RunState, told
 from ppo_cli.runs.log import TAGS, RunLog
-from ppo_cli.sweeps import progress as board
-from ppo_cli.sweeps.progress import Board, Job, Progress, _columns, last_rows, look, marks, time_left
-from ppo_cli.sweeps.sweep import _last_step
+from ppo_cli.sweeps import live
+from ppo_cli.sweeps.job import Job
+from ppo_cli.sweeps.live import Board, _columns
+from ppo_cli.sweeps.progress import Progress, last_rows, look, marks, time_left
 
-JOB = Job("seed=0", 512, evaluated=True)
+
+def a_job(folder, steps, evaluated=True, overrides=()):
+    """A job of so many steps, each an iteration."""
+    config = {"total_timesteps": steps, "n_envs": 1, "n_steps": 1, "vectorization": "sync"}
+    return Job(folder, list(overrides), {**config, "eval": {"episodes": int(evaluated)}})
+
+
+JOB = a_job("seed=0", 512)
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
 
@@ -30,10 +39,13 @@ def write_rows(folder, steps, returns, total=512):
     folder.mkdir(exist_ok=True)
     for events in folder.glob("events.*"):
         events.unlink()
-    with RunLog(folder, total, live=False) as log:
+    log = RunLog(folder)
+    run = RunState(folder, {}, None, None, total, log)
+    with told(run):
         for i, (step, mean) in enumerate(zip(steps, returns, strict=True)):
             values = {**dict.fromkeys(TAGS, 0.5), "charts/episodic_return": mean, "charts/SPS": 1000.0 + i}
-            log.iteration(i + 1, step, values)
+            run.iteration, run.steps = i + 1, step
+            log.after_iteration(run, values)
 
 
 def evaluate(folder, mean=20.0):
@@ -41,7 +53,7 @@ def evaluate(folder, mean=20.0):
 
 
 def test_a_job_waits_runs_and_finishes(tmp_path):
-    folder = tmp_path / JOB.name
+    folder = tmp_path / JOB.folder
     before = marks(folder)
     assert look(folder, JOB, before) == Progress()
     folder.mkdir()
@@ -51,13 +63,13 @@ def test_a_job_waits_runs_and_finishes(tmp_path):
     assert look(folder, JOB, before) == Progress("running", 256, 9.0, 1001.0)
     write_rows(folder, [128, 512], [9.0, 11.0])
     assert look(folder, JOB, before).state == "running"  # it is still to be evaluated
-    assert look(folder, Job(JOB.name, 512, evaluated=False), before).state == "finished"
+    assert look(folder, a_job(JOB.folder, 512, evaluated=False), before).state == "finished"
     evaluate(folder)
     assert look(folder, JOB, before) == Progress("finished", 512, 11.0, 1001.0)
 
 
 def test_what_was_there_before_a_sweep_goes_on_says_nothing(tmp_path):
-    folder = tmp_path / JOB.name
+    folder = tmp_path / JOB.folder
     write_rows(folder, [128], [9.0])
     (folder / "failed.txt").write_text("RuntimeError: last time\n")
     (folder / "train.log").write_text("began\n")
@@ -85,9 +97,9 @@ def test_only_whole_rows_count_however_long_the_file_is(tmp_path):
 
 def test_without_a_terminal_there_is_a_line_for_each_job_that_ends(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(board, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(live, "POLL_SECONDS", 0.02)
     out = io.StringIO()
-    jobs = [Job(name, 512, evaluated=True) for name in ("a", "b", "c")]
+    jobs = [a_job(name, 512, evaluated=True) for name in ("a", "b", "c")]
     with Board(Path("sweep"), jobs, Console(file=out, width=40)):
         write_rows_of = {"b": 256, "a": 512}
         for name, steps in write_rows_of.items():
@@ -108,7 +120,7 @@ def test_without_a_terminal_there_is_a_line_for_each_job_that_ends(tmp_path, mon
 
 def test_where_the_terminal_is_too_low_the_jobs_that_matter_are_shown(tmp_path):
     console = Console(file=io.StringIO(), force_terminal=True, width=90, height=10)
-    jobs = [Job(f"job{i}", 512, evaluated=True) for i in range(20)]
+    jobs = [a_job(f"job{i}", 512, evaluated=True) for i in range(20)]
     shown = Board(tmp_path, jobs, console)
     write_rows(tmp_path / "job17", [1], [1.0])
     write_rows(tmp_path / "job18", [1], [1.0])
@@ -138,7 +150,7 @@ def shown(tmp_path, width, jobs, height=40, **console):
 def test_a_table_fits_its_width_and_tells_twelve_groups_of_seeds_apart(tmp_path, width):
     grid = [(clip, lam, seed) for clip in (0.1, 0.2, 0.3) for lam in (0.9, 0.95) for seed in (0, 1)]
     jobs = [
-        Job(
+        a_job(
             f"{clip},{lam},{seed}", 100_000_000, True,
             ("env=CartPole-v1", "n_steps=64", f"ppo.clip_ratio={clip}", f"gae_lambda={lam}", f"seed={seed}"),
         )
@@ -159,7 +171,7 @@ def test_a_table_fits_its_width_and_tells_twelve_groups_of_seeds_apart(tmp_path,
 
 def test_what_is_swept_stands_in_rows_that_happen_to_share_it(tmp_path):
     jobs = [
-        Job(f"{clip},{seed}", 512, True, ("env=CartPole-v1", f"clip_ratio={clip}", f"seed={seed}"))
+        a_job(f"{clip},{seed}", 512, True, ("env=CartPole-v1", f"clip_ratio={clip}", f"seed={seed}"))
         for clip in (0.1, 0.2)
         for seed in range(6)
     ]
@@ -169,7 +181,7 @@ def test_what_is_swept_stands_in_rows_that_happen_to_share_it(tmp_path):
 
 
 def test_a_long_name_is_cut_where_jobs_do_not_differ(tmp_path):
-    text = shown(tmp_path, 80, [Job(f"{'x' * 100},seed={seed}", 100_000_000, True) for seed in (7, 8)])
+    text = shown(tmp_path, 80, [a_job(f"{'x' * 100},seed={seed}", 100_000_000, True) for seed in (7, 8)])
     assert re.findall(r"^(\S+=\S+) +waiting", text, re.MULTILINE) == ["seed=7", "seed=8"]
     assert "0/100,000,000" in text
     assert "x" not in text
@@ -177,7 +189,7 @@ def test_a_long_name_is_cut_where_jobs_do_not_differ(tmp_path):
 
 def test_what_all_jobs_share_is_said_once(tmp_path):
     out = io.StringIO()
-    jobs = [Job(f"seed={i}", 8, True, ("env=CartPole-v1", "n_steps=64", f"seed={i}")) for i in (0, 1)]
+    jobs = [a_job(f"seed={i}", 8, True, ("env=CartPole-v1", "n_steps=64", f"seed={i}")) for i in (0, 1)]
     with Board(tmp_path / "sweep", jobs, Console(file=out, width=40)):
         pass
     assert out.getvalue() == f"2 jobs (seed) · env=CartPole-v1 n_steps=64 · {tmp_path / 'sweep'}\n"
@@ -185,7 +197,7 @@ def test_what_all_jobs_share_is_said_once(tmp_path):
 
 def test_a_console_that_lacks_signs_gets_a_table_of_plain_letters(tmp_path):
     out = Console(file=io.TextIOWrapper(io.BytesIO(), encoding="ascii"), force_terminal=True, width=60)
-    jobs = [Job(f"{i}", 8, True, (f"env.id={'é' * 80}{i}{'é' * 80}",)) for i in range(9)]
+    jobs = [a_job(f"{i}", 8, True, (f"env.id={'é' * 80}{i}{'é' * 80}",)) for i in range(9)]
     with out.capture() as capture:
         out.print(Board(tmp_path, jobs, out).table())
     text = CONTROL.sub("", capture.get())
@@ -195,7 +207,7 @@ def test_a_console_that_lacks_signs_gets_a_table_of_plain_letters(tmp_path):
     assert len(rows) == len(set(rows)) == 9
 
 
-JOBS = [Job(name, 1000, True) for name in ("a", "b", "c", "d")]
+JOBS = [a_job(name, 1000, True) for name in ("a", "b", "c", "d")]
 
 
 @pytest.mark.parametrize(
@@ -232,7 +244,7 @@ def test_no_process_is_forked_while_the_table_is_drawn_and_a_child_prints_plainl
     status = []
     monkeypatch.setattr(sys, "stdout", FileProxy(Console(file=io.StringIO()), io.StringIO()))
     thread = threading.Thread(target=fork)
-    with board._drawing:
+    with live.drawing():
         thread.start()
         assert not forked.wait(0.2)
     assert forked.wait(5)
@@ -276,22 +288,22 @@ def test_on_a_terminal_there_is_one_table_and_no_progress_line_of_a_job(tmp_path
 
 
 def test_a_job_is_as_far_as_its_whole_iterations_are_and_small_returns_are_told_apart(tmp_path):
-    steps = _last_step({"total_timesteps": 70, "n_envs": 1, "n_steps": 64, "vectorization": "auto"})
-    job = Job("seed=0", steps, evaluated=True)
+    config = {"total_timesteps": 70, "n_envs": 1, "n_steps": 64, "vectorization": "auto"}
+    job = Job("seed=0", [], {**config, "eval": {"episodes": 1}})
     columns = _columns([(job, Progress("running", 64, 0.968, 1000.0))])
     cells = {column.heading: column.cells[0] for column in columns}
     assert (cells["done"], cells["steps"], cells["return"]) == ("50%", "64/128", "0.968")
-    (tmp_path / job.name).mkdir()
-    (tmp_path / job.name / "eval.json").write_text('{"mean": 0.9684, "std": 0.0061}')
-    assert "finished: return 0.968 ± 0.006, " in Board(tmp_path, [job])._line(job.name, 1)
+    (tmp_path / job.folder).mkdir()
+    (tmp_path / job.folder / "eval.json").write_text('{"mean": 0.9684, "std": 0.0061}')
+    assert "finished: return 0.968 ± 0.006, " in Board(tmp_path, [job])._line(job.folder, 1)
 
 
 @pytest.mark.parametrize("count", [200])
 def test_looking_at_many_jobs_costs_next_to_nothing(tmp_path, count):
-    jobs = [Job(f"seed={i}", 100_000, evaluated=True) for i in range(count)]
+    jobs = [a_job(f"seed={i}", 100_000, evaluated=True) for i in range(count)]
     shown = Board(tmp_path, jobs, Console(file=io.StringIO(), force_terminal=True, height=40, width=100))
     for job in jobs[:8]:
-        write_rows(tmp_path / job.name, range(1, 200), [1.0] * 199, total=100_000)
+        write_rows(tmp_path / job.folder, range(1, 200), [1.0] * 199, total=100_000)
     start = time.process_time()
     for _ in range(5):
         shown._update()

@@ -16,8 +16,9 @@ from ppo_cli.cli import evaluate, export, report
 from ppo_cli.config.compose import compose_jobs, expand_preset
 from ppo_cli.config.schema import KNOBS, ConfigError, conf_dir
 from ppo_cli.runs.log import EVAL_TAG, TAGS
+from ppo_cli.sweeps.schema import OPTUNA
 from ppo_cli.sweeps.search.plan import make_plan
-from ppo_cli.sweeps.search.run import SWEEPER, choose_search
+from ppo_cli.sweeps.start import choose_sweeper
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -70,8 +71,8 @@ def compose(line):
         elif word != "--resolve":
             overrides.append(word)
     expanded = expand_preset(overrides)
-    if multirun and SWEEPER in choose_search(expanded):
-        return make_plan(overrides, choose_search(expanded), config_dir, "config").axes
+    if multirun and OPTUNA in choose_sweeper(expanded):
+        return make_plan(choose_sweeper(expanded), config_dir, "config").axes
     return compose_jobs(expanded, multirun, config_dir, "config")
 
 
@@ -389,7 +390,7 @@ def test_every_page_is_in_the_navigation():
 def test_the_recipes_command_lines_compose_and_their_environment_trains(ppo_train, tmp_path, monkeypatch):
     page = ROOT / "docs" / "recipes.md"
     files = [block for block in blocks(page, "python") if block.startswith("# reach/")]
-    assert len(files) == 2
+    assert len(files) == 3
     for source in files:
         file = tmp_path / source.splitlines()[0].removeprefix("# ")
         file.parent.mkdir(exist_ok=True)
@@ -403,11 +404,13 @@ def test_the_recipes_command_lines_compose_and_their_environment_trains(ppo_trai
 
     tiny = ("total_timesteps=128", "n_envs=2", "n_steps=32", "n_epochs=1", "eval.episodes=1", "compile=false")
     encoder = "+network.encoders.observation={name: reach.network.WayEncoder, scale: 2}"
-    arguments = ("--config-dir", "mine", "env=reach:Reach-v0", "+env.kwargs.speed=0.2", encoder)
+    hook = "hooks=[{name: reach.hooks.StopWhenSolved, threshold: -1000, iterations: 2}]"
+    arguments = ("--config-dir", "mine", "env=reach:Reach-v0", "+env.kwargs.speed=0.2", encoder, hook)
     outcome = ppo_train(*arguments, *tiny, "vectorization=sync")
     assert outcome.status == 0, outcome.err
     (folder,) = tmp_path.glob("outputs/reach-Reach-v0/*/")
     assert json.loads((folder / "eval.json").read_text())["steps"] == 128
+    assert "solved/iterations" in (folder / "metrics.csv").read_text()
     assert "gamma: 0.9\n" in (folder / "config.yaml").read_text()  # of the preset
 
 

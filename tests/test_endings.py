@@ -23,13 +23,14 @@ from ppo_cli.distributions import make_distribution
 from ppo_cli.envs import choose
 from ppo_cli.envs.group import RENEWALS, EnvFaultError
 from ppo_cli.envs.make import env_fn
-from ppo_cli.envs.vector import SyncVector, spawn_seeds
+from ppo_cli.envs.vector import SyncVector
 from ppo_cli.envs.workers import AsyncVector
 from ppo_cli.policy import Policy
-from ppo_cli.runs import run as run_module
+from ppo_cli.runs import own_hooks
 from ppo_cli.runs.endings import Interrupted, StopSignal, no_advice
 from ppo_cli.runs.evaluation import evaluate
 from ppo_cli.runs.streams import LogFile, lasting_streams, output_failure
+from ppo_cli.seeding import spawn_seeds
 
 RUN = (
     "n_envs=2", "n_steps=64", "total_timesteps=256", "batch_size=64", "n_epochs=1", "vectorization=sync",
@@ -266,31 +267,31 @@ def test_a_signal_while_it_is_imported_ends_with_a_line(tmp_path):
 
 
 def test_a_signal_in_the_final_evaluation_goes_on_with_it(ppo_train, tmp_path, monkeypatch):
-    whole = run_module.evaluate
+    whole = own_hooks.evaluate
     assert ppo_train("env=CartPole-v1", *RUN, "hydra.run.dir=whole").status == 0
 
     def interrupted(*arguments, **named):
         os.kill(os.getpid(), signal.SIGUSR1)
         return whole(*arguments, **named)
 
-    monkeypatch.setattr(run_module, "evaluate", interrupted)
+    monkeypatch.setattr(own_hooks, "evaluate", interrupted)
     ended = ppo_train("env=CartPole-v1", *RUN)
     assert ended.status == 128 + signal.SIGUSR1
     assert ended.err == "ppo-train: SIGUSR1: `ppo-train resume='run'` goes on from the last checkpoint\n"
-    monkeypatch.setattr(run_module, "evaluate", whole)
+    monkeypatch.setattr(own_hooks, "evaluate", whole)
     assert ppo_train("resume=run").status == 0
     assert json.loads(Path("run/eval.json").read_text()) == json.loads(Path("whole/eval.json").read_text())
 
 
 def test_a_signal_between_the_jobs_of_a_sweep_ends_it(ppo_train, monkeypatch):
-    whole = run_module.evaluate
+    whole = own_hooks.evaluate
 
     def swallowed(*arguments, **named):
         with contextlib.suppress(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGTERM)
         return whole(*arguments, **named)
 
-    monkeypatch.setattr(run_module, "evaluate", swallowed)
+    monkeypatch.setattr(own_hooks, "evaluate", swallowed)
     ended = ppo_train("-m", "env=CartPole-v1", *RUN[:-1], "seed=1,2", "hydra.sweep.dir=sweep")
     assert ended.status == 143
     assert ended.err == "ppo-train: SIGTERM: `ppo-train sweep.resume='sweep'` goes on with the sweep\n"

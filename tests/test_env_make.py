@@ -11,7 +11,7 @@ import pytest
 from vectors import vector
 
 from ppo_cli.envs.make import EnvError, env_fn, make_env, resolve_env_id
-from ppo_cli.envs.vector import spawn_seeds
+from ppo_cli.seeding import spawn_seeds
 
 MODULE = '''
 import gymnasium as gym
@@ -201,7 +201,7 @@ def test_arguments_reach_the_environment() -> None:
 FORKS = pytest.mark.filterwarnings(
     "ignore:This process .* is multi-threaded:DeprecationWarning"
 )  # Python 3.12+
-STREAMS = ["env", "eval", "model", "action", "minibatch"]
+STREAMS = ["env", "eval", "model", "action", "minibatch", "hooks"]
 
 
 def test_seeds_of_streams_and_runs_never_meet() -> None:

@@ -19,7 +19,6 @@ import torch
 from gymnasium import spaces
 from rich.console import Console
 
-from ppo_cli.cli.command import find_checkpoint
 from ppo_cli.cli.evaluate import main
 from ppo_cli.config.schema import ConfigError
 from ppo_cli.distributions import make_distribution
@@ -28,6 +27,7 @@ from ppo_cli.report.evaluations import Found, table
 from ppo_cli.runs.checkpoint import load_checkpoint, save_checkpoint
 from ppo_cli.runs.evaluation import evaluate, mean_interval
 from ppo_cli.runs.film import choose_episode
+from ppo_cli.runs.folder import find_checkpoint
 
 TINY = (
     "total_timesteps=200", "n_envs=2", "n_steps=50", "batch_size=50", "n_epochs=2", "eval.episodes=5",

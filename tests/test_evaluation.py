@@ -10,11 +10,12 @@ from gymnasium import spaces
 
 from ppo_cli.actor_critic import make_actor_critic
 from ppo_cli.distributions import make_distribution
-from ppo_cli.envs.vector import spawn_seeds
+from ppo_cli.episodes import Evaluation
 from ppo_cli.normalize import ObservationNormalizer
 from ppo_cli.policy import Policy
 from ppo_cli.runs import evaluation
-from ppo_cli.runs.evaluation import MAX_SLOTS, Evaluation, evaluate
+from ppo_cli.runs.evaluation import MAX_SLOTS, evaluate
+from ppo_cli.seeding import spawn_seeds
 
 OBSERVATIONS = spaces.Box(-1, 1, (3,), np.float64)
 

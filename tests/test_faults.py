@@ -128,21 +128,12 @@ def test_weights_that_are_no_numbers_are_never_saved(ppo_train, tmp_path):
 
 
 def test_a_full_disk_ends_with_a_line_and_the_last_checkpoint(tmp_path):
-    # a limit on the size of files fails as a full disk does, with an OSError in the middle of a write
-    program = (
-        "import resource\nfrom ppo_cli.runs.log import RunLog\nlog = RunLog.iteration\n"
-        "def fill(self, iteration, *rest):\n"
-        "    if iteration == 3: resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
-        "    log(self, iteration, *rest)\n"
-        "RunLog.iteration = fill\n" + PROGRAM
-    )
-    arguments = ["env=CartPole-v1", *RUN, "hydra.run.dir=run", "checkpoint.every=1"]
-    done = subprocess.run(
-        [sys.executable, "-c", program, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 1
-    assert "File too large" in done.stderr
-    assert "Traceback" not in done.stderr
+    fill = "hooks=[{name: run_hooks.FullDisk, at: 3}]"
+    process = start(tmp_path, "env=CartPole-v1", *RUN, "hydra.run.dir=run", "checkpoint.every=1", fill)
+    status, err = end(process)
+    assert status == 1
+    assert "File too large" in err
+    assert "Traceback" not in err
     assert load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")["iteration"] == 2
     assert not list((tmp_path / "run" / "checkpoints").glob(".*"))
 

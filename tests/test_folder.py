@@ -34,12 +34,16 @@ def test_a_run_says_what_it_was_and_how_it_ended(run):
 
 
 def test_a_run_that_is_not_evaluated_or_has_a_larger_budget_is_not_finished(run):
-    config = run.config
-    assert run.has_reached(128, config)
-    assert not run.has_reached(64, config)
+    config, saved = run.config, run.newest().saved
+    larger = replace(config, total_timesteps=256)
+    assert run.has_reached(saved, config)
+    assert not run.has_reached(replace(saved, steps=64), config)
+    assert not run.has_reached(saved, larger)
+    assert run.has_reached(replace(saved, stopped="a hook said so"), larger)
     run.eval_json.unlink()
     assert not run.is_finished
-    assert run.has_reached(128, replace(config, eval=replace(config.eval, episodes=0)))
+    assert not run.has_reached(replace(saved, stopped="a hook said so"), larger)
+    assert run.has_reached(saved, replace(config, eval=replace(config.eval, episodes=0)))
 
 
 @pytest.mark.parametrize("text", ["[1]", "{", '{"steps": "x"}', '{"steps": 1e400}', "{}"])
@@ -82,10 +86,13 @@ def test_asking_a_folder_brings_no_pytorch(tmp_path):
 
 def test_a_checkpoint_is_read_by_its_fields_and_stays_as_it_was_read(run):
     saved = load_run(run.checkpoint())
-    assert (saved.iteration, saved.steps, saved.hooks) == (2, 128, {})
+    assert (saved.iteration, saved.steps, saved.hooks) == (2, 128, [])
     assert saved.config["n_steps"] == 32
     with pytest.raises(FrozenInstanceError):
         saved.steps = 3
+
+
+MINE = {"name": "mine", "state": {"calls": 3}}
 
 
 def test_a_field_that_has_its_default_is_not_in_the_file(run, tmp_path):
@@ -94,10 +101,10 @@ def test_a_field_that_has_its_default_is_not_in_the_file(run, tmp_path):
     assert "hooks" not in held
     assert "observation_statistics" not in held
     assert "environments" in held  # None there says that they can't be brought back
-    save_run(tmp_path / "again.pt", replace(saved, environments=None, hooks={"mine": {"calls": 3}}))
+    save_run(tmp_path / "again.pt", replace(saved, environments=None, hooks=[MINE]))
     again = load_run(tmp_path / "again.pt")
     assert again.environments is None
-    assert again.hooks == {"mine": {"calls": 3}}
+    assert again.hooks == [MINE]
 
 
 def test_a_field_of_a_later_version_is_left_out_and_one_that_is_missing_is_named(run, tmp_path):
@@ -109,9 +116,9 @@ def test_a_field_of_a_later_version_is_left_out_and_one_that_is_missing_is_named
         load_run(tmp_path / "less.pt")
 
 
-def test_hooks_that_are_no_mapping_are_refused(run, tmp_path):
-    save_checkpoint(tmp_path / "odd.pt", {**load_checkpoint(run.checkpoint()), "hooks": [1]})
-    with pytest.raises(CheckpointError, match="its hooks is no dict"):
+def test_hooks_that_are_no_list_are_refused(run, tmp_path):
+    save_checkpoint(tmp_path / "odd.pt", {**load_checkpoint(run.checkpoint()), "hooks": {"mine": 1}})
+    with pytest.raises(CheckpointError, match="its hooks is no list"):
         load_run(tmp_path / "odd.pt")
 
 

@@ -6,14 +6,14 @@ import sqlite3
 from contextlib import closing
 
 import pytest
+from run_hooks import tell
 
 from ppo_cli.config.compose import expand_preset
 from ppo_cli.config.schema import ConfigError
+from ppo_cli.episodes import Evaluation
 from ppo_cli.errors import RunError
-from ppo_cli.runs.evaluation import Evaluation
 from ppo_cli.sweeps.search import trial as search_trial
 from ppo_cli.sweeps.search.plan import load_plan, make_plan, save_plan
-from ppo_cli.trainer import Position
 
 pytest.importorskip("optuna")
 
@@ -28,7 +28,7 @@ SEARCH = (
 def plan(tmp_path_factory):
     """The bytes of a `search.json`."""
     folder = tmp_path_factory.mktemp("plan")
-    save_plan(make_plan(SEARCH, expand_preset(SEARCH), None, "config"), folder)
+    save_plan(make_plan(expand_preset(SEARCH), None, "config"), folder)
     return (folder / "search.json").read_bytes()
 
 
@@ -36,11 +36,11 @@ def plan(tmp_path_factory):
 def found(tmp_path, monkeypatch, plan):
     """The folder of a search of two trials, whose runs end at once."""
 
-    def run(config, folder, saved, watch):
-        watch(Position(0, 400), Evaluation([config.gamma], [1]))
+    def run(config, folder, around):
+        tell(around, folder, config, 400, Evaluation([config.gamma], [1]))
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(search_trial, "run", run)
+    monkeypatch.setattr(search_trial, "begin_or_go_on", run)
     (tmp_path / "found").mkdir()
     (tmp_path / "found" / "search.json").write_bytes(plan)
     return tmp_path / "found"

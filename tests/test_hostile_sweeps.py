@@ -8,7 +8,7 @@ import pytest
 
 from ppo_cli.config.compose import compose_jobs, expand_preset
 from ppo_cli.config.convert import to_dict
-from ppo_cli.sweeps.jobs import load_jobs
+from ppo_cli.sweeps.plan import load_jobs
 
 RUN = ("env=CartPole-v1", "n_envs=1", "n_steps=8", "total_timesteps=8", "n_epochs=1", "eval.episodes=1",
        "vectorization=sync")  # fmt: skip

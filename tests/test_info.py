@@ -14,6 +14,7 @@ import pytest
 import torch
 from info_envs import Lives, Told
 from run_ends import assert_same_end, events, rows
+from run_hooks import INTERRUPTIBLE
 
 from ppo_cli.cli.evaluate import main as ppo_eval_main
 from ppo_cli.config.checks import LONGEST_INFO_KEY, MOST_INFO_KEYS
@@ -21,11 +22,11 @@ from ppo_cli.envs.infos import LONGEST_KEY, MOST_FOLLOWED, MOST_LOGGED, Tally, m
 from ppo_cli.envs.vector import SyncVector
 from ppo_cli.envs.workers import AsyncVector
 from ppo_cli.runs.checkpoint import load_checkpoint, numbered, save_checkpoint
-from ppo_cli.runs.log_files import RowFile
+from ppo_cli.runs.log_files import Columns, RowFile
 
 PARTS = (
     "env.id=info_envs:Parts-v0", "n_envs=3", "n_steps=16", "total_timesteps=480", "n_epochs=1",
-    "eval.episodes=1", "compile=false", "vectorization=sync",
+    "eval.episodes=1", "compile=false", "vectorization=sync", INTERRUPTIBLE,
 )  # fmt: skip  # 10 iterations
 COLUMNS = ["info/is_success", "info/reward_act", "info/reward_cost"]
 
@@ -298,7 +299,7 @@ def test_a_checkpoint_of_before_goes_on_without_the_running_episodes(ppo_train, 
     assert ppo_train(*arguments, "hydra.run.dir=cut").status == 143
     path = tmp_path / "cut" / "checkpoints" / "48.pt"
     state = load_checkpoint(path)
-    del state["environments"]["infos"], state["log"]["infos"], state["config"]["log"]
+    del state["environments"]["infos"], state["log"]["columns"], state["config"]["log"]
     save_checkpoint(path, state)
     interrupt(None)
     assert ppo_train("resume=cut").status == 0
@@ -372,9 +373,9 @@ def test_no_more_than_fifty_keys_are_logged(ppo_train, tmp_path):
     assert outcome.out.count("info has more than 50 keys with numbers: info/key_50 and what comes later") == 1
 
 
-def csv_of(path, *extra, length=None, infos=0):
+def csv_of(path, *extra, length=None, columns=None):
     """A metrics.csv to go on with."""
-    return RowFile(path, ("charts/a", "losses/b", *extra), length, infos)
+    return RowFile(path, ("charts/a", "losses/b", *extra), length, Columns(columns))
 
 
 def test_a_file_of_rows_grows_columns_and_loses_them_again(tmp_path):
@@ -396,12 +397,12 @@ def test_a_file_of_rows_grows_columns_and_loses_them_again(tmp_path):
             ["3", "48", "", "", "4.0", "", "5.0"],
         ]
     shutil.copy(path, tmp_path / "copy.csv")
-    file = csv_of(path, length=middle, infos=2)
-    assert (path.read_bytes(), file.infos, file.length()) == (wide, ["info/x", "info/y"], middle)
+    file = csv_of(path, length=middle, columns=4)
+    assert (path.read_bytes(), file.tags[2:], file.length()) == (wide, ["info/x", "info/y"], middle)
     file.close()
-    for name in ("metrics.csv", "copy.csv"):
-        file = csv_of(tmp_path / name, length=before)
-        assert ((tmp_path / name).read_bytes(), file.infos, file.length()) == (narrow, [], before)
+    for name, columns in (("metrics.csv", 2), ("copy.csv", None)):  # None: by a checkpoint of before
+        file = csv_of(tmp_path / name, length=before, columns=columns)
+        assert ((tmp_path / name).read_bytes(), file.tags[2:], file.length()) == (narrow, [], before)
         file.close()
     assert sorted(found.name for found in tmp_path.iterdir()) == ["copy.csv", "metrics.csv"]
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from gymnasium import spaces
@@ -19,17 +20,20 @@ from rich.console import Console
 import ppo_cli
 from ppo_cli.actor_critic import make_actor_critic
 from ppo_cli.cli.help import knob_sections
-from ppo_cli.cli.version import versions
 from ppo_cli.config.convert import from_stored
 from ppo_cli.config.presets import successor_with_preset
 from ppo_cli.config.schema import KNOBS, conf_dir
 from ppo_cli.envs.make import env_fn
-from ppo_cli.runs.evaluation import Evaluation, evaluate
+from ppo_cli.episodes import Evaluation
+from ppo_cli.hooks import RunState, told
+from ppo_cli.runs.evaluation import evaluate
 from ppo_cli.runs.lines import budget_words, network_words, next_lines, pack, training_words
-from ppo_cli.runs.log import TAGS, RunLog
+from ppo_cli.runs.log import TAGS
 from ppo_cli.runs.policy import load_policy
+from ppo_cli.runs.progress import Progress
 from ppo_cli.terminal import LiveLine, is_live, wrapped_error
 from ppo_cli.text import mean_and_deviation
+from ppo_cli.versions import versions
 
 TINY = ("total_timesteps=300", "n_envs=2", "n_steps=50", "n_epochs=1", "eval.episodes=2", "compile=false")
 BOX, DISCRETE = spaces.Box(-1, 1, (4,)), spaces.Discrete(2)
@@ -48,7 +52,7 @@ def test_versions_of_what_is_not_installed_are_missing_and_end_nothing(monkeypat
     def found(package):
         raise PackageNotFoundError(package)
 
-    monkeypatch.setattr("ppo_cli.cli.version.version", found)  # as in a checkout that is on the path alone
+    monkeypatch.setattr("ppo_cli.versions.version", found)  # as in a checkout that is on the path alone
     assert versions(["scipy"])[:2] == [f"ppo-cli {ppo_cli.__version__}", "scipy missing"]
 
 
@@ -287,8 +291,12 @@ def test_what_is_left_follows_from_what_was_done_since_a_run_went_on(
     now = iter([0.0, 100.0])  # at step 1,000 after 100 s, or after 100 s for the last 100 of them
     monkeypatch.setattr("time.perf_counter", lambda: next(now))
     caplog.set_level("INFO")
-    with RunLog(tmp_path, 1090, live=False, begun=begun) as log:
-        log.iteration(1, 1000, dict.fromkeys(TAGS, 0.9685))
+    agent = SimpleNamespace(compiled=False)
+    progress = Progress(1090, live=False)
+    run = RunState(tmp_path, {}, agent, None, 1090, progress, steps=begun)
+    with told(run):
+        run.steps = 1000
+        progress.after_iteration(run, dict.fromkeys(TAGS, 0.9685))
     assert [record.getMessage() for record in caplog.records] == [
         f" 92% · 1,000 steps · 1 steps/s · return 0.969 · {left} left"
     ]

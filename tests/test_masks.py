@@ -1,6 +1,7 @@
 """Action masks: what is illegal is never drawn, counts in no entropy and gets no gradient."""
 
 import json
+from typing import ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -14,8 +15,8 @@ from ppo_cli.encoders import EncoderChoice
 from ppo_cli.envs.make import env_fn
 from ppo_cli.envs.pack import pack
 from ppo_cli.envs.snapshot import find_kind
+from ppo_cli.hooks import Hook
 from ppo_cli.spaces import random_action
-from ppo_cli.trainer import Collector
 
 VECTOR = spaces.Box(-1, 1, (2,), np.float32)
 ACTIONS = {
@@ -296,21 +297,25 @@ TAXI = (
 )  # fmt: skip
 
 
+class Forget(Hook):
+    """Forgets whatever was tried out before the training."""
+
+    noted: ClassVar[list[bool]] = []
+
+    def start(self, run):
+        self.noted.clear()
+
+
 def test_taxis_masks_are_obeyed_and_can_be_ignored(ppo_train, tmp_path, monkeypatch):
-    illegal = []
-    step, reset = gym.wrappers.OrderEnforcing.step, Collector.reset
+    illegal = Forget.noted
+    step = gym.wrappers.OrderEnforcing.step
 
     def checked(self, action):
         taxi = self.unwrapped
         illegal.append(not taxi.action_mask(taxi.s)[action])
         return step(self, action)
 
-    def begin(self, seeds):
-        illegal.clear()  # whatever was tried out before the training
-        reset(self, seeds)
-
     monkeypatch.setattr(gym.wrappers.OrderEnforcing, "step", checked)
-    monkeypatch.setattr(Collector, "reset", begin)
     counts = {}
     for setting in ("auto", "false"):
         outcome = ppo_train(
@@ -318,6 +323,7 @@ def test_taxis_masks_are_obeyed_and_can_be_ignored(ppo_train, tmp_path, monkeypa
             "total_timesteps=256",
             "eval.episodes=0",
             f"env.action_mask={setting}",
+            "hooks=[{name: test_masks.Forget}]",
             "hydra.run.dir=" + setting,
         )
         assert outcome.status == 0, outcome.err

@@ -10,12 +10,12 @@ from torch import nn
 
 from ppo_cli.actor_critic import make_actor_critic
 from ppo_cli.agent import PPOAgent
+from ppo_cli.collector import make_collector
 from ppo_cli.distributions import make_distribution
 from ppo_cli.envs.vector import SyncVector
 from ppo_cli.memory import RecurrentMemory
 from ppo_cli.rollout import minibatches
 from ppo_cli.schedules import Schedule
-from ppo_cli.trainer import make_collector
 from ppo_cli.update import Hyperparameters
 
 KINDS = {"lstm": nn.LSTMCell, "gru": nn.GRUCell}

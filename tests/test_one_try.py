@@ -6,6 +6,7 @@ import pytest
 
 from ppo_cli.config.compose import compose_jobs, expand_preset
 from ppo_cli.runs.run import run
+from ppo_cli.runs.surroundings import Surroundings
 
 FORKS = pytest.mark.skipif("fork" not in mp.get_all_start_methods(), reason="needs fork")
 N = 4
@@ -30,7 +31,7 @@ def lived_through(tmp_path, monkeypatch, typed):
     )  # fmt: skip
     ((_, config),) = compose_jobs(overrides, False, None, "config")
     (tmp_path / "run").mkdir()
-    run(config, tmp_path / "run", live=False)
+    run(config, tmp_path / "run", around=Surroundings(live=False))
     alive, most, made = 0, 0, 0
     for event in (tmp_path / "counted").read_text().split():
         made += event == "made"

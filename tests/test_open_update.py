@@ -1,6 +1,5 @@
 """Losses, optimizers and annealing of a run's own: trained, compiled, resumed, refused in a line."""
 
-import logging
 import os
 import signal
 import subprocess
@@ -10,14 +9,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from gymnasium import spaces
 from own_update import Lion
+from run_hooks import INTERRUPTIBLE
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from ppo_cli import update
 from ppo_cli.config.compose import compose_jobs, expand_preset
 from ppo_cli.config.convert import load_yaml
 from ppo_cli.config.schema import Config
 from ppo_cli.optimizers import OPTIMIZERS
 from ppo_cli.runs.algorithm import build_hyperparameters, build_schedules
+from ppo_cli.runs.build import Spaces, build_agent
 from ppo_cli.runs.checkpoint import load_checkpoint
 
 TINY = ("env=CartPole-v1", "preset=none", "n_envs=2", "n_steps=32", "total_timesteps=256", "n_epochs=2",
@@ -39,6 +42,11 @@ def same(first, second):
     return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
 
 
+def refused_to_compile(folder):
+    """What a run's log says of compiling that failed."""
+    return [line for line in (folder / "train.log").read_text().splitlines() if "can't be compiled" in line]
+
+
 def scalars(folder):
     """The values of every tag in a run's event file."""
     events = EventAccumulator(str(folder)).Reload()
@@ -51,7 +59,7 @@ def composed(*typed) -> Config:
 
 
 def test_a_run_of_ones_own_functions_goes_on_after_a_stop_as_if_it_had_none(ppo_train, tmp_path, interrupt):
-    typed = (*TINY, *OWN, "compile=false")
+    typed = (*TINY, *OWN, "compile=false", INTERRUPTIBLE)
     assert ppo_train(*typed, "hydra.run.dir=whole").status == 0
     interrupt(2)
     assert ppo_train(*typed, "hydra.run.dir=cut").status == 128 + signal.SIGTERM
@@ -72,13 +80,12 @@ def test_a_run_of_ones_own_functions_goes_on_after_a_stop_as_if_it_had_none(ppo_
 
 
 @pytest.mark.slow
-def test_compiled_it_is_killed_and_comes_to_the_same_bits(ppo_train, tmp_path, caplog):
+def test_compiled_it_is_killed_and_comes_to_the_same_bits(ppo_train, tmp_path):
     typed = (*TINY, *OWN, "compile=true", "total_timesteps=64000", "eval.episodes=0")
-    with caplog.at_level(logging.WARNING):
-        assert ppo_train(*typed, "hydra.run.dir=whole").status == 0
-    assert not [line for line in caplog.messages if "can't be compiled" in line]
+    assert ppo_train(*typed, "hydra.run.dir=whole").status == 0
+    assert refused_to_compile(tmp_path / "whole") == []
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-m", "ppo_cli", *typed, "hydra.run.dir=cut"]
+    command = [sys.executable, "-m", "ppo_cli", "train", *typed, "hydra.run.dir=cut"]
     process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)
     while not (tmp_path / "cut" / "checkpoints" / "last.pt").exists():
         assert process.poll() is None
@@ -102,30 +109,23 @@ def test_compiled_and_uncompiled_runs_of_ones_own_functions_agree(ppo_train, tmp
 
 @pytest.mark.slow
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_every_optimizer_compiles_to_what_it_computes(ppo_train, tmp_path, caplog, optimizer):
-    with caplog.at_level(logging.WARNING):
-        for name, compiled in (("eager", "false"), ("compiled", "true")):
-            typed = (
-                f"optimizer={optimizer}",
-                f"compile={compiled}",
-                f"hydra.run.dir={name}",
-                "target_kl=0.05",
-            )
-            assert ppo_train(*TINY, *typed, "total_timesteps=64").status == 0
-    assert not [line for line in caplog.messages if "can't be compiled" in line]
+def test_every_optimizer_compiles_to_what_it_computes(ppo_train, tmp_path, optimizer):
+    for name, compiled in (("eager", "false"), ("compiled", "true")):
+        typed = (f"optimizer={optimizer}", f"compile={compiled}", f"hydra.run.dir={name}", "target_kl=0.05")
+        assert ppo_train(*TINY, *typed, "total_timesteps=64").status == 0
+    assert refused_to_compile(tmp_path / "compiled") == []
     first, second = saved(tmp_path / "eager"), saved(tmp_path / "compiled")
     for name, value in first.items():
         torch.testing.assert_close(second[name], value, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.slow
-def test_what_can_not_be_traced_runs_uncompiled_after_a_line(ppo_train, tmp_path, caplog):
+def test_what_can_not_be_traced_runs_uncompiled_after_a_line(ppo_train, tmp_path):
     own = "extra_losses=[{name: own_update.untraceable, coef: 0.1}]"
-    with caplog.at_level(logging.WARNING):
-        for name, compiled in (("eager", "false"), ("compiled", "true")):
-            assert ppo_train(*TINY, own, f"compile={compiled}", f"hydra.run.dir={name}").status == 0
-    (line,) = [line for line in caplog.messages if "can't be compiled" in line]
-    assert line.startswith("the update can't be compiled and runs uncompiled: ")
+    for name, compiled in (("eager", "false"), ("compiled", "true")):
+        assert ppo_train(*TINY, own, f"compile={compiled}", f"hydra.run.dir={name}").status == 0
+    (line,) = refused_to_compile(tmp_path / "compiled")
+    assert line.startswith("the update can't be compiled and runs uncompiled: Could not guard on data-dep")
     assert same(saved(tmp_path / "eager"), saved(tmp_path / "compiled"))
 
 
@@ -259,6 +259,12 @@ def test_the_optimizer_is_fixed_on_resuming_and_the_rest_may_change(ppo_train, t
         ),
         ("+optimizer_kwargs.betas=[0.9]", "adam.step with {'betas': [0.9]} raised ValueError: "),
         (
+            "objective=own_update.somebody_elses +objective_kwargs.mode=w",
+            "own_update.somebody_elses takes (path, mode='r'): expected (terms, ...)",
+        ),
+        ("objective=torch.sum", "torch.sum does not tell its arguments: expected (terms, ...)"),
+        ("optimizer=torch.optim.Adam", "torch.optim.Adam has no function init: expected init and step"),
+        (
             "optimizer=own_update.StepOnly",
             "optimizer=own_update.StepOnly: own_update.StepOnly has no function init: expected init and step",
         ),
@@ -364,3 +370,20 @@ def test_what_a_folder_names_is_said_before_it_is_imported_and_a_policy_needs_no
     (line,) = imports(config, Path("config.yaml"))
     assert line == "importing own_update, which config.yaml names (objective=own_update.soft_clip)"
     assert imports(config, Path("last.pt"), trains=False) == []
+
+
+def test_a_metric_of_every_minibatch_is_one_line(ppo_train, tmp_path, monkeypatch):
+    monkeypatch.setitem(update.DIAGNOSTICS, "surprise", lambda terms: -terms.old_logprobs.mean())
+    assert ppo_train(*TINY, "compile=false", "hydra.run.dir=run").status == 0
+    logged = scalars(tmp_path / "run")["losses/surprise"]
+    assert len(logged) == 4
+    assert all(0.5 < value < 0.8 for value in logged)  # about ln 2: two actions, almost uniform
+
+
+def test_the_entropy_coefficient_anneals_as_the_others_do():
+    config = composed("ent_coef=0.1", "anneal.ent_coef.final=0.0", "anneal.learning_rate.final=0.0")
+    agent = build_agent(config, Spaces(spaces.Box(-1, 1, (3,)), spaces.Discrete(2)))
+    agent.update_ent_coef(0.5)
+    assert (agent.knobs["ent_coef"], agent.knobs["learning_rate"]) == (0.05, 3e-4)
+    agent.anneal(0.5)
+    assert (agent.knobs["ent_coef"], agent.knobs["learning_rate"]) == (0.05, 1.5e-4)

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from run_ends import assert_same_end
+from run_hooks import INTERRUPTIBLE
 
 from ppo_cli.cli import evaluate as eval_cli
 from ppo_cli.cli import export as export_cli
@@ -105,6 +106,7 @@ def command_line(setting):
     own = (f"+network.encoders.{key}={{name: zoo_envs.OwnEncoder, size: 5}}",)
     return (
         *TINY,
+        INTERRUPTIBLE,
         f"+env.kwargs.observation={setting['observation']}",
         f"+env.kwargs.action={action}",
         f"+env.kwargs.mask={setting['mask']}",
@@ -157,7 +159,7 @@ def test_trains_resumes_evaluates_and_exports(ppo_train, tmp_path, monkeypatch, 
         assert float(row["losses/clipfrac"]) == 0.0
         assert abs(float(row["losses/policy_loss"])) < 1e-5
         assert float(row["losses/grad_norm"]) > 0
-    interrupt(1)
+    interrupt(2)
     assert ppo_train(*arguments, "hydra.run.dir=cut").status == 143
     interrupt(None)
     assert ppo_train("resume=cut").status == 0

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from ppo_cli.envs.vector import spawn_seeds
 from ppo_cli.runs.policy import load_policy
+from ppo_cli.seeding import spawn_seeds
 
 TINY = (
     "env=zoo_envs:Zoo-v0", "preset=none", "total_timesteps=64", "n_envs=2", "n_steps=32", "n_epochs=1",

@@ -6,12 +6,14 @@ import signal
 import pytest
 import torch
 from run_ends import assert_same_end, logged_steps, rows
+from run_hooks import INTERRUPTIBLE
 
 from ppo_cli.runs.checkpoint import load_checkpoint, numbered, save_checkpoint
 
 SMALL = ("n_envs=2", "n_steps=128", "total_timesteps=1536", "n_epochs=2", "eval.episodes=2")  # 6 iterations
 EVERYTHING = (
     *SMALL,
+    INTERRUPTIBLE,
     "anneal.learning_rate.final=0",
     "anneal.clip_ratio.final=0.05",
     "normalize.observations=true",
@@ -75,7 +77,7 @@ def test_interrupted_and_resumed(ppo_train, tmp_path, monkeypatch, interrupt, ta
 def test_interrupted_twice_in_other_settings(ppo_train, tmp_path, interrupt, extra):
     arguments = ("env=CartPole-v1", *EVERYTHING, *extra)
     assert ppo_train(*arguments, "hydra.run.dir=whole").status == 0
-    interrupt(1)
+    interrupt(2)
     assert ppo_train(*arguments, "hydra.run.dir=cut").status == 143
     interrupt(4, signal.SIGINT)
     assert ppo_train("resume=cut").status == 130

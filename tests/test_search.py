@@ -15,18 +15,20 @@ import pytest
 pytest.importorskip("optuna")
 
 from run_ends import assert_same_end
-from test_sweep import KILLED, contents, interrupt  # noqa: F401 - a fixture
+from run_hooks import INTERRUPTIBLE, tell
+from test_sweep import contents, interrupt, killed  # noqa: F401 - a fixture
 
 from ppo_cli.config.compose import compose_jobs, expand_preset, parse_overrides
 from ppo_cli.config.schema import ConfigError, conf_dir
+from ppo_cli.episodes import Evaluation
 from ppo_cli.runs.build import check_environment
-from ppo_cli.runs.evaluation import Evaluation
+from ppo_cli.sweeps.eta import Pace
+from ppo_cli.sweeps.live import Board
 from ppo_cli.sweeps.search import run as search
 from ppo_cli.sweeps.search import trial as search_trial
 from ppo_cli.sweeps.search.plan import job_config, load_plan, make_plan
 from ppo_cli.sweeps.search.space import Choice, Interval, to_axis
 from ppo_cli.sweeps.search.trial import aggregate, score
-from ppo_cli.trainer import Position
 
 RUN = (  # 4 iterations
     "env=CartPole-v1", "preset=none", "n_envs=2", "n_steps=64", "total_timesteps=512", "n_epochs=1",
@@ -104,7 +106,7 @@ def test_scores_of_a_run():
 
 
 def plan_of(*overrides):
-    return make_plan(overrides, expand_preset(overrides), None, "config")
+    return make_plan(expand_preset(overrides), None, "config")
 
 
 @pytest.mark.parametrize("space", sorted(path.stem for path in (conf_dir() / "search").glob("*.yaml")))
@@ -165,12 +167,15 @@ def test_a_search_leaves_runs_a_table_and_what_to_type(ppo_train, tmp_path):
 
 @pytest.mark.slow
 def test_killed_and_interrupted_and_resumed_it_is_the_same_search(ppo_train, tmp_path, interrupt):  # noqa: F811
-    typed = (*SEARCH, "hydra.sweeper.n_trials=4", "+hydra.sweeper.sampler_kwargs.n_startup_trials=1")
-    assert ppo_train(*typed, "hydra.sweep.dir=whole").status == 0
-    killed = subprocess.run(  # in the middle of the second seed of the first trial
-        [sys.executable, "-c", KILLED, *typed, "hydra.sweep.dir=cut"], cwd=tmp_path, capture_output=True
+    typed = (
+        *SEARCH,
+        INTERRUPTIBLE,
+        "hydra.sweeper.n_trials=4",
+        "+hydra.sweeper.sampler_kwargs.n_startup_trials=1",
     )
-    assert killed.returncode == -signal.SIGKILL
+    assert ppo_train(*typed, "hydra.sweep.dir=whole").status == 0
+    # in the middle of the second seed of the first trial
+    assert killed(tmp_path, 6, *typed, "hydra.sweep.dir=cut") == -signal.SIGKILL
     (first,) = (tmp_path / "cut").glob("000_*")
     finished = contents(first / "seed=0")
     interrupt(9, signal.SIGINT)  # 3 iterations end the first trial
@@ -194,13 +199,13 @@ def curves(monkeypatch):
     """A function that makes runs end at once, with the evaluations that it gives for a config."""
 
     def set_curve(curve):
-        def run(config, folder, saved, watch):
+        def run(config, folder, around):
             begun.append((config.gamma, config.seed))
             for steps, mean in curve(config):
-                watch(Position(0, steps), evaluation(mean))
+                tell(around, folder, config, steps, evaluation(mean))
 
         begun = []
-        monkeypatch.setattr(search_trial, "run", run)
+        monkeypatch.setattr(search_trial, "begin_or_go_on", run)
         return begun
 
     return set_curve
@@ -319,7 +324,7 @@ def test_a_trial_that_another_process_owns_is_left_to_it(ppo_train, tmp_path, cu
         (("seed=interval(0,3)", "gamma=choice(0,1)"), "a trial's seeds are listed"),
         (("eval.episodes=0", "gamma=choice(0,1)"), "eval.episodes=0"),
         (("gamma=choice(0,1)", "hydra.sweeper.n_trails=3"), "did you mean 'n_trials'?"),
-        (("gamma=choice(0,1)", "hydra.sweeper.n_trials=0"), "at least 1"),
+        (("gamma=choice(0,1)", "hydra.sweeper.n_trials=0"), "n_trials=0: expected a value from 1 to"),
         (("gamma=choice(0,1)", "hydra.sweeper.pruner=medean"), "did you mean 'median'?"),
         (("gamma=choice(0,1)", "+hydra.sweeper.pruner_kwargs.patience=3"), "expected one of n_startup"),
         (("gamma=choice(0,1)", "+hydra.sweeper.sampler_kwargs.n_startup_trials=x"), "expected an integer"),
@@ -408,8 +413,32 @@ def test_two_processes_take_different_trials(tmp_path):
     assert len(begun[0] | begun[1]) == 10
 
 
+def test_one_line_begins_a_search_and_goes_on_with_it(ppo_train, tmp_path, curves):
+    begun = curves(lambda config: [(400, config.gamma)])
+    assert ppo_train(*PRUNING, "resume=auto").status == 0
+    before, found = len(begun), rows(tmp_path / "found")
+    again = ppo_train(*PRUNING, "resume=auto")
+    assert (again.status, again.err) == (0, "")
+    assert (len(begun), rows(tmp_path / "found")) == (before, found)
+    other = ppo_train(*PRUNING, "resume=auto", "n_epochs=2")
+    assert (other.status, other.err.count("\n")) == (2, 1)
+    assert "found has other jobs than are typed now" in other.err
+
+
+def test_on_a_terminal_the_runs_of_a_trial_that_are_left_are_shown(tmp_path, monkeypatch):
+    plan = plan_of("hydra/sweeper=optuna", "gamma=choice(0.9,1)")
+    configs = {seed: job_config(plan, {"gamma": "1"}, seed) for seed in (0, 1)}
+    assert not isinstance(search_trial._table(tmp_path, configs), Board)
+    monkeypatch.setattr(search_trial, "is_live", lambda _: True)
+    monkeypatch.setattr(
+        search_trial.RunFolder, "is_finished", property(lambda run: run.path.name == "seed=0")
+    )
+    table = search_trial._table(tmp_path, configs)
+    assert [job.folder for job in table._jobs.values()] == ["seed=1"]
+
+
 def test_the_time_left_follows_from_the_trials_that_ended_meanwhile():
-    pace = search.Pace(began=100.0, ended=3)  # of another process, or before this one was stopped
+    pace = Pace(began=100.0, ended=3)  # of another process, or before this one was stopped
     assert pace.left(100.0, 3, 10) is None
     assert pace.left(130.0, 5, 10) == pytest.approx(75.0)  # two in 30 s, five are left
     assert pace.left(130.0, 10, 10) is None

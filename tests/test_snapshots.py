@@ -5,6 +5,7 @@ import signal
 import numpy as np
 import pytest
 from run_ends import assert_same_end, differences, rows
+from run_hooks import INTERRUPTIBLE
 
 from ppo_cli.envs import snapshot
 from ppo_cli.envs.make import env_fn
@@ -12,7 +13,15 @@ from ppo_cli.envs.snapshot import OwnGenerators, find_kind
 from ppo_cli.envs.vector import SyncVector
 from ppo_cli.runs.checkpoint import load_checkpoint
 
-SMALL = ("n_envs=3", "n_steps=64", "total_timesteps=1536", "n_epochs=1", "eval.episodes=2", "compile=false")
+SMALL = (
+    "n_envs=3",
+    "n_steps=64",
+    "total_timesteps=1536",
+    "n_epochs=1",
+    "eval.episodes=2",
+    "compile=false",
+    INTERRUPTIBLE,
+)
 OF_EACH_KIND = {
     "replay": ("env=CartPole-v1",),
     "seed": ("env.id=broken_envs:OwnGenerator-v0",),

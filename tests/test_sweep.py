@@ -7,18 +7,24 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import yaml
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
 from run_ends import assert_same_end
+from run_hooks import INTERRUPTIBLE, Interrupt
 
-from ppo_cli.runs.log import RunLog
+from ppo_cli.config.schema import conf_dir
 from ppo_cli.runs.run_dir import job_names
+from ppo_cli.sweeps.schema import SCHEMAS, read_settings
 
 RUN = (  # 4 iterations
     "n_envs=2", "n_steps=64", "total_timesteps=512", "n_epochs=1", "eval.episodes=1", "vectorization=sync"
 )  # fmt: skip
-SWEEP = ("-m", "env=CartPole-v1", *RUN, "checkpoint.every=1", "seed=range(3)")
+SWEEP = ("-m", "env=CartPole-v1", *RUN, INTERRUPTIBLE, "checkpoint.every=1", "seed=range(3)")
 JOBS = ["seed=0", "seed=1", "seed=2"]
 FAULTY = (
     "-m",
@@ -27,29 +33,28 @@ FAULTY = (
     "+env.kwargs.at=9999,131,9998",
     *RUN,
 )
-KILLED = (
-    "import os, sys\nfrom ppo_cli.runs.log import RunLog\nlog, count = RunLog.iteration, 0\n"
-    "def kill(self, *row):\n"
-    "    global count\n    count += 1\n    log(self, *row)\n"
-    "    if count == 6: os.kill(os.getpid(), 9)\n"
-    "RunLog.iteration = kill\nfrom ppo_cli.cli.train import main; main()"
-)
+
+
+def killed(folder, after, *typed):
+    """The status of a `ppo-train` that ends by SIGKILL in such an iteration, over all jobs."""
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    environment = {**os.environ, "KILL_AFTER": str(after), "PYTHONPATH": path}
+    program = "from ppo_cli.cli.train import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", program, *typed], cwd=folder, env=environment, capture_output=True
+    ).returncode
 
 
 @pytest.fixture
 def interrupt(monkeypatch):
-    """A function that sends this process a signal when so many iterations have been logged, over all jobs."""
-    left = {"count": 0, "number": 0}
-    log = RunLog.iteration
+    """A function that sends this process a signal in such an iteration, over all jobs."""
+    monkeypatch.setattr(Interrupt, "left", 0)
+    monkeypatch.setattr(Interrupt, "number", signal.SIGTERM)
 
-    def log_and_raise(self, *row):
-        log(self, *row)
-        left["count"] -= 1
-        if left["count"] == 0:
-            signal.raise_signal(left["number"])
+    def after(count, number=signal.SIGTERM):
+        Interrupt.left, Interrupt.number = count, number
 
-    monkeypatch.setattr(RunLog, "iteration", log_and_raise)
-    return lambda count, number=signal.SIGTERM: left.update(count=count, number=number)
+    return after
 
 
 def contents(folder):
@@ -66,10 +71,7 @@ def assert_same_sweep(first, second, jobs=tuple(JOBS)):
 
 def test_killed_in_the_middle_of_a_job_and_resumed(ppo_train, tmp_path):
     assert ppo_train(*SWEEP, "hydra.sweep.dir=whole").status == 0
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED, *SWEEP, "hydra.sweep.dir=cut"], cwd=tmp_path, capture_output=True
-    )
-    assert killed.returncode == -signal.SIGKILL
+    assert killed(tmp_path, 6, *SWEEP, "hydra.sweep.dir=cut") == -signal.SIGKILL
     finished = contents(tmp_path / "cut" / JOBS[0])
     assert not (tmp_path / "cut" / JOBS[1] / "eval.json").exists()
     assert not (tmp_path / "cut" / JOBS[2]).exists()
@@ -98,7 +100,7 @@ def test_a_signal_ends_the_sweep_and_a_finished_one_is_left_alone(ppo_train, tmp
     before = contents(tmp_path / "elsewhere")
     again = ppo_train("sweep.resume=elsewhere/")
     assert again.status == 0
-    assert again.out.splitlines() == [
+    assert [line for line in again.out.splitlines() if not line.startswith("importing run_hooks")] == [
         "finished already: 3 of 3 jobs", "finished: 3 of 3 jobs · elsewhere", "next: ppo-report 'elsewhere'"
     ]  # fmt: skip
     assert contents(tmp_path / "elsewhere") == before
@@ -163,7 +165,7 @@ def test_jobs_keep_the_configs_that_they_began_with(ppo_train, tmp_path, interru
     preset = tmp_path / "mine" / "env" / "FrozenLake-v1.yaml"
     preset.parent.mkdir(parents=True)
     preset.write_text("# @package _global_\ngamma: 0.9\n")
-    sweep = ("-m", "--config-dir", "mine", "env=FrozenLake-v1", *RUN, "seed=0,1")
+    sweep = ("-m", "--config-dir", "mine", "env=FrozenLake-v1", *RUN, INTERRUPTIBLE, "seed=0,1")
     assert ppo_train(*sweep, "hydra.sweep.dir=whole").status == 0
     interrupt(2)
     assert ppo_train(*sweep, "hydra.sweep.dir=cut").status == 143
@@ -187,6 +189,36 @@ def test_a_range_is_a_sweep(ppo_train, tmp_path, monkeypatch):
     missing = ppo_train(f"sweep.resume={sweep}", "hydra/launcher=joblib")
     assert missing.status == 2
     assert missing.err.endswith("needs an extra: pip install 'ppo-cli[joblib]'\n")
+
+
+def test_hydra_makes_our_sweepers_whose_settings_are_knobs_with_a_default_and_a_comment():
+    made = {kind.__name__: kind for kind in Plugins.instance().discover(Sweeper)}
+    for name, schema in SCHEMAS.items():
+        text = (conf_dir() / "hydra" / "sweeper" / f"{name}.yaml").read_text()
+        defaults = yaml.safe_load(text)
+        module, _, kind = defaults.pop("_target_").rpartition(".")
+        assert made[kind].__module__ == module
+        assert list(defaults) == [field.name for field in fields(schema)]
+        assert read_settings(schema, defaults) == schema(**defaults)
+        assert text.count(" # ") == len(defaults)
+
+
+def test_importing_what_sweeps_changes_nothing_for_others():
+    program = (
+        "import os, warnings, optuna\n"
+        "taken = []\nos.register_at_fork = lambda **hooks: taken.extend(hooks.values())\n"
+        "level = optuna.logging.get_verbosity()\n"
+        "import ppo_cli.sweeps.live, ppo_cli.sweeps.search.run, ppo_cli.sweeps.sweep\n"
+        "assert optuna.logging.get_verbosity() == level\n"
+        "assert not any(issubclass(optuna.exceptions.ExperimentalWarning, kind) and action == 'ignore'"
+        " for action, _, kind, *_ in warnings.filters if kind is not Warning)\n"
+        "assert not any(hook.__module__.startswith('ppo_cli.sweeps') for hook in taken)\n"
+    )
+    path = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    ended = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, **path}, capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_names_of_jobs_say_what_differs_and_never_collide():

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from run_ends import assert_same_end, events, files, rows
+from run_hooks import INTERRUPTIBLE, Interrupt
 
 from ppo_cli.cli.evaluate import main as ppo_eval_main
 from ppo_cli.cli.export import main as ppo_export_main
@@ -20,29 +21,23 @@ from ppo_cli.cli.train import main as ppo_train_main
 from ppo_cli.config.convert import load_yaml
 from ppo_cli.config.schema import ConfigError
 from ppo_cli.runs.checkpoint import CheckpointError, load_checkpoint, load_newest, load_run, save_checkpoint
-from ppo_cli.runs.log import RunLog
 
 RUN = (
     "env=CartPole-v1", "n_envs=2", "n_steps=32", "total_timesteps=256", "n_epochs=1", "batch_size=64",
     "eval.episodes=2", "eval.every=2", "compile=false", "vectorization=sync", "checkpoint.every=1",
+    INTERRUPTIBLE,
 )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A run of four iterations, and one that a signal stopped after three."""
-    log = RunLog.iteration
-
-    def stop(self, iteration, *rest):
-        log(self, iteration, *rest)
-        if iteration == 3:
-            signal.raise_signal(signal.SIGTERM)
-
     folder = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        for name, iteration in (("whole", log), ("cut", stop)):
-            patch.setattr(RunLog, "iteration", iteration)
+        patch.setattr(Interrupt, "number", signal.SIGTERM)
+        for name, iteration in (("whole", None), ("cut", 3)):
+            patch.setattr(Interrupt, "at", iteration)
             patch.setattr(sys, "argv", ["ppo-train", *RUN, f"hydra.run.dir={name}"])
             with pytest.raises(SystemExit):
                 ppo_train_main()
@@ -466,25 +461,13 @@ def test_a_checkpoint_that_can_not_be_read_now_is_not_damaged(run, monkeypatch):
 
 
 @pytest.mark.parametrize("takes_its_place", [False, True])
-def test_a_run_whose_folder_is_moved_away_writes_into_no_other(
-    ppo_train, tmp_path, monkeypatch, takes_its_place
-):
-    log = RunLog.iteration
-
-    def move(self, iteration, *rest):
-        log(self, iteration, *rest)
-        if iteration == 2:
-            Path("run").rename("moved")
-            if takes_its_place:
-                (tmp_path / "run" / "checkpoints").mkdir(parents=True)
-
-    monkeypatch.setattr(RunLog, "iteration", move)
-    ended = ppo_train(*RUN, "hydra.run.dir=run")
+def test_a_run_whose_folder_is_moved_away_writes_into_no_other(ppo_train, tmp_path, takes_its_place):
+    move = f"hooks=[{{name: run_hooks.Move, at: 2, replace: {str(takes_its_place).lower()}}}]"
+    ended = ppo_train(*RUN, move, "hydra.run.dir=run")
     assert ended.status == 1
     assert ended.err.count("\n") == 1
     assert (files(tmp_path / "run") if takes_its_place else []) == []
-    monkeypatch.setattr(RunLog, "iteration", log)
-    assert ppo_train("resume=moved").status == 0
+    assert ppo_train("resume=moved", "hooks=[]").status == 0
     assert [row["iteration"] for row in rows(tmp_path / "moved")] == ["1", "2", "3", "4"]
 
 

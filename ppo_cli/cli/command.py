@@ -10,7 +10,6 @@ import logging
 import re
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NoReturn
 
 from ppo_cli.errors import RunError
@@ -66,29 +65,6 @@ def say_error(text: str) -> None:
     print(wrapped_error(shown), file=sys.stderr, flush=True)
 
 
-def find_checkpoint(run: Path, which: str | None) -> Path:
-    """The checkpoint file of a run, by its folder, or the file itself.
-
-    Args:
-        run: The folder or file.
-        which: ``last``, ``best`` or a number of steps; None is ``last``.
-
-    Raises:
-        ConfigError: there is none; with those that there are.
-    """
-    from ppo_cli.config.schema import ConfigError
-    from ppo_cli.runs.folder import RunFolder
-
-    if run.is_file():
-        if which is not None:
-            raise ConfigError(f"--checkpoint {which} chooses among those of a run, and {run} is a file")
-        return run
-    if not run.exists():
-        hint = "; arguments of the environment follow --env-kwargs" if "=" in run.name else ""
-        raise ConfigError(f"{run}: no such folder or file{hint}")
-    return RunFolder(run).find_checkpoint(which or "last")
-
-
 def _outcome(work: Callable[[], int | None]) -> tuple[object, int]:
     """What to say at the end, or None, and the status."""
     try:
@@ -120,7 +96,7 @@ class _ShowVersion(argparse.Action):
     """Prints the versions and ends; they are looked up only then."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from ppo_cli.cli.version import version_line
+        from ppo_cli.versions import version_line
 
         print(version_line())
         parser.exit()

@@ -62,7 +62,7 @@ def _say_of_module(asked: str, commands: list[str]) -> None:
         print(_MODULE_HELP)
         return
     if asked in ("-V", "--version"):
-        from ppo_cli.cli.version import version_line
+        from ppo_cli.versions import version_line
 
         print(version_line())
         return

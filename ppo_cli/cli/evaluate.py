@@ -13,19 +13,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
-
 from ppo_cli import statistics
-from ppo_cli.cli.command import Parser, find_checkpoint, run_command, say_error, typed_program
+from ppo_cli.cli.command import Parser, run_command, say_error, typed_program
 from ppo_cli.config.schema import ConfigError
+from ppo_cli.config.typed import typed_values
 from ppo_cli.envs.make import EnvError
 from ppo_cli.errors import RunError
 from ppo_cli.report.evaluations import Found, lines, table
 from ppo_cli.runs.endings import Interrupted
 from ppo_cli.runs.film import EPISODES, go_headless
-from ppo_cli.runs.folder import is_beside_runs
+from ppo_cli.runs.folder import find_checkpoint, without_others
 from ppo_cli.terminal import output_console
 from ppo_cli.text import flat
 
@@ -95,8 +92,11 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     for name, told in _OPTIONS.items():
         (either if name in ("--deterministic", "--sampled") else parser).add_argument(name, **told)
     options = parser.parse_intermixed_args(arguments)
-    options.env_kwargs = _mapping("--env-kwargs", options.env_kwargs)
-    options.reset_options = _mapping("--reset-options", options.reset_options)
+    options.env_kwargs = typed_values("--env-kwargs", options.env_kwargs, "; runs come before it")
+    options.reset_options = typed_values("--reset-options", options.reset_options, "; runs come before it")
+    if "render_mode" in options.env_kwargs:
+        given = f"render_mode={options.env_kwargs['render_mode']}"
+        raise ConfigError(f"--env-kwargs {given}: an evaluation draws nothing; --video DIR makes a film")
     _check(options)
     return options
 
@@ -134,23 +134,6 @@ def _check_video(folder: Path | None, which: str | None) -> None:
         go_headless()
 
 
-def _mapping(option: str, typed: Sequence[str]) -> dict[str, Any]:
-    """What an option of several KEY=VALUE holds, the values read as ppo-train reads them from YAML."""
-    values: dict[str, Any] = {}
-    for item in typed:
-        key, equals, _ = item.partition("=")
-        if not (equals and key.isidentifier()):
-            raise ConfigError(f"{option} {item}: expected KEY=VALUE; runs come before it")
-        try:
-            read = OmegaConf.to_container(OmegaConf.from_dotlist([item]))
-        except (YAMLError, OmegaConfBaseException) as error:
-            raise ConfigError(f"{option} {item}: the value is no YAML") from error
-        if option == "--env-kwargs" and key == "render_mode":
-            raise ConfigError(f"{option} {item}: an evaluation draws nothing; --video DIR makes a film")
-        values[key] = read[key] if isinstance(read, dict) else None
-    return values
-
-
 def _evaluate_all(options: argparse.Namespace) -> int:
     """Evaluates every run, whether others fail or not, and prints what was found.
 
@@ -160,7 +143,7 @@ def _evaluate_all(options: argparse.Namespace) -> int:
     found: list[Found] = []
     status = 0
     interrupted: Interrupted | None = None
-    runs, say = _of_runs(options.runs), _said_once()
+    runs, say = without_others(options.runs), _said_once()
     for run in runs:
         try:
             found.append(Found(run, *_evaluate(Path(run), options, say)))
@@ -190,12 +173,6 @@ def _evaluate(
 
     asked = Asked(**{name: getattr(options, name) for name in Asked.__dataclass_fields__})
     return evaluate_checkpoint(checkpoint, options.checkpoint is not None or run == checkpoint, asked, say)
-
-
-def _of_runs(typed: Sequence[str]) -> list[str]:
-    """The runs among several words: what a pattern such as ``SWEEP/*`` finds beside them is left out."""
-    runs = [run for run in typed if not is_beside_runs(Path(run))]
-    return runs if len(typed) > 1 and runs else list(typed)
 
 
 def _said_once() -> Callable[[str], None]:

@@ -7,14 +7,11 @@ import argparse
 import importlib.util
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
-from ppo_cli.cli.command import Parser, find_checkpoint, run_command, say_error, typed_program
+from ppo_cli.cli.command import Parser, run_command, say_error, typed_program
 from ppo_cli.config.schema import ConfigError
-from ppo_cli.errors import RunError
-from ppo_cli.runs.folder import run_of
-from ppo_cli.text import flat
+from ppo_cli.runs.folder import find_checkpoint, run_of
 
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt"}
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -83,32 +80,7 @@ def _export(options: argparse.Namespace) -> None:
         raise ConfigError(f"--output {output}: expected a file in a folder that exists")
     if output.exists() and not options.force:
         raise ConfigError(f"{output} exists; --force replaces it, --output names another file")
-    print(f"{output}: {_write(checkpoint, output, options)}")
+    from ppo_cli.runs.exporting import export_checkpoint  # late: it brings PyTorch
 
-
-def _write(checkpoint: Path, output: Path, options: argparse.Namespace) -> str:
-    """Writes and checks the file; what was found, in a line."""
-    from ppo_cli.envs import calls
-    from ppo_cli.export.files import write_policy
-    from ppo_cli.export.graph import ExportError
-    from ppo_cli.runs.build import env_maker
-    from ppo_cli.runs.checkpoint import CheckpointError, load_run
-    from ppo_cli.runs.policy import restore_policy
-
-    try:
-        policy = restore_policy(load_run(checkpoint), checkpoint, say=_say)
-    except CheckpointError as error:
-        raise RunError(error if str(checkpoint) in str(error) else f"{checkpoint}: {error}") from error
-    with calls.closing(env_maker(policy.config.env)()) as env:
-        spaces = env.observation_space, env.action_space
-    about = {
-        "ppo_cli": version("ppo-cli"),
-        "env": policy.config.env.id,
-        "steps": policy.steps,
-        "sampled": options.sample,
-        "wrappers": policy.config.env.wrappers,
-    }
-    try:
-        return write_policy(output, options.format, policy.batch, *spaces, about, options.sample)
-    except ExportError as error:
-        raise RunError(f"{options.run}: {flat(error)}") from error
+    found = export_checkpoint(checkpoint, output, options.format, options.sample, str(options.run), _say)
+    print(f"{output}: {found}")

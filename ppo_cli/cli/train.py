@@ -15,7 +15,6 @@ from hydra import initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, flag_override
 
 from ppo_cli.cli.command import Parser, run_command
@@ -40,16 +39,10 @@ from ppo_cli.runs.endings import Ended, no_advice
 from ppo_cli.runs.folder import RunFolder
 from ppo_cli.runs.resume import resume, resume_as, resumed_config
 from ppo_cli.runs.run_dir import folder_name, new_folder, run_dir
-from ppo_cli.sweeps.search.run import SWEEPER, choose_search, is_search, resume_search, start_search
-from ppo_cli.sweeps.sweep import (
-    check_launcher,
-    check_search,
-    resume_sweep,
-    run_job,
-    start_sweep,
-    sweep_folder,
-)
-from ppo_cli.terminal import width, wrapped
+from ppo_cli.runs.surroundings import Surroundings
+from ppo_cli.sweeps import start as sweeps
+from ppo_cli.sweeps.schema import OPTUNA
+from ppo_cli.terminal import width
 
 if TYPE_CHECKING:
     from ppo_cli.runs.build import Checked
@@ -193,37 +186,24 @@ def _go_on_with_sweep(folder: Path, overrides: Sequence[str], args: Namespace) -
             f"{'--help' if args.help else '--cfg'}: sweep.resume= goes on with many configs, which are in "
             f"{folder / 'jobs.json'}; leave the option out to go on"
         )
-    (resume_search if is_search(folder) else resume_sweep)(folder, overrides)
-
-
-def _with_search(overrides: list[str], multirun: bool) -> list[str]:
-    """The overrides, with the search space that ``search=`` names.
-
-    Raises:
-        ConfigError: there is no such space, or a search without ``-m``.
-    """
-    if multirun:
-        return choose_search(overrides)
-    if SWEEPER in overrides or any(override.startswith("search=") for override in overrides):
-        raise ConfigError("a search takes -m: ppo-train -m hydra/sweeper=optuna ...")
-    return overrides
+    sweeps.resume(folder, overrides)
 
 
 def _start(args: Namespace) -> None:
     """Composes and checks every job, makes the folder, and has them run; or shows what they are."""
     auto = AUTO in args.overrides
     typed = [override for override in args.overrides if override != AUTO]
-    check_launcher(typed)
-    overrides = _with_search(expand_preset(typed), args.multirun)
+    overrides = sweeps.choose_sweeper(expand_preset(typed))
+    if OPTUNA in overrides and not args.multirun:
+        raise ConfigError(f"a search takes -m: ppo-train -m {OPTUNA} ...")
+    sweeps.check_extras(overrides)
     name = args.config_name or "config"
     if args.cfg:
         _show(_job_config(overrides, args.config_dir, name, args.cfg), args)
     elif args.help:
         _help(_of_all_jobs(overrides, args.config_dir) if args.multirun else overrides, args.config_dir, name)
-    elif SWEEPER in overrides:
-        start_search(typed, overrides, args.config_dir, name, auto)
     elif args.multirun:
-        _start_jobs(overrides, args.config_dir, name, auto)
+        sweeps.start(overrides, args.config_dir, name, auto)
     else:
         _start_run(typed, overrides, args.config_dir, name, auto)
 
@@ -292,29 +272,6 @@ def _check_environments(jobs: Sequence[tuple[list[str], Config]]) -> "list[Check
         return [check_environment(config) for _, config in jobs]
 
 
-def _start_jobs(overrides: list[str], config_dir: str | None, name: str, auto: bool) -> None:
-    """Starts a sweep, or another sweeper's search, which chooses its jobs on the way."""
-    own = not any(override.startswith("hydra/sweeper=") for override in overrides)
-    if own and any(override.lstrip("+").startswith("hydra.sweeper.params") for override in overrides):
-        raise ConfigError("hydra.sweeper.params: type what to sweep as a knob, KEY=V1,V2")
-    jobs = compose_jobs(overrides, True, config_dir, name)
-    checked = _check_environments(jobs)
-    if own:
-        for notice in dict.fromkeys(notice for each in checked for notice in each.notices):
-            print(wrapped(notice))
-        start_sweep(overrides, jobs, config_dir, name, auto)
-        return
-    if auto:
-        raise ConfigError(
-            f"{AUTO}: another sweeper than ppo-train's keeps no plan to go on with; leave it out"
-        )
-    with sweep_folder() as folder:
-        _run_in_hydra(
-            [*overrides, f"hydra.sweep.dir={hydra_quoted(folder)}"], config_dir, name, RunMode.MULTIRUN
-        )
-        check_search(folder)
-
-
 def _start_run(
     typed: Sequence[str], overrides: list[str], config_dir: str | None, name: str, auto: bool
 ) -> None:
@@ -331,7 +288,7 @@ def _start_run(
     if given is not None and RunFolder(folder).has_checkpoints:
         raise ConfigError(f"{folder} holds a run already; resume={shell_quoted(folder)} goes on with it")
     with new_folder(folder, exclusive=given is None) as folder:
-        _run_in_hydra(_with_dir(overrides, "hydra.run.dir", folder), config_dir, name, RunMode.RUN)
+        _run_in_hydra(_with_dir(overrides, "hydra.run.dir", folder), config_dir, name)
     _say_next(folder)
 
 
@@ -346,30 +303,28 @@ def _with_dir(overrides: Sequence[str], key: str, folder: Path) -> list[str]:
     return [*(o for o in overrides if not o.startswith(f"{key}=")), f"{key}={hydra_quoted(folder)}"]
 
 
-def _run_in_hydra(overrides: Sequence[str], config_dir: str | None, name: str, mode: RunMode) -> None:
-    """Has Hydra compose once more and run one job, or a sweeper's.
+def _run_in_hydra(overrides: Sequence[str], config_dir: str | None, name: str) -> None:
+    """Has Hydra compose once more and run one job.
 
     Raises:
         ConfigError: a setting of Hydra's is none, or the job's own is raised.
     """
-    overrides = with_folder([*overrides, f"hydra.mode={mode.name}"], config_dir)
+    overrides = with_folder([*overrides, "hydra.mode=RUN"], config_dir)
     try:
         with composing(), initialize_config_dir(str(conf_dir()), "train", "1.3"):
             hydra = GlobalHydra.instance().hydra
             assert hydra is not None
-            (hydra.run if mode == RunMode.RUN else hydra.multirun)(name, _job, list(overrides))
+            hydra.run(name, _job, list(overrides))
     except Ended as ended:
         raise ended.error from ended.error.__cause__
 
 
 def _job(composed: DictConfig) -> float:
-    """One job: what Hydra calls with the composed config; its result is what a search maximises."""
-    if HydraConfig.get().mode == RunMode.MULTIRUN:  # of a sweeper that chooses the jobs itself
-        return run_job(composed)
+    """A run: what Hydra calls with the composed config."""
     from ppo_cli.runs.run import run
 
     try:
         folder = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
-        return run(parse(composed), folder, preset=preset_words())
+        return run(parse(composed), folder, around=Surroundings(preset=preset_words()))
     except Exception as error:
         raise Ended(error) from error

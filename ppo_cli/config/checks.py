@@ -12,7 +12,7 @@ from ppo_cli.text import nearest
 
 FLOAT32 = 2.0**-126, (2 - 2**-23) * 2.0**127  # what networks compute with: smallest normal and largest number
 MOST_LAYERS = 64  # of network.hidden_sizes
-MOST_WRAPPERS = MOST_LOSSES = 64
+MOST_WRAPPERS = MOST_LOSSES = MOST_HOOKS = 64
 MOST_INFO_KEYS, LONGEST_INFO_KEY = 50, 100
 _INTEGERS = (Integer, list[Integer], Union[Integer, str], Optional[Integer])  # noqa: UP007, UP045
 
@@ -118,6 +118,14 @@ def _check_wrappers(config: Config) -> None:
             )
 
 
+def _check_hooks(hooks: list[dict[str, Any]]) -> None:
+    if len(hooks) > MOST_HOOKS:
+        raise ConfigError(f"hooks: expected at most {MOST_HOOKS}, given {len(hooks)}")
+    for entry in hooks:
+        if not isinstance(entry.get("name"), str):
+            raise ConfigError(f"hooks: expected {{name: HOOK, ...}}, given {entry} without a name")
+
+
 def _check_extra_losses(entries: list[dict[str, Any]]) -> None:
     if len(entries) > MOST_LOSSES:
         raise ConfigError(f"extra_losses: expected at most {MOST_LOSSES}, given {len(entries)}")
@@ -185,6 +193,7 @@ def _check_across(config: Config) -> None:
     if not config.env.id:
         raise ConfigError("env.id is empty: type env=ID, or env.id=ID for an id without its preset")
     _check_wrappers(config)
+    _check_hooks(config.hooks)
     _check_info_keys(config.log.info_keys)
     if config.sde_sample_freq == 0:
         raise ConfigError("sde_sample_freq=0: expected at least 1, or -1 for once a rollout")

@@ -6,33 +6,40 @@ from pathlib import Path
 
 from ppo_cli.config.schema import Config, ConfigError
 
+ADDRESSES = ("tracking_uri", "entity")  # options of hooks that say where a run is sent
 WRITERS = {"RecordVideo": ("video_folder", "name_prefix")}  # wrappers that write, and what says where to
 
 
 def imports(config: Config, source: object, trains: bool = True) -> list[str]:
-    """Lines on the modules that a stored config has imported, to be said before they are.
+    """Lines on the modules that a stored config has imported, to be said before they are, and on trackers.
 
     Args:
         config: from a file that others may have written.
         source: that file.
-        trains: whether the update is built too, and not the policy alone.
+        trains: whether the update and the hooks are built too, and not the policy alone.
 
     Raises:
         ConfigError: it names a module of Python's own, or a wrapper that would write outside this folder.
     """
     named: dict[str, str] = {}
-    update = _of_the_update(config) if trains else ()
-    for path, knob in (*_import_paths(config), *update):
+    training = _of_training(config) if trains else ()
+    sent = [
+        (entry["name"], entry[key]) for entry in config.hooks for key in ADDRESSES if key in entry and trains
+    ]
+    for path, knob in (*_import_paths(config), *training):
         module = path.replace(":", ".").rpartition(".")[0] if knob != "env.id" else path.rpartition(":")[0]
         parts = module.split(".")
         if parts[0] in (*sys.stdlib_module_names, "test") or "__main__" in parts:
             raise ConfigError(
                 f"{source} has {knob}={path}: {module} is a module of Python's own, or a program; "
-                "expected one that has environments, wrappers, encoders, losses or optimizers"
+                "expected one that has environments, wrappers, encoders, losses, optimizers or hooks"
             )
         named.setdefault(module, f"{knob}={path}")
     _check_writers(config, source)
-    return [f"importing {module}, which {source} names ({setting})" for module, setting in named.items()]
+    lines = [f"importing {module}, which {source} names ({setting})" for module, setting in named.items()]
+    return lines + [
+        f"the run is sent to {place}, which {source} names (hooks={name})" for name, place in sent
+    ]
 
 
 def _import_paths(config: Config) -> Iterator[tuple[str, str]]:
@@ -46,12 +53,14 @@ def _import_paths(config: Config) -> Iterator[tuple[str, str]]:
         yield from _if_path(str(name), f"network.encoders.{key}")
 
 
-def _of_the_update(config: Config) -> Iterator[tuple[str, str]]:
+def _of_training(config: Config) -> Iterator[tuple[str, str]]:
     """The import paths that only training needs."""
     yield from _if_path(config.objective, "objective")
     for entry in config.extra_losses:
         yield from _if_path(entry["name"], "extra_losses")
     yield from _if_path(config.optimizer, "optimizer")
+    for entry in config.hooks:
+        yield from _if_path(entry["name"], "hooks")
 
 
 def _if_path(name: str, knob: str) -> Iterator[tuple[str, str]]:

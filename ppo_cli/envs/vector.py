@@ -1,4 +1,4 @@
-"""Vectors of environments: their interface, the one in this process, and seeds.
+"""Vectors of environments: their interface, and the one in this process.
 
 All have Gymnasium's `VectorEnv` interface and reset an environment in the step in which its episode ends
 (`AutoresetMode.SAME_STEP`), with the true final observation in ``infos["final_obs"]``. Arrays that `step`
@@ -8,7 +8,7 @@ returns are overwritten by the next step. Of ``infos`` there is only what PPO re
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,20 +25,6 @@ from ppo_cli.spaces import Spaces
 
 Array = npt.NDArray[Any]
 StepResult = tuple[Array, Array, Array, Array, dict[str, Any]]
-Stream = Literal["env", "eval", "model", "action", "minibatch"]
-_STREAMS: dict[Stream, int] = {"env": 0, "eval": 1, "model": 2, "action": 3, "minibatch": 4}
-
-
-def spawn_seeds(seed: int, stream: Stream, n: int, part: int = 0) -> list[int]:
-    """``n`` seeds for one purpose, independent of those of any other purpose, part or run seed.
-
-    Runs with the seeds 0 and 1 thus share no environment, as they would with seed + i.
-
-    Returns:
-        Integers in [0, 2³¹).
-    """
-    sequence = np.random.SeedSequence([seed, _STREAMS[stream], *([part] if part else [])])
-    return [int(value) >> 1 for value in sequence.generate_state(n)]
 
 
 class Recipe(NamedTuple):

@@ -1,17 +1,77 @@
-"""What a user chooses of the groups: their names, and their order."""
+"""What a user chooses of a comparison: thresholds, the baseline, the groups' names and their order."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from ppo_cli.report.comparison import Comparison, Summary
+from gymnasium import registry
+
+from ppo_cli.config.schema import ConfigError
+from ppo_cli.report.comparison import Comparison, Summary, compare
 from ppo_cli.report.groups import Group
 from ppo_cli.report.knobs import ARROW, shown
+from ppo_cli.report.statistics import WINDOW
 
 BY_VALUE, BY_IQM = "value", "iqm"
 
 
-class ChoiceError(ValueError):
-    """A choice names no group, or two alike; the message is one line."""
+class ChoiceError(ConfigError):
+    """A choice names no environment or no group, or two alike; the message is one line."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Choices:
+    """What is compared, and how it is called.
+
+    Attributes:
+        baseline: The group that the others are held against; None for the first.
+        thresholds: The return to reach, by environment; of None, for all that have none of their own.
+        scales: The returns whose scores are 0 and 1, by environment.
+        window: The number of logged returns that are averaged.
+        labels: New names of groups, of ``GROUP=NAME``.
+        order: The order of the groups, as `order_of` takes it.
+    """
+
+    baseline: str | None = None
+    thresholds: Mapping[str | None, float] = dataclasses.field(default_factory=dict)
+    scales: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+    window: int = WINDOW
+    labels: Sequence[str] = ()
+    order: str = BY_VALUE
+
+    def check(self, environments: Collection[str]) -> None:
+        """Raises ChoiceError where an environment is named that there are no runs on."""
+        named = [("--threshold", env_id) for env_id in self.thresholds if env_id is not None]
+        for option, env_id in [*named, *(("--normalize", env_id) for env_id in self.scales)]:
+            if env_id not in environments:
+                raise ChoiceError(
+                    f"{option} {env_id}=: no run on {env_id}; there are runs on {', '.join(environments)}"
+                )
+
+
+def compare_groups(environments: Mapping[str, Sequence[Group]], choices: Choices) -> list[Comparison]:
+    """A comparison of each environment's groups, named and ordered as chosen.
+
+    Raises:
+        ChoiceError: A choice names no group, or two alike.
+    """
+    groups = [group for members in environments.values() for group in members]
+    labels = labels_of(choices.labels, groups)
+    baseline = choices.baseline
+    if baseline is not None:
+        baseline = name_of("--baseline", baseline, groups, labels)
+    order = order_of(choices.order, groups, labels)
+    found = []
+    for env_id, members in environments.items():
+        all_of_them = choices.thresholds.get(None, reward_threshold(env_id))
+        threshold = choices.thresholds.get(env_id, all_of_them)
+        comparison = compare(env_id, relabelled(members, labels), threshold, baseline, choices.window)
+        found.append(ordered(comparison, order))
+    return found
+
+
+def reward_threshold(env_id: str) -> float | None:
+    """What Gymnasium's registry calls solved; an environment of another package is not imported to ask."""
+    return registry[env_id].reward_threshold if env_id in registry else None
 
 
 def labels_of(typed: Sequence[str], groups: Sequence[Group]) -> dict[str, str]:

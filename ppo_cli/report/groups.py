@@ -1,11 +1,14 @@
-"""Runs that were trained alike but for their seed, in groups of each environment."""
+"""Runs that were trained alike but for their seed, read from folders into groups of each environment."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from ppo_cli.config.schema import ConfigError
+from ppo_cli.report.broken import BrokenRunError
 from ppo_cli.report.knobs import ARROW, annealed, annealed_knob, order_of, shown
-from ppo_cli.report.runs import FailedRun, Run
+from ppo_cli.report.runs import FailedRun, Run, find_runs, read_run
 
 ABSENT = "unset"  # a knob that another run's config has and this one's lacks
 
@@ -30,6 +33,33 @@ class Group:
     def is_called(self, typed: str) -> bool:
         """Whether a typed name is this group's: with ``->`` for the arrow, or without the annealing."""
         return typed.replace("->", ARROW) in (self.name, re.sub(rf"{ARROW}[^,]*", "", self.name))
+
+
+def read_groups(roots: Sequence[Path], leave_out: Callable[[str], None]) -> dict[str, list[Group]]:
+    """The groups of each environment, of all runs at or below folders.
+
+    Args:
+        roots: The folders.
+        leave_out: Is told, in a line, of each run and folder that is left out, and why.
+
+    Raises:
+        ConfigError: One is no folder, or there is no run.
+    """
+    for root in roots:
+        if not root.is_dir():
+            raise ConfigError(f"{root} is no folder")
+    runs: list[Run | FailedRun] = []
+    for folder in find_runs(roots, lambda error: leave_out(f"{error.filename}: {error.strerror}")):
+        try:
+            runs.append(read_run(folder))
+        except BrokenRunError as error:  # noqa: PERF203 - each is left out on its own
+            leave_out(f"{folder}: {error}")
+    if not runs:
+        raise ConfigError(f"no run to report in {', '.join(map(str, roots))}")
+    environments, repeated = group_runs(runs)
+    for line in repeated:
+        leave_out(line)
+    return environments
 
 
 def group_runs(runs: Iterable[Run | FailedRun]) -> tuple[dict[str, list[Group]], list[str]]:

@@ -2,9 +2,10 @@
 
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ppo_cli.names import MARK, alike, middle_cut
+from ppo_cli.runs.run_dir import folder_name
 
 SHORTEST = 6  # letters of a knob that is cut: lea…te
 
@@ -116,3 +117,18 @@ def _without_shared_ends(names: Sequence[str], width: int) -> list[str]:
         end -= 1
     head, tail = MARK if start > 1 else names[0][:start], MARK if end > 1 else names[0][len(names[0]) - end :]
     return [head + name[start : len(name) - end] + tail for name in names]
+
+
+def file_stems(env_ids: Iterable[str]) -> dict[str, str]:
+    """Names of files for environments, of which no two are alike, and none is that of all together."""
+    stems: dict[str, str] = {}
+    taken = {"all"}
+    for env_id in env_ids:
+        stem = unique = folder_name(env_id)
+        count = 1
+        while unique.casefold() in taken:
+            count += 1
+            unique = f"{stem}_{count}"
+        taken.add(unique.casefold())
+        stems[env_id] = unique
+    return stems

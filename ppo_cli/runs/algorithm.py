@@ -20,6 +20,7 @@ from ppo_cli.update import Hyperparameters, first_state, make_step, parameter_sh
 
 ANNEALED = [name for name, known in KNOBS.items() if known.annealed]
 ANNEALING = ("coef", "final", "shape")  # of an extra loss's entry, beside its name and its options
+INIT = ("params", "shapes")  # what an optimizer's functions take
 STEP = ("params", "grad", "state", "learning_rate", "shapes")
 
 
@@ -120,12 +121,13 @@ def _optimizer(config: Config) -> Optimizer:
     name, options = config.optimizer, config.optimizer_kwargs
     try:
         rule: Any = OPTIMIZERS.get(name) or load_object(name, list(OPTIMIZERS), "optimizer", "Thing")
-        if isinstance(rule, type):
-            rule = _instance(rule, name)
-        for part, given, taken in (("init", ["params", "shapes"], ()), ("step", STEP, options)):
+        for part in ("init", "step"):
             if not callable(getattr(rule, part, None)):
                 raise ValueError(f"{name} has no function {part}: expected init and step")
-            check_options(getattr(rule, part), f"{name}.{part}", given, taken)
+        if isinstance(rule, type):
+            rule = _instance(rule, name)
+        check_options(rule.init, f"{name}.init", INIT, ())
+        check_options(rule.step, f"{name}.step", STEP, options)
     except ValueError as error:
         raise ConfigError(f"optimizer={name}: {error}") from error
     return Optimizer(name, rule, options)

@@ -6,7 +6,7 @@ import math
 import os
 import re
 import shutil
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,7 +37,6 @@ from ppo_cli.envs.notices import (
 )
 from ppo_cli.envs.pack import MASKABLE, MaskSource, as_array, find_mask
 from ppo_cli.envs.snapshot import Kind, find_kind
-from ppo_cli.envs.vector import Stream, spawn_seeds
 from ppo_cli.normalize import (
     ObservationNormalizer,
     RewardNormalizer,
@@ -46,7 +45,9 @@ from ppo_cli.normalize import (
 )
 from ppo_cli.runs.algorithm import build_hyperparameters, build_schedules, try_update
 from ppo_cli.runs.endings import no_advice
+from ppo_cli.runs.named_hooks import check_hooks
 from ppo_cli.runs.watchdog import Watchdog
+from ppo_cli.seeding import Stream, spawn_seeds
 from ppo_cli.spaces import Spaces, leaves_of
 from ppo_cli.text import flat
 
@@ -72,17 +73,19 @@ class Checked(NamedTuple):
     env: Env[Any, Any] | None = None
 
 
-def check_environment(config: Config, keep: bool = False) -> Checked:
+def check_environment(config: Config, watchdog: bool = True, keep: bool = False) -> Checked:
     """Makes the environment and the network once, to hold the config against them.
 
     Args:
         config: the config to check.
+        watchdog: whether a process is forked that ends this one where the environment hangs.
         keep: whether the environment is handed on, rather than closed.
 
     Raises:
         ConfigError: the environment can't be made or trained on as the config asks; one line that says why.
     """
-    with Watchdog(config.env.timeout, no_advice):
+    check_hooks(config)
+    with Watchdog(config.env.timeout, no_advice) if watchdog else nullcontext():
         try:
             return _check_environment(config, keep)
         except EnvError as error:

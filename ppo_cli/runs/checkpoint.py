@@ -74,6 +74,20 @@ def link_checkpoint(path: Path, name: str) -> None:
             shutil.copyfile(path, aside)
 
 
+def plain_state(state: dict[str, Any]) -> dict[str, Any]:
+    """A state of somebody else's as a checkpoint holds it, so that it can be read again.
+
+    Raises:
+        TypeError: It holds more than tensors and plain values.
+    """
+    try:
+        plain: dict[str, Any] = _plain(state)
+    except RecursionError:
+        raise TypeError("its contents are nested too deeply, or hold themselves") from None
+    _check_plain(plain, MOST_BYTES, depth=3)  # the state of a hook lies in a list of dicts
+    return plain
+
+
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Reads any file that `save_checkpoint` wrote onto the CPU. No code in it is ever run.
 
@@ -211,14 +225,15 @@ def _check_container(data: bytes) -> None:
             raise ValueError("its parts are larger than the file")
 
 
-def _check_plain(value: Any, size: int) -> None:  # noqa: ANN401
+def _check_plain(value: Any, size: int, depth: int = 0) -> None:  # noqa: ANN401
     """Raises TypeError for a tree that is deeper, larger or of other things than a checkpoint's.
 
     Args:
         value: the tree, which may be part of itself.
         size: of the file in bytes.
+        depth: at which the tree lies in it.
     """
-    left, stack = size, [(value, 0)]
+    left, stack = size, [(value, depth)]
     while stack:
         item, depth = stack.pop()
         left -= 1  # whatever is in the tree takes a byte of the file at least

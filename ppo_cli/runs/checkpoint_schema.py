@@ -3,7 +3,7 @@
 import math
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Annotated, Any, get_args
 
@@ -138,7 +138,8 @@ class Checkpoint:
         log: The names and the lengths of the log's files.
         config: The run's config.
         versions: The versions of what computed it.
-        hooks: The states of the hooks that have one.
+        hooks: The names and the states of the user's hooks, in the order in which they are told.
+        stopped: Why a hook stopped the run; empty where none did.
     """
 
     iteration: Annotated[int, _count]
@@ -161,11 +162,20 @@ class Checkpoint:
     discounted_returns: Annotated[Tensor | None, _finite] = None
     log: Annotated[
         Mapping[str, Any],
-        {"event_file": _event_file, "events": _count, "csv": _count, "infos": Maybe(_count)},
+        {
+            "event_file": _event_file,
+            "events": _count,
+            "csv": _count,
+            "columns": Maybe(_count),
+            "infos": Maybe(_count),
+        },
     ]
     config: Annotated[Mapping[str, Any], _plain_mapping]
     versions: Annotated[Mapping[str, str], Each(str)]
-    hooks: Annotated[Mapping[str, Any], dict] = field(default_factory=dict)
+    hooks: Annotated[Sequence[Mapping[str, Any]], [{"name": str, "state": dict}]] = field(
+        default_factory=list
+    )
+    stopped: Annotated[str, str] = field(default_factory=str)
 
     @classmethod
     def checked(cls, payload: Mapping[str, Any]) -> "Checkpoint":

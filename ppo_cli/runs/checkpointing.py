@@ -1,12 +1,11 @@
 """A run's checkpoints: when they are written, what they hold, and the way back."""
 
 import functools
-import math
+import logging
 import platform
-import random
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,139 +14,154 @@ import numpy as np
 import torch
 
 from ppo_cli import __version__
-from ppo_cli.agent import PPOAgent
 from ppo_cli.config.convert import to_dict
 from ppo_cli.config.schema import Config
 from ppo_cli.envs.group import EnvFaultError
 from ppo_cli.envs.make import EnvError
 from ppo_cli.envs.snapshot import Lost
-from ppo_cli.envs.vector import spawn_seeds
-from ppo_cli.runs.checkpoint import CheckpointError, keep_newest, link_checkpoint, save_run
+from ppo_cli.episodes import Evaluation
+from ppo_cli.errors import HookError
+from ppo_cli.hooks import Hook, RunState, UserHook
+from ppo_cli.runs.checkpoint import (
+    CheckpointError,
+    keep_newest,
+    link_checkpoint,
+    plain_state,
+    save_run,
+)
 from ppo_cli.runs.checkpoint_schema import Checkpoint
 from ppo_cli.runs.folder import RunFolder, identity
 from ppo_cli.runs.log import RunLog
-from ppo_cli.seeding import check_twister
+from ppo_cli.seeding import restore_generators, saved_generators, spawn_seeds
 from ppo_cli.text import flat
-from ppo_cli.trainer import Collector, Position
+
+logger = logging.getLogger(__name__)
 
 
-class CheckpointKeeper:
-    """Writes a run's checkpoints and brings the run back to one.
+class CheckpointKeeper(Hook):
+    """Writes a run's checkpoints."""
 
-    Attributes:
-        folder: The run's folder.
-    """
+    def __init__(self, config: Config, folder: Path, log: RunLog, hooks: Sequence[UserHook]) -> None:
+        """Of a run in ``folder``, which is to stay the one that it is now.
 
-    def __init__(
-        self, folder: Path, config: Config, agent: PPOAgent, collector: Collector, log: RunLog
-    ) -> None:
-        """Of a run in ``folder``."""
-        self.folder = RunFolder(folder)
-        self._config, self._agent, self._collector, self._log = config, agent, collector, log
+        Args:
+            config: The run's.
+            folder: The run's.
+            log: What a checkpoint says of its files is true.
+            hooks: The user's, whose states are kept.
+        """
+        self._config, self._folder, self._log, self._hooks = config, RunFolder(folder), log, hooks
         self._every = config.checkpoint_interval
-        self._best = -math.inf
         self._identity = identity(folder)
 
-    def begin(self) -> Position:
-        """Starts the environments' first episodes and saves, so that a run can be resumed from its start."""
-        self._collector.reset(self._seeds(Position()))
-        self._write(Position())
-        return Position()
+    def start(self, run: RunState) -> None:
+        """Saves a run that begins, so that it can be resumed from its start."""
+        if not run.iteration:
+            self._write(run)
 
-    def save(self, position: Position, now: bool) -> None:
-        """Saves every ``checkpoint.every`` iterations, and ``now``; what is trained is only read."""
-        if now or position.iteration % self._every == 0:
-            self._write(position)
+    def after_iteration(self, run: RunState, scalars: dict[str, float]) -> None:
+        """Saves every ``checkpoint.every`` iterations, when asked to, and at the end."""
+        if run.is_over or run.save_asked or run.iteration % self._every == 0:
+            self._write(run)
 
-    def restore(self, saved: Checkpoint) -> tuple[Position, list[Lost]]:
-        """Brings the run to a checkpoint.
-
-        Returns:
-            Where the run is, and the environments that did not come back and begin new episodes.
-
-        Raises:
-            CheckpointError: the checkpoint is of another environment or network.
-        """
-        position = Position(saved.iteration, saved.steps)
-        state = saved.payload()
-        try:
-            self._agent.load_state_dict(state)
-            lost = self._collector.load_state_dict(state, self._seeds(position))
-            set_global_generators(saved.generators)
-        except (EnvError, EnvFaultError, OSError):
-            raise
-        except Exception as error:  # whatever contents lead to that no schema foresees
-            raise CheckpointError(f"the checkpoint does not fit this run's config: {flat(error)}") from error
-        self._best = saved.best
-        return position, lost
-
-    def consider(self, position: Position, mean: float) -> bool:
-        """Keeps the checkpoint of this position as ``best.pt`` if no evaluation's mean return was as high.
-
-        Returns:
-            Whether it is.
-        """
-        if mean <= self._best:
-            return False
-        self._best = mean
-        self.check_folder()
-        save_run(self.folder.checkpoint("best"), self._checkpoint(position))
-        return True
+    def after_evaluation(self, run: RunState, evaluation: Evaluation) -> None:
+        """Keeps the checkpoint as ``best.pt`` if no evaluation's mean return was as high."""
+        if run.improved:
+            self.check_folder()
+            path = self._folder.checkpoint("best")
+            save_run(path, self._checkpoint(run))
+            run.hooks.after_checkpoint(run, path)
 
     def check_folder(self) -> None:
         """Raises OSError where the run's folder is not the one any more that this process holds."""
-        if identity(self.folder.path) != self._identity:
-            raise OSError(
-                f"{self.folder.path} is another folder than the run began in: it was moved or replaced"
-            )
+        path = self._folder.path
+        if identity(path) != self._identity:
+            raise OSError(f"{path} is another folder than the run began in: it was moved or replaced")
 
-    def _seeds(self, position: Position) -> list[int]:
-        return spawn_seeds(self._config.seed, "env", self._config.n_envs, position.iteration)
-
-    def _write(self, position: Position) -> None:
+    def _write(self, run: RunState) -> None:
         self.check_folder()
-        path = self.folder.checkpoint(position.steps)
+        run.save_asked = False
+        path = self._folder.checkpoint(run.steps)
         self._log.sync()  # what a checkpoint says of other files is true after a power cut too
-        save_run(path, self._checkpoint(position))
-        link_checkpoint(path, self.folder.checkpoint("last").name)
-        keep_newest(self.folder.checkpoints, self._config.checkpoint.keep)
+        save_run(path, self._checkpoint(run))
+        link_checkpoint(path, self._folder.checkpoint("last").name)
+        keep_newest(self._folder.checkpoints, self._config.checkpoint.keep)
+        run.hooks.after_checkpoint(run, path)
 
-    def _checkpoint(self, position: Position) -> Checkpoint:
-        parts: dict[str, Any] = {**self._agent.state_dict(), **self._collector.state_dict()}
+    def _checkpoint(self, run: RunState) -> Checkpoint:
+        parts: dict[str, Any] = {**run.agent.state_dict(), **run.collector.state_dict()}
         return Checkpoint(
             **parts,
-            **position._asdict(),
-            best=self._best,
-            snapshot_kind=self._collector.envs.kind,
-            generators=global_generators(),
+            iteration=run.iteration,
+            steps=run.steps,
+            best=run.best,
+            stopped=run.stopped,
+            snapshot_kind=run.collector.envs.kind,
+            generators=saved_generators(),
+            hooks=[{"name": hook.name, "state": _state_of(hook)} for hook in self._hooks],
             log=self._log.lengths(),
             config=to_dict(self._config),
             versions=_versions(),
         )
 
 
-def global_generators() -> dict[str, Any]:
-    """States of the generators that environments may share: Python's, NumPy's and PyTorch's."""
-    version, words, gauss = random.getstate()
-    name, keys, *rest = np.random.get_state(legacy=True)
-    return {
-        "python": [version, torch.tensor(words), gauss],
-        "numpy": [name, torch.from_numpy(np.asarray(keys, np.int64)), *rest],
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
+def begin(run: RunState, config: Config) -> None:
+    """Starts the environments' first episodes."""
+    run.collector.reset(_seeds(config, 0))
 
 
-def set_global_generators(states: Mapping[str, Any]) -> None:
-    """Sets what `global_generators` gave."""
-    version, words, gauss = states["python"]
-    random.setstate((version, tuple(words.tolist()), gauss))
-    name, keys, *rest = states["numpy"]
-    check_twister(keys, rest[0])
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
-    torch.set_rng_state(states["torch"])
-    if torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(states["cuda"])
+def restore(run: RunState, config: Config, saved: Checkpoint, hooks: Sequence[UserHook]) -> list[Lost]:
+    """Brings a run to a checkpoint.
+
+    Returns:
+        The environments that did not come back and begin new episodes.
+
+    Raises:
+        CheckpointError: The checkpoint is of another environment or network.
+        HookError: A hook of the user's does not take its state.
+    """
+    state = saved.payload()
+    try:
+        run.agent.load_state_dict(state)
+        lost = run.collector.load_state_dict(state, _seeds(config, saved.iteration))
+        restore_generators(saved.generators)
+    except (EnvError, EnvFaultError, OSError):
+        raise
+    except Exception as error:  # whatever contents lead to that no schema foresees
+        raise CheckpointError(f"the checkpoint does not fit this run's config: {flat(error)}") from error
+    run.iteration, run.steps, run.best, run.stopped = saved.iteration, saved.steps, saved.best, saved.stopped
+    _restore_hooks(hooks, saved.hooks)
+    return lost
+
+
+def _restore_hooks(hooks: Sequence[UserHook], states: Sequence[Mapping[str, Any]]) -> None:
+    """Gives each hook the state that one of its name had, the first one the first, and says what is left."""
+    left = list(states)
+    for hook in hooks:
+        found = next((each for each in left if each["name"] == hook.name), None)
+        if found is not None:
+            left.remove(found)
+            hook.load_state_dict(found["state"])
+    names = ", ".join(each["name"] for each in left if each["state"])
+    if names:
+        logger.info("the checkpoint has a state of hooks that the run goes on without: %s", names)
+
+
+def _state_of(hook: UserHook) -> dict[str, Any]:
+    """A hook's state as a checkpoint holds it.
+
+    Raises:
+        HookError: It can't.
+    """
+    try:
+        return plain_state(hook.state_dict())
+    except TypeError as error:
+        raise HookError(f"hook {hook.name}: state_dict: {error}") from error
+
+
+def _seeds(config: Config, iteration: int) -> list[int]:
+    """Of the environments' episodes that begin when a run does, or goes on."""
+    return spawn_seeds(config.seed, "env", config.n_envs, iteration)
 
 
 @functools.cache

@@ -11,14 +11,15 @@ from ppo_cli import statistics
 from ppo_cli.config.schema import Config
 from ppo_cli.encoders import EncoderError
 from ppo_cli.envs.group import EnvFaultError, explain
-from ppo_cli.envs.vector import spawn_seeds
+from ppo_cli.episodes import Evaluation
 from ppo_cli.errors import RunError
 from ppo_cli.runs.build import env_maker, on_error_of, wanted_infos
 from ppo_cli.runs.checkpoint import CheckpointError, load_newest, load_run
-from ppo_cli.runs.evaluation import Evaluation, evaluate, mean_interval, summarize
+from ppo_cli.runs.evaluation import evaluate, mean_interval, summarize
 from ppo_cli.runs.film import candidates, check_pictures, choose_episode, film, film_name, short_path
 from ppo_cli.runs.folder import RunFolder
 from ppo_cli.runs.policy import Policy, restore_policy
+from ppo_cli.seeding import spawn_seeds
 
 Say = Callable[[str], None]
 

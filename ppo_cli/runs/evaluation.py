@@ -4,7 +4,6 @@ import itertools
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,44 +16,16 @@ from ppo_cli.envs.group import RENEWALS, EnvFaultError, OnError, as_number, expl
 from ppo_cli.envs.infos import MOST_LOGGED, NOTHING, Tally, Wanted, mean_over
 from ppo_cli.envs.make import EnvError, EnvFn
 from ppo_cli.envs.pack import ObservationCheck
-from ppo_cli.envs.vector import spawn_seeds
+from ppo_cli.episodes import Evaluation
 from ppo_cli.policy import Policy
-from ppo_cli.seeding import global_states, seed_global_generators, set_global_states
-from ppo_cli.statistics import bootstrap_interval, iqm
+from ppo_cli.seeding import global_states, seed_global_generators, set_global_states, spawn_seeds
+from ppo_cli.statistics import bootstrap_interval
 
 logger = logging.getLogger(__name__)
 
 Array = npt.NDArray[Any]
 
 MAX_SLOTS = 16  # environments stepped side by side, one batch of the network
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Undiscounted returns and lengths of the episodes, in the order of their seeds.
-
-    Attributes:
-        infos: means over the episodes of what the environment tells in ``info``, by key.
-    """
-
-    returns: list[float]
-    lengths: list[int]
-    infos: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def mean(self) -> float:
-        """Mean return."""
-        return float(np.mean(self.returns))
-
-    @property
-    def std(self) -> float:
-        """Population standard deviation of the returns."""
-        return float(np.std(self.returns))
-
-    @property
-    def iqm(self) -> float:
-        """Interquartile mean: the mean without the lowest and highest quarter (Agarwal et al. 2021)."""
-        return float(iqm(self.returns))
 
 
 def summarize(evaluation: Evaluation, steps: int, deterministic: bool, seed: int) -> dict[str, Any]:

@@ -6,7 +6,8 @@ where a checkpoint is read.
 
 import filecmp
 import itertools
-from collections.abc import Iterator
+import traceback
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, overload
 from ppo_cli.config.convert import from_stored, load_yaml
 from ppo_cli.config.quoting import shell_quoted
 from ppo_cli.config.schema import Config, ConfigError
+from ppo_cli.errors import HookError
 from ppo_cli.files import (
     NotPlainError,
     first_line,
@@ -28,6 +30,7 @@ from ppo_cli.text import flat
 
 if TYPE_CHECKING:
     from ppo_cli.runs.checkpoint import Newest
+    from ppo_cli.runs.checkpoint_schema import Checkpoint
 
 ADVICE = "`ppo-train resume="  # what the advice that an error ends in begins with
 
@@ -152,19 +155,19 @@ class RunFolder:
 
         return load_newest(self.checkpoints)
 
-    def has_reached(self, steps: int, config: Config) -> bool:
-        """Whether a run that has come to ``steps`` has trained to its config's budget and is evaluated."""
-        evaluated = not config.eval.episodes or self.evaluated_at == steps
-        return bool(steps >= config.total_timesteps and evaluated)
+    def has_reached(self, saved: "Checkpoint", config: Config) -> bool:
+        """Whether a run has trained to its config's budget, or a hook has stopped it, and it is evaluated."""
+        evaluated = not config.eval.episodes or self.evaluated_at == saved.steps
+        return evaluated and (saved.steps >= config.total_timesteps or bool(saved.stopped))
 
     @property
     def is_finished(self) -> bool:
-        """Whether the run has trained to its budget and is evaluated, by its newest intact checkpoint."""
+        """Whether the run has trained to its end and is evaluated, by its newest intact checkpoint."""
         from ppo_cli.runs.checkpoint import CheckpointError  # late: it brings PyTorch
 
         try:
             saved, _ = self.newest()
-            return saved is not None and self.has_reached(saved.steps, self.config)
+            return saved is not None and self.has_reached(saved, self.config)
         except (CheckpointError, ConfigError, OSError):  # going on with it says what is wrong
             return False
 
@@ -185,7 +188,33 @@ def run_of(checkpoint: Path) -> RunFolder | None:
     return run if checkpoint.parent == run.checkpoints and run.is_run else None
 
 
-def is_beside_runs(path: Path) -> bool:
+def find_checkpoint(run: Path, which: str | None) -> Path:
+    """The checkpoint file of a run, by its folder, or the file itself.
+
+    Args:
+        run: The folder or file.
+        which: ``last``, ``best`` or a number of steps; None is ``last``.
+
+    Raises:
+        ConfigError: there is none; with those that there are.
+    """
+    if run.is_file():
+        if which is not None:
+            raise ConfigError(f"--checkpoint {which} chooses among those of a run, and {run} is a file")
+        return run
+    if not run.exists():
+        hint = "; arguments of the environment follow --env-kwargs" if "=" in run.name else ""
+        raise ConfigError(f"{run}: no such folder or file{hint}")
+    return RunFolder(run).find_checkpoint(which or "last")
+
+
+def without_others(typed: Sequence[str]) -> list[str]:
+    """The runs among several words: what a pattern such as ``SWEEP/*`` finds beside them is left out."""
+    runs = [run for run in typed if not _is_beside_runs(Path(run))]
+    return runs if len(typed) > 1 and runs else list(typed)
+
+
+def _is_beside_runs(path: Path) -> bool:
     """Whether a path is what a sweep, a search or a report leaves in a folder of runs."""
     own = path.is_dir() if path.name == "report" else path.is_file() and path.suffix != ".pt"
     others = (RunFolder(beside) for beside in path.parent.iterdir()) if own else ()
@@ -225,7 +254,11 @@ def noted_failure(folder: Path) -> Iterator[None]:
         yield
     except Exception as error:  # a run's, PyTorch's, or of code of the user's
         kind = "" if isinstance(error, RuntimeError) else f"{type(error).__name__}: "
-        note_failure(folder, own, f"{kind}{printable(flat(error))}\n")
+        trace = ""
+        if isinstance(error.__cause__, HookError):  # of code of the user's, who wants to know where
+            lines = "".join(traceback.format_exception(error.__cause__)).splitlines()
+            trace = "\n" + "".join(f"{printable(line)}\n" for line in lines)
+        note_failure(folder, own, f"{kind}{printable(flat(error))}\n{trace}")
         raise
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from ppo_cli.actor_critic import ActorCritic
 from ppo_cli.config.quoting import program_to_paste, shell_quoted
 from ppo_cli.encoders import ImpalaCNN, NatureCNN, PackedEncoder, UserEncoder
+from ppo_cli.episodes import Evaluation
 from ppo_cli.memory import RecurrentMemory
-from ppo_cli.runs.evaluation import Evaluation
 from ppo_cli.schedules import trained_steps
 from ppo_cli.text import mean_and_deviation, short
 

@@ -1,27 +1,25 @@
-"""What a run shows and leaves: TensorBoard, metrics.csv and the progress line."""
+"""What a run leaves of its scalars: TensorBoard's events and metrics.csv."""
 
 import logging
 import math
 import os
 import socket
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import api_pb2, metadata
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
-from typing_extensions import Self
 
 from ppo_cli.envs.infos import MOST_LOGGED
+from ppo_cli.episodes import Evaluation
+from ppo_cli.errors import RunError
 from ppo_cli.files import sync_folder
+from ppo_cli.hooks import Hook, RunState
 from ppo_cli.runs.folder import RunFolder
-from ppo_cli.runs.log_files import INFO, EventFile, RowFile
-from ppo_cli.terminal import LiveLine, is_live, output_console
-from ppo_cli.text import clock, short
+from ppo_cli.runs.log_files import INFO, MOST_COLUMNS, Columns, EventFile, RowFile
 
 logger = logging.getLogger(__name__)
 
@@ -47,190 +45,128 @@ TAGS = (
     "time/update",
 )
 EVAL_TAG = "eval/episodic_return"
-COUNT_SECONDS = 10.0  # between plain lines on how far an evaluation is
 
 Knob = bool | int | float | str | None
 
 
-class RunLog:
-    """Writes one row of scalars an iteration to TensorBoard and metrics.csv, and shows the progress.
-
-    On a terminal there is one live line; elsewhere a plain log line for each twentieth of the run.
-
-    Attributes:
-        recent_return: mean return of the episodes that ended last in training; NaN before one has.
-    """
+class RunLog(Hook):
+    """Writes one row of scalars an iteration to TensorBoard and metrics.csv."""
 
     def __init__(
-        self,
-        run_dir: Path,
-        total_timesteps: int,
-        lengths: Mapping[str, Any] | None = None,
-        live: bool = True,
-        expected: Collection[str] = (),
-        begun: int = 0,
+        self, run_dir: Path, lengths: Mapping[str, Any] | None = None, expected: Collection[str] = ()
     ) -> None:
-        """Opens the files.
+        """Notes where to.
 
         Args:
-            run_dir: the run's folder.
-            total_timesteps: budget in whole iterations, for the progress line.
-            lengths: from `lengths` of the run that goes on here; what was written after is cut off.
-            live: whether this run has the terminal to itself.
-            expected: tags ``info/<key>`` that were asked for; a line says which of them no episode tells.
-            begun: environment steps with which the run goes on here.
+            run_dir: The run's folder.
+            lengths: From `lengths` of the run that goes on here; what was written after is cut off.
+            expected: Tags ``info/<key>`` that were asked for; a line says which of them no episode tells.
         """
+        self._folder, self._lengths, self._expected = run_dir, lengths, expected
+        self._is_full = False
+        self._files: list[EventFile | RowFile] = []
+
+    def start(self, run: RunState) -> None:
+        """Opens the files."""
+        folder, lengths = self._folder, self._lengths
         name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
-        events, rows, infos = None, None, 0
+        events = rows = None
         if lengths is not None:
-            rows, infos = lengths["csv"], lengths.get("infos", 0)  # older checkpoints have none
-            if (run_dir / lengths["event_file"]).exists():
+            rows = lengths["csv"]
+            if (folder / lengths["event_file"]).exists():
                 name, events = lengths["event_file"], lengths["events"]
             else:
                 logger.warning("%s is missing: TensorBoard shows the run from here on", lengths["event_file"])
-        self._events = EventFile(run_dir / name, events)
-        self._rows = RowFile(RunFolder(run_dir).metrics_csv, TAGS, rows, infos)
-        sync_folder(run_dir)
-        self._total = total_timesteps
-        self._begun = begun
-        self._started = time.perf_counter()
-        self._reported = 0
-        self._is_full = False
-        self._expected = expected
-        self.recent_return = math.nan
-        console = output_console()
-        self._line = LiveLine(console, total_timesteps, "starting") if live and is_live(console) else None
+        self._events = EventFile(folder / name, events)
+        self._files.append(self._events)
+        self._rows = RowFile(RunFolder(folder).metrics_csv, TAGS, rows, _columns(lengths or {}))
+        self._files.append(self._rows)
+        sync_folder(folder)
 
-    def __enter__(self) -> Self:
-        """Itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Flushes and closes the files and the live line."""
-        self.stop_progress()
-        self._events.close()
-        self._rows.close()
+    def end(self, run: RunState, error: BaseException | None) -> None:
+        """Closes the files."""
+        for file in self._files:
+            file.close()
 
     def lengths(self) -> dict[str, int | str]:
-        """Name and length of the files in bytes, for a checkpoint."""
+        """Name and length of the files in bytes, and the number of columns, for a checkpoint."""
         return {
             "event_file": self._events.path.name,
             "events": self._events.length(),
             "csv": self._rows.length(),
-            "infos": len(self._rows.infos),
+            "columns": len(self._rows.tags),
         }
 
     def sync(self) -> None:
         """Brings to disk what was written, so that what `lengths` says is true after a power cut too."""
-        self._events.sync()
-        self._rows.sync()
+        for file in self._files:
+            file.sync()
 
-    def iteration(self, iteration: int, step: int, values: Mapping[str, float]) -> None:
-        """Writes one row; a NaN (no episode ended, say) is an empty cell and no point in TensorBoard.
-
-        Args:
-            iteration: number of the iteration, from 1.
-            step: environment steps so far.
-            values: a value for each of `TAGS`, and those of ``info/<key>`` that there are.
-        """
-        known = {tag: value for tag, value in values.items() if not math.isnan(value)}
+    def after_iteration(self, run: RunState, scalars: dict[str, float]) -> None:
+        """Writes one row; a NaN (no episode ended, say) is an empty cell and no point in TensorBoard."""
+        known = {tag: value for tag, value in scalars.items() if not math.isnan(value)}
         self._add_columns(known)
         if "charts/episodic_return" in known:
             self._say_missing()
-        summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in known.items()])
-        self._events.add(summary, step)  # one event for all tags is cheaper
-        self._rows.add(iteration, step, known)
-        self.recent_return = known.get("charts/episodic_return", self.recent_return)
-        self._show(step, values["charts/SPS"])
+        self._add_event(known, run.steps)
+        self._rows.add(run.iteration, run.steps, known)
 
     def _add_columns(self, known: dict[str, float]) -> None:
-        """Gives new keys of ``info`` a column, and takes out those beyond the most that are logged."""
-        infos = self._rows.infos
-        new = [tag for tag in known if tag.startswith(INFO) and tag not in infos]
-        room = max(0, MOST_LOGGED - len(infos))
-        for tag in new[room:]:
+        """Gives new tags a column, and takes out keys of ``info`` beyond the most that are logged."""
+        columns = self._rows.tags
+        new = [tag for tag in known if tag not in columns]
+        infos = [tag for tag in new if tag.startswith(INFO)]
+        room = max(0, MOST_LOGGED - sum(tag.startswith(INFO) for tag in columns))
+        for tag in infos[room:]:
             del known[tag]
-        if new[room:] and not self._is_full:
+        if infos[room:] and not self._is_full:
             self._is_full = True
             logger.warning(
                 "info has more than %d keys with numbers: %s and what comes later are not logged; "
-                "log.info_keys chooses which are", MOST_LOGGED, new[room],
+                "log.info_keys chooses which are", MOST_LOGGED, infos[room],
             )  # fmt: skip
-        if new[:room]:
-            self._rows.widen(new[:room])
+        new = [tag for tag in new if tag in known]
+        if len(columns) + len(new) > MOST_COLUMNS:
+            raise RunError(f"more than {MOST_COLUMNS} tags: {new[-1]} and others can't be logged")
+        if new:
+            self._rows.widen(new)
 
     def _say_missing(self) -> None:
-        missing = [tag for tag in self._expected if tag not in self._rows.infos]
+        missing = [tag for tag in self._expected if tag not in self._rows.tags]
         self._expected = ()
         if missing:
             keys = ", ".join(tag.removeprefix(INFO) for tag in missing)
             logger.warning("log.info_keys: the info of no episode so far has a number %s", keys)
 
-    def evaluation(self, step: int, mean: float, infos: Mapping[str, float]) -> None:
+    def after_evaluation(self, run: RunState, evaluation: Evaluation) -> None:
         """Writes the mean return of an evaluation, and what its infos told, by key."""
-        values = {EVAL_TAG: mean, **{f"eval/{INFO}{key}": value for key, value in infos.items()}}
-        self._events.add(
-            Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]), step
-        )
+        self._add_event(evaluation_scalars(evaluation), run.steps)
+
+    def _add_event(self, values: Mapping[str, float], step: int) -> None:
+        """Writes one event for all tags, which is cheaper than one for each."""
+        summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
+        self._events.add(summary, step)
 
     def hyperparameters(self, values: Mapping[str, Knob], first: Collection[str]) -> None:
         """Writes the run's row in TensorBoard's HPARAMS table, beside its final evaluation.
 
         Args:
-            values: every knob; one that is None has a column, for the runs in which it is set.
-            first: the knobs whose columns come first: those that were typed.
+            values: Every knob; one that is None has a column, for the runs in which it is set.
+            first: The knobs whose columns come first: those that were typed.
         """
         for summary in _hparams(values, first):
             self._events.add(summary)
 
-    def status(self, text: str) -> None:
-        """Shows what takes long before the first iteration."""
-        if self._line is not None:
-            self._line.update(text)
-        else:
-            logger.info(text)
 
-    @contextmanager
-    def counting(self, total: int) -> Iterator[Callable[[int], None]]:
-        """Shows how many of an evaluation's episodes have ended, as a function is told that this gives."""
-        if self._line is not None:
-            with self._line.counting(f"evaluating {total:,} episodes", total) as count:
-                yield count
-            return
-        said = time.perf_counter()
+def evaluation_scalars(evaluation: Evaluation) -> dict[str, float]:
+    """What is logged of an evaluation, by tag."""
+    infos = {f"eval/{INFO}{key}": value for key, value in evaluation.infos.items()}
+    return {EVAL_TAG: evaluation.mean, **infos}
 
-        def say(done: int) -> None:
-            nonlocal said
-            if done < total and time.perf_counter() - said >= COUNT_SECONDS:
-                said = time.perf_counter()
-                logger.info("evaluated %d of %d episodes", done, total)
 
-        yield say
-
-    def stop_progress(self) -> None:
-        """Ends the live line, so that plain lines follow it."""
-        if self._line is not None:
-            self._line.stop()
-            self._line = None
-
-    def _show(self, step: int, steps_per_second: float) -> None:
-        recent = "–" if math.isnan(self.recent_return) else short(self.recent_return)
-        if self._line is not None:
-            text = (
-                f"{step:,} steps · {steps_per_second:,.0f}/s · return {recent}"  # beside a bar in 60 columns
-            )
-            self._line.update(text, min(step, self._total))
-            return
-        text = f"{step:,} steps · {steps_per_second:,.0f} steps/s · return {recent}"
-        twentieth = 20 * step // self._total
-        if twentieth > self._reported:
-            self._reported = twentieth
-            elapsed = time.perf_counter() - self._started
-            left = max(0.0, elapsed * (self._total - step) / max(1, step - self._begun))
-            done = min(100.0, 100 * step / self._total)
-            logger.info("%3.0f%% · %s · %s left", done, text, clock(left))
+def _columns(lengths: Mapping[str, Any]) -> Columns:
+    """What a checkpoint says of the columns of metrics.csv; older ones know those of ``info`` alone."""
+    return Columns(lengths.get("columns"), lengths.get("infos", 0))
 
 
 def _hparams(values: Mapping[str, Knob], first: Collection[str]) -> list[Summary]:

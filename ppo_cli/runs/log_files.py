@@ -9,7 +9,7 @@ import struct
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
@@ -20,9 +20,10 @@ from ppo_cli.files import open_own, sync_folder, written_aside
 
 logger = logging.getLogger(__name__)
 
-HEADER = re.compile(rb"iteration,step(,[\w./-]{1,200}){1,1000}\r?\n", re.ASCII)
-LONGEST_LINE = 2**20  # bytes of a row: a thousand columns take less
-INFO = "info/"  # what the names of columns begin with that came while the run went on
+MOST_COLUMNS = 1000  # of a row, and so of tags in a run
+HEADER = re.compile(rb"iteration,step(,[\w./-]{1,200}){1,%d}\r?\n" % MOST_COLUMNS, re.ASCII)
+LONGEST_LINE = 2**20  # bytes of a row: so many columns take less
+INFO = "info/"  # what the tags of what environments tell begin with
 RECORD_EXTRA = 16  # bytes of a record of an event file that are not its data
 
 
@@ -60,52 +61,71 @@ class EventFile:
         self._file.flush()
 
 
+class Columns(NamedTuple):
+    """How many columns a metrics.csv had, but for those of iteration and step.
+
+    Attributes:
+        number: All of them; None in a checkpoint of before, when only those of ``info`` came on the way.
+        infos: Those of ``info`` then.
+    """
+
+    number: int | None = None
+    infos: int = 0
+
+    def of(self, tags: Sequence[str]) -> int:
+        """The number, for a file that has these by now."""
+        if self.number is not None:
+            return self.number
+        return sum(not tag.startswith(INFO) for tag in tags) + self.infos
+
+
 class RowFile:
     """A metrics.csv that is written at once, a row an iteration, and can be cut back to a length.
 
-    Columns ``info/<key>`` come on the way: then the file is written anew, each row with an empty cell more,
-    and takes the old one's place. Cut back to a length from before, it loses them again.
+    Columns come on the way, of keys of ``info`` and of hooks: then the file is written anew, each row with an
+    empty cell more, and takes the old one's place. Cut back to a length from before, it loses them again.
+
+    Attributes:
+        tags: Its columns, but for those of iteration and step.
     """
 
-    def __init__(self, path: Path, tags: Sequence[str], length: int | None = None, infos: int = 0) -> None:
+    def __init__(
+        self, path: Path, tags: Sequence[str], length: int | None = None, columns: Columns | None = None
+    ) -> None:
         """Opens a new file in the place of any other, or goes on behind ``length`` bytes of an old one.
 
         Args:
-            path: of the file.
-            tags: its columns; an old file goes on with its own.
-            length: what of it a checkpoint knows.
-            infos: how many columns ``info/<key>`` it had then.
+            path: The file.
+            tags: Its columns; an old file goes on with its own.
+            length: What of it a checkpoint knows.
+            columns: How many columns it had then.
         """
         self._path = path
         self._use(open_own(path))
         whole = 0
         if length is not None:
-            surplus = len(_infos(self._header())) - infos
+            header = self._header()[2:]
+            surplus = len(header) - (columns or Columns()).of(header)
             if surplus > 0:
                 self._replace(_within(_narrowed(_lines(self._file), surplus), length))
             whole = _whole_rows(self._file, length)
         _cut(self._file, whole, length or 0, path.name)
-        self._tags = list(tags)
+        self.tags = list(tags)
         if self.length():
-            self._tags = self._header()[2:]
+            self.tags = self._header()[2:]
         else:
             self._csv.writerow(["iteration", "step", *tags])
             self._text.flush()
-
-    @property
-    def infos(self) -> list[str]:
-        """Its columns ``info/<key>``."""
-        return _infos(self._tags)
 
     def widen(self, tags: Sequence[str]) -> None:
         """Adds columns, which the rows so far leave empty."""
         self._replace(_widened(_lines(self._file), tags))
         self._file.seek(0, os.SEEK_END)
-        self._tags += tags
+        self.tags += tags
 
     def add(self, iteration: int, step: int, values: Mapping[str, float]) -> None:
         """Writes a row; a value that is missing is an empty cell."""
-        self._csv.writerow([iteration, step, *(values.get(tag, "") for tag in self._tags)])
+        self._csv.writerow([iteration, step, *(values.get(tag, "") for tag in self.tags)])
         self._text.flush()
 
     def length(self) -> int:
@@ -149,10 +169,6 @@ class RowFile:
             self._text.close()
         sync_folder(self._path.parent)
         self._use(open_own(self._path))
-
-
-def _infos(columns: Sequence[str]) -> list[str]:
-    return [name for name in columns if name.startswith(INFO)]
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:

@@ -1,11 +1,12 @@
 """`ppo-train resume=RUN_DIR`: a run goes on where its newest intact checkpoint left it."""
 
 import logging
-import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ppo_cli.config.compose import override_config
 from ppo_cli.config.convert import from_stored, to_dict
@@ -15,35 +16,43 @@ from ppo_cli.envs.backends import backend
 from ppo_cli.errors import RunError
 from ppo_cli.runs.endings import StopSignal
 from ppo_cli.runs.folder import RunFolder, advice_for, own_run, repair
-from ppo_cli.runs.streams import LogFile
-from ppo_cli.terminal import WordFormatter
+from ppo_cli.runs.streams import logging_to
+from ppo_cli.runs.surroundings import COMMAND, Surroundings
+
+if TYPE_CHECKING:
+    from ppo_cli.runs.checkpoint_schema import Checkpoint
 
 logger = logging.getLogger(__name__)
 
 
-def resume(folder: Path, overrides: Sequence[str], live: bool = True) -> None:
+def resume(folder: Path, overrides: Sequence[str], around: Surroundings = COMMAND) -> None:
     """Goes on with the run in ``folder``, or says that it is finished.
 
     Args:
-        folder: of a run.
-        overrides: knobs to change, as on any command line.
-        live: whether it has the terminal to itself; a job of a sweep only warns there.
+        folder: Of a run.
+        overrides: Knobs to change, as on any command line.
+        around: What is around the run; a job that hasn't the terminal to itself only warns there.
 
     Raises:
         ConfigError: the folder holds no run, or an override can't be taken.
         RunError: there are checkpoints, and none is intact; or the run can't go on.
     """
-    _resume(folder, lambda before: override_config(before, overrides), live)
+    _resume(folder, lambda before: override_config(before, overrides), around)
 
 
-def resume_as(folder: Path, config: Config) -> None:
+def resume_as(folder: Path, config: Config, around: Surroundings = COMMAND) -> None:
     """`resume` with all knobs as ``config`` has them.
+
+    Args:
+        folder: The folder of a run.
+        config: Its config from now on.
+        around: What is around the run.
 
     Raises:
         ConfigError: one differs that can't change any more.
         RunError: as `resume`.
     """
-    _resume(folder, lambda _: config, live=True)
+    _resume(folder, lambda _: config, around)
 
 
 def resumed_config(folder: Path, overrides: Sequence[str]) -> Config:
@@ -63,13 +72,14 @@ def _stored_config(folder: Path) -> Config:
     return RunFolder(folder).config
 
 
-def _resume(folder: Path, change: Callable[[Config], Config], live: bool) -> None:
+def _resume(folder: Path, change: Callable[[Config], Config], around: Surroundings) -> None:
     before = _stored_config(folder)
-    with StopSignal(partial(advice_for, folder), at_once=True), own_run(folder):
-        _go_on(folder, before, change, live)
+    signal = StopSignal(partial(advice_for, folder), at_once=True) if around.signals else nullcontext()
+    with signal, own_run(folder):
+        _go_on(folder, before, change, around)
 
 
-def _go_on(folder: Path, before: Config, change: Callable[[Config], Config], live: bool) -> None:
+def _go_on(folder: Path, before: Config, change: Callable[[Config], Config], around: Surroundings) -> None:
     from ppo_cli.runs.checkpoint import CheckpointError  # late: it brings PyTorch
 
     run = RunFolder(folder)
@@ -85,22 +95,34 @@ def _go_on(folder: Path, before: Config, change: Callable[[Config], Config], liv
     if saved is not None and not saved.iteration:
         saved = None  # nothing has been trained: the beginning is exact whatever the environments are
     repair(folder, None if saved is None else saved.steps, after.checkpoint.keep)
-    _log_to(run.train_log, logging.INFO if live else logging.WARNING)
-    for line in lines:
-        logger.info(line)
-    if saved is None:
-        logger.info("%s has trained nothing yet: it starts from the beginning", folder)
-    else:
-        if run.has_reached(saved.steps, after):
-            logger.info(
-                "%s is finished: %s of total_timesteps=%s; a larger total_timesteps= extends it",
-                folder, f"{saved.steps:,}", f"{after.total_timesteps:,}",
-            )  # fmt: skip
-            return
-        logger.info("going on from step %s in %s", f"{saved.steps:,}", folder)
-    from ppo_cli.runs.run import run_owned
+    from ppo_cli.runs.run import run_owned  # late: it brings PyTorch
 
-    run_owned(after, folder, saved, live)
+    with logging_to(run.train_log, verbose=around.live):
+        for line in lines:
+            logger.info(line)
+        if saved is None:
+            logger.info("%s has trained nothing yet: it starts from the beginning", folder)
+        else:
+            saved = replace(saved, stopped=_still_stopped(saved, after, around))
+            if run.has_reached(saved, after):
+                other = f" ({saved.stopped}); other hooks= or" if saved.stopped else ";"
+                logger.info(
+                    "%s is finished: %s of total_timesteps=%s%s a larger total_timesteps= extends it",
+                    folder, f"{saved.steps:,}", f"{after.total_timesteps:,}", other,
+                )  # fmt: skip
+                return
+            logger.info("going on from step %s in %s", f"{saved.steps:,}", folder)
+        run_owned(after, folder, saved, around)
+
+
+def _still_stopped(saved: "Checkpoint", after: Config, around: Surroundings) -> str:
+    """Why a hook stopped the run, where its budget and its hooks are what they were then; else nothing."""
+    from ppo_cli.runs.named_hooks import hook_names
+
+    before = from_stored(saved.config)
+    names = [hook["name"] for hook in saved.hooks]
+    same = before.hooks == after.hooks and names == hook_names(after, around.hooks)
+    return saved.stopped if same and before.total_timesteps >= after.total_timesteps else ""
 
 
 def _check_same_run(folder: Path, run: Config, checkpoint: Config) -> None:
@@ -149,11 +171,3 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = value
     return flat
-
-
-def _log_to(path: Path, console_level: int) -> None:
-    """What Hydra sets up for other runs: plain lines on the terminal and, appended, in train.log."""
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout), LogFile(path)]
-    handlers[0].setLevel(console_level)
-    handlers[0].setFormatter(WordFormatter())
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers, force=True)

@@ -3,14 +3,17 @@
 import contextlib
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import yaml
 
 from ppo_cli.agent import PPOAgent
+from ppo_cli.collector import Collector, make_collector
 from ppo_cli.config.convert import save_yaml, to_dict
 from ppo_cli.config.schema import Config
 from ppo_cli.encoders import EncoderError
@@ -18,14 +21,15 @@ from ppo_cli.envs import calls
 from ppo_cli.envs.backends import backend
 from ppo_cli.envs.choose import available_cores, make_vector
 from ppo_cli.envs.group import EnvFaultError
-from ppo_cli.envs.infos import Wanted, plain_key
+from ppo_cli.envs.infos import plain_key
 from ppo_cli.envs.make import EnvError, EnvFn
 from ppo_cli.envs.snapshot import Kind, Lost, find_kind
-from ppo_cli.envs.vector import Recipe
-from ppo_cli.errors import RunError
+from ppo_cli.envs.vector import Recipe, Vector
+from ppo_cli.episodes import Evaluation
+from ppo_cli.errors import HookError, RunError
 from ppo_cli.files import read_json, read_yaml, write_whole
+from ppo_cli.hooks import Hooks, RunState, UserHook, told
 from ppo_cli.import_path import UserCodeError
-from ppo_cli.policy import Policy
 from ppo_cli.runs.build import (
     Checked,
     build_agent,
@@ -37,176 +41,176 @@ from ppo_cli.runs.build import (
 )
 from ppo_cli.runs.checkpoint import CheckpointError
 from ppo_cli.runs.checkpoint_schema import Checkpoint
-from ppo_cli.runs.checkpointing import CheckpointKeeper
-from ppo_cli.runs.endings import Interrupted, StopSignal
-from ppo_cli.runs.evaluation import Evaluation, evaluate, summarize
+from ppo_cli.runs.checkpointing import CheckpointKeeper, begin, restore
+from ppo_cli.runs.endings import StopSignal
+from ppo_cli.runs.evaluation import summarize
 from ppo_cli.runs.folder import RunFolder, advice_for, noted_failure, own_run, repair
 from ppo_cli.runs.lines import budget_words, device_words, network_words, pack, result_words, training_words
 from ppo_cli.runs.log import Knob, RunLog
+from ppo_cli.runs.named_hooks import make_hooks
+from ppo_cli.runs.own_hooks import Evaluating, Signals
+from ppo_cli.runs.progress import Progress
+from ppo_cli.runs.surroundings import COMMAND, Surroundings
 from ppo_cli.runs.watchdog import Watchdog
 from ppo_cli.seeding import seed_global_generators
 from ppo_cli.terminal import width
-from ppo_cli.trainer import Collector, Position, make_collector, train
+from ppo_cli.trainer import train
 
 logger = logging.getLogger(__name__)
 
 LINE = 80  # columns of a run's first lines
 
-Watch = Callable[[Position, Evaluation], None]
-
 # What ends a run in a line of its own; anything else is a fault of ours.
-FAULTS = (EnvError, EnvFaultError, CheckpointError, EncoderError, UserCodeError, FloatingPointError, OSError)
+FAULTS = (
+    EnvError, EnvFaultError, CheckpointError, EncoderError, UserCodeError, HookError, FloatingPointError,
+    OSError,
+)  # fmt: skip
 
 
 def run(
-    config: Config,
-    folder: Path,
-    saved: Checkpoint | None = None,
-    live: bool = True,
-    watch: Watch | None = None,
-    preset: str = "",
+    config: Config, folder: Path, saved: Checkpoint | None = None, around: Surroundings = COMMAND
 ) -> float:
     """Trains, saves and evaluates one config into an existing folder.
 
     Args:
-        config: what to run.
-        folder: where to.
-        saved: a checkpoint of this run to go on from.
-        live: whether it has the terminal to itself, for a progress line.
-        watch: is called with every evaluation; what it raises ends the run.
-        preset: the config's, in words for the first line; nothing where it is not known.
+        config: What to run.
+        folder: Where to.
+        saved: A checkpoint of this run to go on from.
+        around: What is around the run.
 
     Returns:
         The evaluation's mean return, or NaN where ``eval.episodes`` is 0.
 
     Raises:
-        Interrupted: a signal ended it, after the running iteration and its checkpoint.
-        RunError: it can't go on.
+        Interrupted: A signal ended it, after the running iteration and its checkpoint.
+        RunError: It can't go on.
     """
     try:
         with own_run(folder):
             repair(folder, None if saved is None else saved.steps, config.checkpoint.keep)
-            return run_owned(config, folder, saved, live, watch, preset)
+            return run_owned(config, folder, saved, around)
     except OSError as error:
         raise RunError(str(error)) from error
 
 
 def run_owned(
-    config: Config,
-    folder: Path,
-    saved: Checkpoint | None,
-    live: bool = True,
-    watch: Watch | None = None,
-    preset: str = "",
+    config: Config, folder: Path, saved: Checkpoint | None, around: Surroundings = COMMAND
 ) -> float:
     """`run` in a folder that this process holds already, and that is in the state of ``saved``."""
-    stop = StopSignal(partial(advice_for, folder), at_once=True)  # while it trains, another
-    with noted_failure(folder), stop:
+    advice = partial(advice_for, folder)
+    signal = StopSignal(advice, at_once=True) if around.signals else None
+    watchdog = Watchdog(config.env.timeout, advice) if around.watchdog else nullcontext()
+    with noted_failure(folder), signal or nullcontext(), watchdog:
         try:
-            return _run(config, folder, saved, live, watch, preset)
+            return _run(config, folder, saved, around, signal)
         except FAULTS as error:
-            advice = advice_for(folder)
-            raise RunError(f"{error}{advice and f'; {advice}'}") from error
+            more = advice()
+            raise RunError(f"{error}{more and f'; {more}'}") from error
 
 
 def _run(
     config: Config,
     folder: Path,
     saved: Checkpoint | None,
-    live: bool,
-    watch: Watch | None,
-    preset: str,
+    around: Surroundings,
+    signal: StopSignal | None,
 ) -> float:
-    with Watchdog(config.env.timeout, partial(advice_for, folder)):
-        checked = check_environment(config, keep=True)
-        config, notices = checked.config, checked.notices
-        save_yaml(config, RunFolder(folder).config_yaml)
-        torch.set_num_threads(config.cpu_threads)
-        make, make_evaluated = env_maker(config.env, training=True), env_maker(config.env)
-        seed_global_generators(config.seed)  # for environments that draw from them, here and in workers
-        infos = wanted_infos(config)
-        kind, kind_notice = _snapshot_kind(checked, make, saved)
-        recipe = Recipe(
-            config.env.id, [make] * config.n_envs, checked.spaces,
-            kind=kind, on_error=on_error_of(config.env), infos=infos,
-        )  # fmt: skip
-        envs, choice = make_vector(recipe, config.vectorization)
-        notices += filter(None, [_batch_notice(config), choice if config.n_envs > 1 else None, kind_notice])
-        seed_global_generators(config.seed)  # again: what went before may have drawn from them
-        try:
-            agent = build_agent(config, recipe.spaces)
-            normalizers = build_normalizers(config, envs.single_observation_space)
-            for line in [*_first_lines(config, agent, envs.backend, preset), *notices]:
-                logger.info(line)
-            _advise_threads(config, agent)
-            collector = make_collector(envs, agent, config.n_steps, *normalizers)
-            tags = [f"info/{plain_key(key)}" for key in infos or ()]
-            begun, lengths = (0, None) if saved is None else (saved.steps, saved.log)
-            with RunLog(folder, config.trained_steps, lengths, live, tags, begun) as log:
-                keeper = CheckpointKeeper(folder, config, agent, collector, log)
-                if saved is None:
-                    position = keeper.begin()
-                else:
-                    position, lost = keeper.restore(saved)
-                    _say_lost(lost, config.n_envs)
-                policy = Policy(agent.model, agent.distribution, collector.observation_normalizer)
-
-                def evaluation_at(position: Position, last: bool = False) -> Evaluation:
-                    found = _evaluate(config, policy, make_evaluated, infos, log)
-                    log.evaluation(position.steps, found.mean, found.infos)
-                    best = keeper.consider(position, found.mean)
-                    if not last:
-                        _say_evaluation(position.steps, found, best)
-                    if watch is not None:
-                        watch(position, found)
-                    return found
-
-                position = _train(config, agent, collector, log, keeper, position, evaluation_at)
-                if not config.eval.episodes:
-                    log.stop_progress()
-                    logger.info("trained %s steps · %s", f"{position.steps:,}", folder)
-                    return float("nan")
-                evaluation = evaluation_at(position, last=True)
-                log.hyperparameters(_flat_hyperparameters(config), _typed_knobs(folder))
-        finally:
-            envs.close()
-    keeper.check_folder()
-    _report(evaluation, config, position.steps, log.recent_return, folder)
-    return evaluation.mean
+    """The life of a run: what it needs is made, then it begins or goes on, trains, and is evaluated."""
+    checked = check_environment(config, around.watchdog, keep=True)
+    config, notices = checked.config, checked.notices
+    save_yaml(config, RunFolder(folder).config_yaml)
+    torch.set_num_threads(config.cpu_threads)
+    envs, more = _make_envs(checked, saved)
+    with ExitStack() as opened:
+        opened.callback(envs.close)
+        agent = build_agent(config, checked.spaces)
+        normalizers = build_normalizers(config, envs.single_observation_space)
+        for line in [*_first_lines(config, agent, envs.backend, around.preset), *notices, *more]:
+            logger.info(line)
+        _advise_threads(config, agent)
+        collector = make_collector(envs, agent, config.n_steps, *normalizers)
+        hooks = _run_hooks(config, folder, saved, around, signal, collector)
+        state = RunState(folder, to_dict(config), agent, collector, config.total_timesteps, hooks.all)
+        if saved is None:
+            begin(state, config)
+        else:
+            _say_lost(restore(state, config, saved, hooks.users), config.n_envs)
+        with told(state):
+            train(state)
+            state.trained = True
+            if state.stopped:
+                logger.info("stopped at %s steps: %s", f"{state.steps:,}", state.stopped)
+            if not config.eval.episodes:
+                hooks.progress.stop()
+                logger.info("trained %s steps · %s", f"{state.steps:,}", folder)
+                return float("nan")
+            evaluation = hooks.evaluating.evaluate(state)
+            hooks.log.hyperparameters(_flat_hyperparameters(config), _typed_knobs(folder))
+            hooks.progress.stop()
+            opened.close()
+            hooks.keeper.check_folder()
+            _report(evaluation, config, state, hooks.progress.recent_return)
+            return evaluation.mean
 
 
-def _evaluate(config: Config, policy: Policy, make: EnvFn, infos: Wanted, log: RunLog) -> Evaluation:
-    """Evaluates a policy as the config says, and shows how far that is."""
-    settings = {key: value for key, value in vars(config.eval).items() if key != "every"}
-    with log.counting(config.eval.episodes) as count:
-        return evaluate(
-            policy, make, **settings, on_error=on_error_of(config.env), infos=infos, progress=count
-        )
+class RunHooks(NamedTuple):
+    """All that is told of a run.
+
+    Attributes:
+        users: The user's hooks, which are told first.
+        log: Writes the scalars.
+        progress: Shows them.
+        evaluating: Evaluates the policy.
+        keeper: Writes the checkpoints.
+        all: These and those of the caller, in their order.
+    """
+
+    users: list[UserHook]
+    log: RunLog
+    progress: Progress
+    evaluating: Evaluating
+    keeper: CheckpointKeeper
+    all: Hooks
 
 
-def _train(
+def _run_hooks(
     config: Config,
-    agent: PPOAgent,
+    folder: Path,
+    saved: Checkpoint | None,
+    around: Surroundings,
+    signal: StopSignal | None,
     collector: Collector,
-    log: RunLog,
-    keeper: CheckpointKeeper,
-    position: Position,
-    evaluation_at: Callable[[Position], Evaluation],
-) -> Position:
-    """Trains to the end of the budget, or of the iteration in which a signal comes."""
-    advice = partial(advice_for, keeper.folder.path)
-    with StopSignal(advice, at_once=agent.compiled) as signal:
+) -> RunHooks:
+    """Makes the hooks of a run. What is logged is evaluated next, and what is evaluated is saved."""
+    infos = wanted_infos(config)
+    users = make_hooks(config, around.hooks)
+    log = RunLog(
+        folder, None if saved is None else saved.log, [f"info/{plain_key(key)}" for key in infos or ()]
+    )
+    progress = Progress(config.trained_steps, around.live)
+    evaluating = Evaluating(
+        config.eval, env_maker(config.env), on_error_of(config.env), infos, progress.counting
+    )
+    signals = [] if signal is None else [Signals(signal, partial(advice_for, folder))]
+    keeper = CheckpointKeeper(config, folder, log, users)
+    everyone = [*users, log, progress, evaluating, *signals, keeper, *around.own_hooks]
+    return RunHooks(users, log, progress, evaluating, keeper, Hooks(everyone))
 
-        def after_iteration(position: Position) -> None:
-            signal.at_once = False
-            if config.eval.every and position.iteration % config.eval.every == 0:
-                evaluation_at(position)
-            number = signal.number  # once: what comes from here on ends the next iteration
-            keeper.save(position, position.steps >= config.total_timesteps or number is not None)
-            if number is not None:
-                raise Interrupted(number, advice())
 
-        return train(agent, collector, log, config.total_timesteps, position, after_iteration)
+def _make_envs(checked: Checked, saved: Checkpoint | None) -> tuple[Vector, list[str]]:
+    """The environments of training, and lines on them."""
+    config = checked.config
+    make = env_maker(config.env, training=True)
+    seed_global_generators(config.seed)  # for environments that draw from them, here and in workers
+    kind, notice = _snapshot_kind(checked, make, saved)
+    recipe = Recipe(
+        config.env.id, [make] * config.n_envs, checked.spaces,
+        kind=kind, on_error=on_error_of(config.env), infos=wanted_infos(config),
+    )  # fmt: skip
+    envs, choice = make_vector(recipe, config.vectorization)
+    seed_global_generators(config.seed)  # again: what went before may have drawn from them
+    lines = [_batch_notice(config), choice if config.n_envs > 1 else None, notice]
+    return envs, [line for line in lines if line]
 
 
 def _snapshot_kind(checked: Checked, make: EnvFn, saved: Checkpoint | None) -> tuple[Kind, str | None]:
@@ -272,22 +276,19 @@ def _first_lines(config: Config, agent: PPOAgent, stepped_by: str, preset: str) 
     return [line for pieces in lines for line in pack(pieces, columns)]
 
 
-def _say_evaluation(steps: int, evaluation: Evaluation, best: bool) -> None:
-    mark = " · best so far" if best else ""
-    logger.info("eval at %s steps: %s%s", f"{steps:,}", result_words(evaluation), mark)
-
-
-def _report(evaluation: Evaluation, config: Config, steps: int, trained: float, folder: Path) -> None:
+def _report(evaluation: Evaluation, config: Config, run: RunState, trained: float) -> None:
+    """Writes eval.json, which says that a run is finished, and says its last line."""
     cut = sum(length >= config.eval.max_steps for length in evaluation.lengths)
     if cut:
         logger.warning("%d episodes were cut at eval.max_steps=%d", cut, config.eval.max_steps)
     deterministic = config.eval.deterministic
-    summary = summarize(evaluation, steps, deterministic, config.eval.seed)
-    # whole or not at all: that it is there says that a run is finished
-    write_whole(RunFolder(folder).eval_json, json.dumps(summary, indent=2) + "\n")
+    summary = summarize(evaluation, run.steps, deterministic, config.eval.seed)
+    if run.stopped:
+        summary["stopped"] = run.stopped
+    write_whole(RunFolder(run.folder).eval_json, json.dumps(summary, indent=2) + "\n")  # whole or not at all
     why = training_words(evaluation, trained) if deterministic else ""
     result = result_words(evaluation, deterministic)
-    logger.info("%s after %s steps%s · %s", result, f"{steps:,}", why, folder)
+    logger.info("%s after %s steps%s · %s", result, f"{run.steps:,}", why, run.folder)
 
 
 def _typed_knobs(folder: Path) -> set[str]:

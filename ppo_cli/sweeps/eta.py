@@ -2,6 +2,32 @@
 
 import heapq
 from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Pace:
+    """When a process began to take part in a search, and how many trials had ended then.
+
+    Attributes:
+        began: The time, in seconds of some clock.
+        ended: The number of trials.
+    """
+
+    began: float
+    ended: int
+
+    def left(self, now: float, ended: int, total: int) -> float | None:
+        """Seconds for the trials that are left, at the rate at which all processes together ended some.
+
+        Args:
+            now: The time, on the same clock.
+            ended: The number of trials that have ended.
+            total: The number of all trials.
+        """
+        if ended <= self.ended or ended >= total:
+            return None
+        return (now - self.began) * (total - ended) / (ended - self.ended)
 
 
 def makespan(running: Sequence[float], waiting: Sequence[float], workers: int) -> float:

@@ -4,14 +4,13 @@ import itertools
 import json
 import re
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import IntervalSweep, Override
-from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ppo_cli.config.compose import GROUPS, compose_jobs, override_config, parse_overrides
@@ -19,11 +18,12 @@ from ppo_cli.config.convert import from_stored, to_dict
 from ppo_cli.config.schema import KNOBS, Config, ConfigError, find_knob, is_entry
 from ppo_cli.files import printable, read_json, write_whole
 from ppo_cli.runs.run_dir import folder_name, is_hydra
-from ppo_cli.sweeps.search.settings import Settings, check_settings, check_typed, read_settings
+from ppo_cli.sweeps.schema import SearchSettings, composed_settings, read_settings
 from ppo_cli.sweeps.search.space import Axis, axis_from_dict, to_axis
 from ppo_cli.text import flat
 
 PLAN = "search.json"
+Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True)
@@ -46,33 +46,29 @@ class Plan:
         bases: one for each combination of the groups that are searched.
     """
 
-    typed: list[str]
+    typed: list[str] = field(compare=False)
     axes: list[Axis]
     seeds: list[int]
-    settings: Settings
+    settings: SearchSettings
     bases: list[Base]
 
 
-def make_plan(
-    typed: Sequence[str], overrides: Sequence[str], config_dir: str | None, config_name: str
-) -> Plan:
+def make_plan(overrides: Sequence[str], config_dir: str | None, config_name: str) -> Plan:
     """Composes and checks a search, to both ends of its intervals.
 
     Args:
-        typed: overrides as the user typed them.
-        overrides: the same in Hydra's own terms.
-        config_dir: a folder of the user's own files, or None.
-        config_name: of the primary config.
+        overrides: As typed, in Hydra's own terms.
+        config_dir: A folder of the user's own files, or None.
+        config_name: The name of the primary config.
 
     Raises:
         ConfigError: one line on the first thing that is wrong.
     """
-    check_typed(overrides)
     parsed = parse_overrides(overrides, config_dir)
     swept = {o.get_key_element(): o for o in parsed if o.is_sweep_override()}
     fixed = [str(o.input_line) for o in parsed if not o.is_sweep_override()]
     compose_jobs(fixed, False, config_dir, config_name)
-    settings = read_settings(HydraConfig.get().sweeper)
+    settings = composed_settings(SearchSettings, HydraConfig.get().sweeper)
     check_classes(settings)
     taken = {o.get_key_element() for o in parsed}
     ready = [f"{key}={value}" for key, value in settings.params.items() if key not in taken]
@@ -88,18 +84,23 @@ def make_plan(
             "nothing to search: type KEY=choice(A,B) or KEY=interval(LOW,HIGH), or a ready space, search=NAME"
         )
     bases = _bases(axes, fixed, config_dir, config_name)
-    words = [word for word in typed if not (is_hydra(word) or word.startswith("search="))]
-    words = [word for word in words if word.partition("=")[0] not in {*swept, "seed"}]
+    words = _typed(overrides, {*swept, "seed"})
     plan = Plan(words, axes, seeds or [bases[0].config["seed"]], settings, bases)
     _check_ends(plan)
     return plan
 
 
-def check_classes(settings: Settings) -> None:
-    """Raises ConfigError where a setting is out of range, or not what Optuna's classes take."""
+def _typed(overrides: Sequence[str], drawn: Collection[str]) -> list[str]:
+    """What to type for a trial beside what is drawn for it."""
+    words = [word for word in overrides if not (is_hydra(word) or word.startswith("search="))]
+    chosen = any(word.startswith("env.id=") for word in words)  # which leaves out the preset on its own
+    return [word for word in words if word.partition("=")[0] not in drawn and not (chosen and word == "~env")]
+
+
+def check_classes(settings: SearchSettings) -> None:
+    """Raises ConfigError where a setting is not what Optuna's classes take."""
     from ppo_cli.sweeps.search.study import make_pruner, make_sampler  # late: they bring Optuna
 
-    check_settings(settings)
     make_pruner(settings)
     make_sampler(settings, 0)
 
@@ -138,16 +139,21 @@ def _bases(
 ) -> list[Base]:
     from ppo_cli.runs.build import check_environment  # late: it brings PyTorch
 
-    groups = [axis for axis in axes if axis.key in GROUPS]
     bases = []
-    for values in itertools.product(*(axis.ends() for axis in groups)):
-        chosen = {axis.key: value for axis, value in zip(groups, values, strict=True)}
+    for chosen in _combinations(axes):
         overrides = [*fixed, *(f"{key}={value}" for key, value in chosen.items())]
         ((_, config),) = compose_jobs(overrides, False, config_dir, config_name)
         if not config.eval.episodes:
             raise ConfigError("eval.episodes=0: a search needs evaluations; give at least 1")
         bases.append(Base(chosen, to_dict(check_environment(config).config)))
     return bases
+
+
+def _combinations(axes: Sequence[Axis]) -> list[dict[str, str]]:
+    """Every choice of the groups that are searched."""
+    groups = [axis for axis in axes if axis.key in GROUPS]
+    values = itertools.product(*(axis.ends() for axis in groups))
+    return [dict(zip((axis.key for axis in groups), each, strict=True)) for each in values]
 
 
 def _check_ends(plan: Plan) -> None:
@@ -180,7 +186,7 @@ def job_config(plan: Plan, values: Mapping[str, str], seed: int) -> Config:
     return replace(config, eval=replace(config.eval, every=every))
 
 
-def evaluate_every(settings: Settings, config: Config) -> int:
+def evaluate_every(settings: SearchSettings, config: Config) -> int:
     """Iterations between evaluations: as typed, or so that no point of comparison goes without one."""
     if config.eval.every:
         return int(config.eval.every)
@@ -214,11 +220,11 @@ def load_plan(folder: Path) -> Plan:
     try:
         stored = read_json(folder / PLAN)
         plan = Plan(
-            [_word(word) for word in _listed(stored["typed"])],
-            [_axis(axis) for axis in _listed(stored["axes"])],
-            [_seed(seed) for seed in _listed(stored["seeds"])],
-            read_settings(OmegaConf.create(_mapping(stored["settings"]))),
-            [_base(base) for base in _listed(stored["bases"])],
+            [_word(word) for word in _of(list, stored["typed"])],
+            [_axis(axis) for axis in _of(list, stored["axes"])],
+            [_of(int, seed) for seed in _of(list, stored["seeds"])],
+            read_settings(SearchSettings, _of(dict, stored["settings"])),
+            [_base(base) for base in _of(list, stored["bases"])],
         )
         _check_whole(plan)
         check_classes(plan.settings)
@@ -230,15 +236,9 @@ def load_plan(folder: Path) -> Plan:
     return plan
 
 
-def _listed(value: Any) -> list[Any]:  # noqa: ANN401
-    if not isinstance(value, list):
-        raise TypeError(f"expected a list, given {value!r:.80}")
-    return value
-
-
-def _mapping(value: Any) -> dict[str, Any]:  # noqa: ANN401
-    if not isinstance(value, dict):
-        raise TypeError(f"expected a mapping, given {value!r:.80}")
+def _of(kind: type[Kind], value: Any) -> Kind:  # noqa: ANN401
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise TypeError(f"expected a {kind.__name__}, given {value!r:.80}")
     return value
 
 
@@ -251,14 +251,8 @@ def _word(value: Any) -> str:  # noqa: ANN401
     return value
 
 
-def _seed(value: Any) -> int:  # noqa: ANN401
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"expected a seed, given {value!r:.80}")
-    return value
-
-
 def _axis(stored: Any) -> Axis:  # noqa: ANN401
-    axis = axis_from_dict(_mapping(stored))
+    axis = axis_from_dict(_of(dict, stored))
     key = _word(axis.key).lstrip("+")
     if _is_not_searched(key) or not (key in (*KNOBS, *GROUPS) or is_entry(key)):
         raise ValueError(f"{key:.80} can't be searched")
@@ -271,17 +265,12 @@ def _base(stored: Any) -> Base:  # noqa: ANN401
     groups = {
         _word(key): _word(f"{key}={value}").partition("=")[2] for key, value in stored["groups"].items()
     }
-    return Base(groups, to_dict(from_stored(_mapping(stored["config"]))))
+    return Base(groups, to_dict(from_stored(_of(dict, stored["config"]))))
 
 
 def _check_whole(plan: Plan) -> None:
     """Raises ValueError where a trial could draw what the plan has no config for."""
-    groups = [axis for axis in plan.axes if axis.key in GROUPS]
-    combinations = itertools.product(*(axis.ends() for axis in groups))
-    needed = [
-        {axis.key: value for axis, value in zip(groups, values, strict=True)} for values in combinations
-    ]
-    if not plan.axes or not plan.seeds or [base.groups for base in plan.bases] != needed:
+    if not plan.axes or not plan.seeds or [base.groups for base in plan.bases] != _combinations(plan.axes):
         raise ValueError("expected axes, seeds, and a config for each choice of a group")
     if len({axis.key for axis in plan.axes}) < len(plan.axes) or len(set(plan.seeds)) < len(plan.seeds):
         raise ValueError("an axis or a seed comes twice")

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
@@ -20,11 +19,8 @@ from sqlalchemy.engine import URL
 
 from ppo_cli.config.schema import ConfigError
 from ppo_cli.files import printable
-from ppo_cli.sweeps.search.settings import PREFIX, Settings
+from ppo_cli.sweeps.schema import PREFIX, SearchSettings
 from ppo_cli.text import flat
-
-optuna.logging.set_verbosity(optuna.logging.ERROR)  # a search says its own lines
-warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
 NAME = "search"
 BUSY = 120  # seconds to wait for another process that writes
@@ -44,44 +40,11 @@ PRUNERS: dict[str, type[BasePruner]] = {
 }
 
 
-class SeededSampler(BaseSampler):
-    """A fresh sampler for each trial, seeded by its number.
+def make_sampler(settings: SearchSettings, number: int) -> BaseSampler:
+    """The sampler of one trial, seeded by its number.
 
     What a trial gets then follows from the search's seed, its number and the trials that are over: a search
     that was stopped and goes on draws what one that was never stopped draws.
-    """
-
-    def __init__(self, make: Callable[[int], BaseSampler]) -> None:
-        """Makes trial n's sampler by ``make(n)``."""
-        self._make = make
-        self._number, self._sampler = -1, make(0)
-
-    def _of(self, trial: FrozenTrial) -> BaseSampler:
-        if trial.number != self._number:
-            self._number, self._sampler = trial.number, self._make(trial.number)
-        return self._sampler
-
-    def infer_relative_search_space(
-        self, study: optuna.Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        """What the trial's sampler says."""
-        return self._of(trial).infer_relative_search_space(study, trial)
-
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """What the trial's sampler says."""
-        return self._of(trial).sample_relative(study, trial, search_space)
-
-    def sample_independent(
-        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:  # noqa: ANN401
-        """What the trial's sampler says."""
-        return self._of(trial).sample_independent(study, trial, param_name, param_distribution)
-
-
-def make_sampler(settings: Settings, number: int) -> BaseSampler:
-    """The sampler of one trial.
 
     Raises:
         ConfigError: Optuna's class doesn't take an argument.
@@ -96,7 +59,7 @@ def make_sampler(settings: Settings, number: int) -> BaseSampler:
     return sampler
 
 
-def make_pruner(settings: Settings) -> BasePruner:
+def make_pruner(settings: SearchSettings) -> BasePruner:
     """The pruner.
 
     Raises:
@@ -109,7 +72,7 @@ def make_pruner(settings: Settings) -> BasePruner:
     return pruner
 
 
-def warm_up(settings: Settings) -> int:
+def warm_up(settings: SearchSettings) -> int:
     """Points of comparison at the start of each run at which it is never pruned: they say little."""
     if settings.pruner not in ("median", "percentile"):
         return 0
@@ -128,7 +91,9 @@ def _call(make: Callable[..., Any], own: Mapping[str, Any], name: str, given: Ma
                 f"{PREFIX}{name}.{key}={value}: expected {'true or false' if kind is bool else 'an integer'}"
             )
     try:
-        return make(**{**own, **given})
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return make(**{**own, **given})
     except (TypeError, ValueError, ImportError) as error:
         raise ConfigError(f"{PREFIX}{name}={dict(given)}: {flat(error)}") from error
 
@@ -171,26 +136,26 @@ def _end(path: Path, size: int) -> bytes:
         return file.read()
 
 
-def open_study(path: Path, settings: Settings) -> optuna.Study:
+def open_study(path: Path, settings: SearchSettings) -> optuna.Study:
     """The study of a search, made where there is none.
 
     Raises:
         ConfigError: what lies there is none.
     """
     check_study(path)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # a search says its own lines
     url = URL.create("sqlite", database=str(path.resolve())).render_as_string()
     storage = optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": BUSY}})
     return optuna.create_study(
         study_name=NAME,
         storage=storage,
-        sampler=SeededSampler(lambda number: make_sampler(settings, number)),
         pruner=make_pruner(settings),
         direction="maximize",
         load_if_exists=True,
     )
 
 
-def report(trial: optuna.Trial, settings: Settings, step: int, value: float, after: int) -> bool:
+def report(trial: optuna.Trial, settings: SearchSettings, step: int, value: float, after: int) -> bool:
     """Reports a value, once, and asks the pruner whether to end the trial, by what came after a step.
 
     Pruners of Optuna's hold the *best* value so far against others' values of now. A trial's seeds run one

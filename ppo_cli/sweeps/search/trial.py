@@ -2,10 +2,9 @@
 
 import csv
 import io
-import logging
 import math
-import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,22 +12,25 @@ import numpy as np
 import optuna
 from optuna.trial import TrialState
 
+from ppo_cli.config.convert import to_dict
+from ppo_cli.config.schema import Config
+from ppo_cli.episodes import Evaluation
 from ppo_cli.errors import RunError
 from ppo_cli.files import first_line, make_folder, read_text, write_whole
-from ppo_cli.runs.evaluation import Evaluation
+from ppo_cli.hooks import Hook, RunState
 from ppo_cli.runs.folder import RunFolder
-from ppo_cli.runs.run import run
-from ppo_cli.runs.streams import LogFile
+from ppo_cli.runs.surroundings import Surroundings
 from ppo_cli.statistics import iqm
+from ppo_cli.sweeps.job import Job, begin_or_go_on, failure_note, one_line
+from ppo_cli.sweeps.live import Board
+from ppo_cli.sweeps.schema import SearchSettings
 from ppo_cli.sweeps.search.plan import Plan, job_config
-from ppo_cli.sweeps.search.settings import Settings
 from ppo_cli.sweeps.search.study import report
-from ppo_cli.sweeps.sweep import one_line
+from ppo_cli.terminal import is_live, output_console
 from ppo_cli.text import short
-from ppo_cli.trainer import Position
 
 CURVE = "evaluations.csv"
-PRUNED = "pruned.txt"
+PRUNED, FAILED = "pruned.txt", RunFolder.failed_txt.name
 
 Curve = dict[int, float]  # mean return of each evaluation, by environment steps
 
@@ -68,6 +70,40 @@ def aggregate(scores: Sequence[float], how: str) -> float:
     return float(iqm(scores) if how == "iqm" else np.mean(sorted(scores)))
 
 
+class Pruning(Hook):
+    """Keeps the curve of a run, and ends a trial that the pruner gives up."""
+
+    def __init__(
+        self, plan: Plan, trial: optuna.Trial, path: Path, curve: Curve, before: Sequence[Curve]
+    ) -> None:
+        """Of a run.
+
+        Args:
+            plan: Of the search.
+            trial: To report to.
+            path: Where the curve is kept.
+            curve: The evaluations of the run so far, to which its further ones are added.
+            before: The curves of the seeds before.
+        """
+        self._plan, self._trial, self._path, self._curve, self._before = plan, trial, path, curve, before
+
+    def after_evaluation(self, run: RunState, evaluation: Evaluation) -> None:
+        """Reports it.
+
+        Raises:
+            Pruned: The pruner gives up.
+            RunError: The mean return is not finite.
+        """
+        if not math.isfinite(evaluation.mean):
+            raise RunError(f"the evaluation at step {run.steps} returned {evaluation.mean}")
+        self._curve[run.steps] = evaluation.mean
+        _save_curve(self._path, self._curve)
+        is_last_seed = len(self._before) == len(self._plan.seeds) - 1
+        if not (run.is_over and is_last_seed):  # or else the trial is complete
+            curves = [*self._before, self._curve]
+            _report(self._plan.settings, self._trial, curves, run.steps, run.total_timesteps)
+
+
 def run_trial(plan: Plan, trial: optuna.Trial, folder: Path, values: Mapping[str, str]) -> Outcome:
     """Runs what is missing of a trial; how it ended is in its folder before this returns.
 
@@ -80,61 +116,53 @@ def run_trial(plan: Plan, trial: optuna.Trial, folder: Path, values: Mapping[str
     Raises:
         Interrupted: a signal ended it; it can go on.
     """
-    for mark, state in ((PRUNED, TrialState.PRUNED), (RunFolder.failed_txt.name, TrialState.FAIL)):
+    for mark, state in ((PRUNED, TrialState.PRUNED), (FAILED, TrialState.FAIL)):
         if (folder / mark).exists():  # it ended, and the process did before it could tell the study
             return Outcome(state, None, first_line(folder / mark) or f"{mark} is empty")
     curves: list[Curve] = []
-    for seed in plan.seeds:
-        job = folder / f"seed={seed}"
-        try:
-            curves.append(_run_seed(plan, trial, job, values, seed, curves))
-        except Pruned as end:
-            line = f"seed={seed} {end}"
-            write_whole(folder / PRUNED, f"{line}\n")
-            return Outcome(TrialState.PRUNED, None, line)
-        except Exception as error:
-            line = f"seed={seed}: {one_line(error)}"
-            write_whole(RunFolder(folder).failed_txt, f"{line}\n\n{traceback.format_exc()}")
-            return Outcome(TrialState.FAIL, None, line)
+    seed = plan.seeds[0]
+    try:
+        configs = {seed: job_config(plan, values, seed) for seed in plan.seeds}
+        with _table(folder, configs):
+            for seed, config in configs.items():
+                curves.append(_run_seed(plan, trial, folder / f"seed={seed}", config, curves))
+    except Pruned as end:
+        line = f"seed={seed} {end}"
+        write_whole(folder / PRUNED, f"{line}\n")
+        return Outcome(TrialState.PRUNED, None, line)
+    except Exception as error:
+        write_whole(folder / FAILED, f"seed={seed}: {failure_note(error)}")
+        return Outcome(TrialState.FAIL, None, f"seed={seed}: {one_line(error)}")
     scores = [score(curve, plan.settings.objective) for curve in curves]
     return Outcome(TrialState.COMPLETE, aggregate(scores, plan.settings.aggregate))
 
 
+def _table(folder: Path, configs: Mapping[int, Config]) -> AbstractContextManager[object]:
+    """Shows on a terminal, while a trial runs, how far those of its runs are that are not finished."""
+    if not is_live(output_console()):
+        return nullcontext()
+    jobs = [Job(f"seed={seed}", [f"seed={seed}"], to_dict(config)) for seed, config in configs.items()]
+    return Board(
+        folder, [job for job in jobs if not RunFolder(folder / job.folder).is_finished], passing=True
+    )
+
+
 def _run_seed(
-    plan: Plan,
-    trial: optuna.Trial,
-    folder: Path,
-    values: Mapping[str, str],
-    seed: int,
-    before: Sequence[Curve],
+    plan: Plan, trial: optuna.Trial, folder: Path, config: Config, before: Sequence[Curve]
 ) -> Curve:
     """The evaluations of one run, which begins, goes on, or is finished already."""
     make_folder(folder)
     curve = _load_curve(folder / CURVE)
     if RunFolder(folder).is_finished and curve:
         return curve
-    config = job_config(plan, values, seed)
-    handler = LogFile(RunFolder(folder).train_log)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler], force=True)
-    saved, _ = RunFolder(folder).newest()
-    total = int(config.total_timesteps)
-
-    def watch(position: Position, evaluation: Evaluation) -> None:
-        if not math.isfinite(evaluation.mean):
-            raise RunError(f"the evaluation at step {position.steps} returned {evaluation.mean}")
-        curve[position.steps] = evaluation.mean
-        _save_curve(folder / CURVE, curve)
-        if position.steps < total or len(before) < len(plan.seeds) - 1:  # or else the trial is complete
-            _report(plan.settings, trial, [*before, curve], position.steps, total)
-
-    try:
-        run(config, folder, saved, watch=watch)
-    finally:
-        logging.basicConfig(handlers=[logging.NullHandler()], force=True)
+    hook = Pruning(plan, trial, folder / CURVE, curve, before)
+    begin_or_go_on(config, folder, Surroundings(live=False, own_hooks=[hook]))
     return curve
 
 
-def _report(settings: Settings, trial: optuna.Trial, curves: Sequence[Curve], steps: int, total: int) -> None:
+def _report(
+    settings: SearchSettings, trial: optuna.Trial, curves: Sequence[Curve], steps: int, total: int
+) -> None:
     """Reports the seeds so far, each as it stood at this step; raises Pruned where the pruner says so.
 
     Trials are compared at the same seeds and the same fraction of the budget, whatever their rollouts'

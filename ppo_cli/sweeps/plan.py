@@ -8,18 +8,22 @@ composed: the jobs' configs are whole, and whatever else was typed for the sweep
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
+from ppo_cli.config.compose import compose_jobs
 from ppo_cli.config.convert import from_stored, to_dict
 from ppo_cli.config.quoting import shell_quoted
 from ppo_cli.config.schema import ConfigError
+from ppo_cli.envs.make import resolve_env_id
 from ppo_cli.files import printable, read_json, write_whole
-from ppo_cli.runs.run_dir import is_hydra
+from ppo_cli.runs.endings import no_advice
+from ppo_cli.runs.run_dir import is_hydra, job_names
+from ppo_cli.sweeps.job import Job
+from ppo_cli.terminal import wrapped
 from ppo_cli.text import flat
 
 JOBS = "jobs.json"
@@ -62,39 +66,60 @@ LAUNCHERS: Mapping[str, Mapping[str, str]] = {
 }
 OTHERS = {"hydra.sweeper.max_batch_size": NUMBER, "hydra.verbose": SWITCH}
 # What going on with a sweep has no use for: it is where it is, and no file of anybody's is looked for.
-REPLACED = ("hydra.sweep.dir", "hydra.run.dir", "hydra.searchpath", "hydra.mode")
-
-
-@dataclass(frozen=True)
-class Job:
-    """A job of a sweep: the name of its folder, its overrides, and the config that they make."""
-
-    folder: str
-    overrides: list[str]
-    config: dict[str, Any]
+REPLACED = (
+    "hydra.sweep.dir",
+    "hydra.run.dir",
+    "hydra.searchpath",
+    "hydra.mode",
+    "hydra.sweeper.stored",
+)
 
 
 @dataclass(frozen=True)
 class Sweep:
     """What `jobs.json` holds: Hydra's settings, the overrides as typed, and the jobs they stand for."""
 
-    config_name: str
-    overrides: list[str]
+    config_name: str = field(compare=False)
+    overrides: list[str] = field(compare=False)
     jobs: list[Job]
 
 
-def save_jobs(sweep: Sweep, folder: Path) -> None:
+def plan_jobs(overrides: Sequence[str], config_dir: str | None, config_name: str) -> Sweep:
+    """The jobs that overrides stand for, whose environments were tried; says what is to be known of all.
+
+    Raises:
+        ConfigError: one line on the first thing that is wrong.
+    """
+    if any(override.startswith("hydra.sweep.subdir=") for override in overrides):
+        raise ConfigError("hydra.sweep.subdir: a sweep's jobs are named by what they differ in; leave it out")
+    jobs = compose_jobs(overrides, True, config_dir, config_name)
+    for _, config in jobs:
+        resolve_env_id(config.env.id)  # a misspelt id is said before PyTorch is there
+    from ppo_cli.runs.build import check_environment
+    from ppo_cli.runs.watchdog import Watchdog
+
+    with Watchdog(max(config.env.timeout for _, config in jobs), no_advice):  # one for all
+        checked = [check_environment(config) for _, config in jobs]
+    for notice in dict.fromkeys(notice for each in checked for notice in each.notices):
+        print(wrapped(notice))
+    planned = [
+        Job(name, [override for override in job if not is_hydra(override)], to_dict(config))
+        for name, (job, config) in zip(job_names([job for job, _ in jobs]), jobs, strict=True)
+    ]
+    return Sweep(config_name, list(overrides), planned)
+
+
+def save_jobs(sweep: Sweep, hydra: DictConfig, folder: Path) -> None:
     """Writes `jobs.json`, whole or not at all; the launcher is noted that a file of the user's chose."""
-    typed = [*sweep.overrides, *_chosen_launcher(sweep.overrides)]
+    typed = [*sweep.overrides, *_chosen_launcher(sweep.overrides, hydra)]
     stored = Sweep(sweep.config_name, typed, sweep.jobs)
     write_whole(folder / JOBS, json.dumps(asdict(stored), indent=1) + "\n")
 
 
-def _chosen_launcher(typed: Sequence[str]) -> list[str]:
-    """Overrides for the launcher of the job that was composed last, where none is typed."""
-    hydra = HydraConfig.get()
+def _chosen_launcher(typed: Sequence[str], hydra: DictConfig) -> list[str]:
+    """Overrides for the launcher in Hydra's config, where none is typed."""
     name = str(hydra.runtime.choices.get(LAUNCHER))
-    if name not in LAUNCHERS or name == "basic" or any(_key(override) == LAUNCHER for override in typed):
+    if name not in LAUNCHERS or name == "basic" or any(key_of(override) == LAUNCHER for override in typed):
         return []
     found = [f"{LAUNCHER}={name}"]
     for key, allowed in LAUNCHERS[name].items():
@@ -175,7 +200,8 @@ def _texts(values: Any) -> list[str]:  # noqa: ANN401
     return values
 
 
-def _key(override: str) -> str:
+def key_of(override: str) -> str:
+    """What an override sets."""
     return override.lstrip("+~").partition("=")[0]
 
 
@@ -185,11 +211,11 @@ def _settings(stored: Iterable[str], typed: Sequence[str]) -> list[str]:
     Raises:
         ValueError: one is not; the message is that one.
     """
-    taken = {_key(override) for override in typed}
-    before = [o for o in stored if _key(o) not in (*REPLACED, *taken)]
+    taken = {key_of(override) for override in typed}
+    before = [o for o in stored if key_of(o) not in (*REPLACED, *taken)]
     if LAUNCHER in taken:
-        before = [o for o in before if not _key(o).startswith(SETTING)]
-    names = [o.partition("=")[2] for o in (*before, *typed) if _key(o) == LAUNCHER]
+        before = [o for o in before if not key_of(o).startswith(SETTING)]
+    names = [o.partition("=")[2] for o in (*before, *typed) if key_of(o) == LAUNCHER]
     own = LAUNCHERS.get((names or ["basic"])[-1], {})
     allowed = {LAUNCHER: "|".join(LAUNCHERS), **OTHERS, **{f"{SETTING}{key}": own[key] for key in own}}
     kept = []

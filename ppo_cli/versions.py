@@ -1,4 +1,4 @@
-"""What `--version` prints."""
+"""The versions of this package and of what it runs on, of which none is imported."""
 
 import platform
 from collections.abc import Sequence

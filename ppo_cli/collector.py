@@ -1,0 +1,167 @@
+"""How rollouts are collected: the agent's actions, the environments, and what stands between them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ppo_cli.agent import PPOAgent
+from ppo_cli.envs.snapshot import Lost
+from ppo_cli.envs.vector import Vector
+from ppo_cli.episodes import EpisodeStatistics
+from ppo_cli.normalize import ObservationNormalizer, RewardNormalizer, as_float32, stored_observation
+from ppo_cli.rollout import Rollout
+
+ALL = slice(None)  # environments
+
+
+@dataclass(frozen=True)
+class Collector:
+    """What turns the agent's actions into rollouts: the environments and what stands between them.
+
+    Attributes:
+        envs: N environments that reset in the step in which an episode ends.
+        rollout: the buffers that `collect` fills.
+        episodes: statistics of the raw rewards.
+        to_env: from stored actions to those that the environments take.
+        observation_normalizer: None leaves observations as they are.
+        reward_normalizer: None leaves rewards as they are.
+    """
+
+    envs: Vector
+    rollout: Rollout
+    episodes: EpisodeStatistics
+    to_env: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
+    observation_normalizer: ObservationNormalizer | None
+    reward_normalizer: RewardNormalizer | None
+
+    def observe(self, observations: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Observations [..., *shape] as the agent sees them."""
+        normalizer = self.observation_normalizer
+        return as_float32(observations) if normalizer is None else normalizer(observations)
+
+    def reset(self, seeds: list[int]) -> None:
+        """Starts the first episode of each environment with its seed."""
+        self._begin(self.envs.reset(seed=seeds)[0])
+
+    def _begin(self, observations: npt.NDArray[Any], environments: Sequence[int] | slice = ALL) -> None:
+        """Takes in the first observations of episodes, [N, *shape], in some environments or all."""
+        if self.observation_normalizer is not None:
+            self.observation_normalizer.update(observations[environments])
+        # the last row, because every rollout begins by taking over the last row of the one before
+        first = torch.as_tensor(self.observe(observations[environments]))
+        self.rollout.observations[-1, environments] = first
+        self.rollout.states[-1, environments] = 0.0
+
+    def collect(self, agent: PPOAgent) -> None:
+        """Fills the rollout with the next T steps of each environment."""
+        rollout = self.rollout
+        rollout.begin()
+        everywhere = np.ones(rollout.n_envs, np.bool_)
+        for t, noise in enumerate(agent.exploration_noise(rollout.n_steps, rollout.n_envs)):
+            actions, outputs = agent.act(rollout.acting_on(t), noise, rollout.states[t])
+            next_obs, rewards, terminated, truncated, info = self.envs.step(self.to_env(actions))
+            dones = terminated | truncated
+            valid = new = everywhere
+            restarts = dones
+            if "filler" in info:  # next-step autoreset: an end's next row is its final observation and filler
+                valid, new, restarts = ~info["filler"], ~dones, info["filler"]
+            self.episodes.step(rewards, dones, valid, info)
+            if self.reward_normalizer is not None:
+                rewards = self.reward_normalizer(rewards, dones, valid)
+            if self.observation_normalizer is not None:
+                self.observation_normalizer.update(next_obs[new])
+            if "final_obs" in info:
+                for env in np.flatnonzero(dones).tolist():
+                    rollout.add_final(t, env, self.observe(info["final_obs"][env]), outputs)
+            if outputs is not None:
+                rollout.record(t, outputs, restarts)
+            rollout.add(t, actions, rewards, terminated, truncated, self.observe(next_obs), valid)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Environments, running episodes, statistics and observations, as a checkpoint stores them."""
+        state: dict[str, Any] = {
+            "observations": self.rollout.observations[-1],
+            "memory": self.rollout.states[-1],
+            "episodes": self.episodes.state_dict(),
+            "environments": self.envs.snapshot(),
+        }
+        if self.observation_normalizer is not None:
+            state["observation_statistics"] = self.observation_normalizer.statistics.state_dict()
+        if self.reward_normalizer is not None:
+            state["reward_statistics"] = self.reward_normalizer.statistics.state_dict()
+            state["discounted_returns"] = self.reward_normalizer.returns
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any], seeds: list[int]) -> list[Lost]:
+        """Goes on where `state_dict` was taken.
+
+        Environments that do not come back begin new episodes. The running ones are cut: like truncated ones
+        they were bootstrapped when the rollout before ended, and they stay out of the statistics.
+
+        Args:
+            state: from `state_dict`.
+            seeds: of each environment's new episode, if it begins one.
+
+        Returns:
+            The environments that did not come back.
+        """
+        if state["environments"] is None:
+            self.envs.reset(seed=seeds)
+            lost = [Lost(env, "it can't be brought back") for env in range(self.envs.num_envs)]
+        else:
+            lost = self.envs.restore(state["environments"], seeds)
+        _put(self.rollout.observations[-1], state["observations"], "observations")
+        if "memory" in state:  # older checkpoints have none
+            _put(self.rollout.states[-1], state["memory"], "memory")
+        self.episodes.load_state_dict(state["episodes"])
+        if self.observation_normalizer is not None:
+            self.observation_normalizer.statistics.load_state_dict(state["observation_statistics"])
+        if self.reward_normalizer is not None:
+            self.reward_normalizer.statistics.load_state_dict(state["reward_statistics"])
+            self.reward_normalizer.returns = np.asarray(state["discounted_returns"]).copy()
+        if lost:
+            environments = [env for env, _ in lost]
+            self.episodes.forget(environments)
+            if self.reward_normalizer is not None:
+                self.reward_normalizer.forget(environments)
+            self._begin(self.envs.observations, environments)
+        return lost
+
+
+def _put(place: torch.Tensor, value: torch.Tensor, name: str) -> None:
+    if value.shape != place.shape or value.dtype != place.dtype:
+        raise ValueError(f"{name}: expected {place.dtype} {list(place.shape)}, given {list(value.shape)}")
+    place[:] = value
+
+
+def make_collector(
+    envs: Vector,
+    agent: PPOAgent,
+    n_steps: int,
+    observation_normalizer: ObservationNormalizer | None,
+    reward_normalizer: RewardNormalizer | None,
+) -> Collector:
+    """Allocates the buffers for rollouts of ``n_steps`` steps of ``envs``."""
+    shape, dtype = stored_observation(envs.single_observation_space, observation_normalizer is not None)
+    distribution = agent.distribution
+    rollout = Rollout(
+        n_steps,
+        envs.num_envs,
+        shape,
+        dtype,
+        distribution.action_shape,
+        distribution.action_dtype,
+        agent.model.state_size,
+    )
+    return Collector(
+        envs,
+        rollout,
+        EpisodeStatistics(envs.num_envs),
+        distribution.to_env,
+        observation_normalizer,
+        reward_normalizer,
+    )

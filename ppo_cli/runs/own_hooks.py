@@ -1,0 +1,100 @@
+"""Hooks of a run's own: evaluations on the way, and the signals that ask it to stop."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from ppo_cli.config.schema import EvalConfig
+from ppo_cli.envs.group import OnError
+from ppo_cli.envs.infos import Wanted
+from ppo_cli.envs.make import EnvFn
+from ppo_cli.episodes import Evaluation
+from ppo_cli.hooks import Hook, RunState
+from ppo_cli.policy import Policy
+from ppo_cli.runs.endings import Interrupted, StopSignal
+from ppo_cli.runs.evaluation import evaluate
+
+Counting = Callable[[int], AbstractContextManager[Callable[[int], None]]]
+
+
+class Evaluating(Hook):
+    """Evaluates the policy every ``eval.every`` iterations, and whenever it is asked to."""
+
+    def __init__(
+        self, settings: EvalConfig, make: EnvFn, on_error: OnError, infos: Wanted, counting: Counting
+    ) -> None:
+        """As the config says.
+
+        Args:
+            settings: The knobs ``eval``.
+            make: The constructor of an evaluation environment.
+            on_error: What a fault of an environment does.
+            infos: The keys of ``info`` that are averaged.
+            counting: Shows how many episodes have ended.
+        """
+        self._settings, self._make, self._on_error = settings, make, on_error
+        self._infos, self._counting = infos, counting
+
+    def after_iteration(self, run: RunState, scalars: dict[str, float]) -> None:
+        """Evaluates where it is time to."""
+        if self._settings.every and run.iteration % self._settings.every == 0:
+            self.evaluate(run)
+
+    def evaluate(self, run: RunState) -> Evaluation:
+        """Evaluates the policy as it is now, and tells the run's hooks."""
+        agent, settings = run.agent, {key: v for key, v in vars(self._settings).items() if key != "every"}
+        policy = Policy(agent.model, agent.distribution, run.collector.observation_normalizer)
+        with self._counting(self._settings.episodes) as count:
+            found = evaluate(
+                policy, self._make, **settings, on_error=self._on_error, infos=self._infos, progress=count
+            )
+        run.improved = found.mean > run.best
+        run.best = max(run.best, found.mean)
+        run.hooks.after_evaluation(run, found)
+        return found
+
+
+class Signals(Hook):
+    """Ends a run by a signal: after the iteration in which it comes, when the run has been saved.
+
+    It stands before what saves. While the update compiles, and when the training is over, a signal ends the
+    run at once.
+    """
+
+    def __init__(self, signal: StopSignal, advice: Callable[[], str]) -> None:
+        """Decides what a signal does.
+
+        Args:
+            signal: That was entered around the run.
+            advice: What to do when the run has ended, as it is true then; or nothing.
+        """
+        self._signal, self._advice = signal, advice
+        self._number: int | None = None
+
+    def start(self, run: RunState) -> None:
+        """From here on a signal ends an iteration."""
+        StopSignal.check()
+        self._signal.at_once = run.agent.compiled or run.is_over
+
+    def after_iteration(self, run: RunState, scalars: dict[str, float]) -> None:
+        """Has the run saved where a signal came."""
+        self._signal.at_once = False
+        self._number = self._signal.number  # once: what comes from here on ends the next iteration
+        if self._number is not None:
+            run.save()
+
+    def after_checkpoint(self, run: RunState, path: Path) -> None:
+        """Ends the run when it has been saved so.
+
+        Raises:
+            Interrupted: It has.
+        """
+        if self._number is not None:
+            raise Interrupted(self._number, self._advice())
+        if run.is_over and path.stem == str(run.steps):  # the last one
+            self._signal.at_once = True
+            StopSignal.check()
+
+    def end(self, run: RunState, error: BaseException | None) -> None:
+        """A signal ends at once what is left to do."""
+        self._signal.at_once = True

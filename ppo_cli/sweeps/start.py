@@ -1,0 +1,178 @@
+"""How a sweep or a search starts: Hydra makes the sweeper that is chosen, which plans and runs the jobs."""
+
+import importlib.util
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+from ppo_cli.config.compose import (
+    compose_job,
+    composing,
+    fixed_folder,
+    given_folder,
+    parse_overrides,
+    with_folder,
+)
+from ppo_cli.config.quoting import hydra_quoted, shell_quoted
+from ppo_cli.config.schema import ConfigError, conf_dir
+from ppo_cli.errors import RunError
+from ppo_cli.runs.folder import RunFolder
+from ppo_cli.runs.run_dir import is_hydra, new_folder
+from ppo_cli.sweeps.ending import failed_table
+from ppo_cli.sweeps.job import run_job
+from ppo_cli.sweeps.plan import JOBS, REPLACED, key_of, load_jobs, plan_jobs
+from ppo_cli.sweeps.schema import OPTUNA, PREFIX, SWEEPER, check_typed
+from ppo_cli.sweeps.search.plan import PLAN, load_plan, make_plan
+
+OURS = "hydra_plugins.ppo_cli"  # what the targets of our sweepers begin with
+EXTRAS = {  # of launchers and sweepers: what each needs, and the extra that brings it
+    "hydra/launcher=joblib": ("hydra_plugins.hydra_joblib_launcher", "joblib"),
+    "hydra/launcher=submitit_local": ("hydra_plugins.hydra_submitit_launcher", "submitit"),
+    "hydra/launcher=submitit_slurm": ("hydra_plugins.hydra_submitit_launcher", "submitit"),
+    "hydra/launcher=ray": ("ray", "ray"),
+    OPTUNA: ("optuna", "optuna"),
+}
+
+
+def check_extras(overrides: Sequence[str]) -> None:
+    """Raises ConfigError, which names the extra to install, where a launcher's or a sweeper's is missing."""
+    for override in overrides:
+        module, extra = EXTRAS.get(override, (None, ""))
+        if module and importlib.util.find_spec(module) is None:  # not imported: Ray reads its settings then
+            raise ConfigError(f"{override} needs an extra: pip install 'ppo-cli[{extra}]'")
+
+
+def choose_sweeper(overrides: Sequence[str]) -> list[str]:
+    """The overrides, with the sweeper that a ready space, ``search=NAME``, is for."""
+    ready = any(override.startswith("search=") for override in overrides)
+    if ready and not any(override.startswith(SWEEPER) for override in overrides):
+        return [*overrides, OPTUNA]
+    return list(overrides)
+
+
+def start(overrides: Sequence[str], config_dir: str | None, config_name: str, go_on: bool = False) -> None:
+    """Starts a sweep or a search.
+
+    Args:
+        overrides: As typed, in Hydra's own terms.
+        config_dir: A folder of the user's own files, or None.
+        config_name: The name of the primary config.
+        go_on: Whether to go on with the one that is there already, if one is.
+
+    Raises:
+        ConfigError: it can't be run like that, or another one is there.
+        Interrupted: a signal ended it.
+        RunError: jobs failed.
+    """
+    check_typed(overrides)
+    parsed = parse_overrides(overrides, config_dir)
+    if any(is_hydra(str(o.input_line)) and o.is_sweep_override() for o in parsed):
+        raise ConfigError("settings of Hydra's can't be swept: give each one value")
+    fixed = [str(override.input_line) for override in parsed if not override.is_sweep_override()]
+    composed = compose_job(fixed, config_dir, config_name)
+    if not str(composed.hydra.sweeper.get("_target_", "")).startswith(OURS):
+        _start_other(overrides, config_dir, config_name, go_on)
+        return
+    if go_on and _gone_on(overrides, config_dir, config_name):
+        return
+    multirun(with_folder(overrides, config_dir), config_name)
+
+
+def _gone_on(overrides: Sequence[str], config_dir: str | None, config_name: str) -> bool:
+    """Goes on with what the folder that is named has, if it is what is typed; False where it has nothing."""
+    folder = fixed_folder("sweep")
+    settings = [o for o in overrides if is_hydra(o) and key_of(o) not in REPLACED]
+    if OPTUNA in overrides and (folder / PLAN).is_file():
+        is_same, settings = make_plan(overrides, config_dir, config_name) == load_plan(folder), []
+    elif OPTUNA not in overrides and (folder / JOBS).is_file():
+        is_same = plan_jobs(overrides, config_dir, config_name) == load_jobs(folder, settings)
+    else:
+        return False
+    if not is_same:
+        raise ConfigError(
+            f"{folder} has other jobs than are typed now; name another folder for these, or "
+            f"sweep.resume={shell_quoted(folder)} to go on with those"
+        )
+    resume(folder, settings)
+    return True
+
+
+def _start_other(overrides: Sequence[str], config_dir: str | None, config_name: str, go_on: bool) -> None:
+    """Starts what another sweeper does, of whose jobs some are chosen on the way."""
+    if go_on:
+        raise ConfigError(
+            "resume=auto: another sweeper than ppo-train's keeps no plan to go on with; leave it out"
+        )
+    plan_jobs(overrides, config_dir, config_name)
+    with sweep_folder() as folder:
+        multirun(
+            [*with_folder(overrides, config_dir), f"hydra.sweep.dir={hydra_quoted(folder)}"], config_name
+        )
+        failed = sorted(note.parent.name for note in folder.glob(f"*/{RunFolder.failed_txt.name}"))
+        if failed:
+            raise RunError(f"{len(failed)} jobs of {folder} failed{failed_table(folder, failed)}")
+
+
+def resume(folder: Path, overrides: Sequence[str]) -> None:
+    """Runs what is missing of a sweep or a search, goes on with what is partial, leaves the rest alone.
+
+    Args:
+        folder: The folder of the sweep or the search.
+        overrides: Settings of Hydra's to change, such as the launcher.
+
+    Raises:
+        ConfigError: the folder holds no sweep, or an override can't be taken.
+        Interrupted: a signal ended it.
+        RunError: jobs failed.
+    """
+    if (folder / PLAN).is_file():
+        check_extras([OPTUNA])
+        from ppo_cli.sweeps.search.run import resume_search  # late: it brings Optuna and PyTorch
+
+        resume_search(folder, overrides)
+        return
+    for override in overrides:
+        if not is_hydra(override):
+            raise ConfigError(
+                f"{override}: sweep.resume= takes settings of Hydra's only, such as hydra/launcher=joblib; "
+                "the jobs keep their configs"
+            )
+    stored = load_jobs(folder, overrides)
+    check_extras(stored.overrides)
+    own = [f"hydra.sweep.dir={hydra_quoted(folder)}", f"{PREFIX}stored=true"]
+    multirun([*stored.overrides, *own], stored.config_name)
+
+
+def multirun(overrides: Sequence[str], config_name: str) -> None:
+    """Has Hydra make the sweeper that the overrides choose, and sweep.
+
+    Raises:
+        ConfigError: a setting of Hydra's is none.
+    """
+    with composing():
+        with initialize_config_dir(str(conf_dir()), "train", "1.3"):
+            hydra = GlobalHydra.instance().hydra
+        assert hydra is not None
+        hydra.multirun(config_name, run_job, [*overrides, "hydra.mode=MULTIRUN"])
+
+
+@contextmanager
+def sweep_folder() -> Iterator[Path]:
+    """A folder for a sweep whose jobs are composed: what ``hydra.sweep.dir`` says, or by the time.
+
+    Raises:
+        ConfigError: there is something in it.
+    """
+    given = given_folder("sweep")
+    now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    path = Path("outputs") / "sweeps" / now if given is None else given
+    if given is not None and path.is_dir() and any(not file.name.startswith(".") for file in path.iterdir()):
+        raise ConfigError(
+            f"hydra.sweep.dir={path} is not empty; sweep.resume={shell_quoted(path)} goes on with a sweep"
+        )
+    with new_folder(path, exclusive=given is None) as folder:
+        yield folder
