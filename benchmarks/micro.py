@@ -23,7 +23,7 @@ from ppo_cli import losses
 from ppo_cli.advantages import normalize_advantages
 from ppo_cli.agent import PPOAgent
 from ppo_cli.collector import make_collector
-from ppo_cli.config.compose import compose_jobs, expand_preset
+from ppo_cli.config.compose import load
 from ppo_cli.config.schema import Config
 from ppo_cli.envs.vector import SyncVector
 from ppo_cli.rollout import Batch, minibatches
@@ -122,10 +122,10 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=CALLS, help="in a round, of which means are taken")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    typed = expand_preset(["env=LunarLander-v3", *options.overrides])
+    typed = ["env=LunarLander-v3", *options.overrides]
     figures = {}
     for shared in (True, False):
-        ((_, config),) = compose_jobs([*typed, f"network.shared={shared}"], False, None, "config")
+        config = load(*typed, f"network.shared={shared}")
         size = config.batch_size
         variants = {}
         for name, compiled in (("compiled", True), ("eager", False)):

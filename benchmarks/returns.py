@@ -17,7 +17,7 @@ import torch
 from peers import make_peer
 from stable_baselines3.common.vec_env import VecNormalize
 
-from ppo_cli.config.compose import compose_jobs, expand_preset
+from ppo_cli.config.compose import load
 from ppo_cli.config.convert import to_dict
 from ppo_cli.distributions import Distribution, make_distribution
 from ppo_cli.runs.build import check_environment, env_maker
@@ -45,8 +45,7 @@ class PeerPolicy:
 
 def main() -> None:
     """Trains, evaluates and prints."""
-    ((_, config),) = compose_jobs(expand_preset(sys.argv[1:]), False, None, "config")
-    config = check_environment(config).config
+    config = check_environment(load(*sys.argv[1:])).config
     agent = make_peer("sb3", to_dict(config))
     agent.learn(config.total_timesteps)
     make = env_maker(config.env)

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from ppo_cli.config.compose import compose_jobs, expand_preset
+from ppo_cli.config.compose import load
 from ppo_cli.config.schema import Config
 from ppo_cli.envs.vector import SyncVector
 from ppo_cli.hooks import Hook, RunState
@@ -198,9 +198,7 @@ def report(figures: dict[str, Any]) -> None:
 
 def checked_config(overrides: list[str]) -> Config:
     """The config that a command line stands for, in one process, with the id that runs."""
-    typed = expand_preset([*overrides, "vectorization=sync", "eval.episodes=0"])
-    ((_, config),) = compose_jobs(typed, False, None, "config")
-    return check_environment(config).config
+    return check_environment(load(*overrides, "vectorization=sync", "eval.episodes=0")).config
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 
-from ppo_cli.config.compose import compose_jobs, expand_preset
+from ppo_cli.config.compose import load
 from ppo_cli.config.schema import Config
 from ppo_cli.runs.build import decide_compile
 
@@ -104,7 +104,7 @@ def measure(
     overrides: list[str], peers: list[str], repeats: int, cold: bool
 ) -> dict[str, list[dict[str, float]]]:
     """All sides in turn, ``repeats`` times each."""
-    ((_, config),) = compose_jobs(expand_preset(overrides), False, None, "config")
+    config = load(*overrides)
     if not cold:
         warm_up(overrides, config)
     results: dict[str, list[dict[str, float]]] = {side: [] for side in ("ours", *peers)}

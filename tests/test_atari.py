@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ppo_cli.config.compose import compose_jobs, expand_preset
+from ppo_cli.config.compose import load
 from ppo_cli.envs.make import env_fn, make_env
 from ppo_cli.envs.snapshot import find_kind
 from ppo_cli.envs.vector import SyncVector
@@ -18,7 +18,7 @@ FORKS = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:Dep
 
 def published(env_id):
     """Id, arguments and wrappers of a preset."""
-    config = compose_jobs(expand_preset([f"env={env_id}"]), False, None, "config")[0][1]
+    config = load(f"env={env_id}")
     return env_id, config.env.kwargs, config.env.wrappers
 
 

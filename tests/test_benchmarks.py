@@ -55,13 +55,13 @@ def benchmark(tmp_path, monkeypatch, capfd):
 @pytest.fixture
 def measured(tmp_path):
     """What difference.py and peers.py read."""
-    from ppo_cli.config.compose import compose_jobs, expand_preset
+    from ppo_cli.config.compose import load
     from ppo_cli.config.convert import to_dict
 
     (tmp_path / "peer.txt").write_text('{"mean": 3.0}\nnoise\n{"mean": 5.0}\n')
     for name, mean in (("one", 2.0), ("two", 4.0)):
         (tmp_path / f"{name}.json").write_text(json.dumps({"mean": mean}))
-    ((_, config),) = compose_jobs(expand_preset(list(EAGER)), False, None, "config")
+    config = load(*EAGER)
     (tmp_path / "config.json").write_text(json.dumps(to_dict(config)))
 
 

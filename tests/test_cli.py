@@ -21,7 +21,8 @@ from tensorboard.plugins.hparams import api_pb2, list_session_groups
 from tensorboard.plugins.hparams.backend_context import Context
 
 from ppo_cli.cli.help import knob_comments
-from ppo_cli.config.compose import compose_jobs, expand_preset
+from ppo_cli.config.compose import compose_jobs, load
+from ppo_cli.config.overrides import read_line
 from ppo_cli.config.schema import KNOBS, conf_dir
 from ppo_cli.envs.make import env_fn
 from ppo_cli.runs.evaluation import evaluate
@@ -35,7 +36,9 @@ PRESETS = [*(name for name in ENVS if "NoFrameskip" not in name), "ALE/Breakout-
 
 def composed(*overrides, multirun=False):
     """The checked config of a command line."""
-    return compose_jobs(expand_preset(overrides), multirun, None, "config")[0][1]
+    return (
+        compose_jobs(read_line(overrides).overrides, None, "config")[0][1] if multirun else load(*overrides)
+    )
 
 
 def only_run(tmp_path):
@@ -139,7 +142,7 @@ def test_tensorboards_hparams_compare_the_runs_of_a_sweep(ppo_train, tmp_path):
     ppo_train("-m", "env=CartPole-v1", *TINY, "seed=1,2", "anneal.vf_coef.final=null,0.1")
     columns, rows = hparams_table(tmp_path / "outputs")
     assert columns[:2] == ["anneal.vf_coef.final", "seed"]  # what was swept comes first
-    mappings = {"env.kwargs", "env.reset_options", "env.wrappers", "network.encoders"}
+    mappings = {name for name, known in KNOBS.items() if known.entries}
     assert set(KNOBS) - set(columns) <= mappings
     assert len(rows) == 4
     for folder in tmp_path.glob("outputs/sweeps/*/*/"):

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from ppo_cli.cli import evaluate, export, report
-from ppo_cli.config.compose import compose_jobs, expand_preset
+from ppo_cli.config.compose import compose_jobs, load
+from ppo_cli.config.overrides import read_line
 from ppo_cli.config.schema import KNOBS, ConfigError, conf_dir
 from ppo_cli.runs.log import EVAL_TAG, TAGS
 from ppo_cli.sweeps.schema import OPTUNA
@@ -70,10 +71,12 @@ def compose(line):
             multirun = True
         elif word != "--resolve":
             overrides.append(word)
-    expanded = expand_preset(overrides)
-    if multirun and OPTUNA in choose_sweeper(expanded):
-        return make_plan(choose_sweeper(expanded), config_dir, "config").axes
-    return compose_jobs(expanded, multirun, config_dir, "config")
+    line = read_line(overrides)
+    if multirun and OPTUNA in choose_sweeper(line.words):
+        return make_plan(choose_sweeper(line.words), config_dir, "config").axes
+    if multirun:
+        return compose_jobs(line.overrides, config_dir, "config")
+    return [(overrides, load(*overrides, config_dir=config_dir))]
 
 
 def commands(page, program="ppo-train"):

@@ -16,7 +16,7 @@ import torch
 from run_ends import assert_same_end, events, rows
 from run_hooks import INTERRUPTIBLE
 
-from ppo_cli.config.compose import compose_jobs, expand_preset
+from ppo_cli.config.compose import load
 from ppo_cli.errors import HookError, RunError
 from ppo_cli.hooks import Hook, Hooks, RunState, UserHook, told
 from ppo_cli.runs.checkpoint import load_checkpoint
@@ -167,7 +167,7 @@ class Odd(Hook):
 
 
 def config_of(*typed):
-    ((_, config),) = compose_jobs(expand_preset(typed), False, None, "config")
+    config = load(*typed)
     return config
 
 

@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 from run_hooks import tell
 
-from ppo_cli.config.compose import expand_preset
+from ppo_cli.config.overrides import read_line
 from ppo_cli.config.schema import ConfigError
 from ppo_cli.episodes import Evaluation
 from ppo_cli.errors import RunError
@@ -28,7 +28,7 @@ SEARCH = (
 def plan(tmp_path_factory):
     """The bytes of a `search.json`."""
     folder = tmp_path_factory.mktemp("plan")
-    save_plan(make_plan(expand_preset(SEARCH), None, "config"), folder)
+    save_plan(make_plan(read_line(SEARCH).words, None, "config"), folder)
     return (folder / "search.json").read_bytes()
 
 

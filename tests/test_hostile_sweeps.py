@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ppo_cli.config.compose import compose_jobs, expand_preset
+from ppo_cli.config.compose import load
 from ppo_cli.config.convert import to_dict
 from ppo_cli.sweeps.plan import load_jobs
 
@@ -20,7 +20,7 @@ def sweep(tmp_path, monkeypatch):
     """A sweep of two jobs that has not begun: its folder, and a function that changes its `jobs.json`."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sweep").mkdir()
-    ((_, config),) = compose_jobs(expand_preset(RUN), False, None, "config")
+    config = load(*RUN)
     jobs = [
         {
             "folder": f"seed={seed}",

@@ -10,7 +10,7 @@ import pytest
 from gymnasium import spaces
 
 from ppo_cli.cli import evaluate
-from ppo_cli.config.compose import compose_jobs, expand_preset
+from ppo_cli.config.compose import load
 from ppo_cli.encoders import make_simple_encoder
 from ppo_cli.envs.make import env_fn, make_env
 from ppo_cli.envs.notices import image_notice, normalization_notice, range_notice
@@ -307,17 +307,15 @@ def test_what_normalisation_leaves_alone_is_spoken_of(space, said):
     ],
 )
 def test_a_knob_that_does_nothing_is_said(typed, said):
-    overrides = expand_preset(["env=CartPole-v1", "preset=none", "eval.episodes=0", *typed.split()])
-    ((_, config),) = compose_jobs(overrides, False, None, "config")
+    config = load("env=CartPole-v1", "preset=none", "eval.episodes=0", *typed.split())
     (line,) = check_environment(config).notices
     assert said in line
 
 
 def test_knobs_that_do_something_are_not_spoken_of():
     typed = ["network.memory=gru", "network.memory_size=7", "use_sde=true", "sde_sample_freq=4"]
-    overrides = expand_preset(["env=Pendulum-v1", "preset=none", "network.log_std_init=-1", *typed])
-    ((_, config),) = compose_jobs(overrides, False, None, "config")
-    assert check_environment(config).notices == []
+    config = load("env=Pendulum-v1", "preset=none", "network.log_std_init=-1", *typed)
+    assert check_environment(config).notices == ()
 
 
 def test_an_observation_without_numbers_is_refused():

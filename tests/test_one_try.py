@@ -4,7 +4,7 @@ import multiprocessing as mp
 
 import pytest
 
-from ppo_cli.config.compose import compose_jobs, expand_preset
+from ppo_cli.config.compose import load
 from ppo_cli.runs.run import run
 from ppo_cli.runs.surroundings import Surroundings
 
@@ -25,11 +25,10 @@ KINDS = {
 def lived_through(tmp_path, monkeypatch, typed):
     """How many environments a run made, and how many there were at once at the most."""
     monkeypatch.setenv("COUNTED", str(tmp_path / "counted"))
-    overrides = expand_preset(
-        ["env=counting_envs:Counting-v0", f"n_envs={N}", "n_steps=8", "total_timesteps=32", "compile=false",
-         "eval.episodes=0", "env.timeout=60", *typed]
+    config = load(
+        "env=counting_envs:Counting-v0", f"n_envs={N}", "n_steps=8", "total_timesteps=32", "compile=false",
+         "eval.episodes=0", "env.timeout=60", *typed,
     )  # fmt: skip
-    ((_, config),) = compose_jobs(overrides, False, None, "config")
     (tmp_path / "run").mkdir()
     run(config, tmp_path / "run", around=Surroundings(live=False))
     alive, most, made = 0, 0, 0

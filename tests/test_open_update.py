@@ -15,7 +15,7 @@ from run_hooks import INTERRUPTIBLE
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ppo_cli import update
-from ppo_cli.config.compose import compose_jobs, expand_preset
+from ppo_cli.config.compose import load
 from ppo_cli.config.convert import load_yaml
 from ppo_cli.config.schema import Config
 from ppo_cli.optimizers import OPTIMIZERS
@@ -54,7 +54,7 @@ def scalars(folder):
 
 
 def composed(*typed) -> Config:
-    ((_, config),) = compose_jobs(expand_preset([*TINY, *typed]), False, None, "config")
+    config = load(*TINY, *typed)
     return config
 
 

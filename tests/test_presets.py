@@ -2,7 +2,7 @@
 
 import pytest
 
-from ppo_cli.config.compose import compose_jobs, expand_preset
+from ppo_cli.config.compose import load
 from ppo_cli.config.schema import conf_dir
 
 # A dash is Stable-Baselines3's default, `lin` before a number decays it to 0 over the run.
@@ -84,7 +84,7 @@ def ids(name: str) -> list[str]:
 
 
 def composed(env_id: str, *overrides: str):
-    return compose_jobs(expand_preset([f"env={env_id}", *overrides]), False, None, "config")[0][1]
+    return load(f"env={env_id}", *overrides)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])

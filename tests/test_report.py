@@ -12,7 +12,7 @@ import sys
 import pytest
 
 from ppo_cli.cli.report import main
-from ppo_cli.config.compose import compose_jobs, expand_preset
+from ppo_cli.config.compose import load
 from ppo_cli.config.convert import from_dict, save_yaml, to_dict
 from ppo_cli.report.broken import BrokenRunError
 from ppo_cli.report.comparison import compare
@@ -33,7 +33,7 @@ HEADER = "step,charts/episodic_return,charts/SPS"
 
 @functools.cache
 def defaults(env_id):
-    ((_, config),) = compose_jobs(expand_preset([f"env={env_id}", "preset=none"]), False, None, "config")
+    config = load(f"env={env_id}", "preset=none")
     return config
 
 

@@ -18,7 +18,8 @@ from run_ends import assert_same_end
 from run_hooks import INTERRUPTIBLE, tell
 from test_sweep import contents, interrupt, killed  # noqa: F401 - a fixture
 
-from ppo_cli.config.compose import compose_jobs, expand_preset, parse_overrides
+from ppo_cli.config.compose import load, parse_overrides
+from ppo_cli.config.overrides import read_line
 from ppo_cli.config.schema import ConfigError, conf_dir
 from ppo_cli.episodes import Evaluation
 from ppo_cli.runs.build import check_environment
@@ -106,7 +107,7 @@ def test_scores_of_a_run():
 
 
 def plan_of(*overrides):
-    return make_plan(expand_preset(overrides), None, "config")
+    return make_plan(read_line(overrides).words, None, "config")
 
 
 @pytest.mark.parametrize("space", sorted(path.stem for path in (conf_dir() / "search").glob("*.yaml")))
@@ -149,12 +150,12 @@ def test_a_search_leaves_runs_a_table_and_what_to_type(ppo_train, tmp_path):
     best = max(found, key=lambda row: float(row["value"]))
     line = outcome.out.splitlines()[-1].strip()
     assert line.endswith(f"learning_rate={best['learning_rate']} clip_ratio={best['clip_ratio']}")
-    ((_, typed),) = compose_jobs(expand_preset(shlex.split(line)[1:]), False, None, "config")
+    typed = load(*shlex.split(line)[1:])
     experiment = tmp_path / "mine" / "experiment" / "best.yaml"
     experiment.parent.mkdir(parents=True)
     experiment.write_text((tmp_path / "found" / "best.yaml").read_text())
     overrides = ["experiment=best", "eval.episodes=1", "checkpoint.every=1"]
-    ((_, stored),) = compose_jobs(overrides, False, str(tmp_path / "mine"), "config")
+    stored = load(*overrides, config_dir=str(tmp_path / "mine"))
     assert stored == check_environment(typed).config  # which decides on masks
     again = ppo_train("sweep.resume=found")
     assert again.status == 0

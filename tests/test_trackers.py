@@ -84,6 +84,7 @@ def test_weights_and_biases_has_the_scalars_of_a_run_and_goes_on_with_it(ppo_tra
 
 
 @pytest.mark.slow  # it makes 50 tables
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # SQLAlchemy's, of what MLflow calls
 def test_mlflow_has_the_scalars_of_a_run_and_goes_on_with_it(ppo_train, tmp_path, interrupt):
     pytest.importorskip("mlflow")
     from mlflow import MlflowClient

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
-from ppo_cli.config.compose import compose_jobs, expand_preset
+from ppo_cli.config.compose import load
 from ppo_cli.envs.make import EnvError, make_env
 from ppo_cli.envs.wrappers import find_wrapper
 
@@ -117,7 +117,7 @@ def test_a_function_is_no_wrapper(own):
 
 
 def composed(*overrides):
-    return compose_jobs(expand_preset(overrides), False, None, "config")[0][1]
+    return load(*overrides)
 
 
 def test_the_command_line_takes_a_list():

@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 from yaml import YAMLError
 
 from ppo_cli.config.convert import as_omegaconf, check_type, explain, parse, register_schema
+from ppo_cli.config.overrides import read_line, read_override, text_of
 from ppo_cli.config.presets import take_successors_preset
 from ppo_cli.config.quoting import hydra_quoted, typed_path
 from ppo_cli.config.schema import KNOBS, Config, ConfigError, conf_dir, find_knob, is_entry
@@ -29,14 +31,14 @@ from ppo_cli.files import read_bytes
 from ppo_cli.text import flat, nearest
 
 GROUPS = ("env", "network", "experiment", "search")
-FOLDERS = ("hydra.run.dir", "hydra.sweep.dir")  # Hydra's settings whose values are paths
+Word = str | Override  # an override, as it is typed or as it is read
 
 
 @contextmanager
 def composing() -> Iterator[None]:
     """Makes one line of whatever Hydra, OmegaConf or YAML raise meanwhile, or a file that can't be read.
 
-    No one has a list of what they raise. What a job raises is no `Exception` there, but an `Ended`.
+    No one has a list of what they raise.
 
     Raises:
         ConfigError: something was raised; the line has the innermost cause.
@@ -80,46 +82,55 @@ def _text(error: BaseException) -> str:
     return text if ours and text else f"{type(error).__name__}: {text}".rstrip(": ")
 
 
-def expand_preset(overrides: Sequence[str]) -> list[str]:
-    """Rewrites what chooses a preset into Hydra's own terms.
+@dataclass(frozen=True)
+class Composed:
+    """A job, composed once.
 
-    ``env=ID`` is a choice of the optional group ``env``: the id, and its preset where there is a file.
-    ``preset=none`` makes it ``env.id=ID``; an ``env.id=ID`` without ``env=`` loads no preset: ``~env``.
+    Attributes:
+        config: Its checked config.
+        whole: What Hydra composed, its own settings included.
+    """
+
+    config: Config
+    whole: DictConfig
+
+
+def load(*words: str, config_dir: str | None = None, config_name: str = "config") -> Config:
+    """The checked config of a run.
+
+    Args:
+        *words: Overrides as they are typed, such as ``env=CartPole-v1``.
+        config_dir: A folder of the user's own files, or None.
+        config_name: The name of the primary config.
 
     Raises:
-        ConfigError: ``preset`` is anything but ``none`` or ``auto``.
+        ConfigError: One line on the first thing that is wrong.
     """
-    presets = [override for override in overrides if override.startswith("preset=")]
-    rest = [override for override in overrides if not override.startswith("preset=")]
-    for preset in presets:
-        if preset not in ("preset=none", "preset=auto"):
-            raise ConfigError(
-                f"{preset}: expected none (plain defaults) or auto (the environment's own, if there is one); "
-                "for the preset of another environment, type env=OTHER env.id=ID"
-            )
-    if presets and presets[-1] == "preset=none":
-        rest = [f"env.id={o[4:]}" if o.startswith("env=") else o for o in rest]
-        if not any(override.startswith(("env.id=", "experiment=")) for override in rest):
-            rest.append("env.id=CartPole-v1")
-    if any(o.startswith("env.id=") for o in rest) and not any(o.startswith("env=") for o in rest):
-        rest.append("~env")
-    return rest
+    return compose_run(read_line(words).overrides, config_dir, config_name).config
+
+
+def compose_run(overrides: Sequence[Word], config_dir: str | None, config_name: str) -> Composed:
+    """What one run's overrides compose to, checked.
+
+    Raises:
+        ConfigError: One line on the first thing that is wrong.
+    """
+    with _composer(overrides, config_dir) as parsed:
+        _refuse_sweeps(parsed)
+        whole = _compose([text_of(override) for override in parsed], config_name)
+        return Composed(parse(whole), whole)
 
 
 def compose_jobs(
-    overrides: Sequence[str], multirun: bool, config_dir: str | None, config_name: str
+    overrides: Sequence[Word], config_dir: str | None, config_name: str
 ) -> list[tuple[list[str], Config]]:
-    """The checked config of every job that a command line stands for, each with its own overrides.
+    """The checked config of every job of a sweep, each with its own overrides.
 
     Raises:
-        ConfigError: one line on the first thing that is wrong.
+        ConfigError: One line on the first thing that is wrong.
     """
-    overrides = with_folder(overrides, config_dir)
-    with composing(), initialize_config_dir(str(conf_dir()), "train", "1.3"):
-        parsed = _parse_all(overrides)
-        if not multirun:
-            _refuse_sweeps(parsed)
-        jobs = list(_expand(parsed)) if multirun else [list(overrides)]
+    with _composer(overrides, config_dir) as parsed:
+        jobs = list(_expand(parsed))
         if not jobs:
             raise ConfigError("the sweep has no job: a key lists no value")
         for job in jobs:
@@ -128,16 +139,32 @@ def compose_jobs(
         return [(job, parse(_compose(job, config_name))) for job in jobs]
 
 
-def compose_job(overrides: Sequence[str], config_dir: str | None, config_name: str) -> DictConfig:
+def compose_job(overrides: Sequence[Word], config_dir: str | None, config_name: str) -> DictConfig:
     """What one command line composes to, Hydra's own settings included, its knobs not checked.
 
     Raises:
-        ConfigError: it can't be composed.
+        ConfigError: It can't be composed.
     """
-    overrides = with_folder(overrides, config_dir)
+    with _composer(overrides, config_dir) as parsed:
+        _refuse_sweeps(parsed)
+        whole = _compose([text_of(override) for override in parsed], config_name)
+        with open_dict(whole):
+            whole.env.id = whole.env.id  # a literal, resolved while Hydra's config is at hand
+        return whole
+
+
+@contextmanager
+def _composer(overrides: Sequence[Word], config_dir: str | None) -> Iterator[list[Override]]:
+    """Hydra, ready to compose; gives the overrides as it reads them, checked, with the user's folder."""
+    read = [read_override(word) if isinstance(word, str) else word for word in overrides]
+    own = [read_override(word) for word in _search_path([text_of(word) for word in read], config_dir)]
     with composing(), initialize_config_dir(str(conf_dir()), "train", "1.3"):
-        _refuse_sweeps(_parse_all(overrides))
-        return _compose(overrides, config_name)
+        for override in read:
+            override.config_loader = (
+                GlobalHydra.instance().config_loader()
+            )  # in which glob() looks for choices
+            _check_override(override)
+        yield [*read, *own]
 
 
 def given_folder(section: Literal["run", "sweep"]) -> Path | None:
@@ -167,46 +194,33 @@ def fixed_folder(section: Literal["run", "sweep"]) -> Path:
     return folder
 
 
-def parse_overrides(overrides: Sequence[str], config_dir: str | None) -> list[Override]:
+def parse_overrides(overrides: Sequence[Word], config_dir: str | None) -> list[Override]:
     """Overrides as Hydra reads them, their keys checked; those of a search may be intervals.
 
     Raises:
-        ConfigError: one line on the first thing that is wrong.
+        ConfigError: One line on the first thing that is wrong.
     """
-    with_folder(overrides, config_dir)
-    with composing(), initialize_config_dir(str(conf_dir()), "train", "1.3"):
-        return _parse_all(overrides)
-
-
-def quote_folders(overrides: Sequence[str]) -> list[str]:
-    """The overrides, paths that Hydra's grammar would refuse (``~/x``, ``it's``) in its quotes."""
-    return [_quote_folder(override) for override in overrides]
-
-
-def _quote_folder(override: str) -> str:
-    key, _, value = override.partition("=")
-    if key not in FOLDERS:
-        return override
-    try:
-        OverridesParser.create().parse_override(override)
-    except HydraException:
-        return f"{key}={hydra_quoted(value)}"
-    return override
+    with _composer(overrides, config_dir) as parsed:
+        return parsed[: len(overrides)]
 
 
 def with_folder(overrides: Sequence[str], config_dir: str | None) -> list[str]:
     """Overrides, and the one that makes Hydra look into a user's folder too."""
+    return [*overrides, *_search_path(overrides, config_dir)]
+
+
+def _search_path(overrides: Sequence[str], config_dir: str | None) -> list[str]:
     register_schema()
     for override in overrides:
         if override.startswith("hydra.searchpath="):
             _check_search_path(override)
     if config_dir is None:
-        return list(overrides)
+        return []
     directory = typed_path(config_dir).resolve()
     if not directory.is_dir():
         raise ConfigError(f"--config-dir {config_dir}: no such folder")
     _check_folder(directory)
-    return [*overrides, f"hydra.searchpath=[{hydra_quoted(f'file://{directory}')}]"]
+    return [f"hydra.searchpath=[{hydra_quoted(f'file://{directory}')}]"]
 
 
 def _check_search_path(override: str) -> None:
@@ -246,26 +260,6 @@ def _check_folder(directory: Path) -> None:
             raise ConfigError(
                 f"{file}: ppo-train has a file of that name, which would be taken; give it another one"
             )
-
-
-def _parse_all(overrides: Sequence[str]) -> list[Override]:
-    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-    parsed = [_parse_override(parser, override) for override in overrides]
-    for override in parsed:
-        _check_override(override)
-    return parsed
-
-
-def _parse_override(parser: OverridesParser, override: str) -> Override:
-    try:
-        parsed = parser.parse_override(override)
-        parsed.config_loader = parser.config_loader  # in which glob() looks for choices
-        return parsed
-    except HydraException as error:
-        raise ConfigError(
-            f"can't read {override!r}: expected KEY=VALUE, in quotes where the shell would take a character; "
-            + flat(error)
-        ) from error
 
 
 def _check_override(override: Override) -> None:
@@ -330,8 +324,7 @@ def _compose(overrides: Sequence[str], config_name: str) -> DictConfig:
     HydraConfig.instance().set_config(composed)  # what ${hydra:...} reads
     _check_hydra(composed.hydra)
     try:
-        with open_dict(composed):
-            composed.env.id = composed.env.id  # a literal, resolved while Hydra's config is at hand
+        _ = composed.env.id  # which resolves it
     except InterpolationResolutionError as error:
         if "runtime.choices" not in str(error):
             raise
@@ -403,10 +396,7 @@ def override_config(config: Config, overrides: Sequence[str]) -> Config:
     """
     changed = as_omegaconf(config)
     for typed in overrides:
-        try:
-            override = OverridesParser.create().parse_override(typed)
-        except HydraException as error:
-            raise ConfigError(f"can't read {typed!r}: expected KEY=VALUE") from error
+        override = read_override(typed)
         key = override.key_or_group
         if override.is_sweep_override():
             raise ConfigError(f"{typed}: resume= goes on with one run, which takes one value")

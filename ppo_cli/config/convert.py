@@ -1,6 +1,7 @@
 """A checked `Config` from plain values, YAML files and what Hydra composes, and the way back."""
 
 import contextlib
+import functools
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -14,13 +15,16 @@ from yaml import YAMLError
 
 from ppo_cli.config.checks import check
 from ppo_cli.config.knob import describe_type
+from ppo_cli.config.quoting import literal_text
 from ppo_cli.config.schema import KNOBS, Config, ConfigError, conf_dir, find_knob
 from ppo_cli.files import read_yaml, write_whole
 from ppo_cli.text import flat, headline
 
+_INTERPOLATION = re.compile(r"(?<!\\)(\\\\)*\$\{")  # no letters, as behind an odd number of backslashes
 MOST_VALUES = 20_000  # in a stored config, which OmegaConf takes some 0.1 ms each to read
 
 
+@functools.cache
 def register_schema() -> None:
     """Makes the schema known to Hydra under the name that `conf/config.yaml` lists first."""
     ConfigStore.instance().store(name="schema", node=Config, provider="ppo_cli")
@@ -41,7 +45,7 @@ def parse(composed: DictConfig) -> Config:
     if not isinstance(plain, dict):
         raise ConfigError(f"expected a mapping of knobs, given {plain!r}")
     typed = {str(name): _as_typed(str(name), raw[name], value) for name, value in plain.items()}
-    return from_dict(_map_texts(typed, lambda text: _escape(text, every=True)))
+    return from_dict(_map_texts(typed, literal_text))
 
 
 def _as_typed(key: str, raw: Any, resolved: Any) -> Any:  # noqa: ANN401
@@ -50,7 +54,11 @@ def _as_typed(key: str, raw: Any, resolved: Any) -> Any:  # noqa: ANN401
         return {name: _as_typed(f"{key}.{name}", raw[name], value) for name, value in resolved.items()}
     if isinstance(raw, list) and isinstance(resolved, list):
         return [_as_typed(key, *pair) for pair in zip(raw, resolved, strict=True)]
-    if isinstance(resolved, str) and "${" in str(raw) and (key not in KNOBS or KNOBS[key].kind is not str):
+    if (
+        isinstance(resolved, str)
+        and _INTERPOLATION.search(str(raw))
+        and (key not in KNOBS or KNOBS[key].kind is not str)
+    ):
         with contextlib.suppress(YAMLError, OmegaConfBaseException):  # text that is no YAML stays as it is
             return OmegaConf.to_container(OmegaConf.from_dotlist([f"value={resolved}"]))["value"]  # type: ignore[call-overload,index]
     return resolved
@@ -84,7 +92,7 @@ def from_stored(plain: Mapping[Any, Any]) -> Config:
     defaults = {key: value for key, value in load_yaml(conf_dir() / "config.yaml").items() if key in tops}
     if _count(plain) > MOST_VALUES:
         raise ConfigError(f"a config of more than {MOST_VALUES:,} values")
-    own = _map_texts(plain, lambda text: _escape(text, every=False))
+    own = _map_texts(plain, _without_interpolations)
     try:
         merged = OmegaConf.to_container(OmegaConf.merge(defaults, own))
     except OmegaConfBaseException as error:
@@ -116,7 +124,7 @@ def learned_part(config: Config) -> DictConfig:
 
 
 def _literal(plain: Mapping[str, Any]) -> DictConfig:
-    return OmegaConf.create(_map_texts(plain, lambda text: _escape(text, every=True)))  # type: ignore[no-any-return]
+    return OmegaConf.create(_map_texts(plain, literal_text))  # type: ignore[no-any-return]
 
 
 def _count(value: Any) -> int:  # noqa: ANN401
@@ -132,14 +140,9 @@ def _map_texts(value: Any, change: Callable[[str], str]) -> Any:  # noqa: ANN401
     return change(value) if isinstance(value, str) else value
 
 
-def _escape(text: str, every: bool) -> str:
-    """A text whose ``${`` OmegaConf takes as letters: those that would be an interpolation, or every one."""
-
-    def escaped(found: re.Match[str]) -> str:
-        slashes = found[1]
-        return found[0] if not every and len(slashes) % 2 else f"{2 * slashes}\\${{"
-
-    return re.sub(r"(\\*)\$\{", escaped, text)
+def _without_interpolations(text: str) -> str:
+    """A stored text, in which what would be an interpolation stands for itself."""
+    return re.sub(r"(\\*)\$\{", lambda found: found[0] if len(found[1]) % 2 else literal_text(found[0]), text)
 
 
 def save_yaml(config: Config, path: Path) -> None:
@@ -162,10 +165,16 @@ def load_yaml(path: Path) -> dict[Any, Any]:
     return loaded
 
 
+@functools.cache
+def _types() -> DictConfig:
+    """A config that knows the type of every knob, to try values in: making one takes longer than all else."""
+    return OmegaConf.structured(Config)  # type: ignore[no-any-return]
+
+
 def check_type(key: str, value: Any, typed: str) -> None:  # noqa: ANN401
     """Raises ConfigError where a value, given on the command line as ``typed``, is not of the knob's type."""
     try:
-        OmegaConf.update(OmegaConf.structured(Config), key, value)
+        OmegaConf.update(_types(), key, value)
     except OmegaConfBaseException as error:
         raise ConfigError(f"{typed}: expected {describe_type(KNOBS[key].kind)}") from error
 

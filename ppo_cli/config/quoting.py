@@ -13,9 +13,14 @@ def shell_quoted(text: object) -> str:
     return "'" + str(text).replace("'", "'\"'\"'") + "'"
 
 
+def literal_text(text: str) -> str:
+    """A text as a value of OmegaConf's, with every ``${`` as letters rather than an interpolation."""
+    return re.sub(r"(\\*)\$\{", lambda found: f"{2 * found[1]}\\${{", text)
+
+
 def hydra_quoted(text: object) -> str:
     """A text as a value in Hydra's grammar, in which quotes, and backslashes before them, are escaped."""
-    literal = str(text).replace("${", "\\${")  # no interpolation
+    literal = literal_text(str(text))
     escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), literal)
     return f"'{escaped}'"
 

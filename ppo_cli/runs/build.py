@@ -7,9 +7,9 @@ import os
 import re
 import shutil
 from contextlib import ExitStack, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from gymnasium import Env, spaces
@@ -54,7 +54,8 @@ from ppo_cli.text import flat
 logger = logging.getLogger(__name__)
 
 
-class Checked(NamedTuple):
+@dataclass(frozen=True)
+class Checked:
     """A config that its environment was held against, and what that found.
 
     Attributes:
@@ -67,7 +68,7 @@ class Checked(NamedTuple):
     """
 
     config: Config
-    notices: list[str]
+    notices: tuple[str, ...]
     spaces: Spaces
     kind: Kind | None = None
     env: Env[Any, Any] | None = None
@@ -113,10 +114,10 @@ def _check_environment(config: Config, keep: bool) -> Checked:
         if keep or config.checkpoint.exact:
             opened.pop_all()
     notices += idle_notices(config, *spaces)
-    checked = Checked(config, [line for line in notices if line], spaces)
+    checked = Checked(config, tuple(line for line in notices if line), spaces)
     if config.checkpoint.exact:
-        return checked._replace(kind=_exact_kind(config.env, env))
-    return checked._replace(env=env) if keep else checked
+        return replace(checked, kind=_exact_kind(config.env, env))
+    return replace(checked, env=env) if keep else checked
 
 
 def _notices(config: Config, spaces: Spaces) -> list[str | None]:

@@ -38,18 +38,6 @@ class Interrupted(KeyboardInterrupt):
         return Interrupted, (self.number, self._advice)
 
 
-class Ended(BaseException):
-    """What ended a job, on its way through Hydra, which would print a page about an `Exception`.
-
-    Attributes:
-        error: what was raised.
-    """
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(error)
-        self.error = error
-
-
 def no_advice() -> str:
     """Where there is nothing to go on with."""
     return ""

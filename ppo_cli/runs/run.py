@@ -68,7 +68,11 @@ FAULTS = (
 
 
 def run(
-    config: Config, folder: Path, saved: Checkpoint | None = None, around: Surroundings = COMMAND
+    config: Config,
+    folder: Path,
+    saved: Checkpoint | None = None,
+    around: Surroundings = COMMAND,
+    checked: Checked | None = None,
 ) -> float:
     """Trains, saves and evaluates one config into an existing folder.
 
@@ -77,6 +81,7 @@ def run(
         folder: Where to.
         saved: A checkpoint of this run to go on from.
         around: What is around the run.
+        checked: What `check_environment` found of the config, where that was asked already.
 
     Returns:
         The evaluation's mean return, or NaN where ``eval.episodes`` is 0.
@@ -88,13 +93,17 @@ def run(
     try:
         with own_run(folder):
             repair(folder, None if saved is None else saved.steps, config.checkpoint.keep)
-            return run_owned(config, folder, saved, around)
+            return run_owned(config, folder, saved, around, checked)
     except OSError as error:
         raise RunError(str(error)) from error
 
 
 def run_owned(
-    config: Config, folder: Path, saved: Checkpoint | None, around: Surroundings = COMMAND
+    config: Config,
+    folder: Path,
+    saved: Checkpoint | None,
+    around: Surroundings = COMMAND,
+    checked: Checked | None = None,
 ) -> float:
     """`run` in a folder that this process holds already, and that is in the state of ``saved``."""
     advice = partial(advice_for, folder)
@@ -102,22 +111,22 @@ def run_owned(
     watchdog = Watchdog(config.env.timeout, advice) if around.watchdog else nullcontext()
     with noted_failure(folder), signal or nullcontext(), watchdog:
         try:
-            return _run(config, folder, saved, around, signal)
+            checked = checked or check_environment(config, around.watchdog, keep=True)
+            return _run(checked, folder, saved, around, signal)
         except FAULTS as error:
             more = advice()
             raise RunError(f"{error}{more and f'; {more}'}") from error
 
 
 def _run(
-    config: Config,
+    checked: Checked,
     folder: Path,
     saved: Checkpoint | None,
     around: Surroundings,
     signal: StopSignal | None,
 ) -> float:
     """The life of a run: what it needs is made, then it begins or goes on, trains, and is evaluated."""
-    checked = check_environment(config, around.watchdog, keep=True)
-    config, notices = checked.config, checked.notices
+    config = checked.config
     save_yaml(config, RunFolder(folder).config_yaml)
     torch.set_num_threads(config.cpu_threads)
     envs, more = _make_envs(checked, saved)
@@ -125,7 +134,7 @@ def _run(
         opened.callback(envs.close)
         agent = build_agent(config, checked.spaces)
         normalizers = build_normalizers(config, envs.single_observation_space)
-        for line in [*_first_lines(config, agent, envs.backend, around.preset), *notices, *more]:
+        for line in [*_first_lines(config, agent, envs.backend, around.preset), *checked.notices, *more]:
             logger.info(line)
         _advise_threads(config, agent)
         collector = make_collector(envs, agent, config.n_steps, *normalizers)

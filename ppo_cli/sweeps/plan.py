@@ -92,7 +92,7 @@ def plan_jobs(overrides: Sequence[str], config_dir: str | None, config_name: str
     """
     if any(override.startswith("hydra.sweep.subdir=") for override in overrides):
         raise ConfigError("hydra.sweep.subdir: a sweep's jobs are named by what they differ in; leave it out")
-    jobs = compose_jobs(overrides, True, config_dir, config_name)
+    jobs = compose_jobs(overrides, config_dir, config_name)
     for _, config in jobs:
         resolve_env_id(config.env.id)  # a misspelt id is said before PyTorch is there
     from ppo_cli.runs.build import check_environment

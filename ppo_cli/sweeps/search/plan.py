@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import IntervalSweep, Override
 from omegaconf.errors import OmegaConfBaseException
 
-from ppo_cli.config.compose import GROUPS, compose_jobs, override_config, parse_overrides
+from ppo_cli.config.compose import GROUPS, compose_run, override_config, parse_overrides
 from ppo_cli.config.convert import from_stored, to_dict
 from ppo_cli.config.schema import KNOBS, Config, ConfigError, find_knob, is_entry
 from ppo_cli.files import printable, read_json, write_whole
@@ -67,7 +67,7 @@ def make_plan(overrides: Sequence[str], config_dir: str | None, config_name: str
     parsed = parse_overrides(overrides, config_dir)
     swept = {o.get_key_element(): o for o in parsed if o.is_sweep_override()}
     fixed = [str(o.input_line) for o in parsed if not o.is_sweep_override()]
-    compose_jobs(fixed, False, config_dir, config_name)
+    compose_run(fixed, config_dir, config_name)
     settings = composed_settings(SearchSettings, HydraConfig.get().sweeper)
     check_classes(settings)
     taken = {o.get_key_element() for o in parsed}
@@ -142,7 +142,7 @@ def _bases(
     bases = []
     for chosen in _combinations(axes):
         overrides = [*fixed, *(f"{key}={value}" for key, value in chosen.items())]
-        ((_, config),) = compose_jobs(overrides, False, config_dir, config_name)
+        config = compose_run(overrides, config_dir, config_name).config
         if not config.eval.episodes:
             raise ConfigError("eval.episodes=0: a search needs evaluations; give at least 1")
         bases.append(Base(chosen, to_dict(check_environment(config).config)))
