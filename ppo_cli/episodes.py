@@ -39,23 +39,23 @@ class EpisodeStatistics:
         """Takes in a step of all environments.
 
         An episode that only the learner's life ended goes on here; a return that `RecordEpisodeStatistics`
-        told, from below wrappers that change rewards, counts instead of the sum of the rewards.
+        reported, from below wrappers that change rewards, counts instead of the sum of the rewards.
 
         Args:
             rewards: raw, [N].
             dones: whether each ended an episode, [N].
             valid: whether each is a step at all, [N].
-            info: of the vector, with ``over`` and ``returns``, [N] each, where a backend knows them.
+            info: of the vector, with ``env_over`` and ``returns``, [N] each, where a backend knows them.
         """
         self._returns += rewards
         self._lengths += valid
         if not dones.any():
             return
-        told = self._returns
-        if info is not None and "over" in info:
-            dones = dones & info["over"]
-            told = np.where(np.isnan(info["returns"]), self._returns, info["returns"])
-        self.ended_returns += told[dones].tolist()
+        reported = self._returns
+        if info is not None and "env_over" in info:
+            dones = dones & info["env_over"]
+            reported = np.where(np.isnan(info["returns"]), self._returns, info["returns"])
+        self.ended_returns += reported[dones].tolist()
         self.ended_lengths += self._lengths[dones].tolist()
         self._returns[dones] = 0.0
         self._lengths[dones] = 0

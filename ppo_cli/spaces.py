@@ -7,7 +7,7 @@ row of numbers.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,13 @@ Array = npt.NDArray[Any]
 
 MASK = "action_mask"  # the key of an observation that says which actions are legal
 _SIMPLE = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+
+
+class Spaces(NamedTuple):
+    """The spaces of a single environment: what a network is built for."""
+
+    observation_space: spaces.Space[Any]
+    action_space: spaces.Space[Any]
 
 
 @dataclass(frozen=True)

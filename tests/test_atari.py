@@ -98,7 +98,7 @@ def trace(envs, actions):
         rows += [obs.tobytes(), rewards.tobytes(), terminated.tobytes(), truncated.tobytes()]
         if info:
             rows += [info["final_obs"][ended].tobytes(), info["returns"][ended].tobytes()]
-            games += int(info["over"][ended].sum())
+            games += int(info["env_over"][ended].sum())
             lives += int(ended.sum())
     return rows, games, lives
 
@@ -136,7 +136,7 @@ def test_the_log_shows_whole_games_with_their_own_scores():
     over = [[False, False], [False, True], [False, True], [True, False]]
     told = [[nan, nan], [nan, nan], [nan, 40.0], [70.0, nan]]
     for done, real, returns in zip(dones, over, told, strict=True):
-        info = {"over": np.array(real), "returns": np.array(returns)} if any(done) else {}
+        info = {"env_over": np.array(real), "returns": np.array(returns)} if any(done) else {}
         episodes.step(np.ones(2), np.array(done), everywhere, info)
     assert episodes.ended_returns == [2.0, 40.0, 70.0]  # the sum where nothing was told
     assert episodes.ended_lengths == [2, 1, 4]  # the learner's steps, over lives

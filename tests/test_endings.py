@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 import unruly_envs
 from test_faults import end, start
+from vectors import vector
 
 from ppo_cli.actor_critic import make_actor_critic
 from ppo_cli.distributions import make_distribution
-from ppo_cli.envs import backends
-from ppo_cli.envs.backends import make_vector
+from ppo_cli.envs import choose
 from ppo_cli.envs.group import RENEWALS, EnvFaultError
 from ppo_cli.envs.make import env_fn
 from ppo_cli.envs.vector import SyncVector
@@ -155,8 +155,8 @@ def test_a_worker_that_crashes_says_of_what():
 
 
 def test_auto_takes_sync_where_async_fails(monkeypatch):
-    monkeypatch.setattr(backends, "available_cores", lambda: 2)
-    envs, line = make_vector("", env_fn("unruly_envs:Server-v0"), 2, "auto")
+    monkeypatch.setattr(choose, "available_cores", lambda: 2)
+    envs, line = vector("unruly_envs:Server-v0", 2, "auto")
     assert isinstance(envs, SyncVector)
     assert "sync (async failed: env.id=unruly_envs:Server-v0 can't be made: AssertionError: daemonic" in line
     envs.close()

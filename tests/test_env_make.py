@@ -8,8 +8,8 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import pytest
+from vectors import vector
 
-from ppo_cli.envs.backends import make_vector
 from ppo_cli.envs.make import EnvError, env_fn, make_env, resolve_env_id
 from ppo_cli.seeding import spawn_seeds
 
@@ -223,12 +223,7 @@ def test_seeds_are_those_of_earlier_versions() -> None:
 
 def trace(vectorization: str) -> list[np.ndarray]:
     """Everything that 120 steps of two environments give, over several episodes."""
-    envs, _ = make_vector(
-        "CartPole-v1",
-        env_fn("CartPole-v1", {"max_episode_steps": 20}),
-        2,
-        vectorization,
-    )
+    envs, _ = vector("CartPole-v1", 2, vectorization, {"max_episode_steps": 20})
     seen = [envs.reset(seed=spawn_seeds(0, "env", 2))[0].copy()]
     rng = np.random.default_rng(0)
     for _ in range(120):
@@ -248,7 +243,7 @@ def test_sync_and_async_give_the_same_bits() -> None:
 
 
 def test_an_environment_resets_in_the_step_in_which_its_episode_ends(corridor: str) -> None:
-    envs, _ = make_vector(f"{corridor}:PpoCliCorridor-v3", env_fn(f"{corridor}:PpoCliCorridor-v3"), 3, "sync")
+    envs, _ = vector(f"{corridor}:PpoCliCorridor-v3", 3, "sync")
     envs.reset(seed=[1, 2, 3])
     for _ in range(2):  # never a filler row in between
         obs, rewards, terminated, _, info = envs.step(np.zeros(3, int))
@@ -262,9 +257,7 @@ def test_an_environment_resets_in_the_step_in_which_its_episode_ends(corridor: s
 @FORKS
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
 def test_final_observation_of_an_environment_that_reuses_its_array(corridor: str, vectorization) -> None:
-    envs, _ = make_vector(
-        f"{corridor}:PpoCliReusing-v0", env_fn(f"{corridor}:PpoCliReusing-v0"), 2, vectorization
-    )
+    envs, _ = vector(f"{corridor}:PpoCliReusing-v0", 2, vectorization)
     envs.reset(seed=[1, 2])
     for _ in range(3):
         obs, _, terminated, _, info = envs.step(np.zeros(2, int))

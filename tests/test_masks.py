@@ -275,7 +275,7 @@ def test_what_the_weights_were_trained_for_stays_on_resuming(ppo_train, change):
 
 def test_envpools_environments_have_no_masks(ppo_train):
     outcome = ppo_train("env=CartPole-v1", "vectorization=envpool", "env.action_mask=true")
-    refused(outcome, "env.action_mask=true: EnvPool gives no masks")
+    refused(outcome, "env.action_mask=true: vectorization=envpool gives no masks")
 
 
 def test_an_environment_that_raises_at_its_first_reset_is_said_in_one_line(ppo_train):

@@ -186,7 +186,7 @@ def test_envpools_environments_take_neither(ppo_train, knob):
     outcome = ppo_train("env=CartPole-v1", "vectorization=envpool", knob)
     assert outcome.status == 2
     assert outcome.err.startswith(
-        f"ppo-train: {knob.strip('+').split('=')[0].removesuffix('.level')}: EnvPool's"
+        f"ppo-train: {knob.strip('+').split('=')[0].removesuffix('.level')}: vectorization=envpool gives "
     )
 
 

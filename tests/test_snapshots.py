@@ -133,7 +133,7 @@ def test_exactness_that_can_not_be_had_is_refused(ppo_train, tmp_path):
     assert refused.err.count("\n") == 1
     refused = ppo_train("env=CartPole-v1", "vectorization=envpool", "checkpoint.exact=true")
     assert refused.status == 2
-    assert "EnvPool's environments can't be brought back" in refused.err
+    assert "vectorization=envpool can't bring environments back" in refused.err
     assert not (tmp_path / "outputs").exists()
 
 

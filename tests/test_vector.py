@@ -11,9 +11,9 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from vectors import vector
 
-from ppo_cli.envs import backends
-from ppo_cli.envs.backends import make_vector
+from ppo_cli.envs import choose
 from ppo_cli.envs.group import EnvFaultError
 from ppo_cli.envs.make import env_fn
 from ppo_cli.envs.vector import SyncVector
@@ -114,11 +114,11 @@ def alive(pid):
 
 
 def test_auto_says_what_it_took_and_why():
-    envs, line = make_vector("CartPole-v1", env_fn("CartPole-v1"), 2, "auto")
+    envs, line = vector("CartPole-v1", 2, "auto")
     assert isinstance(envs, (SyncVector, AsyncVector))
     assert line.startswith("vectorization=auto: ")
     envs.close()
-    envs, line = make_vector("CartPole-v1", env_fn("CartPole-v1"), 1, "auto")
+    envs, line = vector("CartPole-v1", 1, "auto")
     assert isinstance(envs, SyncVector)
     assert "one environment" in line
     envs.close()
@@ -128,12 +128,12 @@ def test_auto_says_what_it_took_and_why():
     ("env_id", "taken"), [("CartPole-v1", AsyncVector), ("stubborn_envs:Late-v0", SyncVector)]
 )
 def test_autos_choice_changes_no_bit_of_what_draws_from_global_generators(monkeypatch, env_id, taken):
-    monkeypatch.setattr("ppo_cli.envs.backends.TRIAL_SECONDS", 0.01)
-    rate = backends._rate
+    monkeypatch.setattr("ppo_cli.envs.choose.TRIAL_SECONDS", 0.01)
+    rate = choose._rate
     monkeypatch.setattr(
-        backends, "_rate", lambda envs: rate(envs) * (9 if isinstance(envs, AsyncVector) else 1e-9)
+        choose, "_rate", lambda envs: rate(envs) * (9 if isinstance(envs, AsyncVector) else 1e-9)
     )
-    envs, line = make_vector(env_id, env_fn(env_id), 2, "auto")
+    envs, line = vector(env_id, 2, "auto")
     envs.close()
     assert isinstance(envs, taken)
     assert ("draw from the process's global generators" in line) == (taken is SyncVector)
@@ -144,7 +144,7 @@ needs_envpool = pytest.mark.skipif(find_spec("envpool") is None, reason="EnvPool
 
 @needs_envpool
 def test_envpool_marks_the_rows_that_are_no_transitions():
-    envs, _ = make_vector("CartPole-v1", env_fn("CartPole-v1"), 3, "envpool")
+    envs, _ = vector("CartPole-v1", 3, "envpool")
     envs.reset(seed=SEEDS)
     ended = np.zeros(3, bool)
     for _ in range(POOL_STEPS):
@@ -160,7 +160,7 @@ def test_envpool_marks_the_rows_that_are_no_transitions():
 def test_envpool_repeats_with_its_seeds():
     runs = []
     for seeds in (SEEDS, SEEDS, [1, 2, 3]):
-        envs, _ = make_vector("Pendulum-v1", env_fn("Pendulum-v1"), 3, "envpool")
+        envs, _ = vector("Pendulum-v1", 3, "envpool")
         envs.reset(seed=seeds)
         runs.append([envs.step(np.full((3, 1), 0.5, np.float32))[0] for _ in range(250)])
     assert np.array_equal(runs[0], runs[1])
@@ -192,7 +192,10 @@ def test_all_environments_may_end_together(ppo_train, tmp_path):
     ("arguments", "said"),
     [
         (("env=probe_envs:ConstantReward-v0",), "EnvPool has no"),
-        (("env=CartPole-v1", "+env.kwargs.sutton_barto_reward=true"), "no env.kwargs"),
+        (
+            ("env=CartPole-v1", "+env.kwargs.sutton_barto_reward=true"),
+            "env.kwargs: vectorization=envpool takes no arguments",
+        ),
     ],
 )
 def test_envpool_refuses_what_it_can_not_make(ppo_train, tmp_path, arguments, said):

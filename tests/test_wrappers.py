@@ -156,7 +156,8 @@ def test_ppo_train_refuses_before_it_makes_a_folder(ppo_train, tmp_path, own, ty
 def test_envpool_takes_none(ppo_train):
     refused = ppo_train(*PLAIN, "vectorization=envpool", "env.wrappers=[{name:FlattenObservation}]")
     assert refused.err == (
-        "ppo-train: env.wrappers: EnvPool's environments take no wrappers; use vectorization=auto\n"
+        "ppo-train: env.wrappers: vectorization=envpool takes no wrappers; leave it out, or use "
+        "vectorization=auto\n"
     )
 
 

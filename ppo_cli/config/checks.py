@@ -7,6 +7,7 @@ from typing import Any, Optional, Union, get_args, get_origin
 
 from ppo_cli.config.knob import Integer, Knob, Range, describe_type
 from ppo_cli.config.schema import KNOBS, SHAPES, AnnealConfig, Config, ConfigError
+from ppo_cli.envs.backends import REFUSALS, backend
 from ppo_cli.text import nearest
 
 FLOAT32 = 2.0**-126, (2 - 2**-23) * 2.0**127  # what networks compute with: smallest normal and largest number
@@ -171,17 +172,21 @@ def _check_info_keys(value: Any) -> None:  # noqa: ANN401
         named.append(key)
 
 
-def _check_envpool(config: Config) -> None:
-    for knob in ("wrappers", "reset_options", "seed_below"):
-        if getattr(config.env, knob) not in ([], {}, None):
-            what = "no wrappers" if knob == "wrappers" else "their seeds at once and no options"
-            raise ConfigError(f"env.{knob}: EnvPool's environments take {what}; use vectorization=auto")
-    if config.env.on_error == "restart":
-        raise ConfigError("env.on_error=restart: EnvPool's environments can't be restarted; use stop")
-    if config.checkpoint.exact:
-        raise ConfigError(
-            "checkpoint.exact=true: EnvPool's environments can't be brought back; use vectorization=auto"
-        )
+def _check_backend(config: Config) -> None:
+    """Raises ConfigError where a backend can't do what is asked of it."""
+    env, can = config.env, backend(config.vectorization)
+    for knob, need, is_asked in (
+        ("env.kwargs", "kwargs", bool(env.kwargs)),
+        ("env.wrappers", "wrappers", bool(env.wrappers)),
+        ("env.action_mask=true", "masks", env.action_mask is True),
+        ("env.reset_options", "resets", bool(env.reset_options)),
+        ("env.seed_below", "resets", env.seed_below is not None),
+        ("env.on_error=restart", "restarts", env.on_error == "restart"),
+        ("checkpoint.exact=true", "restores", config.checkpoint.exact),
+    ):
+        if is_asked and not getattr(can, need):
+            said = f"vectorization={config.vectorization} {REFUSALS[need]}"
+            raise ConfigError(f"{knob}: {said}; leave it out, or use vectorization=auto")
 
 
 def _check_across(config: Config) -> None:
@@ -202,8 +207,7 @@ def _check_across(config: Config) -> None:
     ):
         if isinstance(value, str) and value != "auto":
             raise ConfigError(f"{name}={value}: expected {allowed} or auto")
-    if config.vectorization == "envpool":
-        _check_envpool(config)
+    _check_backend(config)
     if config.eval.every and not config.eval.episodes:
         raise ConfigError(f"eval.every={config.eval.every} needs eval.episodes of at least 1, given 0")
     _check_device(config.device)

@@ -21,6 +21,7 @@ from ppo_cli.config.knob import (
     section,
     walk,
 )
+from ppo_cli.envs.backends import BACKENDS, backend
 
 CHECKPOINT_STEPS = 50_000  # environment steps between checkpoints, about, for checkpoint.every=auto
 COMPILE_REPAYS = 5_000  # minibatch steps from which compiling (about 25 s, once) saves time in all
@@ -119,7 +120,7 @@ class TrainingConfig:
     total_timesteps: Integer = knob(low=1, high=10**15, searched=False)
     n_envs: Integer = knob(low=1, high=2**16, fixed=True)
     n_steps: Integer = knob(COUNT, fixed=True)
-    vectorization: str = knob(choices=("auto", "sync", "async", "envpool"))
+    vectorization: str = knob(choices=("auto", *BACKENDS))
     batch_size: Integer = knob(COUNT)
     n_epochs: Integer = knob(low=1, high=10**6)
     learning_rate: float = knob(above=0, annealed=True)
@@ -186,8 +187,8 @@ class Config(TrainingConfig):
 
     @property
     def trained_steps(self) -> int:
-        """Environment steps of the whole run; with EnvPool no more is known than what is asked."""
-        is_filled = self.vectorization == "envpool"
+        """Environment steps of the whole run; no more than what is asked where a backend fills rows."""
+        is_filled = backend(self.vectorization).fills
         return schedules.trained_steps(self.total_timesteps, self.n_envs, self.n_steps, is_filled)
 
     @property

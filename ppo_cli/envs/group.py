@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from traceback import extract_tb
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from gymnasium import spaces
 
 from ppo_cli.envs import calls
+from ppo_cli.envs.buffers import Buffers, Record
 from ppo_cli.envs.calls import Call, let_interrupt_pass
 from ppo_cli.envs.infos import NOTHING, Tally, Wanted
 from ppo_cli.envs.make import EnvFn
@@ -20,6 +21,7 @@ from ppo_cli.envs.snapshot import Kind, Lost, is_over, make_at, next_start, repl
 from ppo_cli.text import flat
 
 Array = npt.NDArray[Any]
+Env = gym.Env[Any, Any]
 OnError = Literal["stop", "restart"]
 
 RENEWALS = 5  # of an environment in a row, before its fault ends the run
@@ -45,36 +47,59 @@ def explain(error: BaseException) -> str:
     return f"returned {text}"
 
 
-class Buffers(NamedTuple):
-    """What one step of N environments writes."""
-
-    observations: Array  # [N, *shape]
-    rewards: Array  # float64 [N]
-    terminated: Array  # bool [N]
-    truncated: Array  # bool [N]
-    final_obs: Array  # [N, *shape]; only rows whose episode ended are meaningful
-    faults: Array  # int64 [N], since the run began
-    # where an episode ended:
-    over: Array  # bool [N], by the environment's own end, and not only the learner's, as with a lost life
-    fresh: Array  # bool [N], whether a snapshot's start came with the next one
-    returns: Array  # float64 [N], as `RecordEpisodeStatistics` told them, else NaN
-    told: Array  # bool [N], whether an episode's infos wait to be taken
-
-    def rows(self, group: slice) -> "Buffers":
-        """Views of some environments' rows."""
-        return Buffers(*(array[group] for array in self))
+def make_all(makes: Sequence[EnvFn]) -> list[Env]:
+    """Makes all environments, or none."""
+    envs: list[Env] = []
+    try:
+        for make in makes:
+            envs.append(make())  # noqa: PERF401 - those so far have to be closed
+    except BaseException:
+        for number, env in enumerate(envs):
+            calls.close(env, number)
+        raise
+    return envs
 
 
-class Group:
-    """Environments that are stepped one after the other and write into `Buffers`.
+class StepCheck:
+    """Holds what steps return against the observation space, and looks for what is not finite."""
 
-    An environment whose episode ends starts its next in the same step. One that fails ends the run with an
-    `EnvFaultError`, or, with ``on_error="restart"``, is made anew: if it was a step that failed, the episode
-    is truncated at the last observation; if it was the reset after a step, that step counts as it was.
+    def __init__(self, space: gym.Space[Any], on_error: OnError) -> None:
+        self._fits = ObservationCheck(space)
+        self._wants_finite = on_error == "restart"
+        # each observation is looked at: indices have a range inside their dtype
+        self.is_careful = self._wants_finite or isinstance(space, (spaces.Discrete, spaces.MultiDiscrete))
+        self.has_floats = bool(np.issubdtype(space.dtype, np.floating))
+
+    def __call__(self, obs: Any, reward: float) -> Any:  # noqa: ANN401
+        """The observation as an array; ValueError where it is not as the space says."""
+        obs = self._fits(obs)
+        if self._wants_finite and not (math.isfinite(reward) and np.isfinite(obs).all()):
+            raise ValueError("a NaN or an infinity in its observation or reward")
+        return obs
+
+    def find_infinite(self, out: Buffers) -> int | None:
+        """The first environment whose last step was not finite; None where all were."""
+        total = np.add.reduce(out.rewards)
+        if self.has_floats:
+            total += np.add.reduce(out.observations, axis=None)
+        if math.isfinite(total):
+            return None
+        finite = np.isfinite(out.rewards)
+        if self.has_floats:
+            finite &= np.isfinite(out.observations).reshape(len(finite), -1).all(1)
+        return next(iter(np.flatnonzero(~finite).tolist()), None)  # none where only the sum overflowed
+
+
+class EnvEpisodes:
+    """Environments of one process, each in an episode: how it is started, and where a snapshot of it starts.
+
+    An environment that fails ends the run with an `EnvFaultError`, or, with ``on_error="restart"``, is made
+    anew.
     """
 
     def __init__(
         self,
+        envs: list[Env],
         makes: Sequence[EnvFn],
         out: Buffers,
         first: int,
@@ -82,19 +107,19 @@ class Group:
         on_error: OnError,
         infos: Wanted = NOTHING,
     ) -> None:
-        """Makes the environments.
+        """Takes over environments.
 
         Args:
-            makes: a constructor for each.
+            envs: the environments.
+            makes: the constructor of each.
             out: their rows.
-            first: number of the first one among all environments, for messages.
-            kind: of snapshot.
+            first: the number of the first one among all environments, for messages.
+            kind: the kind of snapshot.
             on_error: what a fault does.
-            infos: keys of ``info`` that are followed.
+            infos: the keys of ``info`` that are followed.
         """
-        self.envs: list[gym.Env[Any, Any]] = []
+        self.envs = envs
         self._makes, self._out, self._first, self._kind, self._on_error = makes, out, first, kind, on_error
-        self._make()
         self.starts: list[dict[str, Any]] = [{} for _ in makes]
         self._follows = infos != NOTHING
         self._tallies = [Tally(infos) for _ in makes]
@@ -105,13 +130,8 @@ class Group:
         self._seeds: list[int | None] = [None] * len(makes)
         self._steps = 0
         self._began = [0] * len(makes)  # the step at which each one's start was
-        self._shape = out.observations.shape[1:]
-        self._floats = np.issubdtype(out.observations.dtype, np.floating)
-        space = self.envs[0].observation_space
-        self._checked = ObservationCheck(space)
-        # indices have a range inside their dtype
-        self._is_careful = on_error == "restart" or isinstance(space, (spaces.Discrete, spaces.MultiDiscrete))
-        self._is_told = _has_layer(self.envs[0], gym.wrappers.RecordEpisodeStatistics)
+        self._check = StepCheck(envs[0].observation_space, on_error)
+        self._reports_returns = _has_layer(envs[0], gym.wrappers.RecordEpisodeStatistics)
 
     def reset(self, seeds: Sequence[int | None], options: dict[str, Any] | None = None) -> None:
         """Starts a new episode in each environment with its seed."""
@@ -123,6 +143,78 @@ class Group:
         finally:
             self._slot[0] = calls.IDLE
 
+    def state(self) -> tuple[list[dict[str, Any]], list[int | None], list[dict[str, Any] | None]]:
+        """Where the snapshots start, the seeds that were last given, and the running episodes' infos."""
+        return self.starts, self._seeds, [tally.state(self._steps) for tally in self._tallies]
+
+    def close(self) -> None:
+        """Closes the environments."""
+        for i in range(len(self.envs)):
+            self._close(i)
+
+    def _start(self, i: int, seed: int | None, options: dict[str, Any] | None = None) -> None:
+        """Starts an episode; where the reset fails, in a new environment, if that is wanted."""
+        try:
+            self._begin(i, seed, options)
+        except BaseException as error:
+            self._renew(i, error)
+
+    def _remake(self, i: int, seed: int) -> None:
+        """Makes an environment anew and starts an episode."""
+        self._close(i)
+        self.envs[i] = self._makes[i]()
+        self._begin(i, seed)
+
+    def _close(self, i: int) -> None:
+        calls.close(self.envs[i], self._first + i)
+
+    def _begin(self, i: int, seed: int | None, options: dict[str, Any] | None = None) -> None:
+        env, over = self.envs[i], seed is not None or is_over(self.envs[i])
+        start = None if seed is None else seeded_start(seed)
+        if over and start is None:
+            start = next_start(self._kind, env, self.starts[i], self._steps - self._began[i])
+        self._out.env_over[i], self._out.snapshot_starts[i] = over, start is not None
+        if over:
+            self._tallies[i].end(self._steps)
+            self._out.has_infos[i] = bool(self._tallies[i].ended)
+        if start is not None and self._kind == "anew":
+            self._close(i)
+            env = self.envs[i] = make_at(self._kind, self._makes[i], start)
+        self._slot[1] += 1
+        self._slot[0] = self._resettings[i]
+        obs, _ = env.reset(seed=None if start is None else start.get("seed"), options=options)
+        if start is not None:
+            self.starts[i], self._began[i] = start, self._steps
+        self._out.observations[i] = self._check(obs, 0.0)
+
+    def _renew(self, i: int, error: BaseException) -> None:
+        """Makes an environment anew, which may fail as well, and starts an episode in it."""
+        let_interrupt_pass(error)
+        if self._on_error == "stop":
+            raise _fault(self._first + i, error, self._on_error) from error
+        faults = self._out.faults
+        self._tallies[i].forget(self._steps)  # an episode that still runs was cut
+        for _ in range(RENEWALS):
+            faults[i] += 1
+            entropy = [self._seeds[i] or 0, int(faults[i])]
+            try:
+                self._remake(i, int(np.random.SeedSequence(entropy).generate_state(1)[0]) >> 1)
+            except BaseException as again:
+                let_interrupt_pass(again)
+                error = again
+            else:
+                return
+        raise _fault(self._first + i, error, self._on_error) from error
+
+
+class EnvGroup(EnvEpisodes):
+    """Environments that are stepped one after the other and write into `Buffers`.
+
+    An environment whose episode ends starts its next in the same step. Of one that fails and is made anew the
+    episode is truncated at the last observation, if it was a step that failed; if it was the reset after a
+    step, that step counts as it was.
+    """
+
     def step(self, actions: Array) -> None:
         """Steps each environment with its action, [N, *shape]."""
         self._steps += 1
@@ -131,16 +223,14 @@ class Group:
             self._step_all(actions)
         finally:
             self._slot[0] = calls.IDLE
-        total = np.add.reduce(self._out.rewards)
-        if self._floats:
-            total += np.add.reduce(self._out.observations, axis=None)
-        if not math.isfinite(total):
-            self._find_infinite()
+        if (i := self._check.find_infinite(self._out)) is not None:
+            said = f"a NaN or an infinity in its observation or reward ({self._out.rewards[i]:g})"
+            raise _fault(self._first + i, ValueError(said), self._on_error)
 
     def _step_all(self, actions: Array) -> None:
         observations, rewards, terminations, truncations, final_obs, *_ = self._out
         slot = self._slot
-        shape, dtype, careful = self._shape, observations.dtype, self._is_careful
+        shape, dtype, careful = observations.shape[1:], observations.dtype, self._check.is_careful
         follows = self._follows
         for i, (env, action, mark) in enumerate(zip(self.envs, actions, self._steppings, strict=True)):
             slot[0] = mark
@@ -152,9 +242,9 @@ class Group:
                     obs = self._check(obs, reward)
                 if terminated or truncated:
                     final_obs[i] = obs
-                    if self._floats and not np.isfinite(final_obs[i]).all():
+                    if self._check.has_floats and not np.isfinite(final_obs[i]).all():
                         raise ValueError("a NaN or an infinity in its episode's last observation")
-                    self._out.returns[i] = _told_return(info) if self._is_told else math.nan
+                    self._out.returns[i] = _reported(info) if self._reports_returns else math.nan
                 else:
                     observations[i] = obs
                 rewards[i] = reward
@@ -168,141 +258,6 @@ class Group:
                 if terminated or truncated:
                     self._start(i, None)
 
-    def restore(
-        self,
-        starts: Sequence[dict[str, Any] | None],
-        actions: Sequence[Array],
-        observations: Array,
-        seeds: Sequence[int],
-        infos: Sequence[Mapping[str, Any] | None],
-        new_seeds: Sequence[int],
-    ) -> list[Lost]:
-        """Brings the environments to where snapshots were taken.
-
-        Args:
-            starts: of each, where its snapshot starts; None where it has none.
-            actions: of each since then, [K, *shape].
-            observations: what each returned last, [N, *shape].
-            seeds: the seed that each was last given.
-            infos: of each one's running episode; None where it is not known.
-            new_seeds: the seed of each one's new episode, if it does not come back.
-
-        Returns:
-            Those that did not come back, which began a new episode.
-
-        Raises:
-            EnvFaultError: an environment fails in its new episode too.
-        """
-        self._seeds, self._steps = list(seeds), 0
-        lost = []
-        try:
-            for i, (start, taken) in enumerate(zip(starts, actions, strict=True)):
-                why = "it can't be brought back"
-                if start is not None:
-                    why = self._replay(i, start, taken, observations[i])
-                if why:
-                    lost.append(Lost(self._first + i, why))
-                    self._seeds[i] = new_seeds[i]
-                    self._remake(i)
-                else:
-                    self._tallies[i].load(infos[i])
-        finally:
-            self._slot[0] = calls.IDLE
-        return lost
-
-    def _replay(self, i: int, start: dict[str, Any], taken: Array, kept: Array) -> str:
-        """Brings a fresh environment to a snapshot; why it did not come back, or nothing."""
-        calls.close(self.envs[i], self._first + i)
-        try:
-            self.envs[i] = make_at(self._kind, self._makes[i], start)
-            found = replay(self.envs[i], start, taken)
-        except BaseException as error:
-            let_interrupt_pass(error)
-            return f"it {explain(error)}"
-        if np.asarray(found, kept.dtype).tobytes() != kept.tobytes():
-            return f"it did not come back to its saved observation, replaying {len(taken)} actions"
-        self.starts[i], self._began[i] = start, -len(taken)
-        self._out.observations[i] = kept
-        return ""
-
-    def _remake(self, i: int) -> None:
-        """Makes an environment anew and starts an episode with its seed."""
-        calls.close(self.envs[i], self._first + i)
-        try:
-            self.envs[i] = self._makes[i]()
-            self._begin(i, self._seeds[i])
-        except BaseException as error:
-            self._renew(i, error)
-
-    def state(self) -> tuple[list[dict[str, Any]], list[int | None], list[dict[str, Any] | None]]:
-        """Where the snapshots start, the seeds that were last given, and the running episodes' infos."""
-        return self.starts, self._seeds, [tally.state(self._steps) for tally in self._tallies]
-
-    def take_infos(self) -> list[dict[str, float]]:
-        """What the infos of episodes that ended came to since the last call, environment by environment."""
-        taken = [numbers for tally in self._tallies for numbers in tally.ended]
-        for tally in self._tallies:
-            tally.ended.clear()
-        self._out.told[:] = False
-        return taken
-
-    def close(self) -> None:
-        """Closes the environments."""
-        for i, env in enumerate(self.envs):
-            calls.close(env, self._first + i)
-
-    def _make(self) -> None:
-        """Makes all environments, or none."""
-        self.envs = []
-        try:
-            for make in self._makes:
-                self.envs.append(make())
-        except BaseException:
-            self.close()
-            raise
-
-    def _start(self, i: int, seed: int | None, options: dict[str, Any] | None = None) -> None:
-        """Starts an episode; where the reset fails, in a new environment, if that is wanted."""
-        try:
-            self._begin(i, seed, options)
-        except BaseException as error:
-            self._renew(i, error)
-
-    def _begin(self, i: int, seed: int | None, options: dict[str, Any] | None = None) -> None:
-        env, over = self.envs[i], seed is not None or is_over(self.envs[i])
-        start = None if seed is None else seeded_start(seed)
-        if over and start is None:
-            start = next_start(self._kind, env, self.starts[i], self._steps - self._began[i])
-        self._out.over[i], self._out.fresh[i] = over, start is not None
-        if over:
-            self._tallies[i].end(self._steps)
-            self._out.told[i] = bool(self._tallies[i].ended)
-        if start is not None and self._kind == "anew":
-            calls.close(env, self._first + i)
-            env = self.envs[i] = make_at(self._kind, self._makes[i], start)
-        self._slot[1] += 1
-        self._slot[0] = self._resettings[i]
-        obs, _ = env.reset(seed=None if start is None else start.get("seed"), options=options)
-        if start is not None:
-            self.starts[i], self._began[i] = start, self._steps
-        self._out.observations[i] = self._check(obs, 0.0)
-
-    def _check(self, obs: Any, reward: Any) -> Any:  # noqa: ANN401
-        """The observation as an array; ValueError where it is not as the space says."""
-        obs = self._checked(obs)
-        if self._on_error == "restart" and not (math.isfinite(reward) and np.isfinite(obs).all()):
-            raise ValueError("a NaN or an infinity in its observation or reward")
-        return obs
-
-    def _find_infinite(self) -> None:
-        finite = np.isfinite(self._out.rewards)
-        if self._floats:
-            finite &= np.isfinite(self._out.observations).reshape(len(finite), -1).all(1)
-        for i in np.flatnonzero(~finite):  # none where only the sum overflowed
-            reward = self._out.rewards[i]
-            error = ValueError(f"a NaN or an infinity in its observation or reward ({reward:g})")
-            raise self._explain(int(i), error)
-
     def _recover(self, i: int, error: BaseException) -> None:
         """Truncates the episode whose step failed, and starts one in a new environment, if that is wanted."""
         let_interrupt_pass(error)
@@ -311,32 +266,65 @@ class Group:
         out.final_obs[i], out.returns[i] = out.observations[i], math.nan
         self._renew(i, error)
 
-    def _renew(self, i: int, error: BaseException) -> None:
-        """Makes an environment anew, which may fail as well, and starts an episode in it."""
-        let_interrupt_pass(error)
-        if self._on_error == "stop":
-            raise self._explain(i, error) from error
-        faults = self._out.faults
-        self._tallies[i].forget(self._steps)  # an episode that still runs was cut
-        for _ in range(RENEWALS):
-            faults[i] += 1
-            calls.close(self.envs[i], self._first + i)
-            entropy = [self._seeds[i] or 0, int(faults[i])]
-            try:
-                self.envs[i] = self._makes[i]()
-                self._begin(i, int(np.random.SeedSequence(entropy).generate_state(1)[0]) >> 1)
-            except BaseException as again:
-                let_interrupt_pass(again)
-                error = again
-            else:
-                return
-        raise self._explain(i, error) from error
+    def restore(self, record: Record, new_seeds: Sequence[int]) -> list[Lost]:
+        """Brings the environments to where snapshots were taken, or to new episodes with new seeds.
 
-    def _explain(self, i: int, error: BaseException) -> EnvFaultError:
-        advice = "env.on_error=restart goes on with a fresh episode"
-        if self._on_error == "restart":
-            advice = f"made anew {RENEWALS} times in a row, it never started an episode"
-        return EnvFaultError(f"environment {self._first + i} {explain(error)}; {advice}")
+        Returns:
+            Those that did not come back, which began a new episode.
+
+        Raises:
+            EnvFaultError: an environment fails in its new episode too.
+        """
+        self._seeds, self._steps = list(record.seeds), 0
+        lost = []
+        try:
+            for i in range(len(self.envs)):
+                if why := self._replay(i, record):
+                    lost.append(Lost(self._first + i, why))
+                    self._seeds[i] = new_seeds[i]
+                    try:
+                        self._remake(i, new_seeds[i])
+                    except BaseException as error:
+                        self._renew(i, error)
+                else:
+                    self._tallies[i].load(record.infos[i])
+        finally:
+            self._slot[0] = calls.IDLE
+        return lost
+
+    def _replay(self, i: int, record: Record) -> str:
+        """Brings a fresh environment to a snapshot; why it did not come back, or nothing."""
+        start, actions, kept = record.starts[i], record.actions[i], record.observations[i]
+        if start is None:
+            return "it can't be brought back"
+        self._close(i)
+        try:
+            self.envs[i] = make_at(self._kind, self._makes[i], start)
+            found = replay(self.envs[i], start, actions)
+        except BaseException as error:
+            let_interrupt_pass(error)
+            return f"it {explain(error)}"
+        if np.asarray(found, kept.dtype).tobytes() != kept.tobytes():
+            return f"it did not come back to its saved observation, replaying {len(actions)} actions"
+        self.starts[i], self._began[i] = start, -len(actions)
+        self._out.observations[i] = kept
+        return ""
+
+    def take_infos(self) -> list[dict[str, float]]:
+        """What the infos of episodes that ended came to since the last call, environment by environment."""
+        taken = [numbers for tally in self._tallies for numbers in tally.ended]
+        for tally in self._tallies:
+            tally.ended.clear()
+        self._out.has_infos[:] = False
+        return taken
+
+
+def _fault(number: int, error: BaseException, on_error: OnError) -> EnvFaultError:
+    """What ends the run."""
+    advice = "env.on_error=restart goes on with a fresh episode"
+    if on_error == "restart":
+        advice = f"made anew {RENEWALS} times in a row, it never started an episode"
+    return EnvFaultError(f"environment {number} {explain(error)}; {advice}")
 
 
 def as_number(reward: Any) -> float:  # noqa: ANN401
@@ -361,24 +349,7 @@ def _has_layer(env: gym.Env[Any, Any], kind: type) -> bool:
     return False
 
 
-def _told_return(info: Mapping[str, Any]) -> float:
-    """The episode's return in what `RecordEpisodeStatistics` adds to ``info``, or NaN."""
+def _reported(info: Mapping[str, Any]) -> float:
+    """The episode's return, as `RecordEpisodeStatistics` adds to ``info``, or NaN."""
     episode = (info or {}).get("episode")
     return float(episode["r"]) if isinstance(episode, Mapping) and "r" in episode else math.nan
-
-
-def allocate(space: gym.Space[Any], n: int) -> Buffers:
-    """Buffers in this process's own memory."""
-    shape = (n, *(space.shape or ()))
-    return Buffers(
-        observations=np.zeros(shape, space.dtype),
-        rewards=np.zeros(n),
-        terminated=np.zeros(n, np.bool_),
-        truncated=np.zeros(n, np.bool_),
-        final_obs=np.zeros(shape, space.dtype),
-        faults=np.zeros(n, np.int64),
-        over=np.zeros(n, np.bool_),
-        fresh=np.zeros(n, np.bool_),
-        returns=np.zeros(n),
-        told=np.zeros(n, np.bool_),
-    )

@@ -13,8 +13,9 @@ from gymnasium.envs.registration import parse_env_id
 
 from ppo_cli.envs import calls
 from ppo_cli.envs.calls import Call, calling, let_interrupt_pass
-from ppo_cli.envs.pack import pack
+from ppo_cli.envs.pack import Packed, pack
 from ppo_cli.envs.wrappers import ResetArguments, wrap
+from ppo_cli.spaces import Spaces
 from ppo_cli.text import flat
 
 EnvFn = Callable[[], "gym.Env[Any, Any]"]
@@ -107,12 +108,27 @@ def make_env(
         return _pack(env, env_id, action_mask) if packed else env
 
 
+def with_masks(env: "gym.Env[Any, Any]", env_id: str) -> "gym.Env[Any, Any]":
+    """An environment that `make_env` made without its masks in the observation, with them.
+
+    Raises:
+        EnvError: its actions are none that masks are for.
+    """
+    return _pack(env.env if isinstance(env, Packed) else env, env_id, True)
+
+
 def _pack(env: "gym.Env[Any, Any]", env_id: str, action_mask: bool) -> "gym.Env[Any, Any]":
     try:
         return pack(env, action_mask)
     except ValueError as unsupported:
         calls.close(env)
         raise EnvError(f"env.id={env_id}: {flat(unsupported)}") from unsupported
+
+
+def spaces_of(make: EnvFn) -> Spaces:
+    """The spaces of an environment that is made to see them."""
+    with calls.closing(make()) as env:
+        return Spaces(env.observation_space, env.action_space)
 
 
 def env_fn(

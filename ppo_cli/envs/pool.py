@@ -1,24 +1,24 @@
 """EnvPool: environments rewritten in C++, stepped by a pool of threads (an optional extra)."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from ppo_cli.envs.calls import Call, calling
 from ppo_cli.envs.make import EnvError
-from ppo_cli.envs.vector import Array, StepResult, Vector, seed_list
+from ppo_cli.envs.vector import Array, Recipe, StepResult, Vector, seed_list
+from ppo_cli.spaces import Spaces
 
 
-def import_envpool(env_id: str, kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401 - it ships no types
+def import_envpool(env_id: str) -> Any:  # noqa: ANN401 - it ships no types
     """The envpool module, if it can make this environment.
 
     Raises:
-        EnvError: the package is missing, does not have the id, or arguments are given.
+        EnvError: the package is missing, or does not have the id.
     """
     try:
         envpool = import_module("envpool")
@@ -26,10 +26,6 @@ def import_envpool(env_id: str, kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN4
         raise EnvError("vectorization=envpool needs a package: pip install 'ppo-cli[envpool]'") from missing
     if env_id not in envpool.list_all_envs():
         raise EnvError(f"vectorization=envpool: EnvPool has no {env_id}; use vectorization=auto")
-    if kwargs:
-        raise EnvError(
-            f"vectorization=envpool takes no env.kwargs, given {dict(kwargs)}; use vectorization=auto"
-        )
     return envpool
 
 
@@ -41,19 +37,31 @@ class EnvPoolVector(Vector):
     observation. Such rows are marked in ``infos["filler"]``; they are no transitions.
     """
 
-    def __init__(self, env_id: str, n: int, env: "gym.Env[Any, Any]", n_threads: int) -> None:
+    backend = "envpool"
+
+    def __init__(self, env_id: str, n: int, spaces: Spaces, n_threads: int) -> None:
         """Notes what to make; `reset` makes it, because EnvPool takes its seeds when it is made.
 
         Args:
             env_id: an id that EnvPool has.
             n: number of environments.
-            env: the same environment in Gymnasium, whose spaces hold.
+            spaces: those of the same environment in Gymnasium.
             n_threads: threads that step the environments.
         """
-        super().__init__(n, env.observation_space, env.action_space, "none")
+        super().__init__(n, spaces, "none")
         self.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}
-        self._make = import_envpool(env_id, {}).make_gymnasium
+        self._make = import_envpool(env_id).make_gymnasium
         self._arguments = {"task_id": env_id, "num_envs": n, "num_threads": n_threads}
+
+    @classmethod
+    def check(cls, env_id: str) -> None:
+        """Raises EnvError where EnvPool is missing, or has no environment of that id."""
+        import_envpool(env_id)
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> "EnvPoolVector":
+        """The vector that a recipe describes."""
+        return cls(recipe.env_id, len(recipe.makes), recipe.spaces, recipe.processes)
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None

@@ -149,7 +149,7 @@ def make_at(kind: Kind, make: EnvFn, start: Mapping[str, Any]) -> Env:
     return OwnGenerators(make, int(start["seed"])) if kind == "anew" else make()
 
 
-def find_kind(make: EnvFn, exact: bool = False) -> Kind:
+def find_kind(make: EnvFn, exact: bool = False, first: Env | None = None) -> Kind:
     """The best kind of snapshot that brings this environment back, found out by doing it.
 
     An environment that has been used goes through a reset or two and some way into an episode. A fresh one is
@@ -158,21 +158,23 @@ def find_kind(make: EnvFn, exact: bool = False) -> Kind:
     Args:
         make: its constructor.
         exact: whether ``anew`` will do.
+        first: one that it has made, to use as the first; it is closed. None makes one.
     """
     kinds: tuple[Kind, ...] = ("replay", "seed", "anew") if exact else ("replay", "seed")
-    return next((kind for kind in kinds if _works(make, kind)), "none")
+    used = [first, None, None]
+    return next((kind for kind, env in zip(kinds, used, strict=False) if _works(make, kind, env)), "none")
 
 
-def _works(make: EnvFn, kind: Kind) -> bool:
+def _works(make: EnvFn, kind: Kind, first: Env | None) -> bool:
     try:
-        return _reproduces(make, kind)
+        return _reproduces(make, kind, first)
     except BaseException as error:  # it may refuse in any way; what does not work is not used
         let_interrupt_pass(error)
         return False
 
 
-def _reproduces(make: EnvFn, kind: Kind) -> bool:
-    first = make_at(kind, make, seeded_start(0))
+def _reproduces(make: EnvFn, kind: Kind, first: Env | None) -> bool:
+    first = first or make_at(kind, make, seeded_start(0))
     try:
         if kind == "replay" and hasattr(first.unwrapped, "ale"):
             return False  # what ALE's own generator drew may show only after more steps than are tried here

@@ -3,49 +3,81 @@
 All have Gymnasium's `VectorEnv` interface and reset an environment in the step in which its episode ends
 (`AutoresetMode.SAME_STEP`), with the true final observation in ``infos["final_obs"]``. Arrays that `step`
 returns are overwritten by the next step. Of ``infos`` there is only what PPO reads, where an episode ended:
-``final_obs``, ``over`` (the environment's own end, not only a lost life) and ``returns`` (what a
-`RecordEpisodeStatistics` wrapper told, else NaN).
+``final_obs``, ``env_over`` (the environment's own end, not only a lost life) and ``returns`` (what a
+`RecordEpisodeStatistics` wrapper reported, else NaN).
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
-from gymnasium import spaces
+from gymnasium.spaces import Discrete, MultiDiscrete
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from ppo_cli.envs import calls
-from ppo_cli.envs.group import Buffers, Group, OnError, allocate
+from ppo_cli.envs.buffers import Buffers, Record, allocate
+from ppo_cli.envs.group import EnvGroup, OnError, make_all
 from ppo_cli.envs.infos import NOTHING, Wanted
 from ppo_cli.envs.make import EnvFn
 from ppo_cli.envs.snapshot import MOST_REPLAYED, Kind, Lost
+from ppo_cli.spaces import Spaces
 
 Array = npt.NDArray[Any]
 StepResult = tuple[Array, Array, Array, Array, dict[str, Any]]
+
+
+class Recipe(NamedTuple):
+    """What a vector of environments is made of.
+
+    Attributes:
+        env_id: the environments' id, for backends with environments of their own.
+        makes: a constructor of each.
+        spaces: those of a single environment.
+        processes: the number of processes or threads to use.
+        kind: the kind of snapshot; see `ppo_cli.envs.snapshot`.
+        on_error: what a fault of an environment does.
+        infos: the keys of ``info`` that are followed.
+    """
+
+    env_id: str
+    makes: Sequence[EnvFn]
+    spaces: Spaces
+    processes: int = 1
+    kind: Kind = "none"
+    on_error: OnError = "stop"
+    infos: Wanted = NOTHING
 
 
 class Vector(VectorEnv[Any, Any, Any]):
     """What the backends share: spaces, results from `Buffers`, and snapshots.
 
     Attributes:
+        backend: the name that `vectorization` has for it.
         kind: of snapshot; see `ppo_cli.envs.snapshot`.
         faults: number of faults that environments recovered from, since the run began.
     """
 
-    def __init__(
-        self, n: int, observation_space: gym.Space[Any], action_space: gym.Space[Any], kind: Kind
-    ) -> None:
+    backend: str
+
+    def __init__(self, n: int, spaces: Spaces, kind: Kind) -> None:
         self.num_envs = n
         self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
-        self.single_observation_space, self.single_action_space = observation_space, action_space
-        self.observation_space = batch_space(observation_space, n)
-        self.action_space = batch_space(action_space, n)
+        self.single_observation_space, self.single_action_space = spaces
+        self.observation_space = batch_space(self.single_observation_space, n)
+        self.action_space = batch_space(self.single_action_space, n)
         self.kind = kind
         self.faults = 0
         self._forget()
+
+    @classmethod
+    def check(cls, env_id: str) -> None:
+        """Raises EnvError where the backend can't make an environment."""
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> "Vector":
+        """The vector that a recipe describes."""
+        raise NotImplementedError
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -85,9 +117,12 @@ class Vector(VectorEnv[Any, Any, Any]):
             self._taken.append(actions.copy())
         if ended.any():
             infos = {
-                "final_obs": out.final_obs, "_final_obs": ended, "over": out.over, "returns": out.returns
-            }  # fmt: skip
-            self._began[ended & out.fresh] = len(self._taken)
+                "final_obs": out.final_obs,
+                "_final_obs": ended,
+                "env_over": out.env_over,
+                "returns": out.returns,
+            }
+            self._began[ended & out.snapshot_starts] = len(self._taken)
             self.faults = int(out.faults.sum())
         if len(self._taken) >= self._room:
             self._drop_ended()
@@ -133,15 +168,8 @@ class Vector(VectorEnv[Any, Any, Any]):
             "faults": out.faults.copy(),
         }
 
-    def _recall(
-        self, out: Buffers, snapshot: Mapping[str, Any]
-    ) -> tuple[list[dict[str, Any] | None], list[Array], Array, list[int], list[dict[str, Any] | None]]:
-        """Takes over a snapshot's record.
-
-        Returns:
-            What `Group.restore` wants of each environment: where its snapshot starts, its actions since then,
-            its last observation, its seed, and its running episode's infos.
-        """
+    def _recall(self, out: Buffers, snapshot: Mapping[str, Any]) -> Record:
+        """Takes over a snapshot's record."""
         actions = [np.asarray(taken) for taken in snapshot["actions"]]
         observations, faults = (np.asarray(snapshot[name]) for name in ("observations", "faults"))
         _check_form("observations", observations, out.observations)
@@ -158,7 +186,7 @@ class Vector(VectorEnv[Any, Any, Any]):
         out.faults[:] = faults
         self.faults = int(out.faults.sum())
         infos = snapshot.get("infos", [None] * self.num_envs)  # older checkpoints have none
-        return snapshot["starts"], actions, observations, snapshot["seeds"], infos
+        return Record(snapshot["starts"], actions, observations, snapshot["seeds"], infos)
 
     def _check_actions(self, taken: Array) -> None:
         """Raises ValueError for actions [K, *shape] that this vector has never taken."""
@@ -166,9 +194,9 @@ class Vector(VectorEnv[Any, Any, Any]):
         form = (taken.dtype, taken.shape[1:])
         whole = form == (self.action_space.dtype, (self.action_space.shape or ())[1:])
         whole = whole and len(taken) <= MOST_REPLAYED
-        if whole and isinstance(space, spaces.Discrete):
+        if whole and isinstance(space, Discrete):
             whole = bool(((taken >= space.start) & (taken < space.start + space.n)).all())
-        elif whole and isinstance(space, spaces.MultiDiscrete):
+        elif whole and isinstance(space, MultiDiscrete):
             whole = bool(((taken >= space.start) & (taken < space.start + space.nvec)).all())
         if not whole or (np.issubdtype(taken.dtype, np.floating) and not np.isfinite(taken).all()):
             raise ValueError(f"actions {list(taken.shape)} that are none of {space}")
@@ -192,6 +220,8 @@ class SyncVector(Vector):
     environment's own step.
     """
 
+    backend = "sync"
+
     def __init__(
         self,
         env_fns: Sequence[EnvFn],
@@ -199,11 +229,15 @@ class SyncVector(Vector):
         on_error: OnError = "stop",
         infos: Wanted = NOTHING,
     ) -> None:
-        env = env_fns[0]()
-        super().__init__(len(env_fns), env.observation_space, env.action_space, kind)
-        calls.close(env)
+        envs = make_all(env_fns)
+        super().__init__(len(envs), Spaces(envs[0].observation_space, envs[0].action_space), kind)
         self._out = allocate(self.single_observation_space, self.num_envs)
-        self._group = Group(env_fns, self._out, 0, kind, on_error, infos)
+        self._group = EnvGroup(envs, env_fns, self._out, 0, kind, on_error, infos)
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> "SyncVector":
+        """The vector that a recipe describes."""
+        return cls(recipe.makes, recipe.kind, recipe.on_error, recipe.infos)
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -228,7 +262,7 @@ class SyncVector(Vector):
 
     def restore(self, snapshot: Mapping[str, Any], seeds: Sequence[int]) -> list[Lost]:
         """Brings fresh environments to a snapshot, or to new episodes where they do not come back."""
-        return self._mark_lost(self._group.restore(*self._recall(self._out, snapshot), seeds))
+        return self._mark_lost(self._group.restore(self._recall(self._out, snapshot), seeds))
 
     def take_infos(self) -> list[dict[str, float]]:
         """What the infos of episodes that ended came to since the last call, environment by environment."""

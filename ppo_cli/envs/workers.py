@@ -10,19 +10,20 @@ from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.sharedctypes import RawArray
 from multiprocessing.synchronize import Semaphore
-from typing import Any
+from typing import Any, NamedTuple
 
-import gymnasium as gym
 import numpy as np
 
 from ppo_cli.envs import calls
-from ppo_cli.envs.group import Buffers, EnvFaultError, Group, OnError, explain
+from ppo_cli.envs.buffers import allocate
+from ppo_cli.envs.group import EnvFaultError, EnvGroup, OnError, explain, make_all
 from ppo_cli.envs.infos import NOTHING, Wanted
-from ppo_cli.envs.make import EnvError, EnvFn
+from ppo_cli.envs.make import EnvError, EnvFn, spaces_of
 from ppo_cli.envs.snapshot import Kind, Lost
-from ppo_cli.envs.vector import Array, StepResult, Vector, seed_list
+from ppo_cli.envs.vector import Array, Recipe, StepResult, Vector, seed_list
 from ppo_cli.seeding import seed_global_generators
 from ppo_cli.signals import held_back, leave_to_parent
+from ppo_cli.spaces import Spaces
 from ppo_cli.text import flat
 
 PR_SET_PDEATHSIG = 1  # prctl(2): the signal that a process gets when its parent dies
@@ -33,7 +34,22 @@ class WorkerError(EnvFaultError):
     """A worker process died."""
 
 
-_Worker = tuple[mp.process.BaseProcess, slice, Connection, Semaphore, Semaphore]
+class _Worker(NamedTuple):
+    """A process that steps a group of environments.
+
+    Attributes:
+        process: the process.
+        group: its environments among all.
+        pipe: carries calls to it, and what they return.
+        go: says that actions or a call are there.
+        done: says that results are.
+    """
+
+    process: mp.process.BaseProcess
+    group: slice
+    pipe: Connection
+    go: Semaphore
+    done: Semaphore
 
 
 class AsyncVector(Vector):
@@ -45,6 +61,8 @@ class AsyncVector(Vector):
     the same actions as in `SyncVector`, so the results are the same.
     """
 
+    backend = "async"
+
     def __init__(
         self,
         env_fns: Sequence[EnvFn],
@@ -52,15 +70,17 @@ class AsyncVector(Vector):
         kind: Kind = "none",
         on_error: OnError = "stop",
         infos: Wanted = NOTHING,
+        spaces: Spaces | None = None,
     ) -> None:
         """Starts the workers.
 
         Args:
             env_fns: one constructor an environment.
             n_processes: number of processes, this one included; at most one an environment.
-            kind: of snapshot.
+            kind: the kind of snapshot.
             on_error: what a fault of an environment does.
-            infos: keys of ``info`` that are followed.
+            infos: the keys of ``info`` that are followed.
+            spaces: those of a single environment; None for those of one that is made to see them.
 
         Raises:
             ValueError: the system can't fork processes.
@@ -70,10 +90,8 @@ class AsyncVector(Vector):
                 "vectorization=async needs a system that forks processes; use vectorization=sync"
             )
         n = len(env_fns)
-        env = env_fns[0]()
-        super().__init__(n, env.observation_space, env.action_space, kind)
-        calls.close(env)
-        self._out = _shared_buffers(self.single_observation_space, n)
+        super().__init__(n, spaces or spaces_of(env_fns[0]), kind)
+        self._out = allocate(self.single_observation_space, n, _shared)
         sample = np.asarray(self.action_space.sample())
         self._actions = _shared(sample.shape, sample.dtype)
         self._calling = _shared((1,), np.bool_)  # whether the next `go` means a call, not a step
@@ -94,13 +112,20 @@ class AsyncVector(Vector):
             with held_back():
                 process.start()
             theirs.close()
-            self._workers.append((process, group, ours, go, done))
+            self._workers.append(_Worker(process, group, ours, go, done))
         own = self._slices[0]
         try:
-            self._group = Group(env_fns[own], self._out.rows(own), 0, kind, on_error, infos)
+            envs = make_all(env_fns[own])
+            self._group = EnvGroup(envs, env_fns[own], self._out.rows(own), 0, kind, on_error, infos)
         except BaseException:
             self._end_workers()
             raise
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> "AsyncVector":
+        """The vector that a recipe describes."""
+        _, makes, spaces, processes, kind, on_error, infos = recipe
+        return cls(makes, processes, kind, on_error, infos, spaces)
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -119,12 +144,12 @@ class AsyncVector(Vector):
             WorkerError: a worker died.
         """
         self._actions[:] = actions
-        for *_, go, _done in self._workers:
-            go.release()
+        for worker in self._workers:
+            worker.go.release()
         self._group.step(actions[self._slices[0]])
         for worker in self._workers:
             self._wait(worker)
-            if worker[2].poll():
+            if worker.pipe.poll():
                 raise self._receive(worker)
         return self._result(self._out, actions)
 
@@ -136,13 +161,13 @@ class AsyncVector(Vector):
 
     def restore(self, snapshot: Mapping[str, Any], seeds: Sequence[int]) -> list[Lost]:
         """Brings fresh environments to a snapshot, or to new episodes where they do not come back."""
-        columns = (*self._recall(self._out, snapshot), seeds)
-        calls = [tuple(column[group] for column in columns) for group in self._slices]
+        record = self._recall(self._out, snapshot)
+        calls = [(record.rows(group), seeds[group]) for group in self._slices]
         return self._mark_lost([lost for group in self._call("restore", calls) for lost in group])
 
     def take_infos(self) -> list[dict[str, float]]:
         """What the infos of episodes that ended came to since the last call, environment by environment."""
-        if not self._out.told.any():  # the workers need not be asked
+        if not self._out.has_infos.any():  # the workers need not be asked
             return []
         groups = self._call("take_infos", [() for _ in self._slices])
         return [numbers for group in groups for numbers in group]
@@ -153,16 +178,16 @@ class AsyncVector(Vector):
         return self._out.observations
 
     def _call(self, method: str, arguments: list[tuple[Any, ...]]) -> list[Any]:
-        """Calls a method of every `Group`, each with its own arguments; what they return, in order."""
+        """Calls a method of every `EnvGroup`, each with its own arguments; what they return, in order."""
         own, *others = arguments
         self._calling[0] = True
-        for (_process, _group, pipe, go, _done), theirs in zip(self._workers, others, strict=True):
-            go.release()
+        for worker, theirs in zip(self._workers, others, strict=True):
+            worker.go.release()
             with contextlib.suppress(OSError):  # of a worker that ended: why is said where it should answer
-                pipe.send((method, theirs))
+                worker.pipe.send((method, theirs))
         results = [getattr(self._group, method)(*own)]
         for worker in self._workers:
-            while not worker[2].poll(LIVENESS_SECONDS):
+            while not worker.pipe.poll(LIVENESS_SECONDS):
                 self._check_alive(worker)
             results.append(self._receive(worker))
             self._wait(worker)
@@ -173,22 +198,22 @@ class AsyncVector(Vector):
         return results
 
     def _wait(self, worker: _Worker) -> None:
-        while not worker[4].acquire(timeout=LIVENESS_SECONDS):
+        while not worker.done.acquire(timeout=LIVENESS_SECONDS):
             self._check_alive(worker)
 
     def _receive(self, worker: _Worker) -> Any:  # noqa: ANN401
         """What a worker sent; where it ended without a word, this says how."""
         try:
-            return worker[2].recv()
+            return worker.pipe.recv()
         except (EOFError, OSError):
-            worker[0].join(LIVENESS_SECONDS)
+            worker.process.join(LIVENESS_SECONDS)
             self._check_alive(worker)
             raise
 
     def _check_alive(self, worker: _Worker) -> None:
-        process, group, *_ = worker
-        if not process.is_alive():
-            raise WorkerError(f"the worker process of {_numbered(group)} {_ending(process.exitcode or 0)}")
+        if not worker.process.is_alive():
+            ending = _ending(worker.process.exitcode or 0)
+            raise WorkerError(f"the worker process of {_numbered(worker.group)} {ending}")
 
     def close_extras(self, **_: object) -> None:
         """Ends the workers and closes this process's own environments."""
@@ -197,14 +222,14 @@ class AsyncVector(Vector):
 
     def _end_workers(self) -> None:
         self._calling[0] = True
-        for process, _group, pipe, go, _done in self._workers:
-            go.release()
+        for worker in self._workers:
+            worker.go.release()
             with contextlib.suppress(OSError):
-                pipe.send(None)
-            process.join(timeout=5)
-            if process.is_alive():
-                process.kill()
-            pipe.close()
+                worker.pipe.send(None)
+            worker.process.join(timeout=5)
+            if worker.process.is_alive():
+                worker.process.kill()
+            worker.pipe.close()
 
 
 def _numbered(group: slice) -> str:
@@ -238,7 +263,8 @@ def _work(
     end_with_parent()  # an environment that hangs never gets to see that it is gone
     calls.use_slot(number)
     try:
-        group = Group(*arguments)
+        makes, *others = arguments
+        group = EnvGroup(make_all(makes), makes, *others)
         while True:
             while not go.acquire(timeout=LIVENESS_SECONDS):
                 if os.getppid() != parent:  # it was killed: nothing will ever come
@@ -275,19 +301,3 @@ def _shared(shape: tuple[int, ...], dtype: Any) -> Array:  # noqa: ANN401 - NumP
     """A zeroed array in memory that forked processes share."""
     size = max(1, int(np.prod(shape)) * np.dtype(dtype).itemsize)
     return np.frombuffer(RawArray("b", size), dtype, count=int(np.prod(shape))).reshape(shape)
-
-
-def _shared_buffers(space: gym.Space[Any], n: int) -> Buffers:
-    shape = (n, *(space.shape or ()))
-    return Buffers(
-        observations=_shared(shape, space.dtype),
-        rewards=_shared((n,), np.float64),
-        terminated=_shared((n,), np.bool_),
-        truncated=_shared((n,), np.bool_),
-        final_obs=_shared(shape, space.dtype),
-        faults=_shared((n,), np.int64),
-        over=_shared((n,), np.bool_),
-        fresh=_shared((n,), np.bool_),
-        returns=_shared((n,), np.float64),
-        told=_shared((n,), np.bool_),
-    )

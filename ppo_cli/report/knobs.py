@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from ppo_cli.config.schema import find_knob
+from ppo_cli.envs.backends import backend
 from ppo_cli.files import printable, read_yaml
 from ppo_cli.report.broken import LARGEST, MOST_KNOBS, MOST_STEPS, BrokenRunError
 
@@ -30,8 +31,8 @@ def read_config(path: Path) -> dict[str, str]:
         raise BrokenRunError("config.yaml is no YAML") from error
     if not isinstance(config, dict) or not isinstance(config.get("env"), dict):
         raise BrokenRunError("config.yaml is not that of a run")
-    # Sync and async step the same environments to the same bits; EnvPool's are others.
-    if config.get("vectorization") in ("sync", "async"):
+    given = config.get("vectorization")
+    if given is not None and backend(str(given)).steps == backend("auto").steps:  # to the same bits
         config["vectorization"] = "auto"
     knobs = {shown(name): shown(value) for name, value in _flatten(config)}
     if len(knobs) > MOST_KNOBS:

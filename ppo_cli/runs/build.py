@@ -6,10 +6,10 @@ import math
 import os
 import re
 import shutil
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from gymnasium import Env, spaces
@@ -23,10 +23,11 @@ from ppo_cli.config.schema import Config, ConfigError, EnvConfig
 from ppo_cli.distributions import make_distribution
 from ppo_cli.encoders import EncoderChoice
 from ppo_cli.envs import calls
+from ppo_cli.envs.backends import backend
 from ppo_cli.envs.calls import Call, calling, let_interrupt_pass
 from ppo_cli.envs.group import OnError
 from ppo_cli.envs.infos import Wanted, parse_keys
-from ppo_cli.envs.make import EnvError, EnvFn, env_fn, resolve_env_id
+from ppo_cli.envs.make import EnvError, EnvFn, env_fn, resolve_env_id, spaces_of, with_masks
 from ppo_cli.envs.notices import (
     image_notice,
     learning_notice,
@@ -35,8 +36,7 @@ from ppo_cli.envs.notices import (
     range_notice,
 )
 from ppo_cli.envs.pack import MASKABLE, MaskSource, as_array, find_mask
-from ppo_cli.envs.pool import import_envpool
-from ppo_cli.envs.snapshot import find_kind
+from ppo_cli.envs.snapshot import Kind, find_kind
 from ppo_cli.normalize import (
     ObservationNormalizer,
     RewardNormalizer,
@@ -48,7 +48,7 @@ from ppo_cli.runs.endings import no_advice
 from ppo_cli.runs.named_hooks import check_hooks
 from ppo_cli.runs.watchdog import Watchdog
 from ppo_cli.seeding import Stream, spawn_seeds
-from ppo_cli.spaces import leaves_of
+from ppo_cli.spaces import Spaces, leaves_of
 from ppo_cli.text import flat
 
 logger = logging.getLogger(__name__)
@@ -56,71 +56,86 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Checked:
-    """A config, and what was found when its environment and its network were tried.
+    """A config that its environment was held against, and what that found.
 
     Attributes:
-        config: The config, with the id that runs, and whether masks are obeyed.
-        notices: Lines about what will not be as one may expect: another id than the one that was typed, or
+        config: the config with the id that runs, and whether masks are obeyed.
+        notices: lines about what will not be as one may expect: another id than the one that was typed, or
             something that the environment has and a run does not follow.
-        spaces: The environment's spaces, as the network is built for them.
+        spaces: those of the environment.
+        kind: the kind of snapshot, where it had to be found out.
+        env: the environment that was tried, where it is handed on: whoever takes it closes it.
     """
 
     config: Config
     notices: tuple[str, ...]
-    spaces: "Spaces"
+    spaces: Spaces
+    kind: Kind | None = None
+    env: Env[Any, Any] | None = None
 
 
-def check_environment(config: Config, watchdog: bool = True) -> Checked:
+def check_environment(config: Config, watchdog: bool = True, keep: bool = False) -> Checked:
     """Makes the environment and the network once, to hold the config against them.
 
     Args:
-        config: to check.
+        config: the config to check.
         watchdog: whether a process is forked that ends this one where the environment hangs.
+        keep: whether the environment is handed on, rather than closed.
 
     Raises:
         ConfigError: the environment can't be made or trained on as the config asks; one line that says why.
     """
     check_hooks(config)
     with Watchdog(config.env.timeout, no_advice) if watchdog else nullcontext():
-        return _check_environment(config)
+        try:
+            return _check_environment(config, keep)
+        except EnvError as error:
+            raise ConfigError(str(error)) from error
 
 
-def _check_environment(config: Config) -> Checked:
+def _check_environment(config: Config, keep: bool) -> Checked:
     typed = config.env.id
-    try:
-        env_id = resolve_env_id(typed)
-        env = _try_environment(env_id, replace(config.env, action_mask=False))
+    env_id = resolve_env_id(typed)
+    env = _try_environment(env_id, replace(config.env, action_mask=False))
+    with ExitStack() as opened:
+        opened.callback(lambda: calls.close(env))  # whichever it is by then
         source = _mask_source(config, env)
         notices = [_id_notice(typed, env_id), learning_notice(env), image_notice(env.observation_space)]
         masked = _decide_mask(config, env, source)
         if config.env.action_mask is not False:
             notices.append(mask_notice(env, source))
         if masked:
-            calls.close(env)
-            env = _try_environment(env_id, replace(config.env, action_mask=True))
-        if config.vectorization == "envpool":
-            import_envpool(env_id, config.env.kwargs)
-        if config.checkpoint.exact:
-            _check_exact(replace(config.env, id=env_id, action_mask=masked))
-    except EnvError as error:
-        raise ConfigError(str(error)) from error
-    if not config.squash_actions:
-        notices.append(range_notice(env.action_space, config.network.log_std_init))
-    if config.normalize.observations:
-        notices.append(normalization_notice(env.observation_space))
+            env = with_masks(env, env_id)
+        backend(config.vectorization).load().check(env_id)
+        spaces = Spaces(env.observation_space, env.action_space)
+        notices += _notices(config, spaces)
+        _check_network(config, spaces, env_id)
+        config = replace(config, env=replace(config.env, id=env_id, action_mask=masked))
+        if keep or config.checkpoint.exact:
+            opened.pop_all()
+    notices += idle_notices(config, *spaces)
+    checked = Checked(config, tuple(line for line in notices if line), spaces)
+    if config.checkpoint.exact:
+        return replace(checked, kind=_exact_kind(config.env, env))
+    return replace(checked, env=env) if keep else checked
+
+
+def _notices(config: Config, spaces: Spaces) -> list[str | None]:
+    """Lines on bounds and on what normalisation leaves out."""
+    ranges = None if config.squash_actions else range_notice(spaces.action_space, config.network.log_std_init)
+    normalized = config.normalize.observations
+    return [ranges, normalization_notice(spaces.observation_space) if normalized else None]
+
+
+def _check_network(config: Config, spaces: Spaces, env_id: str) -> None:
+    """Raises ConfigError where the network, or what it is trained on, can't be as the config asks."""
     try:
-        _check_memory(config, env)
-        try_update(config, Spaces(env.observation_space, env.action_space), build_model(config, env))
+        _check_memory(config, spaces)
+        try_update(config, spaces, build_model(config, spaces))
     except ConfigError:
         raise
     except ValueError as error:
         raise ConfigError(f"env={env_id}: {flat(error)}") from error
-    finally:
-        calls.close(env)
-    notices += idle_notices(config, env.observation_space, env.action_space)
-    config = replace(config, env=replace(config.env, id=env_id, action_mask=masked))
-    found = Spaces(env.observation_space, env.action_space)
-    return Checked(config, tuple(line for line in notices if line), found)
 
 
 def _id_notice(typed: str, env_id: str) -> str | None:
@@ -132,7 +147,7 @@ def _id_notice(typed: str, env_id: str) -> str | None:
     return f"{typed} is retired in Gymnasium; running its successor {env_id}"
 
 
-def _check_memory(config: Config, env: Env[Any, Any]) -> None:
+def _check_memory(config: Config, env: Spaces) -> None:
     """Raises ConfigError where the rollout, or the weights, would take more than this machine's memory."""
     if not hasattr(os, "sysconf"):  # Windows
         return
@@ -156,26 +171,25 @@ def _check_memory(config: Config, env: Env[Any, Any]) -> None:
             )
 
 
-def _check_exact(config: EnvConfig) -> None:
-    """Raises EnvError where nothing brings the environment back."""
-    if find_kind(env_maker(config, training=True), exact=True) == "none":
+def _exact_kind(config: EnvConfig, env: Env[Any, Any]) -> Kind:
+    """The kind of snapshot that brings the environment back.
+
+    Raises:
+        EnvError: nothing does.
+    """
+    kind = find_kind(env_maker(config, training=True), exact=True, first=env)
+    if kind == "none":
         raise EnvError(
             f"checkpoint.exact=true: {config.id} does not give the same observations when it is made anew, "
             "seeded and given the same actions; leave it out, and a run that goes on begins new episodes"
         )
+    return kind
 
 
 def _mask_source(config: Config, env: Env[Any, Any]) -> MaskSource | None:
-    """Where the environment's masks are, beside its observation; only where that is of interest.
-
-    Raises:
-        EnvError: masks are asked for of a backend that has none.
-    """
-    if config.vectorization == "envpool":  # whose infos hold no masks
-        if config.env.action_mask is True:
-            raise EnvError("env.action_mask=true: EnvPool gives no masks; use vectorization=auto")
-        return "none"
-    return "none" if config.env.action_mask is False else find_mask(env)
+    """Where the environment's masks are, beside its observation; only where that is of interest."""
+    is_of_interest = backend(config.vectorization).masks and config.env.action_mask is not False
+    return find_mask(env) if is_of_interest else "none"
 
 
 def _decide_mask(config: Config, env: Env[Any, Any], source: MaskSource | None) -> bool:
@@ -232,9 +246,9 @@ def _try_environment(env_id: str, config: EnvConfig) -> Env[Any, Any]:
     config = replace(config, id=env_id)
     if not config.wrappers:
         return env_maker(config, training=True)()
-    env = env_maker(config)()  # of evaluation; first and on its own, since of some there may be only one
-    evaluated = Spaces(env.observation_space, env.action_space)
-    calls.close(env)
+    only_training = any(wrapper.get("when") == "train" for wrapper in config.wrappers)
+    # evaluation's first and on its own, since of some there may be only one
+    evaluated = spaces_of(env_maker(config)) if only_training else None
     env = env_maker(config, training=True)()
     try:
         with calling(Call.RESET):
@@ -246,18 +260,11 @@ def _try_environment(env_id: str, config: EnvConfig) -> Env[Any, Any]:
         let_interrupt_pass(error)
         reason = f"{type(error).__name__}: {flat(error)}"
         raise EnvError(f"env.wrappers: the wrapped environment can't be reset: {reason}") from error
-    if (env.observation_space, env.action_space) != evaluated:
+    if evaluated not in (None, Spaces(env.observation_space, env.action_space)):
         raise EnvError("env.wrappers: those with when=train change the spaces, which evaluation shares")
     if not inside:
         raise EnvError("env.wrappers: the observations do not lie in the space that the wrappers promise")
     return env
-
-
-class Spaces(NamedTuple):
-    """What the network of an environment is built for."""
-
-    observation_space: spaces.Space[Any]
-    action_space: spaces.Space[Any]
 
 
 def build_model(config: Config, env: Env[Any, Any] | Spaces) -> ActorCritic:

@@ -13,6 +13,7 @@ from ppo_cli.config.convert import from_stored, to_dict
 from ppo_cli.config.overrides import read_override
 from ppo_cli.config.schema import KNOBS, Config, ConfigError
 from ppo_cli.config.trust import imports
+from ppo_cli.envs.backends import backend
 from ppo_cli.errors import RunError
 from ppo_cli.runs.endings import StopSignal
 from ppo_cli.runs.folder import RunFolder, advice_for, own_run, repair
@@ -158,8 +159,13 @@ def _differences(before: Config, after: Config) -> list[str]:
             raise ConfigError(
                 f"{key} can't change on resuming: it was {old.get(key)}, given {new[key]}; start a new run"
             )
-        if key == "vectorization" and "envpool" in (old[key], new[key]):
-            raise ConfigError("vectorization can't change between envpool and others on resuming")
+        if key == "vectorization" and (was := backend(old[key]).steps) != (
+            new_ones := backend(new[key]).steps
+        ):
+            raise ConfigError(
+                f"vectorization can't change on resuming from {was} environments to {new_ones}: it was "
+                f"{old[key]}, given {new[key]}"
+            )
     lines = [f"{key}: {old.get(key)} -> {new[key]}" for key in changed]
     annealed = [name for name in vars(after.anneal) if getattr(after.anneal, name).final is not None]
     if "total_timesteps" in changed and annealed:

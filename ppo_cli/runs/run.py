@@ -17,12 +17,14 @@ from ppo_cli.collector import Collector, make_collector
 from ppo_cli.config.convert import save_yaml, to_dict
 from ppo_cli.config.schema import Config
 from ppo_cli.encoders import EncoderError
-from ppo_cli.envs.backends import available_cores, backend_of, make_vector
+from ppo_cli.envs import calls
+from ppo_cli.envs.backends import backend
+from ppo_cli.envs.choose import available_cores, make_vector
 from ppo_cli.envs.group import EnvFaultError
 from ppo_cli.envs.infos import plain_key
 from ppo_cli.envs.make import EnvError, EnvFn
 from ppo_cli.envs.snapshot import Kind, Lost, find_kind
-from ppo_cli.envs.vector import Vector
+from ppo_cli.envs.vector import Recipe, Vector
 from ppo_cli.episodes import Evaluation
 from ppo_cli.errors import HookError, RunError
 from ppo_cli.files import read_json, read_yaml, write_whole
@@ -30,7 +32,6 @@ from ppo_cli.hooks import Hooks, RunState, UserHook, told
 from ppo_cli.import_path import UserCodeError
 from ppo_cli.runs.build import (
     Checked,
-    Spaces,
     build_agent,
     build_normalizers,
     check_environment,
@@ -110,7 +111,7 @@ def run_owned(
     watchdog = Watchdog(config.env.timeout, advice) if around.watchdog else nullcontext()
     with noted_failure(folder), signal or nullcontext(), watchdog:
         try:
-            checked = checked or check_environment(config, around.watchdog)
+            checked = checked or check_environment(config, around.watchdog, keep=True)
             return _run(checked, folder, saved, around, signal)
         except FAULTS as error:
             more = advice()
@@ -128,12 +129,12 @@ def _run(
     config = checked.config
     save_yaml(config, RunFolder(folder).config_yaml)
     torch.set_num_threads(config.cpu_threads)
-    envs, more = _make_envs(config, saved)
+    envs, more = _make_envs(checked, saved)
     with ExitStack() as opened:
         opened.callback(envs.close)
-        agent = build_agent(config, Spaces(envs.single_observation_space, envs.single_action_space))
+        agent = build_agent(config, checked.spaces)
         normalizers = build_normalizers(config, envs.single_observation_space)
-        for line in [*_first_lines(config, agent, backend_of(envs), around.preset), *checked.notices, *more]:
+        for line in [*_first_lines(config, agent, envs.backend, around.preset), *checked.notices, *more]:
             logger.info(line)
         _advise_threads(config, agent)
         collector = make_collector(envs, agent, config.n_steps, *normalizers)
@@ -205,25 +206,34 @@ def _run_hooks(
     return RunHooks(users, log, progress, evaluating, keeper, Hooks(everyone))
 
 
-def _make_envs(config: Config, saved: Checkpoint | None) -> tuple[Vector, list[str]]:
+def _make_envs(checked: Checked, saved: Checkpoint | None) -> tuple[Vector, list[str]]:
     """The environments of training, and lines on them."""
+    config = checked.config
     make = env_maker(config.env, training=True)
     seed_global_generators(config.seed)  # for environments that draw from them, here and in workers
-    kind, notice = _snapshot_kind(config, make, saved)
-    envs, choice = make_vector(
-        config.env.id, make, config.n_envs, config.vectorization, kind, on_error_of(config.env),
-        wanted_infos(config),
+    kind, notice = _snapshot_kind(checked, make, saved)
+    recipe = Recipe(
+        config.env.id, [make] * config.n_envs, checked.spaces,
+        kind=kind, on_error=on_error_of(config.env), infos=wanted_infos(config),
     )  # fmt: skip
+    envs, choice = make_vector(recipe, config.vectorization)
     seed_global_generators(config.seed)  # again: what went before may have drawn from them
     lines = [_batch_notice(config), choice if config.n_envs > 1 else None, notice]
     return envs, [line for line in lines if line]
 
 
-def _snapshot_kind(config: Config, make: EnvFn, saved: Checkpoint | None) -> tuple[Kind, str | None]:
-    """How the environments are brought back, and a line on it; a run that goes on keeps what it had."""
+def _snapshot_kind(checked: Checked, make: EnvFn, saved: Checkpoint | None) -> tuple[Kind, str | None]:
+    """How the environments are brought back, and a line on it; a run that goes on keeps what it had.
+
+    The environment that was tried is used up.
+    """
+    config, tried = checked.config, checked.env
+    needs_one = saved is None and checked.kind is None and backend(config.vectorization).restores
+    if tried is not None and not needs_one:
+        calls.close(tried)
     if saved is not None:
         return saved.snapshot_kind, None
-    kind: Kind = "none" if config.vectorization == "envpool" else find_kind(make, config.checkpoint.exact)
+    kind: Kind = find_kind(make, config.checkpoint.exact, tried) if needs_one else checked.kind or "none"
     starts = {
         "replay": "an episode's start by its generator",
         "seed": "a seeded start",
@@ -263,12 +273,13 @@ def _batch_notice(config: Config) -> str | None:
     return f"batch_size={config.batch_size} is above n_envs * n_steps = {rows}: each epoch is one full batch"
 
 
-def _first_lines(config: Config, agent: PPOAgent, backend: str, preset: str) -> list[str]:
+def _first_lines(config: Config, agent: PPOAgent, stepped_by: str, preset: str) -> list[str]:
     """What is trained: the environment and its preset, the network and what it runs on, the budget."""
+    is_filled = backend(config.vectorization).fills
     lines = (
         [config.env.id, *filter(None, [preset])],
-        [network_words(agent.model), backend, device_words(agent.device, torch.get_num_threads())],
-        [budget_words(config.total_timesteps, config.n_envs, config.n_steps, backend == "envpool")],
+        [network_words(agent.model), stepped_by, device_words(agent.device, torch.get_num_threads())],
+        [budget_words(config.total_timesteps, config.n_envs, config.n_steps, is_filled)],
     )
     columns = min(width(), LINE)
     return [line for pieces in lines for line in pack(pieces, columns)]

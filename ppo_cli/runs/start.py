@@ -45,16 +45,17 @@ def start_run(
     from ppo_cli.runs.build import check_environment
     from ppo_cli.runs.run import run
 
-    checked = check_environment(job.config, around.watchdog)
-    config = checked.config
     given = fixed_folder("run") if line.goes_on else given_folder("run")
+    there = None if given is None else RunFolder(given)
+    if there is not None and there.has_checkpoints and not (line.goes_on and there.is_run):
+        raise ConfigError(f"{given} holds a run already; resume={shell_quoted(given)} goes on with it")
+    checked = check_environment(job.config, around.watchdog, keep=not line.goes_on)
+    config = checked.config
     typed = [text_of(override) for override in line.typed]
     folder = run_dir(config.env.id, typed, datetime.now()) if given is None else given
     if line.goes_on and RunFolder(folder).is_run:
         resume_as(folder, config, around)
         return folder
-    if given is not None and RunFolder(folder).has_checkpoints:
-        raise ConfigError(f"{folder} holds a run already; resume={shell_quoted(folder)} goes on with it")
     around = around._replace(preset=preset_words())
     with new_folder(folder, exclusive=given is None) as folder:
         work = partial(run, config, folder, around=around, checked=checked)

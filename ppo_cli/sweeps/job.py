@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from ppo_cli.config.convert import parse
 from ppo_cli.config.presets import preset_words
 from ppo_cli.config.schema import Config, ConfigError
+from ppo_cli.envs.backends import backend
 from ppo_cli.envs.make import EnvError
 from ppo_cli.envs.workers import end_with_parent
 from ppo_cli.errors import RunError
@@ -50,7 +51,7 @@ class Job:
     def steps(self) -> int:
         """Environment steps of the whole job, in whole iterations."""
         asked, n_envs, n_steps = (int(self.config[key]) for key in ("total_timesteps", "n_envs", "n_steps"))
-        return trained_steps(asked, n_envs, n_steps, filled=self.config["vectorization"] == "envpool")
+        return trained_steps(asked, n_envs, n_steps, filled=backend(self.config["vectorization"]).fills)
 
     @property
     def evaluated(self) -> bool:
