@@ -28,7 +28,7 @@ FLOORS = (
     {"compile", "encoders", "envs", "objectives", "optimizers"},
     {"cache", "distributions", "import_path", "tables", "terminal"},
     {"advantages", "episodes", "losses", "memory", "normalize", "rollout", "schedules"},
-    {"files", "names", "seeding", "signals", "spaces", "statistics"},  # the ground
+    {"files", "names", "seeding", "spaces", "statistics", "stop_signals"},  # the ground
     {"errors", "text", "versions"},
     {"__version__"},
 )

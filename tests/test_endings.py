@@ -27,8 +27,8 @@ from ppo_cli.envs.vector import SyncVector
 from ppo_cli.envs.workers import AsyncVector
 from ppo_cli.policy import Policy
 from ppo_cli.runs import own_hooks
-from ppo_cli.runs.endings import Interrupted, StopSignal, no_advice
 from ppo_cli.runs.evaluation import evaluate
+from ppo_cli.runs.signals import Interrupted, StopSignal, no_advice
 from ppo_cli.runs.streams import LogFile, lasting_streams, output_failure
 from ppo_cli.seeding import spawn_seeds
 

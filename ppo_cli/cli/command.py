@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from ppo_cli.errors import RunError
 from ppo_cli.files import printable
-from ppo_cli.runs.endings import Interrupted, StopSignal, end_children, no_advice
+from ppo_cli.runs.signals import Interrupted, StopSignal, end_children, no_advice
 from ppo_cli.runs.streams import lasting_streams, output_failure
 from ppo_cli.terminal import replace_unprintable
 from ppo_cli.text import flat, words_in

@@ -8,7 +8,7 @@ from types import FrameType
 from typing import NoReturn
 
 from ppo_cli.cli.command import AS_MODULE, run_command
-from ppo_cli.signals import STOPPING
+from ppo_cli.stop_signals import STOPPING
 from ppo_cli.text import nearest
 
 _MODULE_HELP = """\

@@ -20,9 +20,9 @@ from ppo_cli.config.typed import typed_values
 from ppo_cli.envs.make import EnvError
 from ppo_cli.errors import RunError
 from ppo_cli.report.evaluations import Found, lines, table
-from ppo_cli.runs.endings import Interrupted
 from ppo_cli.runs.film import EPISODES, go_headless
 from ppo_cli.runs.folder import find_checkpoint, without_others
+from ppo_cli.runs.signals import Interrupted
 from ppo_cli.terminal import output_console
 from ppo_cli.text import flat
 

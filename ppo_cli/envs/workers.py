@@ -22,8 +22,8 @@ from ppo_cli.envs.make import EnvError, EnvFn, spaces_of
 from ppo_cli.envs.snapshot import Kind, Lost
 from ppo_cli.envs.vector import Array, Recipe, StepResult, Vector, seed_list
 from ppo_cli.seeding import seed_global_generators
-from ppo_cli.signals import held_back, leave_to_parent
 from ppo_cli.spaces import Spaces
+from ppo_cli.stop_signals import held_back, leave_to_parent
 from ppo_cli.text import flat
 
 PR_SET_PDEATHSIG = 1  # prctl(2): the signal that a process gets when its parent dies

@@ -11,8 +11,8 @@ from ppo_cli.envs.make import EnvFn
 from ppo_cli.episodes import Evaluation
 from ppo_cli.hooks import Hook, RunState
 from ppo_cli.policy import Policy
-from ppo_cli.runs.endings import Interrupted, StopSignal
 from ppo_cli.runs.evaluation import evaluate
+from ppo_cli.runs.signals import Interrupted, StopSignal
 
 Counting = Callable[[int], AbstractContextManager[Callable[[int], None]]]
 

@@ -15,8 +15,8 @@ from ppo_cli.config.schema import KNOBS, Config, ConfigError
 from ppo_cli.config.trust import imports
 from ppo_cli.envs.backends import backend
 from ppo_cli.errors import RunError
-from ppo_cli.runs.endings import StopSignal
 from ppo_cli.runs.folder import RunFolder, advice_for, own_run, repair
+from ppo_cli.runs.signals import StopSignal
 from ppo_cli.runs.streams import logging_to
 from ppo_cli.runs.surroundings import COMMAND, Surroundings
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from typing_extensions import Self
 
 from ppo_cli.envs import calls
-from ppo_cli.signals import held_back, leave_to_parent
+from ppo_cli.stop_signals import held_back, leave_to_parent
 
 POLL_SECONDS = 0.25
 

@@ -21,9 +21,9 @@ from ppo_cli.envs.make import EnvError
 from ppo_cli.envs.workers import end_with_parent
 from ppo_cli.errors import RunError
 from ppo_cli.files import make_folder, printable
-from ppo_cli.runs.endings import StopSignal
 from ppo_cli.runs.folder import RunFolder, identity, note_failure
 from ppo_cli.runs.resume import resume_as
+from ppo_cli.runs.signals import StopSignal
 from ppo_cli.runs.streams import logging_to
 from ppo_cli.runs.surroundings import Surroundings
 from ppo_cli.schedules import trained_steps

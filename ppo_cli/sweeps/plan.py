@@ -20,8 +20,8 @@ from ppo_cli.config.quoting import shell_quoted
 from ppo_cli.config.schema import ConfigError
 from ppo_cli.envs.make import resolve_env_id
 from ppo_cli.files import printable, read_json, write_whole
-from ppo_cli.runs.endings import no_advice
 from ppo_cli.runs.run_dir import is_hydra, job_names
+from ppo_cli.runs.signals import no_advice
 from ppo_cli.sweeps.job import Job
 from ppo_cli.terminal import wrapped
 from ppo_cli.text import flat

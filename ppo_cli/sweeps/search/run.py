@@ -18,7 +18,7 @@ from ppo_cli.config.schema import ConfigError
 from ppo_cli.config.trust import imports
 from ppo_cli.errors import RunError
 from ppo_cli.files import lock_file
-from ppo_cli.runs.endings import StopSignal
+from ppo_cli.runs.signals import StopSignal
 from ppo_cli.sweeps.ending import stoppable
 from ppo_cli.sweeps.eta import Pace, about
 from ppo_cli.sweeps.job import one_line, own_folder, say_imports

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from typing_extensions import Self
 
-from ppo_cli.signals import STOPPING
+from ppo_cli.stop_signals import STOPPING
 
 logger = logging.getLogger(__name__)
 
