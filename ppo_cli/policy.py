@@ -1,4 +1,4 @@
-"""Policy: what acts after training, with its normalisation frozen."""
+"""BatchPolicy: what acts after training, with its normalisation frozen."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from ppo_cli.normalize import ObservationNormalizer, as_float32
 
 
 @dataclass(frozen=True)
-class Policy:
+class BatchPolicy:
     """A network, the distribution over its actions and the observation statistics it was trained with."""
 
     model: ActorCritic

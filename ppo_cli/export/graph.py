@@ -28,7 +28,7 @@ from ppo_cli.actor_critic import ActorCritic, masked
 from ppo_cli.distributions import Distribution
 from ppo_cli.encoders import PackedEncoder
 from ppo_cli.normalize import EPSILON, ObservationNormalizer
-from ppo_cli.policy import Policy
+from ppo_cli.policy import BatchPolicy
 from ppo_cli.spaces import PackedActions, PackedObservations, given_order, leaves_of, walk
 from ppo_cli.text import flat
 
@@ -86,7 +86,7 @@ class Ports:
 
 
 def make_ports(
-    policy: Policy, observations: spaces.Space[Any], actions: spaces.Space[Any], sample: bool
+    policy: BatchPolicy, observations: spaces.Space[Any], actions: spaces.Space[Any], sample: bool
 ) -> Ports:
     """Names, dtypes and shapes of what goes in and out.
 
@@ -146,7 +146,7 @@ class Graph(nn.Module):
     """
 
     def __init__(
-        self, policy: Policy, observations: spaces.Space[Any], actions: spaces.Space[Any], sample: bool
+        self, policy: BatchPolicy, observations: spaces.Space[Any], actions: spaces.Space[Any], sample: bool
     ) -> None:
         """Takes over what acting needs, on the CPU.
 

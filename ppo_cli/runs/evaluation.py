@@ -17,7 +17,7 @@ from ppo_cli.envs.infos import MOST_LOGGED, NOTHING, Tally, Wanted, mean_over
 from ppo_cli.envs.make import EnvError, EnvFn
 from ppo_cli.envs.pack import ObservationCheck
 from ppo_cli.episodes import Evaluation
-from ppo_cli.policy import Policy
+from ppo_cli.policy import BatchPolicy
 from ppo_cli.seeding import global_states, seed_global_generators, set_global_states, spawn_seeds
 from ppo_cli.statistics import bootstrap_interval
 
@@ -52,7 +52,7 @@ def summarize(evaluation: Evaluation, steps: int, deterministic: bool, seed: int
 
 
 def evaluate(
-    policy: Policy,
+    policy: BatchPolicy,
     make: EnvFn,
     episodes: int,
     seed: int,
@@ -187,7 +187,7 @@ class _Player:
 
 
 def _play(
-    policy: Policy,
+    policy: BatchPolicy,
     players: list[_Player],
     episodes: int,
     generator: torch.Generator | None,

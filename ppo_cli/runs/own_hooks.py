@@ -10,7 +10,7 @@ from ppo_cli.envs.infos import Wanted
 from ppo_cli.envs.make import EnvFn
 from ppo_cli.episodes import Evaluation
 from ppo_cli.hooks import Hook, RunState
-from ppo_cli.policy import Policy
+from ppo_cli.policy import BatchPolicy
 from ppo_cli.runs.evaluation import evaluate
 from ppo_cli.runs.signals import Interrupted, StopSignal
 
@@ -43,7 +43,7 @@ class Evaluating(Hook):
     def evaluate(self, run: RunState) -> Evaluation:
         """Evaluates the policy as it is now, and tells the run's hooks."""
         agent, settings = run.agent, {key: v for key, v in vars(self._settings).items() if key != "every"}
-        policy = Policy(agent.model, agent.distribution, run.collector.observation_normalizer)
+        policy = BatchPolicy(agent.model, agent.distribution, run.collector.observation_normalizer)
         with self._counting(self._settings.episodes) as count:
             found = evaluate(
                 policy, self._make, **settings, on_error=self._on_error, infos=self._infos, progress=count

@@ -21,7 +21,7 @@ from ppo_cli.envs import calls
 from ppo_cli.envs.make import make_env
 from ppo_cli.envs.pack import ObservationCheck, ObservedMask, as_array, flat_mask
 from ppo_cli.normalize import stored_observation
-from ppo_cli.policy import Policy as BatchPolicy
+from ppo_cli.policy import BatchPolicy
 from ppo_cli.runs.build import build_model, build_normalizers, env_maker
 from ppo_cli.runs.checkpoint import CheckpointError, load_run
 from ppo_cli.runs.checkpoint_schema import Checkpoint
