@@ -23,9 +23,9 @@ from ppo_cli.envs.make import EnvError
 from ppo_cli.episodes import Evaluation
 from ppo_cli.files import read_text
 from ppo_cli.hooks import Hook
-from ppo_cli.runs.evaluating import load_intact, played
 from ppo_cli.runs.folder import RunFolder
 from ppo_cli.runs.policy import Policy
+from ppo_cli.runs.reevaluation import load_intact, played
 from ppo_cli.runs.resume import resume as go_on
 from ppo_cli.runs.start import start_run
 from ppo_cli.runs.surroundings import Surroundings

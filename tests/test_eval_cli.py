@@ -479,16 +479,16 @@ def test_a_nan_is_said_with_its_episode_and_step(ppo_eval, shapes, fault, what):
 
 
 def test_ctrl_c_keeps_what_is_finished(ppo_eval, cartpole, monkeypatch):
-    from ppo_cli.runs import evaluating
+    from ppo_cli.runs import reevaluation
 
-    whole, calls = evaluating.evaluate, iter([False, True])
+    whole, calls = reevaluation.evaluate, iter([False, True])
 
     def interrupted(*arguments, **named):
         if next(calls):
             raise KeyboardInterrupt
         return whole(*arguments, **named)
 
-    monkeypatch.setattr(evaluating, "evaluate", interrupted)
+    monkeypatch.setattr(reevaluation, "evaluate", interrupted)
     outcome = ppo_eval("run", "run/checkpoints/100.pt", "run", "--json")
     assert outcome.status == 130
     assert [each["steps"] for each in outcome.json] == [200]

@@ -169,7 +169,7 @@ def _evaluate(
     run: Path, options: argparse.Namespace, say: Callable[[str], None]
 ) -> tuple[dict[str, Any], str]:
     checkpoint = find_checkpoint(run, options.checkpoint)
-    from ppo_cli.runs.evaluating import Asked, evaluate_checkpoint  # late: they bring PyTorch
+    from ppo_cli.runs.reevaluation import Asked, evaluate_checkpoint  # late: they bring PyTorch
 
     asked = Asked(**{name: getattr(options, name) for name in Asked.__dataclass_fields__})
     return evaluate_checkpoint(checkpoint, options.checkpoint is not None or run == checkpoint, asked, say)

@@ -80,7 +80,7 @@ def _export(options: argparse.Namespace) -> None:
         raise ConfigError(f"--output {output}: expected a file in a folder that exists")
     if output.exists() and not options.force:
         raise ConfigError(f"{output} exists; --force replaces it, --output names another file")
-    from ppo_cli.runs.exporting import export_checkpoint  # late: it brings PyTorch
+    from ppo_cli.runs.export import export_checkpoint  # late: it brings PyTorch
 
     found = export_checkpoint(checkpoint, output, options.format, options.sample, str(options.run), _say)
     print(f"{output}: {found}")
