@@ -44,8 +44,8 @@ from ppo_cli.normalize import (
     stored_observation,
 )
 from ppo_cli.runs.algorithm import build_hyperparameters, build_schedules, try_update
-from ppo_cli.runs.named_hooks import check_hooks
 from ppo_cli.runs.signals import no_advice
+from ppo_cli.runs.user_hooks import check_hooks
 from ppo_cli.runs.watchdog import Watchdog
 from ppo_cli.seeding import Stream, spawn_seeds
 from ppo_cli.spaces import Spaces, leaves_of

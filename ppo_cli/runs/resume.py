@@ -127,7 +127,7 @@ def _go_on(
 
 def _still_stopped(saved: "Checkpoint", after: Config, around: Surroundings) -> str:
     """Why a hook stopped the run, where its budget and its hooks are what they were then; else nothing."""
-    from ppo_cli.runs.named_hooks import hook_names
+    from ppo_cli.runs.user_hooks import hook_names
 
     before = from_stored(saved.config)
     names = [hook["name"] for hook in saved.hooks]

@@ -46,11 +46,11 @@ from ppo_cli.runs.evaluation import summarize
 from ppo_cli.runs.folder import RunFolder, advice_for, noted_failure, own_run, repair
 from ppo_cli.runs.lines import budget_words, device_words, network_words, pack, result_words, training_words
 from ppo_cli.runs.log import Knob, RunLog
-from ppo_cli.runs.named_hooks import make_hooks
 from ppo_cli.runs.own_hooks import Evaluating, Signals
 from ppo_cli.runs.progress import Progress
 from ppo_cli.runs.signals import StopSignal
 from ppo_cli.runs.surroundings import COMMAND, Surroundings
+from ppo_cli.runs.user_hooks import make_hooks
 from ppo_cli.runs.watchdog import Watchdog
 from ppo_cli.seeding import seed_global_generators
 from ppo_cli.terminal import width
