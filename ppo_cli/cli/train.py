@@ -29,8 +29,8 @@ from ppo_cli.config.presets import NO_PRESET, forget_successors, preset_words
 from ppo_cli.config.quoting import typed_path
 from ppo_cli.config.schema import ConfigError, conf_dir
 from ppo_cli.envs.make import resolve_env_id
+from ppo_cli.runs.new_folder import folder_name
 from ppo_cli.runs.resume import resume, resumed_config
-from ppo_cli.runs.run_dir import folder_name
 from ppo_cli.runs.start import start_run
 from ppo_cli.sweeps import start as sweeps
 from ppo_cli.sweeps.schema import OPTUNA

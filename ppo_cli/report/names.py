@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 
 from ppo_cli.names import MARK, alike, middle_cut
-from ppo_cli.runs.run_dir import folder_name
+from ppo_cli.runs.new_folder import folder_name
 
 SHORTEST = 6  # letters of a knob that is cut: lea…te
 

@@ -26,7 +26,7 @@ from ppo_cli.envs.make import EnvError
 from ppo_cli.errors import RunError
 from ppo_cli.files import written_aside
 from ppo_cli.runs.folder import RunFolder
-from ppo_cli.runs.run_dir import folder_name
+from ppo_cli.runs.new_folder import folder_name
 
 Frame = npt.NDArray[np.uint8]  # [height, width, 3]
 

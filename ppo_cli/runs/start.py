@@ -12,8 +12,8 @@ from ppo_cli.config.running import run_composed
 from ppo_cli.config.schema import ConfigError
 from ppo_cli.envs.make import resolve_env_id
 from ppo_cli.runs.folder import RunFolder
+from ppo_cli.runs.new_folder import new_folder, run_dir
 from ppo_cli.runs.resume import resume_as
-from ppo_cli.runs.run_dir import new_folder, run_dir
 from ppo_cli.runs.streams import logging_to
 from ppo_cli.runs.surroundings import COMMAND, Surroundings
 

@@ -21,7 +21,7 @@ from ppo_cli.config.quoting import hydra_quoted, shell_quoted
 from ppo_cli.config.schema import ConfigError, conf_dir
 from ppo_cli.errors import RunError
 from ppo_cli.runs.folder import RunFolder
-from ppo_cli.runs.run_dir import is_hydra, new_folder
+from ppo_cli.runs.new_folder import is_hydra, new_folder
 from ppo_cli.sweeps.ending import failed_table
 from ppo_cli.sweeps.job import run_job
 from ppo_cli.sweeps.plan import JOBS, REPLACED, key_of, load_jobs, plan_jobs

@@ -25,7 +25,7 @@ from ppo_cli.config.trust import imports
 from ppo_cli.errors import RunError
 from ppo_cli.files import make_folder, write_whole
 from ppo_cli.runs.folder import RunFolder, lock_run
-from ppo_cli.runs.run_dir import is_hydra, make_exclusive
+from ppo_cli.runs.new_folder import is_hydra, make_exclusive
 from ppo_cli.runs.signals import StopSignal
 from ppo_cli.sweeps.ending import failed_table, stoppable
 from ppo_cli.sweeps.job import Job, one_line, own_folder, run_job, say_imports

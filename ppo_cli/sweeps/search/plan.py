@@ -17,7 +17,7 @@ from ppo_cli.config.compose import GROUPS, compose_run, override_config, parse_o
 from ppo_cli.config.convert import from_stored, to_dict
 from ppo_cli.config.schema import KNOBS, Config, ConfigError, find_knob, is_entry
 from ppo_cli.files import printable, read_json, write_whole
-from ppo_cli.runs.run_dir import folder_name, is_hydra
+from ppo_cli.runs.new_folder import folder_name, is_hydra
 from ppo_cli.sweeps.schema import SearchSettings, composed_settings, read_settings
 from ppo_cli.sweeps.search.space import Axis, axis_from_dict, to_axis
 from ppo_cli.text import flat
