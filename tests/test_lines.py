@@ -27,8 +27,8 @@ from ppo_cli.envs.make import env_fn
 from ppo_cli.episodes import Evaluation
 from ppo_cli.hooks import RunState, told
 from ppo_cli.runs.evaluation import evaluate
-from ppo_cli.runs.lines import budget_words, network_words, next_lines, pack, training_words
 from ppo_cli.runs.log import TAGS
+from ppo_cli.runs.messages import budget_words, network_words, next_lines, pack, training_words
 from ppo_cli.runs.policy import load_policy
 from ppo_cli.runs.progress import Progress
 from ppo_cli.terminal import LiveLine, is_live, wrapped_error

@@ -183,6 +183,6 @@ def _show(config: DictConfig, args: Namespace) -> None:
 
 
 def _say_next(folder: Path) -> None:
-    from ppo_cli.runs.lines import next_lines  # late: they bring PyTorch
+    from ppo_cli.runs.messages import next_lines  # late: they bring PyTorch
 
     print(next_lines(folder))

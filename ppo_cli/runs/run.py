@@ -44,8 +44,15 @@ from ppo_cli.runs.checkpoint_schema import Checkpoint
 from ppo_cli.runs.checkpointing import CheckpointKeeper, begin, restore
 from ppo_cli.runs.evaluation import summarize
 from ppo_cli.runs.folder import RunFolder, advice_for, noted_failure, own_run, repair
-from ppo_cli.runs.lines import budget_words, device_words, network_words, pack, result_words, training_words
 from ppo_cli.runs.log import Knob, RunLog
+from ppo_cli.runs.messages import (
+    budget_words,
+    device_words,
+    network_words,
+    pack,
+    result_words,
+    training_words,
+)
 from ppo_cli.runs.own_hooks import Evaluating, Signals
 from ppo_cli.runs.progress import Progress
 from ppo_cli.runs.signals import StopSignal
