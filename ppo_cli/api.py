@@ -23,12 +23,12 @@ from ppo_cli.envs.make import EnvError
 from ppo_cli.episodes import Evaluation
 from ppo_cli.files import read_text
 from ppo_cli.hooks import Hook
+from ppo_cli.runs.caller import Caller
 from ppo_cli.runs.folder import RunFolder
 from ppo_cli.runs.policy import Policy
 from ppo_cli.runs.reevaluation import load_intact, played
 from ppo_cli.runs.resume import resume as go_on
 from ppo_cli.runs.start import start_run
-from ppo_cli.runs.surroundings import Surroundings
 
 Folder = str | PathLike[str]
 Which = Literal["last", "best"] | int
@@ -121,7 +121,7 @@ def train(
     if any(line.targets.values()):
         raise ConfigError("resume=: from Python, ppo_cli.resume(folder) goes on with a run")
     try:
-        return read(start_run(line, _around(hooks, verbose, watchdog)))
+        return read(start_run(line, _caller(hooks, verbose, watchdog)))
     except EnvError as error:
         raise ConfigError(str(error)) from error
 
@@ -152,7 +152,7 @@ def resume(
         RunError: It can't go on.
     """
     folder = _folder(run)
-    go_on(folder, _words(overrides, hooks, knobs), _around(hooks, verbose, watchdog))
+    go_on(folder, _words(overrides, hooks, knobs), _caller(hooks, verbose, watchdog))
     return read(folder)
 
 
@@ -219,11 +219,11 @@ def _folder(run: Run | Folder) -> Path:
     return run.folder if isinstance(run, Run) else Path(run)
 
 
-def _around(hooks: Sequence[object], verbose: bool, watchdog: bool) -> Surroundings:
+def _caller(hooks: Sequence[object], verbose: bool, watchdog: bool) -> Caller:
     """A run in somebody else's process."""
     objects = [hook for hook in hooks if not isinstance(hook, (str, Mapping))]
     given = cast("list[Hook]", objects)  # what is none is refused where they are looked at
-    return Surroundings(live=verbose, hooks=given, owns_process=False, watchdog=watchdog)
+    return Caller(live=verbose, hooks=given, owns_process=False, watchdog=watchdog)
 
 
 def _words(overrides: Sequence[str], hooks: Sequence[object], knobs: Mapping[str, Any]) -> list[str]:

@@ -36,8 +36,8 @@ def plan(tmp_path_factory):
 def found(tmp_path, monkeypatch, plan):
     """The folder of a search of two trials, whose runs end at once."""
 
-    def run(config, folder, around):
-        tell(around, folder, config, 400, Evaluation([config.gamma], [1]))
+    def run(config, folder, caller):
+        tell(caller, folder, config, 400, Evaluation([config.gamma], [1]))
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(search_trial, "begin_or_go_on", run)

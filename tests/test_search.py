@@ -200,10 +200,10 @@ def curves(monkeypatch):
     """A function that makes runs end at once, with the evaluations that it gives for a config."""
 
     def set_curve(curve):
-        def run(config, folder, around):
+        def run(config, folder, caller):
             begun.append((config.gamma, config.seed))
             for steps, mean in curve(config):
-                tell(around, folder, config, steps, evaluation(mean))
+                tell(caller, folder, config, steps, evaluation(mean))
 
         begun = []
         monkeypatch.setattr(search_trial, "begin_or_go_on", run)

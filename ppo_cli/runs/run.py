@@ -39,6 +39,7 @@ from ppo_cli.runs.build import (
     on_error_of,
     wanted_infos,
 )
+from ppo_cli.runs.caller import COMMAND, Caller
 from ppo_cli.runs.checkpoint import CheckpointError
 from ppo_cli.runs.checkpoint_schema import Checkpoint
 from ppo_cli.runs.checkpointing import CheckpointKeeper, begin, restore
@@ -56,7 +57,6 @@ from ppo_cli.runs.messages import (
 from ppo_cli.runs.own_hooks import Evaluating, Signals
 from ppo_cli.runs.progress import Progress
 from ppo_cli.runs.signals import StopSignal
-from ppo_cli.runs.surroundings import COMMAND, Surroundings
 from ppo_cli.runs.user_hooks import make_hooks
 from ppo_cli.runs.watchdog import Watchdog
 from ppo_cli.seeding import seed_global_generators
@@ -78,7 +78,7 @@ def run(
     config: Config,
     folder: Path,
     saved: Checkpoint | None = None,
-    around: Surroundings = COMMAND,
+    caller: Caller = COMMAND,
     checked: Checked | None = None,
 ) -> float:
     """Trains, saves and evaluates one config into an existing folder.
@@ -87,7 +87,7 @@ def run(
         config: What to run.
         folder: Where to.
         saved: A checkpoint of this run to go on from.
-        around: What is around the run.
+        caller: Who runs it.
         checked: What `check_environment` found of the config, where that was asked already.
 
     Returns:
@@ -100,7 +100,7 @@ def run(
     try:
         with own_run(folder):
             repair(folder, None if saved is None else saved.steps, config.checkpoint.keep)
-            return run_owned(config, folder, saved, around, checked)
+            return run_owned(config, folder, saved, caller, checked)
     except OSError as error:
         raise RunError(str(error)) from error
 
@@ -109,17 +109,17 @@ def run_owned(
     config: Config,
     folder: Path,
     saved: Checkpoint | None,
-    around: Surroundings = COMMAND,
+    caller: Caller = COMMAND,
     checked: Checked | None = None,
 ) -> float:
     """`run` in a folder that this process holds already, and that is in the state of ``saved``."""
     advice = partial(advice_for, folder)
-    signal = StopSignal(advice, at_once=True) if around.owns_process else None
-    watchdog = Watchdog(config.env.timeout, advice) if around.watchdog else nullcontext()
+    signal = StopSignal(advice, at_once=True) if caller.owns_process else None
+    watchdog = Watchdog(config.env.timeout, advice) if caller.watchdog else nullcontext()
     with noted_failure(folder), signal or nullcontext(), watchdog:
         try:
-            checked = checked or check_environment(config, around.watchdog, keep=True)
-            return _run(checked, folder, saved, around, signal)
+            checked = checked or check_environment(config, caller.watchdog, keep=True)
+            return _run(checked, folder, saved, caller, signal)
         except FAULTS as error:
             more = advice()
             raise RunError(f"{error}{more and f'; {more}'}") from error
@@ -129,7 +129,7 @@ def _run(
     checked: Checked,
     folder: Path,
     saved: Checkpoint | None,
-    around: Surroundings,
+    caller: Caller,
     signal: StopSignal | None,
 ) -> float:
     """The life of a run: what it needs is made, then it begins or goes on, trains, and is evaluated."""
@@ -141,11 +141,11 @@ def _run(
         opened.callback(envs.close)
         agent = build_agent(config, checked.spaces)
         normalizers = build_normalizers(config, envs.single_observation_space)
-        for line in [*_first_lines(config, agent, envs.backend, around.preset), *checked.notices, *more]:
+        for line in [*_first_lines(config, agent, envs.backend, caller.preset), *checked.notices, *more]:
             logger.info(line)
         _advise_threads(config, agent)
         collector = make_collector(envs, agent, config.n_steps, *normalizers)
-        hooks = _run_hooks(config, folder, saved, around, signal, collector)
+        hooks = _run_hooks(config, folder, saved, caller, signal, collector)
         state = RunState(folder, to_dict(config), agent, collector, config.total_timesteps, hooks.all)
         if saved is None:
             begin(state, config)
@@ -193,23 +193,23 @@ def _run_hooks(
     config: Config,
     folder: Path,
     saved: Checkpoint | None,
-    around: Surroundings,
+    caller: Caller,
     signal: StopSignal | None,
     collector: Collector,
 ) -> RunHooks:
     """Makes the hooks of a run. What is logged is evaluated next, and what is evaluated is saved."""
     infos = wanted_infos(config)
-    users = make_hooks(config, around.hooks)
+    users = make_hooks(config, caller.hooks)
     log = RunLog(
         folder, None if saved is None else saved.log, [f"info/{plain_key(key)}" for key in infos or ()]
     )
-    progress = Progress(config.trained_steps, around.live)
+    progress = Progress(config.trained_steps, caller.live)
     evaluating = Evaluating(
         config.eval, env_maker(config.env), on_error_of(config.env), infos, progress.counting
     )
     signals = [] if signal is None else [Signals(signal, partial(advice_for, folder))]
     keeper = CheckpointKeeper(config, folder, log, users)
-    everyone = [*users, log, progress, evaluating, *signals, keeper, *around.own_hooks]
+    everyone = [*users, log, progress, evaluating, *signals, keeper, *caller.own_hooks]
     return RunHooks(users, log, progress, evaluating, keeper, Hooks(everyone))
 
 

@@ -18,8 +18,8 @@ from ppo_cli.episodes import Evaluation
 from ppo_cli.errors import RunError
 from ppo_cli.files import first_line, make_folder, read_text, write_whole
 from ppo_cli.hooks import Hook, RunState
+from ppo_cli.runs.caller import Caller
 from ppo_cli.runs.folder import RunFolder
-from ppo_cli.runs.surroundings import Surroundings
 from ppo_cli.statistics import iqm
 from ppo_cli.sweeps.job import Job, begin_or_go_on, failure_note, one_line
 from ppo_cli.sweeps.live import Board
@@ -156,7 +156,7 @@ def _run_seed(
     if RunFolder(folder).is_finished and curve:
         return curve
     hook = Pruning(plan, trial, folder / CURVE, curve, before)
-    begin_or_go_on(config, folder, Surroundings(live=False, own_hooks=[hook]))
+    begin_or_go_on(config, folder, Caller(live=False, own_hooks=[hook]))
     return curve
 
 
