@@ -14,7 +14,7 @@ ABSENT = "unset"  # a knob that another run's config has and this one's lacks
 
 
 @dataclass(frozen=True)
-class Group:
+class RunGroup:
     """Runs that differ in their seed alone.
 
     Attributes:
@@ -35,7 +35,7 @@ class Group:
         return typed.replace("->", ARROW) in (self.name, re.sub(rf"{ARROW}[^,]*", "", self.name))
 
 
-def read_groups(roots: Sequence[Path], leave_out: Callable[[str], None]) -> dict[str, list[Group]]:
+def read_groups(roots: Sequence[Path], leave_out: Callable[[str], None]) -> dict[str, list[RunGroup]]:
     """The groups of each environment, of all runs at or below folders.
 
     Args:
@@ -62,7 +62,7 @@ def read_groups(roots: Sequence[Path], leave_out: Callable[[str], None]) -> dict
     return environments
 
 
-def group_runs(runs: Iterable[Run | FailedRun]) -> tuple[dict[str, list[Group]], list[str]]:
+def group_runs(runs: Iterable[Run | FailedRun]) -> tuple[dict[str, list[RunGroup]], list[str]]:
     """Groups of each environment, in the order of their knobs' values, and a line on each run left out.
 
     A second run of one config and seed is the same experiment again and would make intervals too narrow.
@@ -85,7 +85,7 @@ def group_runs(runs: Iterable[Run | FailedRun]) -> tuple[dict[str, list[Group]],
     return named, left_out
 
 
-def _named(env_id: str, members: list[list[Run | FailedRun]]) -> list[Group]:
+def _named(env_id: str, members: list[list[Run | FailedRun]]) -> list[RunGroup]:
     every = [runs[0].knobs for runs in members]
     names = list(dict.fromkeys(name for knobs in every for name in knobs))
     differing = [name for name in names if len({knobs.get(name, ABSENT) for knobs in every}) > 1]
@@ -98,7 +98,7 @@ def _named(env_id: str, members: list[list[Run | FailedRun]]) -> list[Group]:
         label = ",".join(f"{name}={own.get(name, ABSENT)}{annealed(own, name)}" for name in labelled)
         whole = tuple(run for run in runs if isinstance(run, Run))
         failed = tuple(run for run in runs if isinstance(run, FailedRun))
-        groups.append(Group(shown(label) or env_id, knobs, whole, failed))
+        groups.append(RunGroup(shown(label) or env_id, knobs, whole, failed))
     return sorted(groups, key=lambda group: [order_of(value) for value in group.knobs.values()])
 
 
