@@ -32,7 +32,7 @@ from ppo_cli.seeding import check_twister, global_states, seed_global_generators
 
 Array = npt.NDArray[Any]
 Env = gym.Env[Any, Any]
-Kind = Literal["replay", "seed", "anew", "none"]
+SnapshotKind = Literal["replay", "seed", "anew", "none"]
 
 RESEED_STEPS = 4000  # steps since a start from which the next episode is a new one: kinds `seed` and `anew`
 MOST_REPLAYED = 50_000  # actions of an environment that are kept; one without an end is not brought back
@@ -98,7 +98,7 @@ def is_over(env: Env) -> bool:
     return True
 
 
-def next_start(kind: Kind, env: Env, last: Mapping[str, Any], steps: int) -> dict[str, Any] | None:
+def next_start(kind: SnapshotKind, env: Env, last: Mapping[str, Any], steps: int) -> dict[str, Any] | None:
     """The start that the reset after an environment's own end is to be; None where it belongs to the last.
 
     Args:
@@ -144,12 +144,12 @@ def replay(env: Env, start: Mapping[str, Any], actions: Array) -> Array:
     return observation
 
 
-def make_at(kind: Kind, make: EnvFn, start: Mapping[str, Any]) -> Env:
+def make_at(kind: SnapshotKind, make: EnvFn, start: Mapping[str, Any]) -> Env:
     """A fresh environment for `replay` to bring to a start."""
     return OwnGenerators(make, int(start["seed"])) if kind == "anew" else make()
 
 
-def find_kind(make: EnvFn, exact: bool = False, first: Env | None = None) -> Kind:
+def find_kind(make: EnvFn, exact: bool = False, first: Env | None = None) -> SnapshotKind:
     """The best kind of snapshot that brings this environment back, found out by doing it.
 
     An environment that has been used goes through a reset or two and some way into an episode. A fresh one is
@@ -160,12 +160,12 @@ def find_kind(make: EnvFn, exact: bool = False, first: Env | None = None) -> Kin
         exact: whether ``anew`` will do.
         first: one that it has made, to use as the first; it is closed. None makes one.
     """
-    kinds: tuple[Kind, ...] = ("replay", "seed", "anew") if exact else ("replay", "seed")
+    kinds: tuple[SnapshotKind, ...] = ("replay", "seed", "anew") if exact else ("replay", "seed")
     used = [first, None, None]
     return next((kind for kind, env in zip(kinds, used, strict=False) if _works(make, kind, env)), "none")
 
 
-def _works(make: EnvFn, kind: Kind, first: Env | None) -> bool:
+def _works(make: EnvFn, kind: SnapshotKind, first: Env | None) -> bool:
     try:
         return _reproduces(make, kind, first)
     except BaseException as error:  # it may refuse in any way; what does not work is not used
@@ -173,7 +173,7 @@ def _works(make: EnvFn, kind: Kind, first: Env | None) -> bool:
         return False
 
 
-def _reproduces(make: EnvFn, kind: Kind, first: Env | None) -> bool:
+def _reproduces(make: EnvFn, kind: SnapshotKind, first: Env | None) -> bool:
     first = first or make_at(kind, make, seeded_start(0))
     try:
         if kind == "replay" and hasattr(first.unwrapped, "ale"):
@@ -193,7 +193,7 @@ def _reproduces(make: EnvFn, kind: Kind, first: Env | None) -> bool:
         calls.close(first)
 
 
-def _comes_back(first: Env, make: EnvFn, kind: Kind, start: dict[str, Any]) -> bool:
+def _comes_back(first: Env, make: EnvFn, kind: SnapshotKind, start: dict[str, Any]) -> bool:
     """Whether a fresh environment gets to where ``first`` goes from a start on, at which it is."""
     start, actions = _wander(first, kind, start, [], EPISODE_STEPS)
     if kind == "replay" and is_over(first):  # episodes may be longer than all this: one is cut
@@ -209,7 +209,7 @@ def _comes_back(first: Env, make: EnvFn, kind: Kind, start: dict[str, Any]) -> b
 
 
 def _wander(
-    env: Env, kind: Kind, start: dict[str, Any], actions: list[Any], steps: int
+    env: Env, kind: SnapshotKind, start: dict[str, Any], actions: list[Any], steps: int
 ) -> tuple[dict[str, Any], list[Any]]:
     """Steps at random; the last start and the actions since."""
     for _ in range(steps):

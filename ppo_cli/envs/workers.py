@@ -19,7 +19,7 @@ from ppo_cli.envs.buffers import allocate
 from ppo_cli.envs.group import EnvFaultError, EnvGroup, OnError, explain, make_all
 from ppo_cli.envs.infos import NOTHING, Wanted
 from ppo_cli.envs.make import EnvError, EnvFn, spaces_of
-from ppo_cli.envs.snapshot import Kind, Lost
+from ppo_cli.envs.snapshot import Lost, SnapshotKind
 from ppo_cli.envs.vector import Array, Recipe, StepResult, Vector, seed_list
 from ppo_cli.seeding import seed_global_generators
 from ppo_cli.spaces import Spaces
@@ -67,7 +67,7 @@ class AsyncVector(Vector):
         self,
         env_fns: Sequence[EnvFn],
         n_processes: int,
-        kind: Kind = "none",
+        snapshot_kind: SnapshotKind = "none",
         on_error: OnError = "stop",
         infos: Wanted = NOTHING,
         spaces: Spaces | None = None,
@@ -77,7 +77,7 @@ class AsyncVector(Vector):
         Args:
             env_fns: one constructor an environment.
             n_processes: number of processes, this one included; at most one an environment.
-            kind: the kind of snapshot.
+            snapshot_kind: the kind of snapshot.
             on_error: what a fault of an environment does.
             infos: the keys of ``info`` that are followed.
             spaces: those of a single environment; None for those of one that is made to see them.
@@ -90,7 +90,7 @@ class AsyncVector(Vector):
                 "vectorization=async needs a system that forks processes; use vectorization=sync"
             )
         n = len(env_fns)
-        super().__init__(n, spaces or spaces_of(env_fns[0]), kind)
+        super().__init__(n, spaces or spaces_of(env_fns[0]), snapshot_kind)
         self._out = allocate(self.single_observation_space, n, _shared)
         sample = np.asarray(self.action_space.sample())
         self._actions = _shared(sample.shape, sample.dtype)
@@ -103,7 +103,7 @@ class AsyncVector(Vector):
         for number, group in enumerate(self._slices[1:], 1):
             ours, theirs = context.Pipe()
             go, done = context.Semaphore(0), context.Semaphore(0)
-            arguments = (env_fns[group], self._out.rows(group), group.start, kind, on_error, infos)
+            arguments = (env_fns[group], self._out.rows(group), group.start, snapshot_kind, on_error, infos)
             process = context.Process(
                 target=_work,
                 args=(arguments, self._actions[group], self._calling, theirs, go, done, os.getpid(), number),
@@ -116,7 +116,7 @@ class AsyncVector(Vector):
         own = self._slices[0]
         try:
             envs = make_all(env_fns[own])
-            self._group = EnvGroup(envs, env_fns[own], self._out.rows(own), 0, kind, on_error, infos)
+            self._group = EnvGroup(envs, env_fns[own], self._out.rows(own), 0, snapshot_kind, on_error, infos)
         except BaseException:
             self._end_workers()
             raise
@@ -124,8 +124,8 @@ class AsyncVector(Vector):
     @classmethod
     def of(cls, recipe: Recipe) -> "AsyncVector":
         """The vector that a recipe describes."""
-        _, makes, spaces, processes, kind, on_error, infos = recipe
-        return cls(makes, processes, kind, on_error, infos, spaces)
+        _, makes, spaces, processes, snapshot_kind, on_error, infos = recipe
+        return cls(makes, processes, snapshot_kind, on_error, infos, spaces)
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None

@@ -36,7 +36,7 @@ from ppo_cli.envs.notices import (
     range_notice,
 )
 from ppo_cli.envs.pack import MASKABLE, MaskSource, as_array, find_mask
-from ppo_cli.envs.snapshot import Kind, find_kind
+from ppo_cli.envs.snapshot import SnapshotKind, find_kind
 from ppo_cli.normalize import (
     ObservationNormalizer,
     RewardNormalizer,
@@ -63,14 +63,14 @@ class Checked:
         notices: lines about what will not be as one may expect: another id than the one that was typed, or
             something that the environment has and a run does not follow.
         spaces: those of the environment.
-        kind: the kind of snapshot, where it had to be found out.
+        snapshot_kind: the kind of snapshot, where it had to be found out.
         env: the environment that was tried, where it is handed on: whoever takes it closes it.
     """
 
     config: Config
     notices: tuple[str, ...]
     spaces: Spaces
-    kind: Kind | None = None
+    snapshot_kind: SnapshotKind | None = None
     env: Env[Any, Any] | None = None
 
 
@@ -116,7 +116,7 @@ def _check_environment(config: Config, keep: bool) -> Checked:
     notices += idle_notices(config, *spaces)
     checked = Checked(config, tuple(line for line in notices if line), spaces)
     if config.checkpoint.exact:
-        return replace(checked, kind=_exact_kind(config.env, env))
+        return replace(checked, snapshot_kind=_exact_kind(config.env, env))
     return replace(checked, env=env) if keep else checked
 
 
@@ -171,7 +171,7 @@ def _check_memory(config: Config, env: Spaces) -> None:
             )
 
 
-def _exact_kind(config: EnvConfig, env: Env[Any, Any]) -> Kind:
+def _exact_kind(config: EnvConfig, env: Env[Any, Any]) -> SnapshotKind:
     """The kind of snapshot that brings the environment back.
 
     Raises:

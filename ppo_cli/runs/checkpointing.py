@@ -96,7 +96,7 @@ class CheckpointKeeper(Hook):
             steps=run.steps,
             best=run.best,
             stopped=run.stopped,
-            snapshot_kind=run.collector.envs.kind,
+            snapshot_kind=run.collector.envs.snapshot_kind,
             generators=saved_generators(),
             hooks=[{"name": hook.name, "state": _state_of(hook)} for hook in self._hooks],
             log=self._log.lengths(),

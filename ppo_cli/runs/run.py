@@ -23,7 +23,7 @@ from ppo_cli.envs.choose import available_cores, make_vector
 from ppo_cli.envs.group import EnvFaultError
 from ppo_cli.envs.infos import plain_key
 from ppo_cli.envs.make import EnvError, EnvFn
-from ppo_cli.envs.snapshot import Kind, Lost, find_kind
+from ppo_cli.envs.snapshot import Lost, SnapshotKind, find_kind
 from ppo_cli.envs.vector import Recipe, Vector
 from ppo_cli.episodes import Evaluation
 from ppo_cli.errors import HookError, RunError
@@ -221,7 +221,7 @@ def _make_envs(checked: Checked, saved: Checkpoint | None) -> tuple[Vector, list
     kind, notice = _snapshot_kind(checked, make, saved)
     recipe = Recipe(
         config.env.id, [make] * config.n_envs, checked.spaces,
-        kind=kind, on_error=on_error_of(config.env), infos=wanted_infos(config),
+        snapshot_kind=kind, on_error=on_error_of(config.env), infos=wanted_infos(config),
     )  # fmt: skip
     envs, choice = make_vector(recipe, config.vectorization)
     seed_global_generators(config.seed)  # again: what went before may have drawn from them
@@ -229,18 +229,22 @@ def _make_envs(checked: Checked, saved: Checkpoint | None) -> tuple[Vector, list
     return envs, [line for line in lines if line]
 
 
-def _snapshot_kind(checked: Checked, make: EnvFn, saved: Checkpoint | None) -> tuple[Kind, str | None]:
+def _snapshot_kind(
+    checked: Checked, make: EnvFn, saved: Checkpoint | None
+) -> tuple[SnapshotKind, str | None]:
     """How the environments are brought back, and a line on it; a run that goes on keeps what it had.
 
     The environment that was tried is used up.
     """
     config, tried = checked.config, checked.env
-    needs_one = saved is None and checked.kind is None and backend(config.vectorization).restores
+    needs_one = saved is None and checked.snapshot_kind is None and backend(config.vectorization).restores
     if tried is not None and not needs_one:
         calls.close(tried)
     if saved is not None:
         return saved.snapshot_kind, None
-    kind: Kind = find_kind(make, config.checkpoint.exact, tried) if needs_one else checked.kind or "none"
+    kind: SnapshotKind = (
+        find_kind(make, config.checkpoint.exact, tried) if needs_one else checked.snapshot_kind or "none"
+    )
     starts = {
         "replay": "an episode's start by its generator",
         "seed": "a seeded start",
