@@ -26,7 +26,7 @@ from ppo_cli.hooks import Hook
 from ppo_cli.runs.caller import Caller
 from ppo_cli.runs.folder import RunFolder
 from ppo_cli.runs.policy import Policy
-from ppo_cli.runs.reevaluation import load_intact, played
+from ppo_cli.runs.reevaluation import load_intact, play_episodes
 from ppo_cli.runs.resume import resume as go_on
 from ppo_cli.runs.start import start_run
 
@@ -206,7 +206,7 @@ def evaluate(
     threads = torch.get_num_threads()
     torch.set_num_threads(policy.config.cpu_threads)  # other sums, other bits
     try:
-        return played(
+        return play_episodes(
             policy, policy.config, wanted,
             own.seed if seed is None else seed,
             own.deterministic if deterministic is None else deterministic,

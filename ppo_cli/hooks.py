@@ -221,7 +221,7 @@ class Hooks(Hook):
 
 
 @contextmanager
-def told(run: RunState) -> Iterator[None]:
+def telling_hooks(run: RunState) -> Iterator[None]:
     """Calls `start` of a run's hooks, and `end` of each once, however the run ends."""
     try:
         run.hooks.start(run)

@@ -41,7 +41,7 @@ def write_rows(folder, steps, returns, total=512):
         events.unlink()
     log = RunLog(folder)
     run = RunState(folder, {}, None, None, total, log)
-    with told(run):
+    with telling_hooks(run):
         for i, (step, mean) in enumerate(zip(steps, returns, strict=True)):
             values = {**dict.fromkeys(TAGS, 0.5), "charts/episodic_return": mean, "charts/SPS": 1000.0 + i}
             run.iteration, run.steps = i + 1, step

@@ -25,7 +25,7 @@ from ppo_cli.config.presets import successor_with_preset
 from ppo_cli.config.schema import KNOBS, conf_dir
 from ppo_cli.envs.make import env_fn
 from ppo_cli.episodes import Evaluation
-from ppo_cli.hooks import RunState, told
+from ppo_cli.hooks import RunState, telling_hooks
 from ppo_cli.runs.evaluation import evaluate
 from ppo_cli.runs.log import TAGS
 from ppo_cli.runs.messages import budget_words, network_words, next_lines, pack, training_words
@@ -294,7 +294,7 @@ def test_what_is_left_follows_from_what_was_done_since_a_run_went_on(
     agent = SimpleNamespace(compiled=False)
     progress = Progress(1090, live=False)
     run = RunState(tmp_path, {}, agent, None, 1090, progress, steps=begun)
-    with told(run):
+    with telling_hooks(run):
         run.steps = 1000
         progress.after_iteration(run, dict.fromkeys(TAGS, 0.9685))
     assert [record.getMessage() for record in caplog.records] == [

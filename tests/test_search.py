@@ -440,6 +440,6 @@ def test_on_a_terminal_the_runs_of_a_trial_that_are_left_are_shown(tmp_path, mon
 
 def test_the_time_left_follows_from_the_trials_that_ended_meanwhile():
     pace = Pace(began=100.0, ended=3)  # of another process, or before this one was stopped
-    assert pace.left(100.0, 3, 10) is None
-    assert pace.left(130.0, 5, 10) == pytest.approx(75.0)  # two in 30 s, five are left
-    assert pace.left(130.0, 10, 10) is None
+    assert pace.time_left(100.0, 3, 10) is None
+    assert pace.time_left(130.0, 5, 10) == pytest.approx(75.0)  # two in 30 s, five are left
+    assert pace.time_left(130.0, 10, 10) is None

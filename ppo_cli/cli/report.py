@@ -126,7 +126,9 @@ def _report(args: argparse.Namespace) -> None:
     if args.out is None and out.is_symlink():
         raise ConfigError(f"{out} is a link, through which nothing is written; --out DIR writes elsewhere")
     try:
-        content = write_report(out, comparisons, overall, style, file_stems(environments), _made(args.dirs))
+        content = write_report(
+            out, comparisons, overall, style, file_stems(environments), _provenance(args.dirs)
+        )
     except OSError as error:
         raise ConfigError(
             f"can't write to {out}: {error.strerror or error}; --out DIR writes elsewhere"
@@ -139,7 +141,7 @@ def _leave_out(line: str) -> None:
     say_error(f"{typed_program('ppo-report')}: left out {printable(line)}")
 
 
-def _made(dirs: Sequence[Path]) -> dict[str, str]:
+def _provenance(dirs: Sequence[Path]) -> dict[str, str]:
     """When, of what and with what a report was made."""
     return {
         "Date": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),

@@ -130,16 +130,16 @@ def markdown(content: Sequence[Section]) -> str:
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def web_page(content: Sequence[Section], made: Mapping[str, str]) -> str:
+def web_page(content: Sequence[Section], provenance: Mapping[str, str]) -> str:
     """The report as one HTML file, which loads nothing and runs nothing.
 
     Args:
         content: its sections.
-        made: when, of what and with what it was made, each with its name; the only part that a second report
+        provenance: when, of what and with what it was made, each with its name; the only part that a second report
             of the same runs has otherwise.
     """
     facts = "".join(
-        f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>\n" for name, text in made.items()
+        f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>\n" for name, text in provenance.items()
     )
     parts = [f"<h1>Report</h1>\n<dl>\n{facts}</dl>"]
     anchors = [f"s{place}" for place in range(len(content))]

@@ -28,7 +28,7 @@ from ppo_cli.envs.vector import Recipe, Vector
 from ppo_cli.episodes import Evaluation
 from ppo_cli.errors import HookError, RunError
 from ppo_cli.files import read_json, read_yaml, write_whole
-from ppo_cli.hooks import Hooks, RunState, UserHook, told
+from ppo_cli.hooks import Hooks, RunState, UserHook, telling_hooks
 from ppo_cli.import_path import UserCodeError
 from ppo_cli.runs.build import (
     Checked,
@@ -151,7 +151,7 @@ def _run(
             begin(state, config)
         else:
             _say_lost(restore(state, config, saved, hooks.users), config.n_envs)
-        with told(state):
+        with telling_hooks(state):
             train(state)
             state.trained = True
             if state.stopped:

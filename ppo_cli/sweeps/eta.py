@@ -17,7 +17,7 @@ class Pace:
     began: float
     ended: int
 
-    def left(self, now: float, ended: int, total: int) -> float | None:
+    def time_left(self, now: float, ended: int, total: int) -> float | None:
         """Seconds for the trials that are left, at the rate at which all processes together ended some.
 
         Args:

@@ -180,7 +180,7 @@ def _run(folder: Path, plan: Plan, study: optuna.Study, trial: optuna.Trial, pac
         write_tables(folder, plan, study)
         ended, best = ended_trials(study), best_so_far(study)
     state = [f"{ended}/{plan.settings.n_trials} trials", *best]
-    if (left := pace.left(time.monotonic(), ended, plan.settings.n_trials)) is not None:
+    if (left := pace.time_left(time.monotonic(), ended, plan.settings.n_trials)) is not None:
         state.append(about(left))
     print(wrapped(f"trial {number} {_ended(outcome)}"))
     print(f"  {' · '.join(state)}", flush=True)
