@@ -18,9 +18,9 @@ import torch
 
 from ppo_cli.config.overrides import override_texts, read_line
 from ppo_cli.config.quoting import hydra_quoted
-from ppo_cli.config.schema import KNOBS, Config, ConfigError
-from ppo_cli.envs.make import EnvError
+from ppo_cli.config.schema import KNOBS, Config
 from ppo_cli.episodes import Evaluation
+from ppo_cli.errors import ConfigError, EnvError
 from ppo_cli.files import read_text
 from ppo_cli.hooks import Hook
 from ppo_cli.runs.caller import Caller

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from ppo_cli.import_path import UserCodeError, calling
+from ppo_cli.errors import UserCodeError
+from ppo_cli.import_path import calling
 
 ADAM_EPS = 1e-5  # Baselines' value; PyTorch's 1e-8 is not what "PPO" means (37 details, no. 3)
 # Of the iteration a x + b x³ + c x⁵, which brings the singular values in (0, 1] near 1 (Jordan et al. 2024).

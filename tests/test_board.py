@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 from rich.file_proxy import FileProxy
 
-from ppo_cli.hooks import RunState, told
+from ppo_cli.hooks import RunState, telling_hooks
 from ppo_cli.runs.log import TAGS, RunLog
 from ppo_cli.sweeps import live
 from ppo_cli.sweeps.job import Job

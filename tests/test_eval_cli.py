@@ -20,9 +20,9 @@ from gymnasium import spaces
 from rich.console import Console
 
 from ppo_cli.cli.evaluate import main
-from ppo_cli.config.schema import ConfigError
 from ppo_cli.distributions import make_distribution
 from ppo_cli.envs.make import env_fn
+from ppo_cli.errors import ConfigError
 from ppo_cli.report.evaluations import EvaluatedRun, table
 from ppo_cli.runs.checkpoint import load_checkpoint, save_checkpoint
 from ppo_cli.runs.evaluation import evaluate, mean_interval

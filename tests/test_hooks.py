@@ -17,7 +17,7 @@ from run_ends import assert_same_end, events, rows
 from run_hooks import INTERRUPTIBLE
 
 from ppo_cli.config.compose import load
-from ppo_cli.errors import HookError, RunError
+from ppo_cli.errors import RunError, UserCodeError
 from ppo_cli.hooks import Hook, Hooks, RunState, UserHook, told
 from ppo_cli.runs.caller import Caller
 from ppo_cli.runs.checkpoint import load_checkpoint
@@ -486,4 +486,4 @@ def test_a_method_that_is_not_overridden_costs_nothing(monkeypatch):
 
 
 def test_a_hooks_error_is_an_error_of_a_run():
-    assert issubclass(HookError, RunError)
+    assert issubclass(UserCodeError, RunError)

@@ -9,9 +9,8 @@ import pytest
 from run_hooks import tell
 
 from ppo_cli.config.overrides import read_line
-from ppo_cli.config.schema import ConfigError
 from ppo_cli.episodes import Evaluation
-from ppo_cli.errors import RunError
+from ppo_cli.errors import ConfigError, RunError
 from ppo_cli.sweeps.search import trial as search_trial
 from ppo_cli.sweeps.search.plan import load_plan, make_plan, save_plan
 

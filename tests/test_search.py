@@ -20,8 +20,9 @@ from test_sweep import contents, interrupt, killed  # noqa: F401 - a fixture
 
 from ppo_cli.config.compose import load, parse_overrides
 from ppo_cli.config.overrides import read_line
-from ppo_cli.config.schema import ConfigError, conf_dir
+from ppo_cli.config.schema import conf_dir
 from ppo_cli.episodes import Evaluation
+from ppo_cli.errors import ConfigError
 from ppo_cli.runs.build import check_environment
 from ppo_cli.sweeps.eta import Pace
 from ppo_cli.sweeps.live import Board

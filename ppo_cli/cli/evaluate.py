@@ -15,10 +15,8 @@ from typing import Any
 
 from ppo_cli import statistics
 from ppo_cli.cli.command import Parser, run_command, say_error, typed_program
-from ppo_cli.config.schema import ConfigError
 from ppo_cli.config.typed import typed_values
-from ppo_cli.envs.make import EnvError
-from ppo_cli.errors import RunError
+from ppo_cli.errors import ConfigError, EnvError, RunError
 from ppo_cli.report.evaluations import EvaluatedRun, lines, table
 from ppo_cli.runs.film import EPISODES, go_headless
 from ppo_cli.runs.folder import find_checkpoint, without_others
@@ -191,7 +189,7 @@ def _said_once() -> Callable[[str], None]:
 
 def _show(evaluated: Sequence[EvaluatedRun], options: argparse.Namespace) -> None:
     """Prints what was found, or writes it as JSON."""
-    summaries = [each.summary for each in found]
+    summaries = [each.summary for each in evaluated]
     text = json.dumps(summaries if len(options.runs) > 1 else summaries[0], indent=2) + "\n"
     films = [f"film: {each.film}" for each in evaluated if each.film]
     if options.json == "-":

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ppo_cli.cli.command import Parser, run_command, say_error, typed_program
-from ppo_cli.config.schema import ConfigError
+from ppo_cli.errors import ConfigError
 from ppo_cli.runs.folder import find_checkpoint, run_of
 
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt"}

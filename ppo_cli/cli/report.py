@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ppo_cli.cli.command import Parser, run_command, say_error, typed_program
-from ppo_cli.config.schema import ConfigError
+from ppo_cli.errors import ConfigError
 from ppo_cli.files import printable
 from ppo_cli.report import typed
 from ppo_cli.versions import versions

@@ -27,8 +27,9 @@ from ppo_cli.config.convert import parse, register_schema, to_dict
 from ppo_cli.config.overrides import AUTO, CommandLine, expand_preset, read_line, read_override, text_of
 from ppo_cli.config.presets import NO_PRESET, forget_successors, preset_words
 from ppo_cli.config.quoting import typed_path
-from ppo_cli.config.schema import ConfigError, conf_dir
+from ppo_cli.config.schema import conf_dir
 from ppo_cli.envs.make import resolve_env_id
+from ppo_cli.errors import ConfigError
 from ppo_cli.runs.new_folder import folder_name
 from ppo_cli.runs.resume import resume, resumed_config
 from ppo_cli.runs.start import start_run

@@ -24,9 +24,8 @@ from ppo_cli.config.convert import as_omegaconf, check_type, explain, parse, reg
 from ppo_cli.config.overrides import read_line, read_override, text_of
 from ppo_cli.config.presets import take_successors_preset
 from ppo_cli.config.quoting import hydra_quoted, typed_path
-from ppo_cli.config.schema import KNOBS, Config, ConfigError, conf_dir, find_knob, is_entry
-from ppo_cli.envs.make import EnvError
-from ppo_cli.errors import RunError
+from ppo_cli.config.schema import KNOBS, Config, conf_dir, find_knob, is_entry
+from ppo_cli.errors import ConfigError, EnvError, RunError
 from ppo_cli.files import read_bytes
 from ppo_cli.text import flat, nearest
 

@@ -10,7 +10,8 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 
 from ppo_cli.config.schema import conf_dir
-from ppo_cli.envs.make import EnvError, resolve_env_id
+from ppo_cli.envs.make import resolve_env_id
+from ppo_cli.errors import EnvError
 
 GROUP = "env"
 NO_PRESET = "no preset"

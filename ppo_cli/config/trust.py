@@ -4,7 +4,8 @@ import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from ppo_cli.config.schema import Config, ConfigError
+from ppo_cli.config.schema import Config
+from ppo_cli.errors import ConfigError
 
 ADDRESSES = ("tracking_uri", "entity")  # options of hooks that say where a run is sent
 WRITERS = {"RecordVideo": ("video_folder", "name_prefix")}  # wrappers that write, and what says where to

@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from ppo_cli.config.schema import ConfigError
+from ppo_cli.errors import ConfigError
 
 
 def typed_values(option: str, typed: Sequence[str], remedy: str = "") -> dict[str, Any]:

@@ -15,7 +15,7 @@ from torch import nn
 from ppo_cli.encoders.images import NATURE_SMALLEST, ImpalaCNN, NatureCNN
 from ppo_cli.encoders.packed import PackedEncoder
 from ppo_cli.encoders.simple import FlattenEncoder, MlpEncoder, OneHotEncoder, make_simple_encoder
-from ppo_cli.encoders.user import EncoderError, UserEncoder
+from ppo_cli.encoders.user import UserEncoder
 from ppo_cli.import_path import load_class
 from ppo_cli.spaces import PackedObservations, image_layout, leaves_of, nested_value
 
@@ -23,7 +23,6 @@ __all__ = [
     "ENCODERS",
     "Encoder",
     "EncoderChoice",
-    "EncoderError",
     "FlattenEncoder",
     "ImpalaCNN",
     "MlpEncoder",

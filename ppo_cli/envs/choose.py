@@ -9,8 +9,8 @@ import numpy as np
 from ppo_cli.envs.backends import backend
 from ppo_cli.envs.group import EnvFaultError
 from ppo_cli.envs.infos import NOTHING
-from ppo_cli.envs.make import EnvError
 from ppo_cli.envs.vector import Array, Recipe, Vector
+from ppo_cli.errors import EnvError
 from ppo_cli.seeding import are_drawn_from, global_states
 from ppo_cli.spaces import random_action
 from ppo_cli.text import flat

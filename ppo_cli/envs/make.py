@@ -15,6 +15,7 @@ from ppo_cli.envs import calls
 from ppo_cli.envs.calls import Call, calling, let_interrupt_pass
 from ppo_cli.envs.pack import Packed, pack
 from ppo_cli.envs.wrappers import ResetArguments, wrap
+from ppo_cli.errors import EnvError
 from ppo_cli.spaces import Spaces
 from ppo_cli.text import flat
 
@@ -25,10 +26,6 @@ _PACKAGES = (
     (re.compile(r"ALE/|.*(NoFrameskip|Deterministic)-v[04]$"), "ale_py", "pip install 'ppo-cli[atari]'"),
     (re.compile(r"(MiniGrid|BabyAI)-"), "minigrid", "pip install 'ppo-cli[minigrid]'"),
 )
-
-
-class EnvError(ValueError):
-    """An environment can't be made; the message is one line that says why and what to do."""
 
 
 def resolve_env_id(env_id: str) -> str:

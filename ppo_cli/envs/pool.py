@@ -9,8 +9,8 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from ppo_cli.envs.calls import Call, calling
-from ppo_cli.envs.make import EnvError
 from ppo_cli.envs.vector import Array, Recipe, StepResult, Vector, seed_list
+from ppo_cli.errors import EnvError
 from ppo_cli.spaces import Spaces
 
 

@@ -18,9 +18,10 @@ from ppo_cli.envs import calls
 from ppo_cli.envs.buffers import allocate
 from ppo_cli.envs.group import EnvFaultError, EnvGroup, OnError, explain, make_all
 from ppo_cli.envs.infos import NOTHING, Wanted
-from ppo_cli.envs.make import EnvError, EnvFn, spaces_of
+from ppo_cli.envs.make import EnvFn, spaces_of
 from ppo_cli.envs.snapshot import Lost, SnapshotKind
 from ppo_cli.envs.vector import Array, Recipe, StepResult, Vector, seed_list
+from ppo_cli.errors import EnvError
 from ppo_cli.seeding import seed_global_generators
 from ppo_cli.spaces import Spaces
 from ppo_cli.stop_signals import held_back, leave_to_parent

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from gymnasium import registry
 
-from ppo_cli.config.schema import ConfigError
+from ppo_cli.errors import ConfigError
 from ppo_cli.report.comparison import Comparison, Summary, compare
 from ppo_cli.report.groups import RunGroup
 from ppo_cli.report.knobs import ARROW, shown

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ppo_cli.config.schema import ConfigError
+from ppo_cli.errors import ConfigError
 from ppo_cli.report.broken import BrokenRunError
 from ppo_cli.report.knobs import ARROW, annealed, annealed_knob, order_of, shown
 from ppo_cli.report.runs import FailedRun, Run, find_runs, read_run

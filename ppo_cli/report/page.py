@@ -135,8 +135,8 @@ def web_page(content: Sequence[Section], provenance: Mapping[str, str]) -> str:
 
     Args:
         content: its sections.
-        provenance: when, of what and with what it was made, each with its name; the only part that a second report
-            of the same runs has otherwise.
+        provenance: When, of what and with what it was made, each with its name; the only part that a second
+            report of the same runs has otherwise.
     """
     facts = "".join(
         f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>\n" for name, text in provenance.items()

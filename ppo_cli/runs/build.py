@@ -19,7 +19,7 @@ from ppo_cli.actor_critic import ActorCritic, make_actor_critic
 from ppo_cli.agent import PPOAgent
 from ppo_cli.cache import trusted_folder
 from ppo_cli.config.idle import idle_notices
-from ppo_cli.config.schema import Config, ConfigError, EnvConfig
+from ppo_cli.config.schema import Config, EnvConfig
 from ppo_cli.distributions import make_distribution
 from ppo_cli.encoders import EncoderChoice
 from ppo_cli.envs import calls
@@ -27,7 +27,7 @@ from ppo_cli.envs.backends import backend
 from ppo_cli.envs.calls import Call, calling, let_interrupt_pass
 from ppo_cli.envs.group import OnError
 from ppo_cli.envs.infos import Wanted, parse_keys
-from ppo_cli.envs.make import EnvError, EnvFn, env_fn, resolve_env_id, spaces_of, with_masks
+from ppo_cli.envs.make import EnvFn, env_fn, resolve_env_id, spaces_of, with_masks
 from ppo_cli.envs.notices import (
     image_notice,
     learning_notice,
@@ -37,6 +37,7 @@ from ppo_cli.envs.notices import (
 )
 from ppo_cli.envs.pack import MASKABLE, MaskSource, as_array, find_mask
 from ppo_cli.envs.snapshot import SnapshotKind, find_kind
+from ppo_cli.errors import ConfigError, EnvError
 from ppo_cli.normalize import (
     ObservationNormalizer,
     RewardNormalizer,

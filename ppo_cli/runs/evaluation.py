@@ -14,9 +14,10 @@ from ppo_cli.envs import calls
 from ppo_cli.envs.calls import Call, calling, let_interrupt_pass
 from ppo_cli.envs.group import RENEWALS, EnvFaultError, OnError, as_number, explain
 from ppo_cli.envs.infos import MOST_LOGGED, NOTHING, Tally, Wanted, mean_over
-from ppo_cli.envs.make import EnvError, EnvFn
+from ppo_cli.envs.make import EnvFn
 from ppo_cli.envs.pack import ObservationCheck
 from ppo_cli.episodes import Evaluation
+from ppo_cli.errors import EnvError
 from ppo_cli.policy import BatchPolicy
 from ppo_cli.seeding import global_states, seed_global_generators, set_global_states, spawn_seeds
 from ppo_cli.statistics import bootstrap_interval

@@ -19,11 +19,10 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
-from ppo_cli.config.schema import ConfigError, EnvConfig
+from ppo_cli.config.schema import EnvConfig
 from ppo_cli.envs import calls
 from ppo_cli.envs.group import explain
-from ppo_cli.envs.make import EnvError
-from ppo_cli.errors import RunError
+from ppo_cli.errors import ConfigError, EnvError, RunError
 from ppo_cli.files import written_aside
 from ppo_cli.runs.folder import RunFolder
 from ppo_cli.runs.new_folder import folder_name

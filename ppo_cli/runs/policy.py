@@ -14,12 +14,13 @@ from gymnasium import spaces
 
 from ppo_cli.agent import flatten_parameters
 from ppo_cli.config.convert import from_stored
-from ppo_cli.config.schema import Config, ConfigError, resolve_device
+from ppo_cli.config.schema import Config, resolve_device
 from ppo_cli.config.trust import imports
 from ppo_cli.distributions import make_distribution
 from ppo_cli.envs import calls
 from ppo_cli.envs.make import make_env
 from ppo_cli.envs.pack import ObservationCheck, ObservedMask, as_array, flat_mask
+from ppo_cli.errors import ConfigError
 from ppo_cli.normalize import stored_observation
 from ppo_cli.policy import BatchPolicy
 from ppo_cli.runs.build import build_model, build_normalizers, env_maker

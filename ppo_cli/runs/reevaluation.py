@@ -9,10 +9,9 @@ import torch
 
 from ppo_cli import statistics
 from ppo_cli.config.schema import Config
-from ppo_cli.encoders import EncoderError
 from ppo_cli.envs.group import EnvFaultError, explain
 from ppo_cli.episodes import Evaluation
-from ppo_cli.errors import RunError
+from ppo_cli.errors import RunError, UserCodeError
 from ppo_cli.runs.build import env_maker, on_error_of, wanted_infos
 from ppo_cli.runs.checkpoint import CheckpointError, load_newest, load_run
 from ppo_cli.runs.evaluation import evaluate, mean_interval, summarize
@@ -127,7 +126,7 @@ def play_episodes(
             policy.batch, env_maker(config.env), episodes, seed, deterministic, config.eval.max_steps,
             actions, on_error_of(config.env), wanted_infos(config),
         )  # fmt: skip
-    except (EnvFaultError, EncoderError, FloatingPointError) as error:
+    except (EnvFaultError, UserCodeError, FloatingPointError) as error:
         raise RunError(f"{config.env.id}: {error}") from error
     except Exception as error:  # observations of another shape, where arguments have changed them
         raise RunError(f"{config.env.id} {explain(error)}") from error

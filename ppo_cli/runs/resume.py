@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from ppo_cli.config.compose import override_config
 from ppo_cli.config.convert import from_stored, to_dict
 from ppo_cli.config.overrides import read_override
-from ppo_cli.config.schema import KNOBS, Config, ConfigError
+from ppo_cli.config.schema import KNOBS, Config
 from ppo_cli.config.trust import imports
 from ppo_cli.envs.backends import backend
-from ppo_cli.errors import RunError
+from ppo_cli.errors import ConfigError, RunError
 from ppo_cli.runs.caller import COMMAND, Caller
 from ppo_cli.runs.folder import RunFolder, advice_for, own_run, repair
 from ppo_cli.runs.signals import StopSignal

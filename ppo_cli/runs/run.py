@@ -16,20 +16,18 @@ from ppo_cli.agent import PPOAgent
 from ppo_cli.collector import Collector, make_collector
 from ppo_cli.config.convert import save_yaml, to_dict
 from ppo_cli.config.schema import Config
-from ppo_cli.encoders import EncoderError
 from ppo_cli.envs import calls
 from ppo_cli.envs.backends import backend
 from ppo_cli.envs.choose import available_cores, make_vector
 from ppo_cli.envs.group import EnvFaultError
 from ppo_cli.envs.infos import plain_key
-from ppo_cli.envs.make import EnvError, EnvFn
+from ppo_cli.envs.make import EnvFn
 from ppo_cli.envs.snapshot import Lost, SnapshotKind, find_kind
 from ppo_cli.envs.vector import Recipe, Vector
 from ppo_cli.episodes import Evaluation
-from ppo_cli.errors import HookError, RunError
+from ppo_cli.errors import EnvError, RunError, UserCodeError
 from ppo_cli.files import read_json, read_yaml, write_whole
 from ppo_cli.hooks import Hooks, RunState, UserHook, telling_hooks
-from ppo_cli.import_path import UserCodeError
 from ppo_cli.runs.build import (
     Checked,
     build_agent,
@@ -69,7 +67,7 @@ LINE = 80  # columns of a run's first lines
 
 # What ends a run in a line of its own; anything else is a fault of ours.
 FAULTS = (
-    EnvError, EnvFaultError, CheckpointError, EncoderError, UserCodeError, HookError, FloatingPointError,
+    EnvError, EnvFaultError, CheckpointError, UserCodeError, FloatingPointError,
     OSError,
 )  # fmt: skip
 

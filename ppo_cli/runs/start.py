@@ -9,8 +9,8 @@ from ppo_cli.config.overrides import CommandLine, text_of
 from ppo_cli.config.presets import forget_successors, preset_words
 from ppo_cli.config.quoting import shell_quoted
 from ppo_cli.config.running import run_composed
-from ppo_cli.config.schema import ConfigError
 from ppo_cli.envs.make import resolve_env_id
+from ppo_cli.errors import ConfigError
 from ppo_cli.runs.caller import COMMAND, Caller
 from ppo_cli.runs.folder import RunFolder
 from ppo_cli.runs.new_folder import new_folder, run_dir

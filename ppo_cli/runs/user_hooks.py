@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
-from ppo_cli.config.schema import Config, ConfigError
+from ppo_cli.config.schema import Config
+from ppo_cli.errors import ConfigError
 from ppo_cli.hooks import Hook, UserHook, guarded
 from ppo_cli.import_path import load_class
 from ppo_cli.text import flat, nearest
@@ -58,7 +59,7 @@ def make_hooks(config: Config, objects: Sequence[Hook]) -> list[UserHook]:
 
     Raises:
         ConfigError: One can't be made, or is none.
-        HookError: A constructor raises.
+        UserCodeError: A constructor raises.
     """
     hooks = []
     for number, entry in enumerate(config.hooks):

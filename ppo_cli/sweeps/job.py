@@ -15,11 +15,10 @@ from omegaconf import DictConfig
 
 from ppo_cli.config.convert import parse
 from ppo_cli.config.presets import preset_words
-from ppo_cli.config.schema import Config, ConfigError
+from ppo_cli.config.schema import Config
 from ppo_cli.envs.backends import backend
-from ppo_cli.envs.make import EnvError
 from ppo_cli.envs.workers import end_with_parent
-from ppo_cli.errors import RunError
+from ppo_cli.errors import ConfigError, EnvError, RunError
 from ppo_cli.files import make_folder, printable
 from ppo_cli.runs.caller import Caller
 from ppo_cli.runs.folder import RunFolder, identity, note_failure

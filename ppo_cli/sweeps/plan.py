@@ -17,8 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 from ppo_cli.config.compose import compose_jobs
 from ppo_cli.config.convert import from_stored, to_dict
 from ppo_cli.config.quoting import shell_quoted
-from ppo_cli.config.schema import ConfigError
 from ppo_cli.envs.make import resolve_env_id
+from ppo_cli.errors import ConfigError
 from ppo_cli.files import printable, read_json, write_whole
 from ppo_cli.runs.new_folder import is_hydra, job_names
 from ppo_cli.runs.signals import no_advice

@@ -18,8 +18,8 @@ from ppo_cli.config.compose import (
     with_folder,
 )
 from ppo_cli.config.quoting import hydra_quoted, shell_quoted
-from ppo_cli.config.schema import ConfigError, conf_dir
-from ppo_cli.errors import RunError
+from ppo_cli.config.schema import conf_dir
+from ppo_cli.errors import ConfigError, RunError
 from ppo_cli.runs.folder import RunFolder
 from ppo_cli.runs.new_folder import is_hydra, new_folder
 from ppo_cli.sweeps.ending import failed_table

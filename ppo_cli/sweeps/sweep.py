@@ -20,9 +20,8 @@ from omegaconf import DictConfig, OmegaConf, flag_override
 from ppo_cli.config.compose import composing, explain_error
 from ppo_cli.config.convert import from_stored, save_yaml
 from ppo_cli.config.quoting import hydra_quoted, program_to_paste, shell_quoted, typed_path
-from ppo_cli.config.schema import ConfigError
 from ppo_cli.config.trust import imports
-from ppo_cli.errors import RunError
+from ppo_cli.errors import ConfigError, RunError
 from ppo_cli.files import make_folder, write_whole
 from ppo_cli.runs.folder import RunFolder, lock_run
 from ppo_cli.runs.new_folder import is_hydra, make_exclusive

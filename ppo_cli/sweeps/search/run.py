@@ -14,9 +14,8 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from ppo_cli.config.convert import from_stored
-from ppo_cli.config.schema import ConfigError
 from ppo_cli.config.trust import imports
-from ppo_cli.errors import RunError
+from ppo_cli.errors import ConfigError, RunError
 from ppo_cli.files import lock_file
 from ppo_cli.runs.signals import StopSignal
 from ppo_cli.sweeps.ending import stoppable

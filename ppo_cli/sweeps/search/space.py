@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Optional, TypeVar, Union
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 from ppo_cli.config.knob import Integer
-from ppo_cli.config.schema import ConfigError, find_knob
+from ppo_cli.config.schema import find_knob
+from ppo_cli.errors import ConfigError
 
 if TYPE_CHECKING:
     import optuna

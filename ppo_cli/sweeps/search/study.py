@@ -17,7 +17,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 from sqlalchemy.engine import URL
 
-from ppo_cli.config.schema import ConfigError
+from ppo_cli.errors import ConfigError
 from ppo_cli.files import printable
 from ppo_cli.sweeps.schema import PREFIX, SearchSettings
 from ppo_cli.text import flat
