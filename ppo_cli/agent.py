@@ -170,7 +170,7 @@ class PPOAgent:
             self.knobs["gae_lambda"],
         )
         columns = (advantages, returns, values[:-1])
-        memory = (rollout.states[:-1], rollout.starts)
+        memory = (rollout.states[:-1], rollout.episode_starts)
         return Batch(
             acted_on,
             actions,

@@ -112,7 +112,7 @@ def make_step(
         pieces = zip(names, shapes, params.split(sizes), strict=True)
         tree = {name: piece.view(shape) for name, shape, piece in pieces}
         states = batch.states[:: hyper.sequence_length]  # of a sequence's first row
-        logits, values_pred = functional_call(model, tree, (batch.observations, states, batch.starts))
+        logits, values_pred = functional_call(model, tree, (batch.observations, states, batch.episode_starts))
         new_logprobs = distribution.log_prob(logits, batch.actions)
         ratio = losses.probability_ratio(new_logprobs, batch.logprobs)
         advantages = batch.advantages

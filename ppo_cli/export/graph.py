@@ -166,7 +166,7 @@ class Graph(nn.Module):
         self.read = _Read(observations, policy.normalizer)
         self.to_env = nn.ModuleList(part.to_env_module() for part in policy.distribution.parts)
         given = [leaves_of(observations)[place].space for place in given_order(observations)]
-        self._starts = [np.asarray(getattr(space, "start", 0), space.dtype) for space in given]
+        self._offsets = [np.asarray(getattr(space, "start", 0), space.dtype) for space in given]
         self.requires_grad_(False)
         self.eval()
 
@@ -196,8 +196,8 @@ class Graph(nn.Module):
     def example(self) -> dict[str, Tensor]:
         """Inputs of the right kinds: zeros, or the first index."""
         values = {port.name: np.zeros((EXAMPLE_ROWS, *port.shape), port.dtype) for port in self.ports.inputs}
-        for port, start in zip(self.ports.observation, self._starts, strict=True):
-            values[port.name] += start
+        for port, offset in zip(self.ports.observation, self._offsets, strict=True):
+            values[port.name] += offset
         return {name: torch.from_numpy(value) for name, value in values.items()}
 
 
