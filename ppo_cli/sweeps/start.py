@@ -9,16 +9,11 @@ from pathlib import Path
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from ppo_cli.config.compose import (
-    compose_job,
-    composing,
-    fixed_folder,
-    given_folder,
-    parse_overrides,
-    with_folder,
-)
+from ppo_cli.config.compose import compose_job, fixed_folder, given_folder, parse_overrides
+from ppo_cli.config.explain import composing
 from ppo_cli.config.quoting import hydra_quoted, shell_quoted
 from ppo_cli.config.schema import conf_dir
+from ppo_cli.config.user_files import with_folder
 from ppo_cli.errors import ConfigError, RunError
 from ppo_cli.runs.folder import RunFolder
 from ppo_cli.runs.new_folder import is_hydra, new_folder

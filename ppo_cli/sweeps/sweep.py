@@ -17,8 +17,8 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, flag_override
 
-from ppo_cli.config.compose import composing, explain_error
 from ppo_cli.config.convert import from_stored, save_yaml
+from ppo_cli.config.explain import composing, explain_error
 from ppo_cli.config.quoting import hydra_quoted, program_to_paste, shell_quoted, typed_path
 from ppo_cli.config.trust import imports
 from ppo_cli.errors import ConfigError, RunError

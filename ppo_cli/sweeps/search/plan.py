@@ -13,8 +13,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import IntervalSweep, Override
 from omegaconf.errors import OmegaConfBaseException
 
-from ppo_cli.config.compose import GROUPS, compose_run, override_config, parse_overrides
+from ppo_cli.config.compose import compose_run, override_config, parse_overrides
 from ppo_cli.config.convert import from_stored, to_dict
+from ppo_cli.config.overrides import GROUPS
 from ppo_cli.config.schema import KNOBS, Config, find_knob, is_entry
 from ppo_cli.errors import ConfigError
 from ppo_cli.files import printable, read_json, write_whole
