@@ -13,7 +13,7 @@ from ppo_cli.actor_critic import ActorCritic
 from ppo_cli.advantages import explained_variance, gae
 from ppo_cli.distributions import Distribution
 from ppo_cli.numpy_actor import numpy_actor
-from ppo_cli.optimizers import restored
+from ppo_cli.optimizers.optimizer import restored
 from ppo_cli.rollout import ActorOutputs, Batch, Rollout, minibatches
 from ppo_cli.schedules import Schedules
 from ppo_cli.update import (

@@ -16,7 +16,9 @@ from ppo_cli.advantages import normalize_advantages
 from ppo_cli.compile import Library, compile_function, explain_failure
 from ppo_cli.distributions import Distribution
 from ppo_cli.objectives import CLIP, Loss, Terms
-from ppo_cli.optimizers import ADAM, Optimizer, OptimizerState, clip_by_norm
+from ppo_cli.optimizers import ADAM
+from ppo_cli.optimizers.optimizer import Optimizer, OptimizerState
+from ppo_cli.optimizers.rules import clip_by_norm
 from ppo_cli.rollout import Batch
 
 logger = logging.getLogger(__name__)
