@@ -7,7 +7,7 @@ import pytest
 
 import ppo_cli
 from ppo_cli.actor_critic import ACTIVATIONS
-from ppo_cli.cli.help import knob_comments
+from ppo_cli.config.comments import knob_comments
 from ppo_cli.config.schema import KNOBS
 
 PACKAGE = Path(ppo_cli.__file__).parent

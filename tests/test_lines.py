@@ -19,7 +19,7 @@ from rich.console import Console
 
 import ppo_cli
 from ppo_cli.actor_critic import make_actor_critic
-from ppo_cli.cli.help import knob_sections
+from ppo_cli.config.comments import knob_sections
 from ppo_cli.config.convert import from_stored
 from ppo_cli.config.presets import successor_with_preset
 from ppo_cli.config.schema import KNOBS, conf_dir

@@ -87,8 +87,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         prog="ppo-eval", description=_DESCRIPTION, epilog=f"examples:\n{_EXAMPLES}", allow_abbrev=False,
     )  # fmt: skip
     either = parser.add_mutually_exclusive_group()
-    for name, told in _OPTIONS.items():
-        (either if name in ("--deterministic", "--sampled") else parser).add_argument(name, **told)
+    for name, settings in _OPTIONS.items():
+        (either if name in ("--deterministic", "--sampled") else parser).add_argument(name, **settings)
     options = parser.parse_intermixed_args(arguments)
     options.env_kwargs = typed_values("--env-kwargs", options.env_kwargs, "; runs come before it")
     options.reset_options = typed_values("--reset-options", options.reset_options, "; runs come before it")

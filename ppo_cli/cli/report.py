@@ -86,8 +86,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     for heading, options in _OPTIONS.items():
         group = parser if heading is None else parser.add_argument_group(heading)
-        for name, told in options.items():
-            group.add_argument(name, **told)
+        for name, settings in options.items():
+            group.add_argument(name, **settings)
     return parser
 
 
