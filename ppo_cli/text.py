@@ -74,6 +74,11 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things, such as ``1 job`` or ``2,000 jobs``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def short(value: float, decimals: int | None = None) -> str:
     """A number, with as many decimals as its size asks for where their number is not given."""
     return f"{value:,.{decimals_of(value) if decimals is None else decimals}f}"

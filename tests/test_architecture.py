@@ -100,6 +100,11 @@ def test_what_is_read_at_once_is_short(module):
             assert length <= (CLASS if isinstance(node, ast.ClassDef) else FUNCTION), node.name
 
 
+@each_module
+def test_seeds_are_made_in_one_room(module):
+    assert room(module) == "seeding" or "SeedSequence" not in module.read_text()
+
+
 def test_the_command_line_is_thin():
     lines = [len(module.read_text().splitlines()) for module in MODULES if room(module) == "cli"]
     assert sum(lines) <= COMMAND_LINE

@@ -18,6 +18,7 @@ from ppo_cli.envs.infos import NOTHING, Tally, Wanted
 from ppo_cli.envs.make import EnvFn
 from ppo_cli.envs.pack import ObservationCheck
 from ppo_cli.envs.snapshot import Lost, SnapshotKind, is_over, make_at, next_start, replay, seeded_start
+from ppo_cli.seeding import derived_seed
 from ppo_cli.text import flat
 
 Array = npt.NDArray[Any]
@@ -202,9 +203,8 @@ class EnvEpisodes:
         self._tallies[i].forget(self._steps)  # an episode that still runs was cut
         for _ in range(RENEWALS):
             faults[i] += 1
-            entropy = [self._seeds[i] or 0, int(faults[i])]
             try:
-                self._remake(i, int(np.random.SeedSequence(entropy).generate_state(1)[0]) >> 1)
+                self._remake(i, derived_seed(self._seeds[i] or 0, int(faults[i])))
             except BaseException as again:
                 let_interrupt_pass(again)
                 error = again

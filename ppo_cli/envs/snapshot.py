@@ -28,7 +28,13 @@ from ppo_cli.envs import calls
 from ppo_cli.envs.calls import Call, calling, let_interrupt_pass
 from ppo_cli.envs.make import EnvFn
 from ppo_cli.envs.pack import sample_action
-from ppo_cli.seeding import check_twister, global_states, seed_global_generators, set_global_states
+from ppo_cli.seeding import (
+    check_twister,
+    derived_seed,
+    global_states,
+    seed_global_generators,
+    set_global_states,
+)
 
 Array = npt.NDArray[Any]
 Env = gym.Env[Any, Any]
@@ -36,7 +42,9 @@ SnapshotKind = Literal["replay", "seed", "anew", "none"]
 
 RESEED_STEPS = 4000  # steps since a start from which the next episode is a new one: kinds `seed` and `anew`
 MOST_REPLAYED = 50_000  # actions of an environment that are kept; one without an end is not brought back
-# What `find_kind` steps through: two episodes, the beginning of a third, and the steps that it compares.
+# What `find_kind` steps through before it compares: 50 steps, in which most environments end an episode or
+# two, so that what lives across a reset has moved, and 25 more, which leave it in mid-episode. Every run's
+# start waits for them, so they are few; an episode that is longer is cut.
 EPISODE_STEPS, LEAD_STEPS, COMPARED_STEPS = 50, 25, 100
 SEED_TRIALS = 4  # of kind `seed`: what a Box2D world keeps over a reset shows in some episodes only
 
@@ -120,8 +128,7 @@ def seeded_start(seed: int) -> dict[str, Any]:
 def _next_seed(last: Mapping[str, Any]) -> dict[str, Any]:
     """The start after ``last``: its seed is a child of the one that the environment was given."""
     root, number = int(last.get("root", 0)), int(last.get("number", 0)) + 1
-    seed = np.random.SeedSequence(root, spawn_key=(number,)).generate_state(1)[0]
-    return {"seed": int(seed) >> 1, "root": root, "number": number}
+    return {"seed": derived_seed(root, child=number), "root": root, "number": number}
 
 
 def replay(env: Env, start: Mapping[str, Any], actions: Array) -> Array:

@@ -143,6 +143,7 @@ class Vector(VectorEnv[Any, Any, Any]):
         first = max(int(kept.min()) if len(kept) else len(self._taken), len(self._taken) - MOST_REPLAYED)
         del self._taken[:first]
         self._began -= first
+        # Twice what is left, so that looking through all of it costs a step the same however much that is.
         self._room = 2 * len(self._taken) + 1024
 
     def _snapshot(

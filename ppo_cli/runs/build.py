@@ -48,7 +48,7 @@ from ppo_cli.runs.algorithm import build_hyperparameters, build_schedules, try_u
 from ppo_cli.runs.signals import no_advice
 from ppo_cli.runs.user_hooks import check_hooks
 from ppo_cli.runs.watchdog import Watchdog
-from ppo_cli.seeding import Stream, spawn_seeds
+from ppo_cli.seeding import spawn_seeds, stream_generator
 from ppo_cli.spaces import Spaces, leaves_of
 from ppo_cli.text import flat
 
@@ -296,16 +296,12 @@ def build_agent(config: Config, env: Env[Any, Any] | Spaces) -> PPOAgent:
         make_distribution(env.action_space, config.squash_actions),
         build_hyperparameters(config),
         build_schedules(config),
-        _generator(config.seed, "action"),
-        _generator(config.seed, "minibatch"),
+        stream_generator(config.seed, "action"),
+        stream_generator(config.seed, "minibatch"),
         n_envs=config.n_envs,
         device=torch.device(config.device_name),
         compile_cache=compile_cache() if decide_compile(config) else None,
     )
-
-
-def _generator(seed: int, stream: Stream) -> torch.Generator:
-    return torch.Generator().manual_seed(spawn_seeds(seed, stream, 1)[0])
 
 
 def decide_compile(config: Config) -> bool:

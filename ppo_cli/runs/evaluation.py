@@ -19,7 +19,14 @@ from ppo_cli.envs.pack import ObservationCheck
 from ppo_cli.episodes import Evaluation
 from ppo_cli.errors import EnvError
 from ppo_cli.policy import BatchPolicy
-from ppo_cli.seeding import global_states, seed_global_generators, set_global_states, spawn_seeds
+from ppo_cli.seeding import (
+    derived_seed,
+    global_states,
+    seed_global_generators,
+    set_global_states,
+    spawn_seeds,
+    stream_generator,
+)
 from ppo_cli.statistics import bootstrap_interval
 
 logger = logging.getLogger(__name__)
@@ -87,7 +94,7 @@ def evaluate(
         EnvFaultError: an environment raised, or gave a NaN or an infinity, from which no mean comes back.
     """
     seeds = spawn_seeds(seed, "eval", episodes)
-    generator = None if deterministic else torch.Generator().manual_seed(spawn_seeds(seed, "action", 1)[0])
+    generator = None if deterministic else stream_generator(seed, "action")
     outside = global_states()
     seed_global_generators(seeds[0])
     players: list[_Player] = []
@@ -174,7 +181,7 @@ class _Player:
         self.tally.forget(0)
         seed = self._seeds[self.episode]
         if self._faults:
-            seed = int(np.random.SeedSequence([seed, self._faults]).generate_state(1)[0]) >> 1
+            seed = derived_seed(seed, self._faults)
         try:
             with calling(Call.RESET):
                 obs, _ = self.env.reset(seed=seed)
