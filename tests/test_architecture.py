@@ -1,6 +1,7 @@
 """The rules of the house: its rooms, who may import whom, and how long a reader must read."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,7 @@ FLOORS = (
     {"errors", "text", "versions"},
     {"__version__"},
 )
+PRIVATE = re.compile(r"\b(?:(?:hydra|torch|optuna)(?:\.\w+)*\._[.\w]+|\w+\._trial_id)")
 KNOW_HYDRA = {"cli", "config", "sweeps"}
 # The algorithm. Those of `STEPPING` know the environments that the loop steps, the others know none.
 STEPPING = {"collector", "trainer"}
@@ -103,6 +105,14 @@ def test_what_is_read_at_once_is_short(module):
 @each_module
 def test_seeds_are_made_in_one_room(module):
     assert room(module) == "seeding" or "SeedSequence" not in module.read_text()
+
+
+def test_every_private_part_of_a_library_that_is_used_is_listed():
+    listed = (PACKAGE.parent / "docs" / "trust.md").read_text().partition("## Private parts")[2]
+    for module in MODULES:
+        parts = PRIVATE.findall(module.read_text())
+        assert not parts or str(module.relative_to(PACKAGE)) in listed, parts
+        assert all(part.rpartition(".")[2] in listed for part in parts), parts
 
 
 def test_the_command_line_is_thin():
