@@ -33,7 +33,7 @@ FLOORS = (
     {"errors", "text", "versions"},
     {"__version__"},
 )
-PRIVATE = re.compile(r"\b(?:(?:hydra|torch|optuna)(?:\.\w+)*\._[.\w]+|\w+\._trial_id)")
+PRIVATE = re.compile(r"\b(?:(?:hydra|torch|optuna)(?:\.\w+)*\._[a-z][.\w]+|\w+\._trial_id)")
 KNOW_HYDRA = {"cli", "config", "sweeps"}
 # The algorithm. Those of `STEPPING` know the environments that the loop steps, the others know none.
 STEPPING = {"collector", "trainer"}
