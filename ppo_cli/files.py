@@ -138,8 +138,8 @@ def open_own(path: Path, *, new: bool = False) -> BinaryIO:
     """Opens a file of one's own to read and write, at its beginning and as it is; never through a link.
 
     Args:
-        path: of the file, which is made where it is missing.
-        new: whether there must be none.
+        path: The path of the file, which is made where it is missing.
+        new: Whether there must be none.
 
     Raises:
         FileExistsError: there is one, and it has to be ``new``.

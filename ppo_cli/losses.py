@@ -42,7 +42,7 @@ def clipped_value_loss(
         values_pred: V_θ(s_t), [B].
         mb_old_values: V(s_t) when the rollout was collected, [B].
         mb_returns: V_t^targ, [B].
-        vf_clip_ratio: ε > 0, in units of the return.
+        vf_clip_ratio: The bound ε > 0, in units of the return.
         weights: [B].
     """
     clipped = mb_old_values + torch.clamp(values_pred - mb_old_values, -vf_clip_ratio, vf_clip_ratio)

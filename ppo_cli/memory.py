@@ -14,8 +14,8 @@ class Memory(nn.Module, ABC):
     A state is one row of numbers, zero at the start of an episode. A state of length 0 remembers nothing.
 
     Attributes:
-        size: length of the output vectors H.
-        state_size: length of a state S.
+        size: The length of the output vectors H.
+        state_size: The length of a state S.
     """
 
     size: int
@@ -30,9 +30,9 @@ class Memory(nn.Module, ABC):
         """Steps of K sequences of length L, one after the other.
 
         Args:
-            x: inputs, sequence by sequence, [K*L, F].
-            state: state of each sequence before its first step, [K, S].
-            episode_starts: whether a step is an episode's first, float [K*L, 1]; [K*L, 0] where S is 0.
+            x: The inputs, sequence by sequence, [K*L, F].
+            state: The state of each sequence before its first step, [K, S].
+            episode_starts: Whether a step is an episode's first, float [K*L, 1]; [K*L, 0] where S is 0.
 
         Returns:
             Outputs, [K*L, H].
@@ -68,7 +68,7 @@ class RecurrentMemory(Memory):
 
         Args:
             kind: ``lstm`` or ``gru``.
-            inputs: length of the input vectors F.
+            inputs: The length of the input vectors F.
             size: H.
         """
         super().__init__()

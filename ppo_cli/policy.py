@@ -35,9 +35,9 @@ class BatchPolicy:
         """Stored actions [N, *action_shape] for raw observations [N, *shape], and the memory's next states.
 
         Args:
-            observations: as the environments give them.
-            generator: draws the actions; None takes the most probable ones.
-            states: the memory's states, [N, S]; None at the start of episodes.
+            observations: The observations as the environments give them.
+            generator: Draws the actions; None takes the most probable ones.
+            states: The memory's states, [N, S]; None at the start of episodes.
         """
         logits, states = self.logits(observations, states)
         if generator is None:

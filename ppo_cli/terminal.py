@@ -99,9 +99,9 @@ class LiveLine:
         """Begins to draw.
 
         Args:
-            console: that is live.
-            total: of the bar.
-            text: to begin with.
+            console: The console that is live.
+            total: The total of the bar.
+            text: The text to begin with.
         """
         columns = (
             TextColumn("{task.fields[text]}"),

@@ -34,9 +34,9 @@ def run_command(name: str, work: Callable[[], int | None], needs_output: bool = 
     wrong on the way, 128 + n for signal n.
 
     Args:
-        name: of the command.
-        work: what it does.
-        needs_output: whether what it prints is what it is for. If that can't be written, the status is 1 and
+        name: The name of the command.
+        work: The function that does its work.
+        needs_output: Whether what it prints is what it is for. If that can't be written, the status is 1 and
             a line says so, or 141 where the reader of a pipe, such as head, has seen enough.
     """
     before, logging.raiseExceptions = logging.raiseExceptions, False  # no pages of what can't be logged
@@ -128,8 +128,8 @@ class Parser(argparse.ArgumentParser):
         """Of a command; it has `--version`.
 
         Args:
-            prog: name of the console script.
-            settings: further ones of `argparse.ArgumentParser`.
+            prog: The name of the console script.
+            settings: Further ones of `argparse.ArgumentParser`.
         """
         settings.setdefault("formatter_class", _Page)
         super().__init__(prog=typed_program(prog), **settings)

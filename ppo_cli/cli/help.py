@@ -33,9 +33,9 @@ def help_text(config: Config, whose: str, columns: int) -> str:
     """The whole page.
 
     Args:
-        config: whose values are shown; those that are not the plain defaults are marked.
-        whose: they are, in words.
-        columns: that no line is longer than, but for a single word that is.
+        config: The config whose values are shown; those that are not the plain defaults are marked.
+        whose: Words for whose values they are.
+        columns: The number of columns that no line exceeds, but for a single longer word.
     """
     names = {group: _choices(group) for group in ("search", "network", "experiment")}
     lines = ["ppo-train: PPO experiments from the command line.", "", "usage:"]

@@ -28,9 +28,9 @@ def check_fields(section: Any, known: Mapping[str, Knob], prefix: str = "") -> N
     """Makes integral floats integers, and holds every value of a section against what is known of its knob.
 
     Args:
-        section: a dataclass of knobs and sections.
-        known: the knobs by dotted name.
-        prefix: what the names begin with there.
+        section: A dataclass of knobs and sections.
+        known: The knobs by dotted name.
+        prefix: The beginning of the names there.
 
     Raises:
         ConfigError: a value is of a wrong type, out of its range, or none of the choices.

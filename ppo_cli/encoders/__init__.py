@@ -49,8 +49,8 @@ class EncoderChoice:
     """Which encoders the config asks for.
 
     Attributes:
-        images: encoder of images without one of their own: auto, nature_cnn, impala_cnn or flatten.
-        by_key: a tree like the Dict observation's, with a name or a mapping ``{name: ..., option: ...}`` at a
+        images: The encoder of images without one of their own: auto, nature_cnn, impala_cnn or flatten.
+        by_key: A tree like the Dict observation's, with a name or a mapping ``{name: ..., option: ...}`` at a
             leaf; the key of an observation that is no Dict is ``observation``.
     """
 
@@ -64,9 +64,9 @@ def make_encoder(
     """The encoder of a single environment's observation space, a packed one included.
 
     Args:
-        space: the observation space.
-        choice: what the config asks for.
-        mask_size: number of logits, where the policy can be masked.
+        space: The observation space.
+        choice: The encoder that the config asks for.
+        mask_size: The number of logits, where the policy can be masked.
 
     Raises:
         ValueError: a space is unsupported, an encoder does not fit, or its name or key is unknown.

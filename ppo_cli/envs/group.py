@@ -111,13 +111,13 @@ class EnvEpisodes:
         """Takes over environments.
 
         Args:
-            envs: the environments.
-            makes: the constructor of each.
-            out: their rows.
-            first: the number of the first one among all environments, for messages.
-            snapshot_kind: the kind of snapshot.
-            on_error: what a fault does.
-            infos: the keys of ``info`` that are followed.
+            envs: The environments.
+            makes: The constructor of each.
+            out: The rows that they write.
+            first: The number of the first one among all environments, for messages.
+            snapshot_kind: The kind of snapshot.
+            on_error: The effect of a fault.
+            infos: The keys of ``info`` that are followed.
         """
         self.envs = envs
         self._makes, self._out, self._first, self._snapshot_kind, self._on_error = (

@@ -110,10 +110,10 @@ def next_start(kind: SnapshotKind, env: Env, last: Mapping[str, Any], steps: int
     """The start that the reset after an environment's own end is to be; None where it belongs to the last.
 
     Args:
-        kind: of snapshot.
-        env: before the reset.
-        last: the start before.
-        steps: since then.
+        kind: The kind of snapshot.
+        env: The environment before the reset.
+        last: The start before.
+        steps: The number of steps since then.
     """
     if kind == "replay":
         return {"generator": _plain(env.unwrapped.np_random.bit_generator.state)}
@@ -163,9 +163,9 @@ def find_kind(make: EnvFn, exact: bool = False, first: Env | None = None) -> Sna
     brought there; from then on both must return the same, to the bit and past an episode's end.
 
     Args:
-        make: its constructor.
-        exact: whether ``anew`` will do.
-        first: one that it has made, to use as the first; it is closed. None makes one.
+        make: The environment's constructor.
+        exact: Whether ``anew`` will do.
+        first: An environment that it has made, to use as the first; it is closed. None makes one.
     """
     kinds: tuple[SnapshotKind, ...] = ("replay", "seed", "anew") if exact else ("replay", "seed")
     used = [first, None, None]

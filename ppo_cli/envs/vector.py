@@ -31,13 +31,13 @@ class Recipe(NamedTuple):
     """What a vector of environments is made of.
 
     Attributes:
-        env_id: the environments' id, for backends with environments of their own.
-        makes: a constructor of each.
-        spaces: those of a single environment.
-        processes: the number of processes or threads to use.
-        snapshot_kind: the kind of snapshot; see `ppo_cli.envs.snapshot`.
-        on_error: what a fault of an environment does.
-        infos: the keys of ``info`` that are followed.
+        env_id: The environments' id, for backends with environments of their own.
+        makes: A constructor of each.
+        spaces: The spaces of a single environment.
+        processes: The number of processes or threads to use.
+        snapshot_kind: The kind of snapshot; see `ppo_cli.envs.snapshot`.
+        on_error: The effect of a fault of an environment.
+        infos: The keys of ``info`` that are followed.
     """
 
     env_id: str
@@ -53,9 +53,9 @@ class Vector(VectorEnv[Any, Any, Any]):
     """What the backends share: spaces, results from `Buffers`, and snapshots.
 
     Attributes:
-        backend: the name that `vectorization` has for it.
-        snapshot_kind: the kind of snapshot; see `ppo_cli.envs.snapshot`.
-        faults: number of faults that environments recovered from, since the run began.
+        backend: The name that `vectorization` has for it.
+        snapshot_kind: The kind of snapshot; see `ppo_cli.envs.snapshot`.
+        faults: The number of faults that environments recovered from, since the run began.
     """
 
     backend: str
@@ -93,8 +93,8 @@ class Vector(VectorEnv[Any, Any, Any]):
         """Brings fresh environments to a snapshot, or to new episodes where they do not come back.
 
         Args:
-            snapshot: from `snapshot`.
-            seeds: of each environment's new episode, if it begins one.
+            snapshot: The snapshot that `snapshot` took.
+            seeds: The seed of each environment's new episode, if it begins one.
 
         Returns:
             Those that begin a new episode, in order.

@@ -39,11 +39,11 @@ class _Worker(NamedTuple):
     """A process that steps a group of environments.
 
     Attributes:
-        process: the process.
-        group: its environments among all.
-        pipe: carries calls to it, and what they return.
-        go: says that actions or a call are there.
-        done: says that results are.
+        process: The process.
+        group: The place of its environments among all.
+        pipe: The pipe that carries calls to it, and what they return.
+        go: The semaphore that says that actions or a call are there.
+        done: The semaphore that says that results are.
     """
 
     process: mp.process.BaseProcess
@@ -76,12 +76,12 @@ class AsyncVector(Vector):
         """Starts the workers.
 
         Args:
-            env_fns: one constructor an environment.
-            n_processes: number of processes, this one included; at most one an environment.
-            snapshot_kind: the kind of snapshot.
-            on_error: what a fault of an environment does.
-            infos: the keys of ``info`` that are followed.
-            spaces: those of a single environment; None for those of one that is made to see them.
+            env_fns: A constructor for each environment.
+            n_processes: The number of processes, this one included; at most one an environment.
+            snapshot_kind: The kind of snapshot.
+            on_error: The effect of a fault of an environment.
+            infos: The keys of ``info`` that are followed.
+            spaces: The spaces of a single environment; None for those of one that is made to see them.
 
         Raises:
             ValueError: the system can't fork processes.

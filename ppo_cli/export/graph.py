@@ -50,11 +50,11 @@ class Port:
     """An input or output of the graph.
 
     Attributes:
-        name: in the graph.
+        name: The name in the graph.
         dtype: NumPy's name of it.
-        shape: behind the batch axis.
-        meaning: in a few words.
-        path: keys and indices that lead to it in a nested observation or action.
+        shape: The shape behind the batch axis.
+        meaning: What it means, in a few words.
+        path: The keys and indices that lead to it in a nested observation or action.
     """
 
     name: str
@@ -91,10 +91,10 @@ def make_ports(
     """Names, dtypes and shapes of what goes in and out.
 
     Args:
-        policy: that is exported.
-        observations: space of a single environment, packed where it is nested.
-        actions: likewise.
-        sample: whether the noise is an input.
+        policy: The policy that is exported.
+        observations: The space of a single environment, packed where it is nested.
+        actions: The space of its actions, likewise.
+        sample: Whether the noise is an input.
     """
     size = policy.model.state_size
     state = next_state = noise = None
@@ -151,10 +151,10 @@ class Graph(nn.Module):
         """Takes over what acting needs, on the CPU.
 
         Args:
-            policy: to be exported.
-            observations: space of a single environment, packed where it is nested.
-            actions: likewise.
-            sample: whether actions are drawn, with the input ``noise``, or the most probable ones.
+            policy: The policy to be exported.
+            observations: The space of a single environment, packed where it is nested.
+            actions: The space of its actions, likewise.
+            sample: Whether actions are drawn, with the input ``noise``, or the most probable ones.
         """
         super().__init__()
         self.ports = make_ports(policy, observations, actions, sample)
@@ -334,7 +334,7 @@ def load(path: Path, kind: str) -> Run:
     """A function that runs an exported file on arrays by name.
 
     Args:
-        path: of the file.
+        path: The path of the file.
         kind: ``onnx`` or ``torchscript``.
     """
     if kind == "onnx":

@@ -28,9 +28,9 @@ class Parity:
     """What a check found.
 
     Attributes:
-        observations: how many were compared.
-        difference: the largest between two numbers of actions or states, relative where they exceed 1.
-        ties: choices that differ since two of them are as good, to `TOLERANCE`.
+        observations: How many were compared.
+        difference: The largest between two numbers of actions or states, relative where they exceed 1.
+        ties: The choices that differ since two of them are as good, to `TOLERANCE`.
     """
 
     observations: int
@@ -59,12 +59,12 @@ def check_parity(
     Both sides are fed their own states, step after step, so that a difference could grow.
 
     Args:
-        run: of the file.
-        ports: its inputs and outputs.
-        policy: that was exported.
-        observations: space of a single environment, packed where it is nested.
-        actions: likewise.
-        seed: of the observations and the noise.
+        run: The function that runs the file.
+        ports: The inputs and outputs of the file.
+        policy: The policy that was exported.
+        observations: The space of a single environment, packed where it is nested.
+        actions: The space of its actions, likewise.
+        seed: The seed of the observations and the noise.
 
     Raises:
         ExportError: they differ, or the file gives something of another kind.

@@ -41,9 +41,9 @@ class Curve:
     """A group's smoothed learning curve, up to where its shortest run stands.
 
     Attributes:
-        steps: of its points.
-        returns: interquartile mean over the seeds, which of one to three seeds is their mean.
-        each: the runs' own curves, a column a run.
+        steps: The steps of its points.
+        returns: The interquartile mean over the seeds, which of one to three seeds is their mean.
+        each: The runs' own curves, a column a run.
     """
 
     steps: Floats
@@ -61,17 +61,17 @@ class Summary:
     """What is said of one group.
 
     Attributes:
-        group: the group.
-        iqm: interquartile mean of the final returns.
-        mean: mean of the final returns, which gets no interval: of few seeds none covers where a few runs are
+        group: The group.
+        iqm: The interquartile mean of the final returns.
+        mean: The mean of final returns, which gets no interval: of few seeds none covers where a few runs are
             far from the others.
-        area: interquartile mean over the runs of the mean return over the steps that all runs of the
+        area: The interquartile mean over the runs of the mean return over the steps that all runs of the
             environment have; None where there are none.
-        curve: the learning curve; None where the runs have no steps in common.
-        reached: steps of each run to the threshold, infinite where it was not reached; None without one.
-        improvement: how its final returns do against the baseline's; None for the baseline, and where the two
+        curve: The learning curve; None where the runs have no steps in common.
+        reached: The steps of each run to the threshold, infinite where it was not reached; None without one.
+        improvement: How its final returns do against the baseline's; None for the baseline, and where the two
             are not comparable.
-        unlike: why its final returns can't be held against the baseline's, in a few words, or nothing.
+        unlike: A few words on why its final returns can't be held against the baseline's, or nothing.
     """
 
     group: RunGroup
@@ -119,14 +119,14 @@ class Comparison:
     """What is said of one environment.
 
     Attributes:
-        env_id: the environment.
-        summaries: of its groups, in the order of their knobs.
-        baseline: the name of the group that the others are held against.
-        threshold: the return that `Summary.reached` asks for, or None.
-        span: the steps that all runs have, or None.
-        derived: whether the threshold was taken from the baseline's learning curve.
-        smooth: number of logged returns that are averaged in learning curves and for the threshold.
-        failed: the runs that failed, in the order of the groups: each group's name and the run.
+        env_id: The environment.
+        summaries: The summaries of its groups, in the order of their knobs.
+        baseline: The name of the group that the others are held against.
+        threshold: The return that `Summary.reached` asks for, or None.
+        span: The steps that all runs have, or None.
+        derived: Whether the threshold was taken from the baseline's learning curve.
+        smooth: The number of logged returns that are averaged in learning curves and for the threshold.
+        failed: The runs that failed, in the order of the groups: each group's name and the run.
     """
 
     env_id: str
@@ -217,12 +217,12 @@ def compare(
     """Summarises the groups of one environment.
 
     Args:
-        env_id: the environment.
-        groups: its groups, at least one; those whose runs all failed early are listed and not summarised.
-        threshold: a return to reach; None takes one from the baseline's learning curve.
-        baseline: the group to hold the others against, as it is typed; the first where it is None or not
+        env_id: The environment.
+        groups: The groups, at least one; those whose runs all failed early are listed and not summarised.
+        threshold: A return to reach; None takes one from the baseline's learning curve.
+        baseline: The group to hold the others against, as it is typed; the first where it is None or not
             among them.
-        smooth: number of logged returns that are averaged in learning curves and for the threshold.
+        smooth: The number of logged returns that are averaged in learning curves and for the threshold.
     """
     failed = tuple((group.name, run) for group in groups for run in _failed(group))
     groups = [group for group in groups if group.runs]

@@ -18,11 +18,11 @@ class RunGroup:
     """Runs that differ in their seed alone.
 
     Attributes:
-        name: the knobs in which the groups of this environment differ, an annealed one as ``0.1→0``, or the
+        name: The knobs in which the groups of this environment differ, an annealed one as ``0.1→0``, or the
             environment's id.
-        knobs: those knobs, and how they are annealed, as they are typed.
-        runs: in the order of their seeds, each seed once, failed ones among them; may be none.
-        failed: those that failed before they had anything to compare.
+        knobs: The values of those knobs, and how they are annealed, as they are typed.
+        runs: The runs in the order of their seeds, each seed once, failed ones among them; may be none.
+        failed: The runs that failed before they had anything to compare.
     """
 
     name: str

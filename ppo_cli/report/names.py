@@ -17,8 +17,8 @@ def shortened(names: Sequence[str], width: int) -> list[str]:
     middle. Other names lose what all begin and end with. No value is cut: a name may still be too long.
 
     Args:
-        names: of groups, no two alike.
-        width: characters that there is room for.
+        names: The names of groups, no two alike.
+        width: The characters that there is room for.
     """
     kept = list(names)
     for attempt in (_without_sections, _with_short_knobs, _without_shared_ends):

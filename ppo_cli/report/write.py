@@ -30,12 +30,12 @@ def write_report(
     """Writes figures, tables and pages, and returns what the pages say.
 
     Args:
-        out: the folder, which is made where it is missing.
-        comparisons: one for each environment.
-        overall: the aggregates over them, if there are several.
-        style: of the figures.
-        stems: what the names of an environment's figures begin with.
-        provenance: facts for the head of the page, each with its name.
+        out: The folder, which is made where it is missing.
+        comparisons: A comparison for each environment.
+        overall: The aggregates over them, if there are several.
+        style: The style of the figures.
+        stems: The beginnings of the names of each environment's figures.
+        provenance: The facts for the head of the page, each with its name.
     """
     out.mkdir(parents=True, exist_ok=True)
     names = group_names(comparisons)

@@ -40,10 +40,10 @@ def summarize(evaluation: Evaluation, steps: int, deterministic: bool, seed: int
     """What `eval.json` holds.
 
     Args:
-        evaluation: of the policy.
-        steps: environment steps that the policy was trained for.
-        deterministic: how the evaluation was made, as is ``seed``.
-        seed: of the evaluation.
+        evaluation: The evaluation of the policy.
+        steps: The environment steps that the policy was trained for.
+        deterministic: How the evaluation was made, as is ``seed``.
+        seed: The seed of the evaluation.
     """
     summary = {
         "mean": evaluation.mean,
@@ -78,17 +78,17 @@ def evaluate(
     meanwhile.
 
     Args:
-        policy: acts on raw observations.
-        make: constructor of an evaluation environment.
-        episodes: number of episodes > 0.
-        seed: the evaluation's own seed.
-        deterministic: take the most probable action rather than a sample.
-        max_steps: length at which an episode is cut, for environments without a time limit.
-        actions: by episode, lists that the actions of those episodes are put into.
+        policy: The policy, which acts on raw observations.
+        make: The constructor of an evaluation environment.
+        episodes: The number of episodes > 0.
+        seed: The evaluation's own seed.
+        deterministic: Whether to take the most probable action rather than a sample.
+        max_steps: The length at which an episode is cut, for environments without a time limit.
+        actions: Lists, by episode, that the actions of those episodes are put into.
         on_error: ``restart`` has an episode whose environment fails begin again in a new one, with another
             seed, as often as `RENEWALS` times.
-        infos: keys of ``info`` that are followed.
-        progress: is called with the number of episodes that have ended, when one has.
+        infos: The keys of ``info`` that are followed.
+        progress: A function that is called with the number of episodes that have ended, when one has.
 
     Raises:
         EnvFaultError: an environment raised, or gave a NaN or an infinity, from which no mean comes back.
@@ -112,12 +112,12 @@ class _Player:
     """One environment of an evaluation, and the episode that it plays.
 
     Attributes:
-        env: is another one after a fault.
-        episode: number of the episode.
-        observation: its last, a copy, because environments may reuse the array.
-        total: its return so far.
-        length: its steps so far.
-        tally: its infos, and those of the episodes before.
+        env: The environment, another one after a fault.
+        episode: The number of the episode.
+        observation: The last observation, a copy, because environments may reuse the array.
+        total: The episode's return so far.
+        length: The episode's steps so far.
+        tally: The infos of the episode, and those of the episodes before.
     """
 
     def __init__(self, make: EnvFn, seeds: Sequence[int], on_error: OnError, infos: Wanted) -> None:

@@ -54,9 +54,9 @@ def choose_episode(which: str, returns: Sequence[float]) -> int:
     """The number of an episode.
 
     Args:
-        which: the number itself; ``first``; ``best`` and ``worst``, by return; or ``median``, the lower of
+        which: The number itself; ``first``; ``best`` and ``worst``, by return; or ``median``, the lower of
             two. Of several that are equal it is the first.
-        returns: of the episodes.
+        returns: The returns of the episodes.
     """
     if which not in EPISODES:
         return int(which)
@@ -110,10 +110,10 @@ def film(config: EnvConfig, seed: int, actions: Sequence[Any], path: Path) -> fl
     """Films an episode into an MP4 by playing its actions again.
 
     Args:
-        config: of the environment.
-        seed: of the episode.
-        actions: as the environment took them.
-        path: of the film; it is there whole or not at all.
+        config: The config of the environment.
+        seed: The seed of the episode.
+        actions: The actions as the environment took them.
+        path: The path of the film; it is there whole or not at all.
 
     Returns:
         The return of the episode that the film shows.

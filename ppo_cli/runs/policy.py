@@ -253,10 +253,10 @@ def restore_policy(
     """`load_policy` of what `load_run` gave for a file.
 
     Args:
-        saved: what is in it.
-        checkpoint: the file.
-        env_kwargs: arguments of the environment over those in the config.
-        say: is called with a line on each module that the config has imported.
+        saved: The content of the checkpoint.
+        checkpoint: The file.
+        env_kwargs: The arguments of the environment over those in the config.
+        say: A function that is called with a line on each module that the config has imported.
     """
     try:
         device = _device_here(saved.config["device"])

@@ -26,7 +26,7 @@ class Interrupted(KeyboardInterrupt):
     """A signal ended a run, which was saved; a `KeyboardInterrupt`, because it ends a sweep too.
 
     Attributes:
-        number: of the signal.
+        number: The number of the signal.
     """
 
     def __init__(self, number: int, advice: str = "") -> None:
@@ -52,8 +52,8 @@ class StopSignal:
     The innermost one that is entered decides.
 
     Attributes:
-        at_once: end by the first signal already. While the update compiles that is right: Ctrl-C reaches the
-            compiler too, so that there is nothing to go on with.
+        at_once: Whether the first signal ends it already. While the update compiles that is right: Ctrl-C
+            reaches the compiler too, so that there is nothing to go on with.
     """
 
     _entered: ClassVar[list["StopSignal"]] = []
@@ -66,8 +66,8 @@ class StopSignal:
         """Notes what to do.
 
         Args:
-            advice: what to do when the run has ended, as it is true then; or nothing.
-            at_once: see above.
+            advice: A function that says what to do when the run has ended, as it is true then; or nothing.
+            at_once: Whether the first signal ends it already; see above.
         """
         self.at_once = at_once
         self._advice = advice

@@ -37,8 +37,8 @@ def makespan(running: Sequence[float], waiting: Sequence[float], workers: int) -
     turn takes the smallest f and adds its seconds to it; the result is the largest.
 
     Args:
-        running: seconds that the running jobs have left.
-        waiting: seconds that the waiting ones will take, in their order.
+        running: The seconds that the running jobs have left.
+        waiting: The seconds that the waiting ones will take, in their order.
         workers: W, how many jobs run at once, at least 1 and at least those that are running.
     """
     free = [*running, *([0.0] * (max(workers, 1) - len(running)))]

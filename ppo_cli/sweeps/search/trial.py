@@ -52,10 +52,10 @@ def score(curve: Mapping[int, float], objective: str, until: float = math.inf) -
     """What a run is worth by its evaluations up to some step.
 
     Args:
-        curve: of the run, at least one evaluation.
+        curve: The curve of the run, at least one evaluation.
         objective: ``final``, the last of them; ``auc``, their mean, each weighted by the steps since the one
             before, which is the area under the curve divided by the steps.
-        until: step to look at; before the first evaluation that one counts.
+        until: The step to look at; before the first evaluation that one counts.
     """
     points = sorted(curve.items())
     points = [point for point in points if point[0] <= until] or points[:1]
@@ -108,10 +108,10 @@ def run_trial(plan: Plan, trial: optuna.Trial, folder: Path, values: Mapping[str
     """Runs what is missing of a trial; how it ended is in its folder before this returns.
 
     Args:
-        plan: of the search.
-        trial: to report to.
-        folder: of the trial.
-        values: what it has for each axis.
+        plan: The plan of the search.
+        trial: The trial to report to.
+        folder: The folder of the trial.
+        values: The trial's value for each axis.
 
     Raises:
         Interrupted: a signal ended it; it can go on.
