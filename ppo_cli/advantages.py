@@ -52,7 +52,7 @@ def normalize_advantages(advantages: Tensor, weights: Tensor) -> Tensor:
     A minibatch of a single row is left as it is: it has no deviation.
 
     Args:
-        advantages: [B].
+        advantages: The advantages, [B].
         weights: 1 for a row that counts, 0 for padding, [B].
     """
     count = weights.sum()

@@ -16,7 +16,7 @@ class EpisodeStatistics:
     """Raw returns and lengths of the episodes that end in an iteration, for N environments at once.
 
     Attributes:
-        n_envs: N.
+        n_envs: The number of environments N.
         cut: The number of episodes that resuming cut, since the run began; 0 in one that is exact.
     """
 

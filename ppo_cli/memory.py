@@ -69,7 +69,7 @@ class RecurrentMemory(Memory):
         Args:
             kind: ``lstm`` or ``gru``.
             inputs: The length of the input vectors F.
-            size: H.
+            size: The length of the output vectors H.
         """
         super().__init__()
         self.kind = kind

@@ -18,8 +18,8 @@ def trained_steps(asked: int, n_envs: int, n_steps: int, filled: bool = False) -
 
     Args:
         asked: ``total_timesteps``.
-        n_envs: N.
-        n_steps: T.
+        n_envs: The number of environments N.
+        n_steps: The number of steps T of a rollout.
         filled: Whether a backend has rows that are no steps, so that no more is known than what is asked.
     """
     if filled:

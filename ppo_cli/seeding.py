@@ -26,10 +26,10 @@ def spawn_seeds(seed: int, stream: Stream, n: int, *part: int) -> list[int]:
     Runs with the seeds 0 and 1 thus share no environment, as they would with seed + i.
 
     Args:
-        seed: The run's.
+        seed: The seed of the run.
         stream: The purpose.
-        n: How many.
-        *part: What tells parts of that purpose apart; zeros at the end count for nothing.
+        n: The number of seeds.
+        *part: Numbers that tell parts of that purpose apart; zeros at the end count for nothing.
 
     Returns:
         Integers in [0, 2³¹).
@@ -72,7 +72,7 @@ def check_twister(key: Any, position: object) -> None:  # noqa: ANN401 - an arra
 
 
 def seed_global_generators(seed: int) -> None:
-    """Seeds them, since some environments draw from them."""
+    """Seeds the global generators, since some environments draw from them."""
     import torch
 
     random.seed(seed)
@@ -81,7 +81,7 @@ def seed_global_generators(seed: int) -> None:
 
 
 def global_states() -> tuple[Any, Any, Any]:
-    """Their states."""
+    """The states of the global generators."""
     import torch
 
     return random.getstate(), np.random.get_state(), torch.get_rng_state()

@@ -53,7 +53,7 @@ class Leaf:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one value."""
+        """The shape of one value."""
         return tuple(self.space.shape or ())
 
     @property

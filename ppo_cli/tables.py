@@ -39,7 +39,7 @@ class Column:
 
     @property
     def width(self) -> int:
-        """Of the column on the terminal, in cells."""
+        """The width of the column on the terminal, in cells."""
         return GAP + max(self.least, len(self.heading), *map(len, self.cells), 0)
 
 

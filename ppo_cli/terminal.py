@@ -83,8 +83,8 @@ def live_line(total: int, text: str) -> Line | None:
     """A line that is drawn again and again, on a terminal or in a notebook; None where there is neither.
 
     Args:
-        total: Where the bar is full.
-        text: What the line says to begin with.
+        total: The number at which the bar is full.
+        text: The text of the line to begin with.
     """
     console = output_console()
     if console.is_jupyter:
@@ -151,8 +151,8 @@ class NotebookLine:
         """Begins to draw.
 
         Args:
-            total: Where the bar is full.
-            text: What the line says to begin with.
+            total: The number at which the bar is full.
+            text: The text of the line to begin with.
         """
         from IPython.display import DisplayHandle
 

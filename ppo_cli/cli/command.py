@@ -122,10 +122,10 @@ def _filled(paragraph: str, width: int) -> list[str]:
 
 
 class Parser(argparse.ArgumentParser):
-    """Of options; what is wrong with them is a `ConfigError`, in one line."""
+    """A parser of options; what is wrong with them is a `ConfigError`, in one line."""
 
     def __init__(self, prog: str, **settings: Any) -> None:  # noqa: ANN401
-        """Of a command; it has `--version`.
+        """Makes the parser of a command; it has `--version`.
 
         Args:
             prog: The name of the console script.

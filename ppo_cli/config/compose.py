@@ -33,8 +33,8 @@ class Composed:
     """A job, composed once.
 
     Attributes:
-        config: Its checked config.
-        whole: What Hydra composed, its own settings included.
+        config: The checked config of the job.
+        whole: The config that Hydra composed, its own settings included.
     """
 
     config: Config

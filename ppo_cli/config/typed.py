@@ -15,8 +15,8 @@ def typed_values(option: str, typed: Sequence[str], remedy: str = "") -> dict[st
 
     Args:
         option: The option, for the message.
-        typed: What was typed.
-        remedy: What to say of a word that is no KEY=VALUE.
+        typed: The words that were typed.
+        remedy: The words that are added on what is no KEY=VALUE.
 
     Raises:
         ConfigError: One is no KEY=VALUE, or its value is no YAML.

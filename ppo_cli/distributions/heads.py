@@ -20,7 +20,7 @@ class InNumPy(NamedTuple):
     """A head that acts in NumPy: a linear layer, and what becomes of its outputs.
 
     Attributes:
-        linear: The layer.
+        linear: The linear layer.
         sample: The way from features [N, F], the layer's outputs and noise to stored actions; it reads the
             live weights.
     """
@@ -49,8 +49,8 @@ class PolicyHead(nn.Module):
         """The exploration noise of a rollout's T steps, one after the other.
 
         Args:
-            n_steps: T.
-            n_envs: N.
+            n_steps: The number of steps T.
+            n_envs: The number of environments N.
             generator: Draws it, on the CPU.
             period: The steps for which gSDE's noise is kept; -1 for a whole rollout.
             place: Brings noise to where it is used, called with as much at a time as there is.

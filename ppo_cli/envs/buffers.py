@@ -35,7 +35,7 @@ def allocate(space: gym.Space[Any], n: int, zeros: Callable[..., Array] = np.zer
 
     Args:
         space: A single environment's observation space.
-        n: N.
+        n: The number of environments N.
         zeros: The function that allocates an array of a shape and a dtype, by default in plain memory.
     """
     shape = (n, *(space.shape or ()))

@@ -32,7 +32,7 @@ def write_policy(
         policy: The policy.
         observations: The space of its environment's observations.
         actions: The space of its environment's actions.
-        about: What the file says of itself.
+        about: The facts that the file tells of itself.
         sample: Whether it draws its actions, from an input ``noise``.
 
     Returns:

@@ -53,7 +53,7 @@ class Port:
         name: The name in the graph.
         dtype: NumPy's name of it.
         shape: The shape behind the batch axis.
-        meaning: What it means, in a few words.
+        meaning: The meaning of it, in a few words.
         path: The keys and indices that lead to it in a nested observation or action.
     """
 
@@ -76,12 +76,12 @@ class Ports:
 
     @property
     def inputs(self) -> list[Port]:
-        """In the order of the graph."""
+        """The inputs in the order of the graph."""
         return [*self.observation, *(port for port in (self.state, self.noise) if port is not None)]
 
     @property
     def outputs(self) -> list[Port]:
-        """In the order of the graph."""
+        """The outputs in the order of the graph."""
         return [*self.action, *([] if self.next_state is None else [self.next_state])]
 
 

@@ -334,7 +334,7 @@ def _means(scores: Sequence[Floats]) -> Floats:
 
 
 def _weights(scores: Sequence[Floats]) -> Floats:
-    """Of each score in the row of all: environments alike, and the seeds of one alike."""
+    """The weight of each score in the row of all: environments alike, and the seeds of one alike."""
     return np.concatenate(
         [np.full(values.shape[-1], 1 / values.shape[-1] / len(scores)) for values in scores]
     )

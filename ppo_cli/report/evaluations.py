@@ -25,7 +25,7 @@ class EvaluatedRun:
     Attributes:
         run: The run, as it was typed.
         summary: The summary of its episodes.
-        film: Where the film of one of them lies, in words, or nothing.
+        film: A line on where the film of one of them lies, or nothing.
     """
 
     run: str

@@ -40,7 +40,7 @@ def read_groups(roots: Sequence[Path], leave_out: Callable[[str], None]) -> dict
 
     Args:
         roots: The folders.
-        leave_out: Is told, in a line, of each run and folder that is left out, and why.
+        leave_out: A function that is told, in a line, of each run and folder that is left out, and why.
 
     Raises:
         ConfigError: One is no folder, or there is no run.

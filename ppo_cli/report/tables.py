@@ -140,7 +140,7 @@ def _padded(cell: str, width: int, left: bool) -> str:
 
 
 def _width(columns: Sequence[Sequence[str]]) -> int:
-    """Of a Markdown table with these columns."""
+    """The width of a Markdown table with these columns."""
     return 1 + sum(3 + max(cell_len(escaped_cell(cell)) for cell in column) for column in columns)
 
 

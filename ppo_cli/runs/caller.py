@@ -12,7 +12,7 @@ class Caller(NamedTuple):
 
     Attributes:
         live: Whether it has the terminal to itself, for a progress line.
-        preset: The config's, in words for the first line; nothing where it is not known.
+        preset: The config's preset, in words for the first line; nothing where it is not known.
         hooks: Objects from Python, beside the hooks that the config names; told after those.
         own_hooks: Hooks of the caller's that are told last, as the run's own are.
         owns_process: Whether the process is the run's own: then a signal ends the run when it has been saved,

@@ -130,7 +130,7 @@ class Checkpoint:
         observations: The observations that the next actions are of.
         memory: The network's memory states there; older versions wrote none.
         episodes: The running episodes' returns and lengths.
-        environments: Where the environments are, or None where they can't be brought back.
+        environments: The snapshots of the environments, or None where they can't be brought back.
         snapshot_kind: The way in which the environments are brought back.
         observation_statistics: The observation normaliser's statistics, where there is one.
         reward_statistics: The reward normaliser's statistics, where there is one.

@@ -66,7 +66,7 @@ def choose_episode(which: str, returns: Sequence[float]) -> int:
 
 
 def film_name(checkpoint: Path, episode: int) -> str:
-    """Of the run's folder, the checkpoint and the episode, without folders that every run has."""
+    """A name of the run's folder, the checkpoint and the episode, without folders that every run has."""
     every = Path(short_path(checkpoint)).with_suffix("").parts
     parts = [part for part in every if part != RunFolder.checkpoints.name]
     own = parts[1:] if parts[0] == "outputs" else parts

@@ -254,7 +254,7 @@ def restore_policy(
 
     Args:
         saved: The content of the checkpoint.
-        checkpoint: The file.
+        checkpoint: The path of the file.
         env_kwargs: The arguments of the environment over those in the config.
         say: A function that is called with a line on each module that the config has imported.
     """

@@ -54,10 +54,10 @@ def evaluate_checkpoint(
     """Evaluates the policy of a checkpoint, and films it where that is asked for.
 
     Args:
-        checkpoint: The file.
+        checkpoint: The path of the file.
         is_named: Whether that checkpoint was asked for, or else the run's newest.
         options: How it is evaluated.
-        say: Is told what is imported, and what is not as one may expect.
+        say: A function that is told what is imported, and what is not as one may expect.
 
     Returns:
         What was found, and a line on the film, or nothing.
@@ -116,7 +116,7 @@ def play_episodes(
         episodes: The number of episodes.
         seed: The seed of the evaluation.
         deterministic: Whether to take the most probable actions.
-        actions: By episode, lists that the actions of those episodes are put into.
+        actions: Lists, by episode, that the actions of those episodes are put into.
 
     Raises:
         RunError: An episode failed.
@@ -138,10 +138,10 @@ def load_intact(
     """The policy of a checkpoint, or of the newest intact one where the run's last is damaged.
 
     Args:
-        checkpoint: The file.
+        checkpoint: The path of the file.
         is_named: Whether that checkpoint was asked for: then no other takes its place.
         env_kwargs: The arguments of the environment over the run's own.
-        say: Is told what is imported, and which other checkpoint is taken.
+        say: A function that is told what is imported, and which other checkpoint is taken.
 
     Returns:
         The file that was read, and the policy.

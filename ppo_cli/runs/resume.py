@@ -30,7 +30,7 @@ def resume(folder: Path, overrides: Sequence[str], caller: Caller = COMMAND) -> 
     """Goes on with the run in ``folder``, or says that it is finished.
 
     Args:
-        folder: Of a run.
+        folder: The folder of a run.
         overrides: Knobs to change, as on any command line.
         caller: Who runs it; a job that hasn't the terminal to itself only warns there.
 
@@ -47,8 +47,8 @@ def resume_as(folder: Path, config: Config, caller: Caller = COMMAND) -> None:
 
     Args:
         folder: The folder of a run.
-        config: Its config from now on.
-        caller: Who runs it.
+        config: The config of the run from now on.
+        caller: The caller that runs it.
 
     Raises:
         ConfigError: one differs that can't change any more.

@@ -82,11 +82,11 @@ def run(
     """Trains, saves and evaluates one config into an existing folder.
 
     Args:
-        config: What to run.
-        folder: Where to.
+        config: The config to run.
+        folder: The folder that it is written to.
         saved: A checkpoint of this run to go on from.
-        caller: Who runs it.
-        checked: What `check_environment` found of the config, where that was asked already.
+        caller: The caller that runs it.
+        checked: The findings of `check_environment` on the config, where that was asked already.
 
     Returns:
         The evaluation's mean return, or NaN where ``eval.episodes`` is 0.
@@ -173,7 +173,7 @@ class RunHooks(NamedTuple):
     Attributes:
         users: The user's hooks, which are told first.
         log: Writes the scalars.
-        progress: Shows them.
+        progress: Shows how far the run is.
         evaluating: Evaluates the policy.
         keeper: Writes the checkpoints.
         all: These and those of the caller, in their order.

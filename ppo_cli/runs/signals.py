@@ -39,7 +39,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 def no_advice() -> str:
-    """Where there is nothing to go on with."""
+    """No advice, where there is nothing to go on with."""
     return ""
 
 
@@ -74,7 +74,7 @@ class StopSignal:
 
     @property
     def number(self) -> int | None:
-        """Of the signal that came, or None."""
+        """The number of the signal that came, or None."""
         return None if StopSignal._came is None else StopSignal._came[0]
 
     def __enter__(self) -> Self:

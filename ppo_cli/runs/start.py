@@ -27,8 +27,8 @@ def start_run(
     """Starts a run in a folder of its own, or with ``resume=auto`` goes on with the one that is there.
 
     Args:
-        line: What is typed, or given from Python.
-        caller: Who runs it.
+        line: The command line that is typed, or given from Python.
+        caller: The caller that runs it.
         config_dir: A folder of the user's own files, or None.
         config_name: The name of the primary config.
 

@@ -16,7 +16,7 @@ class Ready(NamedTuple):
     """A hook that comes with this package.
 
     Attributes:
-        path: Its import path.
+        path: The import path of it.
         modules: The modules that it needs, which an extra of the same name as the hook brings.
     """
 
@@ -54,7 +54,7 @@ def make_hooks(config: Config, objects: Sequence[Hook]) -> list[UserHook]:
     The last ones log, and what the others add to the scalars too.
 
     Args:
-        config: The run's.
+        config: The config of the run.
         objects: Hooks from Python.
 
     Raises:

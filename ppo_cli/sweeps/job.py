@@ -38,7 +38,7 @@ class Job:
 
     Attributes:
         folder: The name of its folder, in that of the sweep or the trial.
-        overrides: Its overrides as typed, but for settings of Hydra's.
+        overrides: The overrides as typed, but for settings of Hydra's.
         config: The config that they make.
     """
 
@@ -62,9 +62,9 @@ def begin_or_go_on(config: Config, folder: Path, caller: Caller, logged: bool = 
     """Runs what is missing of a job.
 
     Args:
-        config: What to run; where the folder has a run already, with the same knobs.
+        config: The config to run; where the folder has a run already, with the same knobs.
         folder: The folder of the job, which exists.
-        caller: Who runs it.
+        caller: The caller that runs it.
         logged: Whether Hydra has set up the log of a run that begins.
 
     Raises:

@@ -78,7 +78,7 @@ class Board:
         Args:
             folder: The folder of the sweep, or of the trial.
             jobs: The jobs that are to run.
-            console: Where to; standard output by default.
+            console: The console to print on; standard output by default.
             passing: Whether the table passes with the jobs, and nothing else is said of them.
         """
         self._folder = folder

@@ -53,7 +53,7 @@ def start(overrides: Sequence[str], config_dir: str | None, config_name: str, go
     """Starts a sweep or a search.
 
     Args:
-        overrides: As typed, in Hydra's own terms.
+        overrides: The overrides as typed, in Hydra's own terms.
         config_dir: A folder of the user's own files, or None.
         config_name: The name of the primary config.
         go_on: Whether to go on with the one that is there already, if one is.

@@ -38,9 +38,9 @@ def sweep(context: HydraContext, config: DictConfig, overrides: Sequence[str]) -
     """What Hydra's `multirun` has our sweeper do: plan jobs, or go on with those of a folder, and run them.
 
     Args:
-        context: What composes the jobs.
-        config: What Hydra composed for the sweeper.
-        overrides: As typed, in Hydra's own terms.
+        context: Hydra's context, which composes the jobs.
+        config: The config that Hydra composed for the sweeper.
+        overrides: The overrides as typed, in Hydra's own terms.
 
     Raises:
         ConfigError: there can't be such a sweep.

@@ -54,12 +54,12 @@ class Style:
 
     @property
     def width(self) -> float:
-        """Of every figure, in inches."""
+        """The width of every figure, in inches."""
         return self.size[0] if self.size else WIDTH
 
     @property
     def height(self) -> float:
-        """Of a figure with one pair of axes, in inches."""
+        """The height of a figure with one pair of axes, in inches."""
         return self.size[1] if self.size else HEIGHT
 
     @property

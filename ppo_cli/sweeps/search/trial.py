@@ -76,12 +76,12 @@ class Pruning(Hook):
     def __init__(
         self, plan: Plan, trial: optuna.Trial, path: Path, curve: Curve, before: Sequence[Curve]
     ) -> None:
-        """Of a run.
+        """Follows the evaluations of a run.
 
         Args:
-            plan: Of the search.
-            trial: To report to.
-            path: Where the curve is kept.
+            plan: The plan of the search.
+            trial: The trial to report to.
+            path: The path of the file in which the curve is kept.
             curve: The evaluations of the run so far, to which its further ones are added.
             before: The curves of the seeds before.
         """
