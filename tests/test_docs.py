@@ -314,7 +314,7 @@ def test_the_chapter_unfolds_every_step_of_the_algorithm():
     assert unfolded >= {
         "actor_critic.ActorCritic.__init__",
         "actor_critic.ActorCritic.forward",
-        "trainer.Collector.collect",
+        "collector.Collector.collect",
         "agent.PPOAgent.update_ent_coef",
         "agent.PPOAgent.compute_gae",
         "advantages.gae",

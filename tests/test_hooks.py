@@ -18,7 +18,7 @@ from run_hooks import INTERRUPTIBLE
 
 from ppo_cli.config.compose import load
 from ppo_cli.errors import RunError, UserCodeError
-from ppo_cli.hooks import Hook, Hooks, RunState, UserHook, told
+from ppo_cli.hooks import Hook, Hooks, RunState, UserHook, telling_hooks
 from ppo_cli.runs.caller import Caller
 from ppo_cli.runs.checkpoint import load_checkpoint
 from ppo_cli.runs.folder import RunFolder
