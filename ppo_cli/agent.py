@@ -13,7 +13,7 @@ from ppo_cli.actor_critic import ActorCritic
 from ppo_cli.advantages import explained_variance, gae
 from ppo_cli.distributions import Distribution
 from ppo_cli.numpy_actor import numpy_actor
-from ppo_cli.optimizers import restored
+from ppo_cli.optimizers.optimizer import restored
 from ppo_cli.rollout import ActorOutputs, Batch, Rollout, minibatches, sequences
 from ppo_cli.schedules import Schedules
 from ppo_cli.update import (
@@ -170,7 +170,7 @@ class PPOAgent:
             self.knobs["gae_lambda"],
         )
         columns = (advantages, returns, values[:-1])
-        memory = (rollout.states[:-1], rollout.starts)
+        memory = (rollout.states[:-1], rollout.episode_starts)
         return Batch(
             acted_on,
             actions,

@@ -138,7 +138,7 @@ class Rollout:
         return self.states.new_zeros((len(self._final_at), self.states.shape[-1]))
 
     @property
-    def starts(self) -> Tensor:
+    def episode_starts(self) -> Tensor:
         """1 where the memory begins anew at step t, behind an episode's end or a filler row, float [T, N, 1].
 
         At the first step, the state itself is zero then. Without a memory there is no column, [T, N, 0].
@@ -174,7 +174,7 @@ class Batch(NamedTuple):
 
     Attributes:
         states: the memory's states before each step, [T*N, S].
-        starts: whether the memory begins anew at a step, float [T*N, 1].
+        episode_starts: Whether the memory begins anew at a step, float [T*N, 1].
     """
 
     observations: Tensor
@@ -184,7 +184,7 @@ class Batch(NamedTuple):
     returns: Tensor
     values: Tensor
     states: Tensor = torch.zeros(0, 0)
-    starts: Tensor = torch.zeros(0, 0)
+    episode_starts: Tensor = torch.zeros(0, 0)
 
     @property
     def columns(self) -> list[Tensor]:

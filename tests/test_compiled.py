@@ -17,7 +17,7 @@ from ppo_cli.actor_critic import make_actor_critic
 from ppo_cli.agent import flatten_parameters
 from ppo_cli.compile import compile_function, explain_failure
 from ppo_cli.distributions import make_distribution
-from ppo_cli.optimizers import adam_init
+from ppo_cli.optimizers.rules import adam_init
 from ppo_cli.rollout import Batch, minibatches, sequences
 from ppo_cli.runs.build import compile_cache
 from ppo_cli.runs.checkpoint import load_checkpoint

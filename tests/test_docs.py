@@ -15,7 +15,8 @@ import pytest
 from ppo_cli.cli import evaluate, export, report
 from ppo_cli.config.compose import compose_jobs, load
 from ppo_cli.config.overrides import read_line
-from ppo_cli.config.schema import KNOBS, ConfigError, conf_dir
+from ppo_cli.config.schema import KNOBS, conf_dir
+from ppo_cli.errors import ConfigError
 from ppo_cli.runs.log import EVAL_TAG, TAGS
 from ppo_cli.sweeps.schema import OPTUNA
 from ppo_cli.sweeps.search.plan import make_plan

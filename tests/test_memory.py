@@ -160,7 +160,7 @@ def test_states_are_zero_at_an_episodes_start_and_nowhere_else(kind):
     rollout = collector.rollout
     first = rollout.observations[..., 0] == 1.0  # as the environments mark them
     assert torch.equal(first, ~rollout.states.any(-1))
-    assert torch.equal(rollout.starts[1:, :, 0].bool(), first[1:-1])
+    assert torch.equal(rollout.episode_starts[1:, :, 0].bool(), first[1:-1])
 
 
 @pytest.mark.parametrize("kind", KINDS)
