@@ -148,6 +148,16 @@ def test_a_list_of_mappings_is_named_as_it_is_typed(tmp_path):
     assert [group.name for group in groups] == ["extra_losses=[]", "extra_losses=[{name:my.loss,coef:0.1}]"]
 
 
+def test_hooks_of_ones_own_make_a_group_and_trackers_none(tmp_path):
+    knobs = ([], [{"name": "wandb", "project": "x"}], [{"name": "my.Shaping"}, {"name": "wandb"}])
+    for seed, hooks in enumerate(knobs):
+        write_run(tmp_path / str(seed), [1.0], seed=seed, hooks=hooks)
+    groups = grouped(tmp_path)[0]["CartPole-v1"]
+    assert [(group.name, len(group.runs)) for group in groups] == [
+        ("hooks=[]", 2), ("hooks=[{name:my.Shaping}]", 1),
+    ]  # fmt: skip
+
+
 def test_envpools_environments_are_others(tmp_path):
     for kind in ("sync", "async", "auto", "envpool"):
         write_run(tmp_path / kind, [1.0], vectorization=kind, seed=len(kind))

@@ -36,10 +36,17 @@ def read_config(path: Path) -> dict[str, str]:
     given = config.get("vectorization")
     if given is not None and backend(str(given)).steps == backend("auto").steps:  # to the same bits
         config["vectorization"] = "auto"
+    if isinstance(hooks := config.get("hooks"), list):  # those of a user's own may change what is learned
+        config["hooks"] = [hook for hook in hooks if _is_own(hook)]
     knobs = {shown(name): shown(value) for name, value in _flatten(config)}
     if len(knobs) > MOST_KNOBS:
         raise BrokenRunError(f"config.yaml has {len(knobs):,} values, more than any run's")
     return knobs
+
+
+def _is_own(hook: Any) -> bool:  # noqa: ANN401
+    """Whether a hook goes by an import path, and not by the word of a tracker that comes with us."""
+    return not isinstance(hook, dict) or bool(re.search(r"[.:]", str(hook.get("name"))))
 
 
 def _flatten(section: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
