@@ -202,7 +202,7 @@ class PPOAgent:
         """
         knobs = torch.tensor(list(self.knobs.values()), device=self.device)
         epochs = (self._minibatches(rows, len(batch.returns)) for _ in range(self.hyper.n_epochs))
-        state = first_state(self._params, self.optimizer, self.hyper)
+        state = first_state(self._params.clone(), self.optimizer, self.hyper)  # an optimizer may keep it
         state = run_epochs(self._step, state, batch, epochs, knobs)
         self._params.copy_(state.params)
         self.optimizer = state.optimizer
