@@ -6,6 +6,7 @@
 import csv
 import io
 import math
+import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -285,15 +286,15 @@ def _by_path(key: str, value: Any) -> Any:  # noqa: ANN401
         return {name: _by_path(key, item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_by_path(key, item) for item in value]
-    if not (callable(value) and hasattr(value, "__qualname__")):
+    name = getattr(value, "__qualname__", None) if callable(value) else None
+    if name is None:
         return value
-    path = f"{value.__module__}.{value.__qualname__}"
-    if "<" in path:
+    if getattr(sys.modules.get(value.__module__), name, None) is not value:
         raise ConfigError(
-            f"{key}: {value.__qualname__} is defined inside a function: expected one at the top of a module "
-            "or notebook, because the run's config names it by its import path"
+            f"{key}: {name} is a lambda, replaced, or defined inside a function: expected one at the top of "
+            "a module or notebook, because the run's config names it by its import path"
         )
-    return path
+    return f"{value.__module__}.{name}"
 
 
 def _read_metrics(path: Path) -> dict[str, npt.NDArray[np.float64]]:

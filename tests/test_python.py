@@ -76,6 +76,13 @@ class Enough(ppo_cli.Hook):
         self.seen = state["seen"]
 
 
+def size_of_logits(terms):
+    raise AssertionError("it is replaced")
+
+
+REPLACED = size_of_logits
+
+
 def size_of_logits(terms, power=2.0):
     return (terms.logits.abs().pow(power).mean(-1) * terms.weights).sum() / terms.weights.sum()
 
@@ -133,6 +140,8 @@ def test_a_run_is_read_evaluated_and_goes_on(here):
         ({"env": "CartPol-v1"}, "CartPol"),
         ({"activation": torch.tanh}, "activation"),
         ({"network": {"activation": lambda x: x}}, "defined inside a function: expected one at the top"),
+        ({"objective": REPLACED}, "size_of_logits is a lambda, replaced, or defined inside"),
+        ({"optimizer": Enough.state_dict}, "Enough.state_dict is a lambda, replaced, or defined inside"),
         ({"hooks": [object()]}, "expected objects of subclasses of ppo_cli.Hook"),
         ({"hooks": ["wandbb"]}, "did you mean 'wandb'"),
         ({"hooks": "wandb"}, "hooks: expected a list of hooks, given 'wandb'"),
