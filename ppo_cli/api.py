@@ -22,17 +22,17 @@ import torch
 from ppo_cli.config.overrides import override_texts, read_line
 from ppo_cli.config.quoting import hydra_quoted
 from ppo_cli.config.running import hydra_kept
-from ppo_cli.config.schema import KNOBS, Config, ConfigError
-from ppo_cli.envs.make import EnvError
+from ppo_cli.config.schema import KNOBS, Config
 from ppo_cli.episodes import Evaluation
+from ppo_cli.errors import ConfigError, EnvError
 from ppo_cli.files import read_text
 from ppo_cli.hooks import Hook
-from ppo_cli.runs.evaluating import DEFAULT_EPISODES, load_intact, played
+from ppo_cli.runs.caller import Caller
 from ppo_cli.runs.folder import RunFolder
 from ppo_cli.runs.policy import Policy
+from ppo_cli.runs.reevaluation import DEFAULT_EPISODES, load_intact, play_episodes
 from ppo_cli.runs.resume import resume as go_on
 from ppo_cli.runs.start import start_run
-from ppo_cli.runs.surroundings import Surroundings
 from ppo_cli.seeding import other_generators
 from ppo_cli.text import flat
 
@@ -121,7 +121,7 @@ def train(
         ConfigError: It can't be run like that; nothing is left behind then.
         RunError: It could not go on; `resume` goes on from the last checkpoint.
     """
-    around, words = _around(hooks, verbose, watchdog), _words(overrides, hooks, knobs)
+    caller, words = _caller(hooks, verbose, watchdog), _words(overrides, hooks, knobs)
     if folder is not None:
         words.append(f"hydra.run.dir={hydra_quoted(fspath(folder))}")
     line = read_line(words)
@@ -129,7 +129,7 @@ def train(
         raise ConfigError("resume=: from Python, ppo_cli.resume(folder) goes on with a run")
     try:
         with _borrowed():
-            return read(start_run(line, around))
+            return read(start_run(line, caller))
     except EnvError as error:
         raise ConfigError(str(error)) from error
 
@@ -159,9 +159,9 @@ def resume(
         ConfigError: There is no run, or a knob can't change any more.
         RunError: It can't go on.
     """
-    folder, around = _folder(run), _around(hooks, verbose, watchdog)
+    folder, caller = _folder(run), _caller(hooks, verbose, watchdog)
     with _borrowed():
-        go_on(folder, _words(overrides, hooks, knobs), around)
+        go_on(folder, _words(overrides, hooks, knobs), caller)
         return read(folder)
 
 
@@ -215,7 +215,7 @@ def evaluate(
         raise ConfigError(f"episodes={wanted}: expected at least 1")
     with _borrowed():
         torch.set_num_threads(policy.config.cpu_threads)  # other sums, other bits
-        return played(
+        return play_episodes(
             policy, policy.config, wanted,
             own.seed if seed is None else seed,
             own.deterministic if deterministic is None else deterministic,
@@ -240,7 +240,7 @@ def _folder(run: Run | Folder) -> Path:
     return run.folder if isinstance(run, Run) else Path(run)
 
 
-def _around(hooks: Sequence[object], verbose: bool, watchdog: bool) -> Surroundings:
+def _caller(hooks: Sequence[object], verbose: bool, watchdog: bool) -> Caller:
     """A run in somebody else's process.
 
     Raises:
@@ -250,7 +250,7 @@ def _around(hooks: Sequence[object], verbose: bool, watchdog: bool) -> Surroundi
         raise ConfigError(f"hooks: expected a list of hooks, given {flat(repr(hooks))}")
     objects = [hook for hook in hooks if not isinstance(hook, (str, Mapping))]
     given = cast("list[Hook]", objects)  # what is none is refused where they are looked at
-    return Surroundings(live=verbose, hooks=given, owns_process=False, watchdog=watchdog)
+    return Caller(live=verbose, hooks=given, owns_process=False, watchdog=watchdog)
 
 
 def _words(overrides: Sequence[str], hooks: Sequence[object], knobs: Mapping[str, Any]) -> list[str]:
