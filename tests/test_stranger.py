@@ -144,11 +144,11 @@ def test_every_line_from_python_on_the_page_runs(tmp_path, mine, monkeypatch):
 @pytest.mark.slow
 def test_compiled_it_is_killed_resumed_swept_reported_and_exported(tmp_path, mine):
     typed = (*TINY, *UPDATE, "compile=true", "eval.episodes=4", f"hooks=[{HOOK}]")
-    own = (*typed, *OBJECTIVE, "total_timesteps=64000")
+    own = (*typed, *OBJECTIVE, "total_timesteps=19200")
     said = command("train", *own, "hydra.run.dir=whole", cwd=tmp_path)
     assert "can't be compiled" not in said
-    command("train", *own, "hydra.run.dir=cut", cwd=tmp_path, kill_at=6400)
-    assert 6400 <= steps(tmp_path / "cut") < 64000
+    command("train", *own, "hydra.run.dir=cut", cwd=tmp_path, kill_at=1280)
+    assert 1280 <= steps(tmp_path / "cut") < 19200
     said = command("train", "resume=cut", cwd=tmp_path)
     assert "importing mine, which cut/config.yaml names (objective=mine.soft_clip)" in said
     assert_same(tmp_path / "whole", tmp_path / "cut")
