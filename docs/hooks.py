@@ -10,7 +10,7 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ppo_cli.cli.help import knob_comments, knob_sections
+from ppo_cli.config.comments import knob_comments, knob_sections
 from ppo_cli.config.convert import load_yaml
 from ppo_cli.config.knob import Knob, describe_type
 from ppo_cli.config.schema import KNOBS, conf_dir

@@ -130,15 +130,17 @@ class ActorCritic(nn.Module):
         heavy = (nn.Conv2d, UserEncoder)
         return self.state_size > 0 or any(isinstance(module, heavy) for module in self.modules())
 
-    def forward(self, obs: Tensor, state: Tensor = EMPTY, starts: Tensor = EMPTY) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, obs: Tensor, state: Tensor = EMPTY, episode_starts: Tensor = EMPTY
+    ) -> tuple[Tensor, Tensor]:
         """Logits [B, P] and values [B] of K sequences of length L, one after the other, B = K*L.
 
         Args:
             obs: observations, [B, *shape].
             state: the memory's state before the first step of each sequence, [K, S].
-            starts: whether a row is an episode's first, float [B, 1]; [B, 0] where S is 0.
+            episode_starts: whether a row is an episode's first, float [B, 1]; [B, 0] where S is 0.
         """
-        encoded = self.memory.sequence(self.encoder(obs), state, starts)
+        encoded = self.memory.sequence(self.encoder(obs), state, episode_starts)
         features = self.trunk(encoded)
         value_features = features if self.value_trunk is None else self.value_trunk(encoded)
         return self.logits(features, obs), self.value_head(value_features).squeeze(-1)

@@ -18,17 +18,17 @@ import torch
 
 from ppo_cli.config.overrides import override_texts, read_line
 from ppo_cli.config.quoting import hydra_quoted
-from ppo_cli.config.schema import KNOBS, Config, ConfigError
-from ppo_cli.envs.make import EnvError
+from ppo_cli.config.schema import KNOBS, Config
 from ppo_cli.episodes import Evaluation
+from ppo_cli.errors import ConfigError, EnvError
 from ppo_cli.files import read_text
 from ppo_cli.hooks import Hook
-from ppo_cli.runs.evaluating import load_intact, played
+from ppo_cli.runs.caller import Caller
 from ppo_cli.runs.folder import RunFolder
 from ppo_cli.runs.policy import Policy
+from ppo_cli.runs.reevaluation import load_intact, play_episodes
 from ppo_cli.runs.resume import resume as go_on
 from ppo_cli.runs.start import start_run
-from ppo_cli.runs.surroundings import Surroundings
 
 Folder = str | PathLike[str]
 Which = Literal["last", "best"] | int
@@ -121,7 +121,7 @@ def train(
     if any(line.targets.values()):
         raise ConfigError("resume=: from Python, ppo_cli.resume(folder) goes on with a run")
     try:
-        return read(start_run(line, _around(hooks, verbose, watchdog)))
+        return read(start_run(line, _caller(hooks, verbose, watchdog)))
     except EnvError as error:
         raise ConfigError(str(error)) from error
 
@@ -152,7 +152,7 @@ def resume(
         RunError: It can't go on.
     """
     folder = _folder(run)
-    go_on(folder, _words(overrides, hooks, knobs), _around(hooks, verbose, watchdog))
+    go_on(folder, _words(overrides, hooks, knobs), _caller(hooks, verbose, watchdog))
     return read(folder)
 
 
@@ -206,7 +206,7 @@ def evaluate(
     threads = torch.get_num_threads()
     torch.set_num_threads(policy.config.cpu_threads)  # other sums, other bits
     try:
-        return played(
+        return play_episodes(
             policy, policy.config, wanted,
             own.seed if seed is None else seed,
             own.deterministic if deterministic is None else deterministic,
@@ -219,11 +219,11 @@ def _folder(run: Run | Folder) -> Path:
     return run.folder if isinstance(run, Run) else Path(run)
 
 
-def _around(hooks: Sequence[object], verbose: bool, watchdog: bool) -> Surroundings:
+def _caller(hooks: Sequence[object], verbose: bool, watchdog: bool) -> Caller:
     """A run in somebody else's process."""
     objects = [hook for hook in hooks if not isinstance(hook, (str, Mapping))]
     given = cast("list[Hook]", objects)  # what is none is refused where they are looked at
-    return Surroundings(live=verbose, hooks=given, owns_process=False, watchdog=watchdog)
+    return Caller(live=verbose, hooks=given, owns_process=False, watchdog=watchdog)
 
 
 def _words(overrides: Sequence[str], hooks: Sequence[object], knobs: Mapping[str, Any]) -> list[str]:

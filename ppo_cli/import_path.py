@@ -7,13 +7,10 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, TypeVar
 
+from ppo_cli.errors import UserCodeError
 from ppo_cli.text import flat, nearest
 
 T = TypeVar("T")
-
-
-class UserCodeError(RuntimeError):
-    """What a config names raised, or returned something else than is asked of it; the message is one line."""
 
 
 def load_object(path: str, names: Sequence[str], what: str, kind: str) -> Any:  # noqa: ANN401

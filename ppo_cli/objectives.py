@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ppo_cli.import_path import UserCodeError, calling
+from ppo_cli.errors import UserCodeError
+from ppo_cli.import_path import calling
 from ppo_cli.losses import approximate_kl, weighted_mean
 
 

@@ -138,7 +138,7 @@ class Rollout:
         return self.states.new_zeros((len(self._final_at), self.states.shape[-1]))
 
     @property
-    def starts(self) -> Tensor:
+    def episode_starts(self) -> Tensor:
         """1 where the memory begins anew at step t, behind an episode's end or a filler row, float [T, N, 1].
 
         At the first step, the state itself is zero then. Without a memory there is no column, [T, N, 0].
@@ -174,7 +174,7 @@ class Batch(NamedTuple):
 
     Attributes:
         states: the memory's states before each step, [T*N, S].
-        starts: whether the memory begins anew at a step, float [T*N, 1].
+        episode_starts: Whether the memory begins anew at a step, float [T*N, 1].
     """
 
     observations: Tensor
@@ -184,7 +184,7 @@ class Batch(NamedTuple):
     returns: Tensor
     values: Tensor
     states: Tensor = torch.zeros(0, 0)
-    starts: Tensor = torch.zeros(0, 0)
+    episode_starts: Tensor = torch.zeros(0, 0)
 
     @property
     def columns(self) -> list[Tensor]:
@@ -192,37 +192,59 @@ class Batch(NamedTuple):
         return [column for column in self if column.numel()]
 
 
-def minibatches(
-    valid: Tensor, length: int, size: int, generator: Generator
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """One epoch's minibatches: a fresh shuffle of sequences of each environment's steps, cut into pieces.
+class Sequences(NamedTuple):
+    """A rollout's steps as sequences, of which minibatches are made: single rows, or several for a memory.
 
-    A sequence is a single row, or with a memory several steps. Steps behind the rollout's end, rows that are
-    no transitions, and those that pad the last piece to the common size have weight 0, so that every
-    transition is visited once an epoch and all pieces have one shape.
+    Attributes:
+        rows: The indices of each sequence's rows, int64 [C, L]; behind the rollout's end they are others'.
+        weights: 0 for rows that are no transitions or lie behind the rollout's end, else 1, float32 [C, L].
+        used: The sequences with a transition, int64 [U].
+        total: The number of rows in the rollout, T*N.
+    """
+
+    rows: Tensor
+    weights: Tensor
+    used: Tensor
+    total: int
+
+
+def sequences(valid: Tensor, length: int) -> Sequences:
+    """Cuts each environment's steps into sequences.
 
     Args:
-        valid: whether a row is a transition, bool [T, N].
-        length: steps of a sequence L.
-        size: rows in a minibatch, about: there are max(1, size // L) sequences in one, or all of them where
-            ``size`` is at least T*N.
-        generator: draws the permutation.
-
-    Yields:
-        Row indices, int64 [K*L], sequence by sequence, and weights, float32 [K*L].
+        valid: Whether a row is a transition, bool [T, N].
+        length: The steps of a sequence L.
     """
     n_steps, n_envs = valid.shape
     firsts = torch.arange(0, n_steps, length)
     steps = firsts.view(-1, 1, 1) + torch.arange(length)  # [T / L, 1, L]
     envs = torch.arange(n_envs).view(1, -1, 1)
     inside = (steps < n_steps).expand(-1, n_envs, -1)
-    rows = (steps.clamp(max=n_steps - 1) * n_envs + envs).reshape(-1, length)  # [chunks, L]
+    rows = (steps.clamp(max=n_steps - 1) * n_envs + envs).reshape(-1, length)  # [T / L, N, L] -> [C, L]
     weights = (inside.reshape(-1, length) & valid.flatten()[rows]).float()
-    used = weights.any(1).nonzero().squeeze(1)
-    order = used[torch.randperm(len(used), generator=generator)]
-    count = len(rows) if size >= valid.numel() else max(1, size // length)
+    return Sequences(rows, weights, weights.any(1).nonzero().squeeze(1), valid.numel())
+
+
+def minibatches(cut: Sequences, size: int, generator: Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    """One epoch's minibatches: a fresh shuffle of the sequences, cut into pieces of one shape.
+
+    The last piece is padded with rows of weight 0, so that every transition is visited once an epoch.
+
+    Args:
+        cut: The sequences.
+        size: The rows in a minibatch, about: there are max(1, size // L) sequences in one, or all of them
+            where ``size`` is at least T*N.
+        generator: Draws the permutation.
+
+    Yields:
+        Row indices, int64 [K*L], sequence by sequence, and weights, float32 [K*L].
+    """
+    length = cut.rows.shape[1]
+    order = cut.used[torch.randperm(len(cut.used), generator=generator)]
+    count = len(cut.rows) if size >= cut.total else max(1, size // length)
     padding = -len(order) % count
-    order = torch.cat([order, order.new_zeros(padding)])
-    rows, weights = rows[order], weights[order]
+    if padding:
+        order = torch.cat([order, order.new_zeros(padding)])
+    rows, weights = cut.rows[order], cut.weights[order]
     weights[len(weights) - padding :] = 0.0
     yield from zip(rows.view(-1, count * length), weights.view(-1, count * length), strict=True)

@@ -20,7 +20,7 @@ from tensorboard.plugins.base_plugin import TBContext
 from tensorboard.plugins.hparams import api_pb2, list_session_groups
 from tensorboard.plugins.hparams.backend_context import Context
 
-from ppo_cli.cli.help import knob_comments
+from ppo_cli.config.comments import knob_comments
 from ppo_cli.config.compose import compose_jobs, load
 from ppo_cli.config.overrides import read_line
 from ppo_cli.config.schema import KNOBS, conf_dir

@@ -17,12 +17,12 @@ from run_ends import assert_same_end, events, rows
 from run_hooks import INTERRUPTIBLE
 
 from ppo_cli.config.compose import load
-from ppo_cli.errors import HookError, RunError
+from ppo_cli.errors import RunError, UserCodeError
 from ppo_cli.hooks import Hook, Hooks, RunState, UserHook, told
+from ppo_cli.runs.caller import Caller
 from ppo_cli.runs.checkpoint import load_checkpoint
 from ppo_cli.runs.folder import RunFolder
 from ppo_cli.runs.run import run
-from ppo_cli.runs.surroundings import Surroundings
 
 RUN = (  # 4 iterations
     "env=CartPole-v1", "n_envs=2", "n_steps=64", "total_timesteps=512", "n_epochs=1", "eval.episodes=2",
@@ -184,7 +184,7 @@ def told_of():
 def test_hooks_are_told_in_order_and_before_the_runs_own(tmp_path, told_of):
     config = config_of(*RUN, "total_timesteps=256", "checkpoint.every=1")
     (tmp_path / "run").mkdir()
-    run(config, tmp_path / "run", around=Surroundings(hooks=[Listener("one"), Listener("two")]))
+    run(config, tmp_path / "run", caller=Caller(hooks=[Listener("one"), Listener("two")]))
     steps = 128
     expected = [
         ("start", 0, 0, 256, 64),
@@ -423,12 +423,12 @@ def test_hooks_come_from_python_too_in_any_thread_and_nothing_is_taken_over(tmp_
     config = config_of(*RUN, "total_timesteps=256")
     (tmp_path / "run").mkdir()
     before = signal.getsignal(signal.SIGTERM)
-    around = Surroundings(live=False, hooks=[Listener(), Steady()], owns_process=False, watchdog=False)
+    caller = Caller(live=False, hooks=[Listener(), Steady()], owns_process=False, watchdog=False)
     failures = []
 
     def go():
         try:
-            run(config, tmp_path / "run", around=around)
+            run(config, tmp_path / "run", caller=caller)
         except BaseException as error:
             failures.append(error)
 
@@ -486,4 +486,4 @@ def test_a_method_that_is_not_overridden_costs_nothing(monkeypatch):
 
 
 def test_a_hooks_error_is_an_error_of_a_run():
-    assert issubclass(HookError, RunError)
+    assert issubclass(UserCodeError, RunError)

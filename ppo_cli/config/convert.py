@@ -16,7 +16,8 @@ from yaml import YAMLError
 from ppo_cli.config.checks import check
 from ppo_cli.config.knob import describe_type
 from ppo_cli.config.quoting import literal_text
-from ppo_cli.config.schema import KNOBS, Config, ConfigError, conf_dir, find_knob
+from ppo_cli.config.schema import KNOBS, Config, conf_dir, find_knob
+from ppo_cli.errors import ConfigError
 from ppo_cli.files import read_yaml, write_whole
 from ppo_cli.text import flat, headline
 

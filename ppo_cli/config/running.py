@@ -10,7 +10,8 @@ from hydra.core.utils import configure_log, run_job
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, open_dict, read_write
 
-from ppo_cli.config.compose import Composed, composing
+from ppo_cli.config.compose import Composed
+from ppo_cli.config.explain import composing
 from ppo_cli.config.quoting import hydra_quoted, literal_text
 from ppo_cli.config.schema import conf_dir
 

@@ -31,10 +31,6 @@ SEED = Range(0, 2**32 - 1)
 SHAPES = get_args(schedules.Shape)  # of annealing
 
 
-class ConfigError(ValueError):
-    """A config can't be run; the message is one line: the key, what was given, what is allowed."""
-
-
 @dataclass
 class EnvConfig:
     """What is trained on."""

@@ -9,12 +9,14 @@ from gymnasium import spaces
 from ppo_cli.actor_critic import ActorCritic
 from ppo_cli.agent import flatten_parameters
 from ppo_cli.config.convert import same_named
-from ppo_cli.config.schema import KNOBS, Config, ConfigError
+from ppo_cli.config.schema import KNOBS, Config
 from ppo_cli.distributions import make_distribution
-from ppo_cli.import_path import UserCodeError, check_options, load_object
+from ppo_cli.errors import ConfigError, UserCodeError
+from ppo_cli.import_path import check_options, load_object
 from ppo_cli.normalize import stored_observation
 from ppo_cli.objectives import OBJECTIVES, Loss, metric_name
-from ppo_cli.optimizers import OPTIMIZERS, Optimizer
+from ppo_cli.optimizers import OPTIMIZERS
+from ppo_cli.optimizers.optimizer import Optimizer
 from ppo_cli.rollout import Batch
 from ppo_cli.schedules import Schedule
 from ppo_cli.update import Hyperparameters, first_state, make_step, parameter_shapes

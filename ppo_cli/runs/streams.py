@@ -17,7 +17,7 @@ class _Lasting(io.RawIOBase):
     """Writes to a descriptor; what can't be written is dropped.
 
     Attributes:
-        failure: why something could not be written, first.
+        failure: The first reason for which something could not be written.
     """
 
     def __init__(self, descriptor: int, failed: Callable[[OSError], None] | None = None) -> None:
@@ -116,9 +116,9 @@ class LogFile(logging.FileHandler):
         """Opens it, to go on at its end.
 
         Args:
-            filename: of the log.
-            mode: is a handler's, and always that.
-            encoding: of the text.
+            filename: The path of the log.
+            mode: The mode that a handler is given, always that.
+            encoding: The encoding of the text.
         """
         super().__init__(filename, mode, encoding or "utf-8")
 
