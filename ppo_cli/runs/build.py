@@ -15,9 +15,10 @@ import torch
 from gymnasium import Env, spaces
 from platformdirs import user_cache_path
 
-from ppo_cli.actor_critic import ActorCritic, make_actor_critic
+from ppo_cli.actor_critic import ActorCritic, TrunkChoice, make_actor_critic
 from ppo_cli.agent import PPOAgent
 from ppo_cli.cache import trusted_folder
+from ppo_cli.config.convert import same_named
 from ppo_cli.config.idle import idle_notices
 from ppo_cli.config.schema import Config, EnvConfig
 from ppo_cli.distributions import make_distribution
@@ -276,15 +277,13 @@ def build_model(config: Config, env: Env[Any, Any] | Spaces) -> ActorCritic:
         use_sde=config.use_sde,
         squash_actions=config.squash_actions,
         encoders=EncoderChoice(config.network.image_encoder, config.network.encoders),
-        hidden_sizes=config.network.hidden_sizes,
-        activation=config.network.activation,
-        layer_norm=config.network.layer_norm,
         shared=config.network.shared,
         ortho_init=config.network.ortho_init,
         log_std=config.network.log_std,
         log_std_init=config.network.log_std_init,
         memory=config.network.memory,
         memory_size=config.network.memory_size,
+        **same_named(config.network, TrunkChoice),
     )
 
 
