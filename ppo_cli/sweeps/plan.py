@@ -135,8 +135,8 @@ def load_jobs(folder: Path, typed: Sequence[str]) -> Sweep:
     """The sweep in a folder, as it may go on: its jobs, and the settings of Hydra's to run them with.
 
     Args:
-        folder: of the sweep.
-        typed: settings of Hydra's; each takes the place of the stored one, a launcher that of all its own.
+        folder: The folder of the sweep.
+        typed: Hydra's settings; each takes the place of the stored one, a launcher that of all its own.
 
     Raises:
         ConfigError: the file is none of a sweep, or asks for what only a user may; one line.

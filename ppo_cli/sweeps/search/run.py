@@ -48,7 +48,7 @@ def search(config_name: str, overrides: Sequence[str]) -> None:
 
     Args:
         config_name: The name of the primary config.
-        overrides: As typed, in Hydra's own terms.
+        overrides: The overrides as typed, in Hydra's own terms.
 
     Raises:
         ConfigError: it can't be searched like that; there is no folder then.
