@@ -199,7 +199,7 @@ class PPOAgent:
         cut = sequences(valid.view(-1, self._n_envs), self.hyper.sequence_length)
         size, generator = min(self.hyper.batch_size, cut.total), self._minibatch_generator
         epochs = (minibatches(cut, size, generator) for _ in range(self.hyper.n_epochs))
-        state = first_state(self._params, self.optimizer, self.hyper)
+        state = first_state(self._params.clone(), self.optimizer, self.hyper)  # an optimizer may keep it
         state = run_epochs(self._step, state, batch, epochs, knobs)
         self._params.copy_(state.params)
         self.optimizer = state.optimizer

@@ -161,10 +161,13 @@ class RunState:
     def stop(self, reason: str) -> None:
         """Ends the training after this iteration; the run is saved, evaluated and finished then.
 
+        Once the training has ended there is nothing to stop.
+
         Args:
             reason: Why, in a few words, for a line and for ``stopped`` in eval.json; the first one counts.
         """
-        self.stopped = self.stopped or flat(reason) or "by a hook"
+        if not self.trained:
+            self.stopped = self.stopped or flat(reason) or "by a hook"
 
     def save(self) -> None:
         """Has a checkpoint written after this iteration, beside those of every ``checkpoint.every``."""
@@ -366,5 +369,4 @@ def _is_overridden(hook: Hook, method: str) -> bool:
 
 
 def _is_same(value: Any, other: float) -> bool:  # noqa: ANN401
-    both_nan = isinstance(value, float) and math.isnan(value) and math.isnan(other)
-    return both_nan or bool(value == other)
+    return value is other or (isinstance(value, (int, float)) and value == other)

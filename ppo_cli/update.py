@@ -20,6 +20,7 @@ from ppo_cli.optimizers import ADAM
 from ppo_cli.optimizers.optimizer import Optimizer, OptimizerState
 from ppo_cli.optimizers.rules import clip_by_norm
 from ppo_cli.rollout import Batch
+from ppo_cli.seeding import other_generators
 
 logger = logging.getLogger(__name__)
 
@@ -232,7 +233,8 @@ def compile_step(step: Step, cache: Path) -> Step:
                 return tuple(_leaves(step(before, Batch(*columns), indices, weights, values)))
 
             try:
-                library = compile_function(flat_step, [tensor.clone() for tensor in inputs], cache)
+                with other_generators(0):  # for what a loss draws while it is looked at
+                    library = compile_function(flat_step, [tensor.clone() for tensor in inputs], cache)
             except Exception as error:  # a broken toolchain fails in many ways
                 reason = explain_failure(error)
                 logger.warning("the update can't be compiled and runs uncompiled: %s", reason)

@@ -144,7 +144,7 @@ def describe_type(kind: Any) -> str:  # noqa: ANN401
         str: "a word",
         Integer: "an integer",
         list[Integer]: "a list of integers",
-        list[dict[str, Any]]: "a list of mappings such as {name: FrameStackObservation, stack_size: 4}",
+        list[dict[str, Any]]: "a list of mappings such as {name: NAME, option: value}",
         Optional[float]: "a number or null",  # noqa: UP045
         Optional[Integer]: "an integer or null",  # noqa: UP045
         Union[Integer, str]: "an integer or auto",  # noqa: UP007

@@ -144,8 +144,8 @@ def override_texts(key: str, value: object) -> list[str]:
 
 def _text(key: str, value: Any) -> str:  # noqa: ANN401
     """A value in Hydra's grammar."""
-    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
-        value = value.item()
+    if type(value).__module__ == "numpy":
+        value = value.tolist()
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, (int, float)):

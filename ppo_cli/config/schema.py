@@ -164,7 +164,7 @@ class Config(TrainingConfig):
     eval: EvalConfig = section(EvalConfig, learned=False, searched=False)
     checkpoint: CheckpointConfig = section(CheckpointConfig, learned=False, searched=False)
     log: LogConfig = section(LogConfig, learned=False)
-    hooks: list[dict[str, Any]] = knob(learned=False, searched=False)
+    hooks: list[dict[str, Any]] = knob(searched=False)
 
     @property
     def rollout_rows(self) -> int:

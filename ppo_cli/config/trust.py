@@ -29,9 +29,9 @@ def imports(config: Config, source: object, trains: bool = True, typed: Collecti
         (entry["name"], entry[key]) for entry in config.hooks for key in ADDRESSES if key in entry and trains
     ]
     for path, knob in (*_import_paths(config), *training):
-        if knob in typed:
-            continue
         module = path.replace(":", ".").rpartition(".")[0] if knob != "env.id" else path.rpartition(":")[0]
+        if knob in typed or (module == "__main__" and not trains):  # the program's own, which runs already
+            continue
         parts = module.split(".")
         if parts[0] in (*sys.stdlib_module_names, "test") or "__main__" in parts:
             raise ConfigError(

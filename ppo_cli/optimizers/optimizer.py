@@ -41,9 +41,9 @@ class Optimizer:
     """An optimizer with its options.
 
     Attributes:
-        name: as it was typed.
-        rule: a `Rule`, or anything else that has an ``init`` and a ``step``.
-        options: what a step gets beside the rest.
+        name: The name as it was typed.
+        rule: A `Rule`, or anything else that has an ``init`` and a ``step``.
+        options: The arguments that a step gets beside the rest.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Optimizer:
             raise UserCodeError(
                 f"{self.name}.init returned {_shown(state)}: expected a NamedTuple of tensors"
             )
-        found: OptimizerState = state
+        found: OptimizerState = state._make(tensor.clone() for tensor in state)  # none of them is ``params``
         return found
 
     def step(
@@ -71,9 +71,9 @@ class Optimizer:
         """The parameters [P] and the state after a step along a gradient [P].
 
         Raises:
-            UserCodeError: it raised, or returned something else.
+            UserCodeError: it raised, returned something else, or changed a tensor in place.
         """
-        with calling(f"{self.name}.step", self.options):
+        with calling(f"{self.name}.step", self.options, [params, grad, *state]):
             result = self.rule.step(params, grad, state, learning_rate, shapes, **self.options)
         is_pair = isinstance(result, tuple) and len(result) == 2
         if not (is_pair and type(result[1]) is type(state) and _alike([params, *state], _flat(result))):
@@ -87,8 +87,8 @@ def restored(state: OptimizerState, stored: Mapping[str, Tensor]) -> OptimizerSt
     """The state that a mapping by name holds, as `_asdict` gave it.
 
     Args:
-        state: of the same optimizer, for the same parameters.
-        stored: what was kept.
+        state: A state of the same optimizer, for the same parameters.
+        stored: The mapping that was kept.
 
     Raises:
         RuntimeError: it is that of another network or optimizer.

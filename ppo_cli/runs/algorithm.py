@@ -19,6 +19,7 @@ from ppo_cli.optimizers import OPTIMIZERS
 from ppo_cli.optimizers.optimizer import Optimizer
 from ppo_cli.rollout import Batch
 from ppo_cli.schedules import Schedule
+from ppo_cli.text import flat
 from ppo_cli.update import Hyperparameters, first_state, make_step, parameter_shapes
 
 ANNEALED = [name for name, known in KNOBS.items() if known.annealed]
@@ -99,6 +100,8 @@ def try_update(config: Config, env: Spaces, model: ActorCritic) -> None:
         step(state, batch, torch.arange(rows), torch.ones(rows), knobs)
     except UserCodeError as error:
         raise ConfigError(str(error)) from error
+    except RuntimeError as error:  # of a backward pass
+        raise ConfigError(f"the gradient of the loss can't be computed: {flat(error)}") from error
 
 
 def _loss(knob: str, name: str, options: Mapping[str, Any], known: Mapping[str, Callable[..., Any]]) -> Loss:

@@ -111,8 +111,8 @@ def _check_environment(config: Config, keep: bool) -> Checked:
         backend(config.vectorization).load().check(env_id)
         spaces = Spaces(env.observation_space, env.action_space)
         notices += _notices(config, spaces)
-        _check_network(config, spaces, env_id)
         config = replace(config, env=replace(config.env, id=env_id, action_mask=masked))
+        check_network(config, spaces)
         if keep or config.checkpoint.exact:
             opened.pop_all()
     notices += idle_notices(config, *spaces)
@@ -129,7 +129,7 @@ def _notices(config: Config, spaces: Spaces) -> list[str | None]:
     return [ranges, normalization_notice(spaces.observation_space) if normalized else None]
 
 
-def _check_network(config: Config, spaces: Spaces, env_id: str) -> None:
+def check_network(config: Config, spaces: Spaces) -> None:
     """Raises ConfigError where the network, or what it is trained on, can't be as the config asks."""
     try:
         _check_memory(config, spaces)
@@ -137,7 +137,7 @@ def _check_network(config: Config, spaces: Spaces, env_id: str) -> None:
     except ConfigError:
         raise
     except ValueError as error:
-        raise ConfigError(f"env={env_id}: {flat(error)}") from error
+        raise ConfigError(f"env={config.env.id}: {flat(error)}") from error
 
 
 def _id_notice(typed: str, env_id: str) -> str | None:

@@ -81,11 +81,17 @@ class CheckpointKeeper(Hook):
         self.check_folder()
         run.save_asked = False
         path = self._folder.checkpoint(run.steps)
+        self._save(run, path)
+        keep_newest(self._folder.checkpoints, self._config.checkpoint.keep)
+        stopped = run.stopped
+        run.hooks.after_checkpoint(run, path)
+        if run.stopped != stopped:  # by a hook that was told of it: it is the run's last one
+            self._save(run, path)
+
+    def _save(self, run: RunState, path: Path) -> None:
         self._log.sync()  # what a checkpoint says of other files is true after a power cut too
         save_run(path, self._checkpoint(run))
         link_checkpoint(path, self._folder.checkpoint("last").name)
-        keep_newest(self._folder.checkpoints, self._config.checkpoint.keep)
-        run.hooks.after_checkpoint(run, path)
 
     def _checkpoint(self, run: RunState) -> Checkpoint:
         parts: dict[str, Any] = {**run.agent.state_dict(), **run.collector.state_dict()}

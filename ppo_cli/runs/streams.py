@@ -137,6 +137,14 @@ class LogFile(logging.FileHandler):
             errors="backslashreplace",
         )
 
+    def close(self) -> None:
+        """Closes the file: not so a stream of the process's, a log's descriptor is its own."""
+        with self.lock or contextlib.nullcontext():
+            descriptor = None if self.stream is None else self.stream.fileno()
+            super().close()
+            if descriptor is not None:
+                os.close(descriptor)
+
     def _say(self, error: OSError) -> None:
         what = str(error) if error.strerror is None else f"{self.baseFilename}: {error.strerror}"
         print(f"ppo-train: {what}; the run goes on without this log", file=sys.stderr, flush=True)
