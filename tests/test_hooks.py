@@ -18,7 +18,7 @@ from run_hooks import INTERRUPTIBLE
 
 from ppo_cli.config.compose import load
 from ppo_cli.errors import RunError, UserCodeError
-from ppo_cli.hooks import Hook, Hooks, RunState, UserHook, told
+from ppo_cli.hooks import Hook, Hooks, RunState, UserHook, telling_hooks
 from ppo_cli.runs.caller import Caller
 from ppo_cli.runs.checkpoint import load_checkpoint
 from ppo_cli.runs.folder import RunFolder
@@ -512,10 +512,10 @@ def test_every_end_is_called_and_the_first_failure_is_raised():
             raise self.error
 
     state = RunState(Path(), {}, None, None, 1, Hooks([Ending(RunError("one")), Ending(RunError("two"))]))
-    with pytest.raises(RunError, match="one"), told(state):
+    with pytest.raises(RunError, match="one"), telling_hooks(state):
         pass
     assert ended == [None, None]
-    with pytest.raises(KeyboardInterrupt), told(state):
+    with pytest.raises(KeyboardInterrupt), telling_hooks(state):
         raise KeyboardInterrupt
     assert [type(error) for error in ended[2:]] == [KeyboardInterrupt] * 2
 
