@@ -43,7 +43,7 @@ def numpy_actor(model: ActorCritic, n_rows: int) -> Actor | None:
     if model.value_head.weight.device.type != "cpu":
         return None
     head = model.policy_head.in_numpy()
-    activation = ACTIVATIONS.get(model.trunk.activation_name)
+    activation = ACTIVATIONS.get(model.trunk.choice.activation)
     if head is None or activation is None or not _is_perceptron(model):
         return None
     layers = [*model.trunk.linears, head.linear]

@@ -17,17 +17,17 @@ class Rollout:
     row t + 1 then holds the first observation of the next episode.
 
     Attributes:
-        observations: s_t, [T + 1, N, *shape].
-        actions: a_t as sampled, [T, N, *action_shape].
-        rewards: r_t, float32 [T, N].
-        terminated: the episode ended in a terminal state, bool [T, N].
-        truncated: the episode was cut (a time limit), bool [T, N].
-        valid: whether a row is a transition; a backend that resets in a step of its own leaves rows that are
+        observations: The observations s_t, [T + 1, N, *shape].
+        actions: The actions a_t as sampled, [T, N, *action_shape].
+        rewards: The rewards r_t, float32 [T, N].
+        terminated: Whether the episode ended in a terminal state, bool [T, N].
+        truncated: Whether the episode was cut (a time limit), bool [T, N].
+        valid: Whether a row is a transition; a backend that resets in a step of its own leaves rows that are
             none, bool [T, N].
-        logprobs: log π(a_t | s_t) as it was acted on, [T, N]; meaningless unless the agent keeps its
-            outputs.
-        values: V(s_t), the same.
-        states: of the agent's memory before step t, zero at an episode's start, [T + 1, N, S]; S may be 0.
+        logprobs: The log-probabilities log π(a_t | s_t) of acting, [T, N]; meaningless unless the agent keeps
+            its outputs.
+        values: The values V(s_t), [T, N]; likewise.
+        states: The memory's states before step t, zero at an episode's start, [T + 1, N, S]; S may be 0.
     """
 
     def __init__(
@@ -91,9 +91,9 @@ class Rollout:
         """Writes what the agent computed when it acted at step t.
 
         Args:
-            t: the step.
-            outputs: log-probabilities, values, and the memory's states after the step.
-            restarts: environments whose memory begins anew at step t + 1, bool [N].
+            t: The number of the step.
+            outputs: The log-probabilities, values, and the memory's states after the step.
+            restarts: The environments whose memory begins anew at step t + 1, bool [N].
         """
         self.logprobs[t] = outputs.logprobs
         self.values[t] = outputs.values
@@ -159,9 +159,9 @@ class ActorOutputs(NamedTuple):
     """What an agent computes when it acts, kept where computing it again would cost more.
 
     Attributes:
-        logprobs: log π(a | s), [N].
-        values: V(s), [N].
-        states: the memory's states after the step, [N, S].
+        logprobs: The log-probabilities log π(a | s), [N].
+        values: The values V(s), [N].
+        states: The memory's states after the step, [N, S].
     """
 
     logprobs: Tensor
@@ -173,7 +173,7 @@ class Batch(NamedTuple):
     """A rollout flattened for the update, every axis [T*N, ...]; the last two are empty without a memory.
 
     Attributes:
-        states: the memory's states before each step, [T*N, S].
+        states: The memory's states before each step, [T*N, S].
         episode_starts: Whether the memory begins anew at a step, float [T*N, 1].
     """
 

@@ -19,7 +19,7 @@ def train(run: RunState) -> None:
     Iteration i of I (from 0) has progress i / I for every schedule.
 
     Args:
-        run: Where it is, with an agent that is trained and a collector that has been reset, or brought back
+        run: The state of the run, with an agent to train and a collector that has been reset, or brought back
             to where the run was.
 
     Raises:

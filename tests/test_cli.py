@@ -161,7 +161,7 @@ def test_two_runs_at_once_have_two_folders(ppo_train, tmp_path, monkeypatch):
 
             return datetime(2026, 1, 2, 3, 4, 5)
 
-    monkeypatch.setattr("ppo_cli.cli.train.datetime", Clock)
+    monkeypatch.setattr("ppo_cli.runs.start.datetime", Clock)
     for _ in range(2):
         assert ppo_train("env=CartPole-v1", *TINY).status == 0
     first, second = sorted(path.name for path in tmp_path.glob("outputs/CartPole-v1/*"))

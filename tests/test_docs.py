@@ -364,6 +364,7 @@ def test_an_unknown_source_is_refused():
     [
         ("[a](../ppo_cli/envs/vector.py)", "ppo.md", "[a](api/envs/vector.md)"),
         ("[a](docs/metrics.md#losses)", "index.md", "[a](metrics.md#losses)"),
+        ("[a](ppo_cli/distributions)", "index.md", "[a](api/distributions/base.md)"),
         ("[a](../conf/config.yaml)", "ppo.md", "[a](knobs.md)"),
         ("[a](../conf/env/Pong-v5.yaml)", "ppo.md", "[a](knobs.md#presets)"),
     ],

@@ -141,6 +141,15 @@ def test_a_stored_search_that_says_more_is_refused_before_anything_is_written(pp
     assert [entry.name for entry in tmp_path.iterdir()] == ["found"]
 
 
+def test_what_a_stored_axis_would_import_is_said(ppo_train, found):
+    changed(found, "axes", 0, value={"key": "objective", "values": ["clip", "own_update.soft_clip"]})
+    assert "importing own_update, which found/search.json names (objective=own_update.soft_clip)\n" in (
+        ppo_train("sweep.resume=found").out
+    )
+    changed(found, "axes", 0, "values", value=["clip", "os.system"])
+    assert_refused(ppo_train("sweep.resume=found"), "a module of Python's own")
+
+
 @pytest.mark.parametrize("text", ["[1]", "[" * 100_000, "9" * 5_000, "\0", '{"typed": [], "typed": []}', "{"])
 def test_a_damaged_search_is_a_line(found, text):
     (found / "search.json").write_text(text)

@@ -106,6 +106,7 @@ def test_what_a_stored_sweep_may_say_holds_still_and_what_is_typed_comes_first(s
             *RUN, "seed=0,1", "hydra/launcher=submitit_slurm", "hydra.launcher.partition='gpu,cpu'",
             "+hydra.launcher.timeout_min=30", "hydra.launcher.setup=[module load x]", "hydra.sweep.dir=/x",
             "hydra.searchpath=['file:///x']", "hydra.sweeper.max_batch_size=3", "hydra.verbose=true",
+            "hydra/sweeper=jobs",
         ],
     )  # fmt: skip
     typed = ["hydra.launcher.setup=[module load y]"]

@@ -240,6 +240,10 @@ def test_the_optimizer_is_fixed_on_resuming_and_the_rest_may_change(ppo_train, t
     taken = ppo_train("resume=run", "objective=spo", "+optimizer_kwargs.eps=1e-6", "total_timesteps=512")
     assert taken.status == 0
     assert "objective: clip -> spo" in taken.out
+    misspelt = ppo_train("resume=run", "+objective_kwargs.beta=1", "total_timesteps=768")
+    assert misspelt.status == 2
+    assert "spo takes no option 'beta'" in misspelt.err
+    assert not (tmp_path / "run" / "failed.txt").exists()  # of a run that is as good as before
     assert load_yaml(tmp_path / "run" / "config.yaml")["optimizer_kwargs"] == {"eps": 1e-6}
 
 

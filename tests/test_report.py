@@ -128,6 +128,36 @@ def test_how_a_run_is_run_makes_no_group(tmp_path):
     assert len(group.runs) == len(knobs)
 
 
+def test_a_config_from_before_a_knob_is_one_with_its_default(tmp_path):
+    younger = re.compile(r"^(objective|optimizer|extra_losses|hooks).*\n|^  gamma:\n(    .*\n)+", re.M)
+    for seed, objective in enumerate(("clip", "clip", "spo")):
+        write_run(tmp_path / str(seed), [1.0], seed=seed, objective=objective)
+    config = tmp_path / "0" / "config.yaml"
+    text, changes = younger.subn("", config.read_text())
+    assert changes == 7
+    config.write_text(text)
+    old, new = grouped(tmp_path)[0]["CartPole-v1"]
+    assert (old.name, [run.seed for run in old.runs]) == ("objective=clip", [0, 1])
+    assert (new.name, [run.seed for run in new.runs]) == ("objective=spo", [2])
+
+
+def test_a_list_of_mappings_is_named_as_it_is_typed(tmp_path):
+    for seed, losses in enumerate(([], [{"name": "my.loss", "coef": 0.1}])):
+        write_run(tmp_path / str(seed), [1.0], seed=seed, extra_losses=losses)
+    groups = grouped(tmp_path)[0]["CartPole-v1"]
+    assert [group.name for group in groups] == ["extra_losses=[]", "extra_losses=[{name:my.loss,coef:0.1}]"]
+
+
+def test_hooks_of_ones_own_make_a_group_and_trackers_none(tmp_path):
+    knobs = ([], [{"name": "wandb", "project": "x"}], [{"name": "my.Shaping"}, {"name": "wandb"}])
+    for seed, hooks in enumerate(knobs):
+        write_run(tmp_path / str(seed), [1.0], seed=seed, hooks=hooks)
+    groups = grouped(tmp_path)[0]["CartPole-v1"]
+    assert [(group.name, len(group.runs)) for group in groups] == [
+        ("hooks=[]", 2), ("hooks=[{name:my.Shaping}]", 1),
+    ]  # fmt: skip
+
+
 def test_envpools_environments_are_others(tmp_path):
     for kind in ("sync", "async", "auto", "envpool"):
         write_run(tmp_path / kind, [1.0], vectorization=kind, seed=len(kind))

@@ -69,6 +69,10 @@ def axis(typed):
         ("n_epochs=tag(log,int(interval(3,20)))", Interval("n_epochs", 3, 20, None, True, True)),
         ("n_epochs=range(2,11,4)", Interval("n_epochs", 2, 10, 4, False, True)),
         ("gamma=range(0.9,1,0.05)", Interval("gamma", 0.9, 0.95, 0.05, False, False)),
+        (
+            "+optimizer_kwargs.weight_decay=tag(log,interval(1e-5,1e-2))",
+            Interval("+optimizer_kwargs.weight_decay", 1e-5, 1e-2, None, True, False),
+        ),
         ("clip_ratio=0.1,0.2", Choice("clip_ratio", ("0.1", "0.2"))),
         ("network.hidden_sizes=choice([64,64],[32])", Choice("network.hidden_sizes", ("[64,64]", "[32]"))),
         ("network=choice(mlp,mlp_sde)", Choice("network", ("mlp", "mlp_sde"))),
@@ -109,6 +113,14 @@ def test_scores_of_a_run():
 
 def plan_of(*overrides):
     return make_plan(read_line(overrides).words, None, "config")
+
+
+def test_an_option_is_searched_beside_the_optimizers_that_take_it():
+    plan = plan_of(
+        "hydra/sweeper=optuna", "optimizer=choice(sgd,rmsprop)", "+optimizer_kwargs.momentum=interval(0,0.9)"
+    )
+    config = job_config(plan, {"optimizer": "rmsprop", "+optimizer_kwargs.momentum": "0.5"}, 0)
+    assert (config.optimizer, config.optimizer_kwargs) == ("rmsprop", {"momentum": 0.5})
 
 
 @pytest.mark.parametrize("space", sorted(path.stem for path in (conf_dir() / "search").glob("*.yaml")))
@@ -322,6 +334,9 @@ def test_a_trial_that_another_process_owns_is_left_to_it(ppo_train, tmp_path, cu
         (("gamma=interval(0.9,1.1)",), "gamma=1.1: expected a value from 0 to 1"),
         (("clip_ratio=choice(0.1,abc)",), "clip_ratio: expected a number"),
         (("network=choice(mlp,mlpp)",), "did you mean 'mlp'?"),
+        (("optimizer=choice(adam,adamm)",), "did you mean 'adam'?"),
+        (("+optimizer_kwargs.momentum=interval(0,0.9)",), "takes no option 'momentum'"),
+        (("+network.encoders.camera=interval(0,1)",), "network.encoders"),
         (("env=CartPole-v1,Acrobot-v1", "gamma=choice(0,1)"), "env can't be searched"),
         (("seed=interval(0,3)", "gamma=choice(0,1)"), "a trial's seeds are listed"),
         (("eval.episodes=0", "gamma=choice(0,1)"), "eval.episodes=0"),

@@ -49,15 +49,15 @@ def muon(
     (Liu et al. 2025, https://arxiv.org/abs/2502.16982, eq. 4).
 
     Args:
-        params: θ, [P].
-        grad: g, [P].
-        state: b, and that of `adam`.
-        learning_rate: α ≥ 0.
-        shapes: of the parameters, in order.
-        momentum: μ in [0, 1).
-        nesterov: whether the step looks ahead.
-        ns_steps: iterations of `orthogonalize`.
-        weight_decay: λ ≥ 0, of all parameters.
+        params: The parameters θ, [P].
+        grad: The gradient g, [P].
+        state: The running direction b, and the state of `adam`.
+        learning_rate: The learning rate α ≥ 0.
+        shapes: The shapes of the parameters, in order.
+        momentum: The momentum μ in [0, 1).
+        nesterov: Whether the step looks ahead.
+        ns_steps: The number of iterations of `orthogonalize`.
+        weight_decay: The weight decay λ ≥ 0, of all parameters.
         betas: Adam's, of what is no matrix.
         eps: Adam's, likewise.
 

@@ -41,9 +41,9 @@ class Optimizer:
     """An optimizer with its options.
 
     Attributes:
-        name: as it was typed.
-        rule: a `Rule`, or anything else that has an ``init`` and a ``step``.
-        options: what a step gets beside the rest.
+        name: The name as it was typed.
+        rule: A `Rule`, or anything else that has an ``init`` and a ``step``.
+        options: The arguments that a step gets beside the rest.
     """
 
     name: str
@@ -87,8 +87,8 @@ def restored(state: OptimizerState, stored: Mapping[str, Tensor]) -> OptimizerSt
     """The state that a mapping by name holds, as `_asdict` gave it.
 
     Args:
-        state: of the same optimizer, for the same parameters.
-        stored: what was kept.
+        state: A state of the same optimizer, for the same parameters.
+        stored: The mapping that was kept.
 
     Raises:
         RuntimeError: it is that of another network or optimizer.

@@ -14,8 +14,8 @@ def clip_by_norm(grad: Tensor, max_norm: float | Tensor) -> tuple[Tensor, Tensor
     """Gradient scaled so that its 2-norm is at most ``max_norm`` (> 0).
 
     Args:
-        grad: [P].
-        max_norm: the largest norm; infinity for no clipping.
+        grad: The gradient, [P].
+        max_norm: The largest norm; infinity for no clipping.
 
     Returns:
         The clipped gradient [P] and the norm before clipping, a scalar.
@@ -54,13 +54,13 @@ def adam(
         θ = θ - α (m / (1 - β1^t)) / (sqrt(v / (1 - β2^t)) + ε)
 
     Args:
-        params: θ, [P].
-        grad: g, [P].
-        state: m, v and t - 1.
-        learning_rate: α ≥ 0.
-        shapes: of the parameters; of no influence.
-        betas: decay rates of the two moments.
-        eps: ε > 0.
+        params: The parameters θ, [P].
+        grad: The gradient g, [P].
+        state: The moments m and v, and t - 1.
+        learning_rate: The learning rate α ≥ 0.
+        shapes: The shapes of the parameters; of no influence.
+        betas: The decay rates of the two moments.
+        eps: The constant ε > 0 of the denominator.
 
     Returns:
         The new parameters and state.
@@ -89,14 +89,14 @@ def adamw(
         θ = (1 - α λ) θ, then `adam`
 
     Args:
-        params: θ, [P].
-        grad: g, [P].
-        state: as `adam`.
-        learning_rate: α ≥ 0.
-        shapes: of the parameters; of no influence.
-        betas: as `adam`.
-        eps: as `adam`.
-        weight_decay: λ ≥ 0.
+        params: The parameters θ, [P].
+        grad: The gradient g, [P].
+        state: The state of `adam`.
+        learning_rate: The learning rate α ≥ 0.
+        shapes: The shapes of the parameters; of no influence.
+        betas: The decay rates, as for `adam`.
+        eps: The constant ε, as for `adam`.
+        weight_decay: The weight decay λ ≥ 0.
 
     Returns:
         The new parameters and state.
@@ -130,14 +130,14 @@ def sgd(
         g = g + λ θ,  b = μ b + g,  θ = θ - α b, or θ - α (g + μ b) with Nesterov's momentum
 
     Args:
-        params: θ, [P].
-        grad: g, [P].
-        state: b.
-        learning_rate: α ≥ 0.
-        shapes: of the parameters; of no influence.
-        momentum: μ in [0, 1).
-        nesterov: whether the step looks ahead.
-        weight_decay: λ ≥ 0.
+        params: The parameters θ, [P].
+        grad: The gradient g, [P].
+        state: The running direction b.
+        learning_rate: The learning rate α ≥ 0.
+        shapes: The shapes of the parameters; of no influence.
+        momentum: The momentum μ in [0, 1).
+        nesterov: Whether the step looks ahead.
+        weight_decay: The weight decay λ ≥ 0.
 
     Returns:
         The new parameters and state.
@@ -176,15 +176,15 @@ def rmsprop(
         g = g + λ θ,  v = a v + (1 - a) g²,  b = μ b + g / (sqrt(v) + ε),  θ = θ - α b
 
     Args:
-        params: θ, [P].
-        grad: g, [P].
-        state: v and b.
-        learning_rate: α ≥ 0.
-        shapes: of the parameters; of no influence.
-        alpha: a, the decay rate of the second moment.
-        eps: ε > 0; Baselines' 1e-5.
-        momentum: μ in [0, 1).
-        weight_decay: λ ≥ 0.
+        params: The parameters θ, [P].
+        grad: The gradient g, [P].
+        state: The second moment v and the direction b.
+        learning_rate: The learning rate α ≥ 0.
+        shapes: The shapes of the parameters; of no influence.
+        alpha: The decay rate a of the second moment.
+        eps: The constant ε > 0 of the denominator; Baselines' 1e-5.
+        momentum: The momentum μ in [0, 1).
+        weight_decay: The weight decay λ ≥ 0.
 
     Returns:
         The new parameters and state.

@@ -1,5 +1,6 @@
 """What was trained: the knobs in a run's config.yaml by dotted name, as they are typed."""
 
+import functools
 import hashlib
 import json
 import re
@@ -9,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from ppo_cli.config.convert import from_stored, to_dict
 from ppo_cli.config.schema import find_knob
 from ppo_cli.envs.backends import backend
 from ppo_cli.files import printable, read_yaml
@@ -34,10 +36,17 @@ def read_config(path: Path) -> dict[str, str]:
     given = config.get("vectorization")
     if given is not None and backend(str(given)).steps == backend("auto").steps:  # to the same bits
         config["vectorization"] = "auto"
+    if isinstance(hooks := config.get("hooks"), list):  # those of a user's own may change what is learned
+        config["hooks"] = [hook for hook in hooks if _is_own(hook)]
     knobs = {shown(name): shown(value) for name, value in _flatten(config)}
     if len(knobs) > MOST_KNOBS:
         raise BrokenRunError(f"config.yaml has {len(knobs):,} values, more than any run's")
     return knobs
+
+
+def _is_own(hook: Any) -> bool:  # noqa: ANN401
+    """Whether a hook goes by an import path, and not by the word of a tracker that comes with us."""
+    return not isinstance(hook, dict) or bool(re.search(r"[.:]", str(hook.get("name"))))
 
 
 def _flatten(section: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -60,17 +69,29 @@ def _typed(value: Any) -> str:  # noqa: ANN401
     """A value as it is typed on the command line."""
     if isinstance(value, list):
         return f"[{','.join(_typed(item) for item in value)}]"
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{key}:{_typed(item)}' for key, item in value.items())}}}"
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     return str(value)
 
 
 def learned(knobs: Mapping[str, str]) -> dict[str, str]:
-    """The knobs that matter; not the shape of an annealing that there is none of."""
+    """The knobs that matter; not the shape of an annealing that there is none of.
+
+    A config of an older version has the knobs that are younger at their defaults, as where it goes on.
+    """
+    every = {**_defaults(), **knobs}
     idle = {
-        f"{name.removesuffix('.final')}.shape" for name, value in knobs.items() if _is_constant(name, value)
+        f"{name.removesuffix('.final')}.shape" for name, value in every.items() if _is_constant(name, value)
     }
-    return {name: value for name, value in knobs.items() if _is_learned(name) and name not in idle}
+    return {name: value for name, value in every.items() if _is_learned(name) and name not in idle}
+
+
+@functools.cache
+def _defaults() -> dict[str, str]:
+    """Every knob's default, as it is typed."""
+    return dict(_flatten(to_dict(from_stored({"env": {"id": "any"}}))))
 
 
 def _is_constant(name: str, value: str) -> bool:

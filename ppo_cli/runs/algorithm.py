@@ -8,6 +8,7 @@ from gymnasium import spaces
 
 from ppo_cli.actor_critic import ActorCritic
 from ppo_cli.agent import flatten_parameters
+from ppo_cli.config.convert import same_named
 from ppo_cli.config.schema import KNOBS, Config
 from ppo_cli.distributions import make_distribution
 from ppo_cli.errors import ConfigError, UserCodeError
@@ -45,18 +46,14 @@ def build_hyperparameters(config: Config) -> Hyperparameters:
     Raises:
         ConfigError: a name is nobody's, two are logged as the same, or an option is none that is taken.
     """
-    hyper = Hyperparameters(
-        batch_size=config.batch_size,
-        n_epochs=config.n_epochs,
-        normalize_advantage=config.normalize_advantage,
-        sde_sample_freq=config.sde_sample_freq,
-        sequence_length=config.sequence_length,
-        objective=_loss("objective", config.objective, config.objective_kwargs, OBJECTIVES),
-        extra_losses=tuple(
+    functions = {
+        "objective": _loss("objective", config.objective, config.objective_kwargs, OBJECTIVES),
+        "extra_losses": tuple(
             _loss("extra_losses", entry["name"], _options(entry), {}) for entry in config.extra_losses
         ),
-        optimizer=_optimizer(config),
-    )
+        "optimizer": _optimizer(config),
+    }
+    hyper = Hyperparameters(**(same_named(config, Hyperparameters) | functions))
     _check_metrics(hyper)
     return hyper
 

@@ -15,9 +15,10 @@ import torch
 from gymnasium import Env, spaces
 from platformdirs import user_cache_path
 
-from ppo_cli.actor_critic import ActorCritic, make_actor_critic
+from ppo_cli.actor_critic import ActorCritic, TrunkChoice, make_actor_critic
 from ppo_cli.agent import PPOAgent
 from ppo_cli.cache import trusted_folder
+from ppo_cli.config.convert import same_named
 from ppo_cli.config.idle import idle_notices
 from ppo_cli.config.schema import Config, EnvConfig
 from ppo_cli.distributions import make_distribution
@@ -110,8 +111,8 @@ def _check_environment(config: Config, keep: bool) -> Checked:
         backend(config.vectorization).load().check(env_id)
         spaces = Spaces(env.observation_space, env.action_space)
         notices += _notices(config, spaces)
-        _check_network(config, spaces, env_id)
         config = replace(config, env=replace(config.env, id=env_id, action_mask=masked))
+        check_network(config, spaces)
         if keep or config.checkpoint.exact:
             opened.pop_all()
     notices += idle_notices(config, *spaces)
@@ -128,7 +129,7 @@ def _notices(config: Config, spaces: Spaces) -> list[str | None]:
     return [ranges, normalization_notice(spaces.observation_space) if normalized else None]
 
 
-def _check_network(config: Config, spaces: Spaces, env_id: str) -> None:
+def check_network(config: Config, spaces: Spaces) -> None:
     """Raises ConfigError where the network, or what it is trained on, can't be as the config asks."""
     try:
         _check_memory(config, spaces)
@@ -136,7 +137,7 @@ def _check_network(config: Config, spaces: Spaces, env_id: str) -> None:
     except ConfigError:
         raise
     except ValueError as error:
-        raise ConfigError(f"env={env_id}: {flat(error)}") from error
+        raise ConfigError(f"env={config.env.id}: {flat(error)}") from error
 
 
 def _id_notice(typed: str, env_id: str) -> str | None:
@@ -276,15 +277,13 @@ def build_model(config: Config, env: Env[Any, Any] | Spaces) -> ActorCritic:
         use_sde=config.use_sde,
         squash_actions=config.squash_actions,
         encoders=EncoderChoice(config.network.image_encoder, config.network.encoders),
-        hidden_sizes=config.network.hidden_sizes,
-        activation=config.network.activation,
-        layer_norm=config.network.layer_norm,
         shared=config.network.shared,
         ortho_init=config.network.ortho_init,
         log_std=config.network.log_std,
         log_std_init=config.network.log_std_init,
         memory=config.network.memory,
         memory_size=config.network.memory_size,
+        **same_named(config.network, TrunkChoice),
     )
 
 

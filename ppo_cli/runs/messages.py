@@ -34,7 +34,7 @@ def network_words(model: ActorCritic) -> str:
     widths = "-".join(str(linear.out_features) for linear in model.trunk.linears)
     if widths:
         verb, each = ("share ", "") if model.value_trunk is None else ("", " each")
-        parts.append(f"actor and critic {verb}{widths} {model.trunk.activation_name}{each}")
+        parts.append(f"actor and critic {verb}{widths} {model.trunk.choice.activation}{each}")
     return ", ".join(parts or ["actor and critic linear"])
 
 

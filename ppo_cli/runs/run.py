@@ -114,13 +114,14 @@ def run_owned(
     advice = partial(advice_for, folder)
     signal = StopSignal(advice, at_once=True) if caller.owns_process else None
     watchdog = Watchdog(config.env.timeout, advice) if caller.watchdog else nullcontext()
-    with noted_failure(folder), signal or nullcontext(), watchdog:
-        try:
-            checked = checked or check_environment(config, caller.watchdog, keep=True)
-            return _run(checked, folder, saved, caller, signal)
-        except FAULTS as error:
-            more = advice()
-            raise RunError(f"{error}{more and f'; {more}'}") from error
+    with signal or nullcontext(), watchdog:
+        checked = checked or check_environment(config, caller.watchdog, keep=True)
+        with noted_failure(folder):  # what is refused is no failure of the run
+            try:
+                return _run(checked, folder, saved, caller, signal)
+            except FAULTS as error:
+                more = advice()
+                raise RunError(f"{error}{more and f'; {more}'}") from error
 
 
 def _run(

@@ -71,6 +71,7 @@ REPLACED = (
     "hydra.run.dir",
     "hydra.searchpath",
     "hydra.mode",
+    "hydra/sweeper",
     "hydra.sweeper.stored",
 )
 

@@ -4,10 +4,10 @@ import itertools
 import json
 import re
 import shlex
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import IntervalSweep, Override
@@ -21,8 +21,11 @@ from ppo_cli.errors import ConfigError
 from ppo_cli.files import printable, read_json, write_whole
 from ppo_cli.runs.new_folder import folder_name, is_hydra
 from ppo_cli.sweeps.schema import SearchSettings, composed_settings, read_settings
-from ppo_cli.sweeps.search.space import Axis, axis_from_dict, to_axis
+from ppo_cli.sweeps.search.space import NUMBERS, Axis, axis_from_dict, to_axis
 from ppo_cli.text import flat
+
+if TYPE_CHECKING:
+    from ppo_cli.runs.build import Checked
 
 PLAN = "search.json"
 Kind = TypeVar("Kind")
@@ -85,10 +88,13 @@ def make_plan(overrides: Sequence[str], config_dir: str | None, config_name: str
         raise ConfigError(
             "nothing to search: type KEY=choice(A,B) or KEY=interval(LOW,HIGH), or a ready space, search=NAME"
         )
-    bases = _bases(axes, fixed, config_dir, config_name)
+    checked = _checked_bases(axes, fixed, config_dir, config_name)
+    bases = [base for base, _ in checked]
     words = _typed(overrides, {*swept, "seed"})
     plan = Plan(words, axes, seeds or [bases[0].config["seed"]], settings, bases)
     _check_ends(plan)
+    for _, found in checked:
+        _check_update(axes, found)
     return plan
 
 
@@ -136,9 +142,9 @@ def _is_not_searched(key: str) -> bool:
     return key == "search" or is_hydra(key) or not find_knob(key).searched
 
 
-def _bases(
+def _checked_bases(
     axes: Sequence[Axis], fixed: Sequence[str], config_dir: str | None, config_name: str
-) -> list[Base]:
+) -> list[tuple[Base, "Checked"]]:
     from ppo_cli.runs.build import check_environment  # late: it brings PyTorch
 
     bases = []
@@ -147,7 +153,8 @@ def _bases(
         config = compose_run(overrides, config_dir, config_name).config
         if not config.eval.episodes:
             raise ConfigError("eval.episodes=0: a search needs evaluations; give at least 1")
-        bases.append(Base(chosen, to_dict(check_environment(config).config)))
+        checked = check_environment(config)
+        bases.append((Base(chosen, to_dict(checked.config)), checked))
     return bases
 
 
@@ -161,12 +168,48 @@ def _combinations(axes: Sequence[Axis]) -> list[dict[str, str]]:
 def _check_ends(plan: Plan) -> None:
     """Every value, or both ends, of every axis on its own, and every seed; what else there is may not fit."""
     for base in plan.bases:
-        config = from_stored(base.config)
         for seed in plan.seeds:
-            override_config(config, [f"seed={seed}"])
+            override_config(from_stored(base.config), [f"seed={seed}"])
+    for _ in end_configs(plan):
+        pass
+
+
+def end_configs(plan: Plan) -> Iterator[Config]:
+    """The config of every base, and of it with each value, or both ends, of every axis on its own."""
+    for base in plan.bases:
+        config = from_stored(base.config)
+        yield config
         for axis in plan.axes:
             for value in axis.ends() if axis.key not in GROUPS else ():
-                override_config(config, [f"{axis.key}={value}"])
+                yield override_config(config, [f"{axis.key}={value}"])
+
+
+def _check_update(axes: Sequence[Axis], base: "Checked") -> None:
+    """Builds what a word, or an option of a user's own, stands for: alone, or beside the others' first.
+
+    Raises:
+        ConfigError: it can be built in neither way.
+    """
+    own = [axis for axis in axes if axis.key not in GROUPS]
+    first = {axis.key: axis.ends()[0] for axis in own}
+    for axis in own:
+        for value in axis.ends() if find_knob(axis.key.lstrip("+")).kind not in NUMBERS else ():
+            alone = {axis.key: value}
+            if _refusal(base, alone) and (why := _refusal(base, first | alone)):
+                raise why
+
+
+def _refusal(base: "Checked", knobs: Mapping[str, str]) -> ConfigError | None:
+    """Why a network, or the update that trains it, can't be built with those knobs."""
+    from ppo_cli.runs.build import check_network  # late: it brings PyTorch
+
+    try:
+        check_network(
+            override_config(base.config, [f"{key}={value}" for key, value in knobs.items()]), base.spaces
+        )
+    except ConfigError as error:
+        return error
+    return None
 
 
 def job_config(plan: Plan, values: Mapping[str, str], seed: int) -> Config:

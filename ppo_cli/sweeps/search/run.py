@@ -13,7 +13,6 @@ from pathlib import Path
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from ppo_cli.config.convert import from_stored
 from ppo_cli.config.trust import imports
 from ppo_cli.errors import ConfigError, RunError
 from ppo_cli.files import lock_file
@@ -26,6 +25,7 @@ from ppo_cli.sweeps.search.plan import (
     PLAN,
     Plan,
     check_classes,
+    end_configs,
     load_plan,
     make_plan,
     save_plan,
@@ -85,7 +85,7 @@ def resume_search(folder: Path, overrides: Sequence[str]) -> None:
     if overrides:
         check_classes(plan.settings)
         save_plan(plan, folder)
-    say_imports(line for base in plan.bases for line in imports(from_stored(base.config), folder / PLAN))
+    say_imports(line for config in end_configs(plan) for line in imports(config, folder / PLAN))
     _take_part(folder, plan)
 
 

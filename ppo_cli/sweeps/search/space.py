@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Optional, TypeVar, Union
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 from ppo_cli.config.knob import Integer
-from ppo_cli.config.schema import find_knob
+from ppo_cli.config.schema import find_knob, is_entry
 from ppo_cli.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def to_axis(override: Override) -> Axis:
     log = _is_log(override)
     if isinstance(sweep, IntervalSweep):
         return _interval(str(typed), key, sweep, log)
-    if isinstance(sweep, RangeSweep) and find_knob(key).kind in NUMBERS:
+    if isinstance(sweep, RangeSweep) and _may_be_number(key):
         values = list(sweep.range())
         if len(values) > 1:
             return _ordered(str(typed), key, sorted(values), log)
@@ -105,18 +105,22 @@ def _is_log(override: Override) -> bool:
 
 
 def _interval(typed: str, key: str, sweep: IntervalSweep, log: bool) -> Interval:
-    kind = find_knob(key).kind
-    if kind not in NUMBERS:
+    if not _may_be_number(key):
         raise ConfigError(f"{typed}: an interval needs a knob that is a number; list values: choice(A,B)")
     assert sweep.start is not None and sweep.end is not None  # the grammar has both
     low, high = float(sweep.start), float(sweep.end)
     if not low < high or (log and low <= 0):
         order = "0 below LOW below HIGH" if log else "LOW below HIGH"
         raise ConfigError(f"{typed}: expected interval(LOW,HIGH), {order}")
-    integer = kind in INTEGERS or isinstance(sweep.start, int)
+    integer = find_knob(key).kind in INTEGERS or isinstance(sweep.start, int)
     if integer and not (low.is_integer() and high.is_integer()):
         raise ConfigError(f"{typed}: expected an interval between integers")
     return Interval(key, low, high, None, log, integer)
+
+
+def _may_be_number(key: str) -> bool:
+    """Whether a knob is a number, or one of a user's own, such as ``+optimizer_kwargs.weight_decay``."""
+    return find_knob(key).kind in NUMBERS or is_entry(key.lstrip("+"))
 
 
 def _ordered(typed: str, key: str, values: list[Any], log: bool) -> Interval:
