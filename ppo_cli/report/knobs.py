@@ -81,7 +81,7 @@ def learned(knobs: Mapping[str, str]) -> dict[str, str]:
 
     A config of an older version has the knobs that are younger at their defaults, as where it goes on.
     """
-    every = _defaults() | knobs
+    every = {**_defaults(), **knobs}
     idle = {
         f"{name.removesuffix('.final')}.shape" for name, value in every.items() if _is_constant(name, value)
     }
