@@ -26,7 +26,7 @@ from ppo_cli.collector import make_collector
 from ppo_cli.config.compose import load
 from ppo_cli.config.schema import Config
 from ppo_cli.envs.vector import SyncVector
-from ppo_cli.rollout import Batch, minibatches
+from ppo_cli.rollout import Batch, minibatches, sequences
 from ppo_cli.runs.build import build_agent, env_maker
 from ppo_cli.update import first_state
 
@@ -47,7 +47,7 @@ def collected(config: Config) -> tuple[PPOAgent, Batch]:
 def minibatches_of(batch: Batch, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Rows and weights of one epoch's minibatches, again and again."""
     rows = torch.ones(len(batch.returns), 1, dtype=torch.bool)
-    return cycle(list(minibatches(rows, 1, size, torch.Generator())))
+    return cycle(list(minibatches(sequences(rows, 1), size, torch.Generator())))
 
 
 def own_step(agent: PPOAgent, batch: Batch, size: int) -> Callable[[], None]:

@@ -26,7 +26,7 @@ from ppo_cli.runs.evaluation import evaluate
 
 @dataclass(frozen=True)
 class PeerPolicy:
-    """The peer's agent with the interface of `ppo_cli.policy.Policy`."""
+    """The peer's agent with the interface of `ppo_cli.policy.BatchPolicy`."""
 
     agent: Any
     distribution: Distribution

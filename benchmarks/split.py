@@ -30,8 +30,8 @@ from ppo_cli.config.schema import Config
 from ppo_cli.envs.vector import SyncVector
 from ppo_cli.hooks import Hook, RunState
 from ppo_cli.runs.build import check_environment, env_maker
+from ppo_cli.runs.caller import Caller
 from ppo_cli.runs.run import run
-from ppo_cli.runs.surroundings import Surroundings
 from ppo_cli.seeding import spawn_seeds
 
 VectorFn = Callable[[list[Callable[[], "gym.Env[Any, Any]"]]], "gym.vector.VectorEnv[Any, Any, Any]"]
@@ -126,7 +126,7 @@ def train(config: Config) -> Tape:
     """A whole training run under timers."""
     tape = Tape()
     with tempfile.TemporaryDirectory() as folder:
-        run(config, Path(folder), around=Surroundings(hooks=[Timers(tape)], own_hooks=[Ends(tape)]))
+        run(config, Path(folder), caller=Caller(hooks=[Timers(tape)], own_hooks=[Ends(tape)]))
     return tape
 
 

@@ -10,7 +10,7 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ppo_cli.cli.help import knob_comments, knob_sections
+from ppo_cli.config.comments import knob_comments, knob_sections
 from ppo_cli.config.convert import load_yaml
 from ppo_cli.config.knob import Knob, describe_type
 from ppo_cli.config.schema import KNOBS, conf_dir
@@ -195,6 +195,9 @@ def relink(markdown: str, page: str) -> str:
             return f"]({up}index.md"
         if top == "ppo_cli/" and path.endswith(".py"):
             return f"]({up}api/{path.removesuffix('.py')}.md"
+        if top == "ppo_cli/":  # a folder, whose first page stands at the top of its section
+            first = next(file for file in modules() if file.parent.as_posix() == path.rstrip("/"))
+            return f"]({up}api/{first.with_suffix('.md').as_posix()}"
         if top == "conf/":
             group, slash, _ = path.partition("/")
             anchor = f"#{GROUPS.get(group, 'presets')}"

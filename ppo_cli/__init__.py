@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ppo_cli.api import Run, evaluate, load, read, resume, train
-    from ppo_cli.config.schema import ConfigError
-    from ppo_cli.envs.make import EnvError
     from ppo_cli.episodes import Evaluation
-    from ppo_cli.errors import RunError
+    from ppo_cli.errors import ConfigError, EnvError, RunError, UserCodeError
     from ppo_cli.hooks import Hook
     from ppo_cli.runs.policy import Policy
 
@@ -27,6 +25,7 @@ __all__ = [
     "Policy",
     "Run",
     "RunError",
+    "UserCodeError",
     "evaluate",
     "load",
     "read",
@@ -35,12 +34,13 @@ __all__ = [
 ]
 
 _HOMES = {
-    "ConfigError": "config.schema",
-    "EnvError": "envs.make",
+    "ConfigError": "errors",
+    "EnvError": "errors",
     "Evaluation": "episodes",
     "Hook": "hooks",
     "Policy": "runs.policy",
     "RunError": "errors",
+    "UserCodeError": "errors",
 }
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, cast
 
@@ -26,18 +27,34 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 ILLEGAL = -1e8  # logit of an action that the mask forbids: probability 0 without an infinity
 
 
+@dataclass(frozen=True)
+class TrunkChoice:
+    """The hidden layers that the config asks for; names are those of its ``network``.
+
+    Attributes:
+        hidden_sizes: The widths of the hidden layers; may be empty.
+        activation: A key of `ACTIVATIONS`.
+        layer_norm: Whether each hidden layer is normalised before its activation.
+    """
+
+    hidden_sizes: Sequence[int] = (64, 64)
+    activation: str = "tanh"
+    layer_norm: bool = False
+
+
 class MLP(nn.Module):
     """Linear layers, with layer norm if that is asked for and an activation behind each.
 
     `nn.Sequential` without a module's call for each layer, which acting for a few environments would feel.
     """
 
-    def __init__(self, sizes: Sequence[int], activation: str, layer_norm: bool = False) -> None:
+    def __init__(self, inputs: int, choice: TrunkChoice) -> None:
         super().__init__()
+        sizes = [inputs, *choice.hidden_sizes]
         self.layers = nn.ModuleList(nn.Linear(fan_in, fan_out) for fan_in, fan_out in pairwise(sizes))
-        self.norms = nn.ModuleList(nn.LayerNorm(size) for size in sizes[1:]) if layer_norm else None
-        self.activation_name = activation
-        self.activation = ACTIVATIONS[activation]
+        self.norms = nn.ModuleList(nn.LayerNorm(size) for size in sizes[1:]) if choice.layer_norm else None
+        self.choice, self.size = choice, sizes[-1]
+        self.activation = ACTIVATIONS[choice.activation]
 
     @property
     def linears(self) -> list[nn.Linear]:
@@ -45,7 +62,7 @@ class MLP(nn.Module):
         return cast("list[nn.Linear]", list(self.layers))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, sizes[0]] -> [B, sizes[-1]]."""
+        """Inputs [B, inputs] -> features [B, size]."""
         for i, layer in enumerate(cast("list[nn.Linear]", self.layers)):
             x = functional.linear(x, layer.weight, layer.bias)
             x = self.activation(x if self.norms is None else self.norms[i](x))
@@ -65,11 +82,9 @@ class ActorCritic(nn.Module):
         self,
         encoder: Encoder,
         make_head: Callable[[int], PolicyHead],
-        hidden_sizes: Sequence[int] = (64, 64),
-        activation: str = "tanh",
+        trunk: TrunkChoice = TrunkChoice(),
         shared: bool = True,
         ortho_init: bool = True,
-        layer_norm: bool = False,
         make_memory: Callable[[int], Memory] = NoMemory,
     ) -> None:
         """Builds and initialises the network with torch's global generator.
@@ -77,23 +92,20 @@ class ActorCritic(nn.Module):
         Args:
             encoder: turns observations into vectors.
             make_head: builds the policy head for a number of features.
-            hidden_sizes: widths of the hidden layers; may be empty.
-            activation: a key of `ACTIVATIONS`.
+            trunk: the hidden layers.
             shared: whether the two heads share the hidden layers.
             ortho_init: orthogonal weights with gain sqrt(2) in encoder and trunk, 1 in the memory, 0.01 in
                 the policy head and 1 in the value head, and zero biases (37 details, no. 2); else PyTorch's
                 own initialisation.
-            layer_norm: normalise each hidden layer before its activation.
             make_memory: builds the memory for a number of inputs.
         """
         super().__init__()
         self.encoder = encoder
         self.memory = make_memory(encoder.size)
-        sizes = [self.memory.size, *hidden_sizes]
-        self.trunk = MLP(sizes, activation, layer_norm)
-        self.value_trunk = None if shared else MLP(sizes, activation, layer_norm)
-        self.policy_head = make_head(sizes[-1])
-        self.value_head = nn.Linear(sizes[-1], 1)
+        self.trunk = MLP(self.memory.size, trunk)
+        self.value_trunk = None if shared else MLP(self.memory.size, trunk)
+        self.policy_head = make_head(self.trunk.size)
+        self.value_head = nn.Linear(self.trunk.size, 1)
         if ortho_init:
             gains: dict[nn.Module | None, float] = {
                 self.trunk: math.sqrt(2),
@@ -118,15 +130,17 @@ class ActorCritic(nn.Module):
         heavy = (nn.Conv2d, UserEncoder)
         return self.state_size > 0 or any(isinstance(module, heavy) for module in self.modules())
 
-    def forward(self, obs: Tensor, state: Tensor = EMPTY, starts: Tensor = EMPTY) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, obs: Tensor, state: Tensor = EMPTY, episode_starts: Tensor = EMPTY
+    ) -> tuple[Tensor, Tensor]:
         """Logits [B, P] and values [B] of K sequences of length L, one after the other, B = K*L.
 
         Args:
             obs: observations, [B, *shape].
             state: the memory's state before the first step of each sequence, [K, S].
-            starts: whether a row is an episode's first, float [B, 1]; [B, 0] where S is 0.
+            episode_starts: whether a row is an episode's first, float [B, 1]; [B, 0] where S is 0.
         """
-        encoded = self.memory.sequence(self.encoder(obs), state, starts)
+        encoded = self.memory.sequence(self.encoder(obs), state, episode_starts)
         features = self.trunk(encoded)
         value_features = features if self.value_trunk is None else self.value_trunk(encoded)
         return self.logits(features, obs), self.value_head(value_features).squeeze(-1)
@@ -181,17 +195,29 @@ def make_actor_critic(
     use_sde: bool = False,
     squash_actions: bool = False,
     encoders: EncoderChoice | None = None,
-    hidden_sizes: Sequence[int] = (64, 64),
-    activation: str = "tanh",
-    layer_norm: bool = False,
     shared: bool = True,
     ortho_init: bool = True,
     log_std: str = "free",
     log_std_init: float = 0.0,
     memory: str = "none",
     memory_size: int = 128,
+    **trunk: Any,  # noqa: ANN401
 ) -> ActorCritic:
-    """The network for a single environment's spaces.
+    """The network for a single environment's spaces; names are those of the config.
+
+    Args:
+        observation_space: The space of the observations.
+        action_space: The space of the actions.
+        use_sde: Whether Box actions are explored by gSDE.
+        squash_actions: Whether Box actions go through a tanh.
+        encoders: The encoders; None for those that fit the observations.
+        shared: Whether the two heads share the hidden layers.
+        ortho_init: Whether weights are orthogonal at the start.
+        log_std: On what the deviation of Box actions depends.
+        log_std_init: The initial log standard deviation of Box actions.
+        memory: The memory's cell, or none.
+        memory_size: The memory's width.
+        **trunk: The hidden layers, see `TrunkChoice`.
 
     Raises:
         ValueError: an unsupported space, an encoder that does not fit, or gSDE without a Box action space.
@@ -205,11 +231,9 @@ def make_actor_critic(
     model = ActorCritic(
         make_encoder(observation_space, encoders, distribution.logits_size if distribution.choices else None),
         lambda features: distribution.make_head(features, head),
-        hidden_sizes,
-        activation,
+        TrunkChoice(**trunk),
         shared,
         ortho_init,
-        layer_norm,
         NoMemory if memory == "none" else lambda inputs: RecurrentMemory(memory, inputs, memory_size),
     )
     return model.eval()  # dropout in a user's encoder would make two policies of one, and their ratio noise

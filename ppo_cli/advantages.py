@@ -23,13 +23,13 @@ def gae(
     true final observation; a termination drops it.
 
     Args:
-        rewards: r_t, [T, N].
+        rewards: The rewards r_t, [T, N].
         values: V(s_t), [T, N].
         next_values: V(s_{t+1}), [T, N], of the episode's own final observation where it ended.
-        terminated: the episode ended in a terminal state at t, bool [T, N].
-        truncated: the episode was cut at t, bool [T, N].
-        gamma: discount factor γ in [0, 1].
-        gae_lambda: trace decay λ in [0, 1].
+        terminated: The episode ended in a terminal state at t, bool [T, N].
+        truncated: The episode was cut at t, bool [T, N].
+        gamma: The discount factor γ in [0, 1].
+        gae_lambda: The trace decay λ in [0, 1].
 
     Returns:
         The advantages Â and the value targets, both [T, N].
@@ -52,7 +52,7 @@ def normalize_advantages(advantages: Tensor, weights: Tensor) -> Tensor:
     A minibatch of a single row is left as it is: it has no deviation.
 
     Args:
-        advantages: [B].
+        advantages: The advantages, [B].
         weights: 1 for a row that counts, 0 for padding, [B].
     """
     count = weights.sum()
@@ -65,8 +65,8 @@ def explained_variance(values: Tensor, returns: Tensor) -> Tensor:
     """1 - Var(returns - values) / Var(returns): 1 is a perfect critic, 0 no better than a constant.
 
     Args:
-        values: predictions, [T, N].
-        returns: their targets, [T, N].
+        values: The predictions, [T, N].
+        returns: The targets of the predictions, [T, N].
 
     Returns:
         A scalar; NaN where the targets do not vary.

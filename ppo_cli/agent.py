@@ -13,8 +13,8 @@ from ppo_cli.actor_critic import ActorCritic
 from ppo_cli.advantages import explained_variance, gae
 from ppo_cli.distributions import Distribution
 from ppo_cli.numpy_actor import numpy_actor
-from ppo_cli.optimizers import restored
-from ppo_cli.rollout import ActorOutputs, Batch, Rollout, minibatches
+from ppo_cli.optimizers.optimizer import restored
+from ppo_cli.rollout import ActorOutputs, Batch, Rollout, minibatches, sequences
 from ppo_cli.schedules import Schedules
 from ppo_cli.update import (
     Hyperparameters,
@@ -170,7 +170,7 @@ class PPOAgent:
             self.knobs["gae_lambda"],
         )
         columns = (advantages, returns, values[:-1])
-        memory = (rollout.states[:-1], rollout.starts)
+        memory = (rollout.states[:-1], rollout.episode_starts)
         return Batch(
             acted_on,
             actions,
@@ -186,13 +186,6 @@ class PPOAgent:
         pairs = zip(observations.split(self._rows), states.to(self.device).split(self._rows), strict=True)
         return torch.cat([self.model.value(rows, before) for rows, before in pairs])
 
-    def _minibatches(self, rows: Tensor, total: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """One epoch's row indices and weights: single rows, or sequences for a memory."""
-        valid = torch.zeros(total, dtype=torch.bool)
-        valid[rows] = True
-        length, size = self.hyper.sequence_length, self.hyper.batch_size
-        return minibatches(valid.view(-1, self._n_envs), length, min(size, total), self._minibatch_generator)
-
     def update(self, batch: Batch, rows: Tensor) -> dict[str, float]:
         """Epochs of minibatch steps; gives means over the minibatches, and the critic's fit to the rollout.
 
@@ -201,13 +194,21 @@ class PPOAgent:
             rows: indices of the rows that are transitions, int64 [M].
         """
         knobs = torch.tensor(list(self.knobs.values()), device=self.device)
-        epochs = (self._minibatches(rows, len(batch.returns)) for _ in range(self.hyper.n_epochs))
-        state = first_state(self._params, self.optimizer, self.hyper)
+        valid = torch.zeros(len(batch.returns), dtype=torch.bool)
+        valid[rows] = True
+        cut = sequences(valid.view(-1, self._n_envs), self.hyper.sequence_length)
+        size, generator = min(self.hyper.batch_size, cut.total), self._minibatch_generator
+        epochs = (minibatches(cut, size, generator) for _ in range(self.hyper.n_epochs))
+        state = first_state(self._params.clone(), self.optimizer, self.hyper)  # an optimizer may keep it
         state = run_epochs(self._step, state, batch, epochs, knobs)
         self._params.copy_(state.params)
         self.optimizer = state.optimizer
         fit = explained_variance(batch.values[rows], batch.returns[rows])
         return {**mean_metrics(state, self.hyper), "explained_variance": fit.item()}
+
+    def is_finite(self) -> bool:
+        """Whether no weight that is trained is NaN or infinite."""
+        return bool(torch.isfinite(self._params).all())
 
     def state_dict(self) -> dict[str, object]:
         """Weights, optimiser and generators, as a checkpoint stores them."""
@@ -233,8 +234,3 @@ def flatten_parameters(model: ActorCritic) -> Tensor:
     for parameter, piece in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
         parameter.data = piece.view(parameter.shape)
     return flat
-
-
-def is_finite(model: ActorCritic) -> bool:
-    """Whether no weight is NaN or infinite."""
-    return all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters())

@@ -6,9 +6,12 @@
 import csv
 import io
 import math
+import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from os import PathLike
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -18,21 +21,25 @@ import torch
 
 from ppo_cli.config.overrides import override_texts, read_line
 from ppo_cli.config.quoting import hydra_quoted
-from ppo_cli.config.schema import KNOBS, Config, ConfigError
-from ppo_cli.envs.make import EnvError
+from ppo_cli.config.running import hydra_kept
+from ppo_cli.config.schema import KNOBS, Config
 from ppo_cli.episodes import Evaluation
+from ppo_cli.errors import ConfigError, EnvError
 from ppo_cli.files import read_text
 from ppo_cli.hooks import Hook
-from ppo_cli.runs.evaluating import load_intact, played
+from ppo_cli.runs.caller import Caller
 from ppo_cli.runs.folder import RunFolder
 from ppo_cli.runs.policy import Policy
+from ppo_cli.runs.reevaluation import DEFAULT_EPISODES, load_intact, play_episodes
 from ppo_cli.runs.resume import resume as go_on
 from ppo_cli.runs.start import start_run
-from ppo_cli.runs.surroundings import Surroundings
+from ppo_cli.seeding import other_generators
+from ppo_cli.text import flat
 
 Folder = str | PathLike[str]
 Which = Literal["last", "best"] | int
 LONGEST = 256 * 2**20  # bytes of a metrics.csv: a million iterations
+_PROCESS = threading.RLock()  # what a run sets (see `_borrowed`) is a process's, not a thread's
 
 
 @dataclass(frozen=True, repr=False)
@@ -63,16 +70,16 @@ class Run:
         return f"Run({self.config.env.id}, {done}{found}, {str(self.folder)!r})"
 
 
-def read(folder: Folder) -> Run:
+def read(folder: Run | Folder) -> Run:
     """Reads a run's folder, finished or not.
 
     Args:
-        folder: The run's folder, as `train` returns it or ``ppo-train`` prints it.
+        folder: The run's folder, as ``ppo-train`` prints it, or a run that is read again.
 
     Raises:
         ConfigError: There is no run in it, or a file of it is damaged.
     """
-    run = RunFolder(Path(folder))
+    run = RunFolder(_folder(folder))
     run.check()
     steps = (int(file.stem) for file in run.checkpoints.glob("*.pt") if file.stem.isdigit())
     return Run(
@@ -114,14 +121,15 @@ def train(
         ConfigError: It can't be run like that; nothing is left behind then.
         RunError: It could not go on; `resume` goes on from the last checkpoint.
     """
-    words = _words(overrides, hooks, knobs)
+    caller, words = _caller(hooks, verbose, watchdog), _words(overrides, hooks, knobs)
     if folder is not None:
-        words.append(f"hydra.run.dir={hydra_quoted(Path(folder))}")
+        words.append(f"hydra.run.dir={hydra_quoted(fspath(folder))}")
     line = read_line(words)
     if any(line.targets.values()):
         raise ConfigError("resume=: from Python, ppo_cli.resume(folder) goes on with a run")
     try:
-        return read(start_run(line, _around(hooks, verbose, watchdog)))
+        with _borrowed():
+            return read(start_run(line, caller))
     except EnvError as error:
         raise ConfigError(str(error)) from error
 
@@ -151,9 +159,10 @@ def resume(
         ConfigError: There is no run, or a knob can't change any more.
         RunError: It can't go on.
     """
-    folder = _folder(run)
-    go_on(folder, _words(overrides, hooks, knobs), _around(hooks, verbose, watchdog))
-    return read(folder)
+    folder, caller = _folder(run), _caller(hooks, verbose, watchdog)
+    with _borrowed():
+        go_on(folder, _words(overrides, hooks, knobs), caller)
+        return read(folder)
 
 
 def load(run: Run | Folder, checkpoint: Which = "last") -> Policy:
@@ -172,7 +181,8 @@ def load(run: Run | Folder, checkpoint: Which = "last") -> Policy:
     path = _folder(run)
     if not path.is_file():
         path = RunFolder(path).find_checkpoint(checkpoint)
-    return load_intact(path, checkpoint != "last", None, print)[1]
+    with _borrowed():
+        return load_intact(path, checkpoint != "last", None, print)[1]
 
 
 def evaluate(
@@ -188,7 +198,7 @@ def evaluate(
 
     Args:
         policy: A policy, or the run or folder that holds it.
-        episodes: How many, at least 1; None for the run's ``eval.episodes``.
+        episodes: How many, at least 1; None for the run's ``eval.episodes``, or 20 where that is 0.
         seed: The evaluation's seed; None for the run's ``eval.seed``.
         deterministic: Whether to take the most probable actions; None for the run's ``eval.deterministic``.
         checkpoint: Which of a run's checkpoints, see `load`.
@@ -200,34 +210,58 @@ def evaluate(
     if not isinstance(policy, Policy):
         policy = load(policy, checkpoint)
     own = policy.config.eval
-    wanted = own.episodes if episodes is None else episodes
+    wanted = (own.episodes or DEFAULT_EPISODES) if episodes is None else episodes
     if wanted < 1:
         raise ConfigError(f"episodes={wanted}: expected at least 1")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(policy.config.cpu_threads)  # other sums, other bits
-    try:
-        return played(
+    with _borrowed():
+        torch.set_num_threads(policy.config.cpu_threads)  # other sums, other bits
+        return play_episodes(
             policy, policy.config, wanted,
             own.seed if seed is None else seed,
             own.deterministic if deterministic is None else deterministic,
         )  # fmt: skip
-    finally:
-        torch.set_num_threads(threads)
+
+
+@contextmanager
+def _borrowed() -> Iterator[None]:
+    """Gives the process back as it was: global generators, PyTorch's threads, Hydra's config.
+
+    Calls from several threads go one after the other.
+    """
+    with _PROCESS, hydra_kept(), other_generators(0):
+        threads = torch.get_num_threads()
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
 
 
 def _folder(run: Run | Folder) -> Path:
     return run.folder if isinstance(run, Run) else Path(run)
 
 
-def _around(hooks: Sequence[object], verbose: bool, watchdog: bool) -> Surroundings:
-    """A run in somebody else's process."""
+def _caller(hooks: Sequence[object], verbose: bool, watchdog: bool) -> Caller:
+    """A run in somebody else's process.
+
+    Raises:
+        ConfigError: The hooks are no list.
+    """
+    if isinstance(hooks, str) or not isinstance(hooks, Sequence):
+        raise ConfigError(f"hooks: expected a list of hooks, given {flat(repr(hooks))}")
     objects = [hook for hook in hooks if not isinstance(hook, (str, Mapping))]
     given = cast("list[Hook]", objects)  # what is none is refused where they are looked at
-    return Surroundings(live=verbose, hooks=given, owns_process=False, watchdog=watchdog)
+    return Caller(live=verbose, hooks=given, owns_process=False, watchdog=watchdog)
 
 
 def _words(overrides: Sequence[str], hooks: Sequence[object], knobs: Mapping[str, Any]) -> list[str]:
-    """Everything as overrides are typed."""
+    """Everything as overrides are typed.
+
+    Raises:
+        ConfigError: Something can't be.
+    """
+    for word in overrides:
+        if not isinstance(word, str):
+            raise ConfigError(f"expected KEY=VALUE as a text, or KEY=value, given {flat(repr(word))}")
     entries = [
         {"name": hook} if isinstance(hook, str) else hook
         for hook in hooks
@@ -252,15 +286,15 @@ def _by_path(key: str, value: Any) -> Any:  # noqa: ANN401
         return {name: _by_path(key, item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_by_path(key, item) for item in value]
-    if not (callable(value) and hasattr(value, "__qualname__")):
+    name = getattr(value, "__qualname__", None) if callable(value) else None
+    if name is None:
         return value
-    path = f"{value.__module__}.{value.__qualname__}"
-    if "<" in path:
+    if getattr(sys.modules.get(value.__module__), name, None) is not value:
         raise ConfigError(
-            f"{key}: {value.__qualname__} is defined inside a function: expected one at the top of a module "
-            "or notebook, because the run's config names it by its import path"
+            f"{key}: {name} is a lambda, replaced, or defined inside a function: expected one at the top of "
+            "a module or notebook, because the run's config names it by its import path"
         )
-    return path
+    return f"{value.__module__}.{name}"
 
 
 def _read_metrics(path: Path) -> dict[str, npt.NDArray[np.float64]]:

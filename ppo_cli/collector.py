@@ -24,9 +24,9 @@ class Collector:
 
     Attributes:
         envs: N environments that reset in the step in which an episode ends.
-        rollout: the buffers that `collect` fills.
-        episodes: statistics of the raw rewards.
-        to_env: from stored actions to those that the environments take.
+        rollout: The buffers that `collect` fills.
+        episodes: The statistics of the raw rewards.
+        to_env: The way from stored actions to those that the environments take.
         observation_normalizer: None leaves observations as they are.
         reward_normalizer: None leaves rewards as they are.
     """
@@ -103,8 +103,8 @@ class Collector:
         they were bootstrapped when the rollout before ended, and they stay out of the statistics.
 
         Args:
-            state: from `state_dict`.
-            seeds: of each environment's new episode, if it begins one.
+            state: The state that `state_dict` gave.
+            seeds: The seed of each environment's new episode, if it begins one.
 
         Returns:
             The environments that did not come back.

@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ppo_cli.cache import find, store, trusted_folder, workshop
 from ppo_cli.files import printable
+from ppo_cli.seeding import are_drawn_from, global_states
 
 logger = logging.getLogger(__name__)
 
@@ -204,9 +205,16 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _fingerprint(function: Function, examples: Sequence[Tensor]) -> str:
-    """What the compiled library depends on, as a file name."""
+    """What the compiled library depends on, as a file name.
+
+    Raises:
+        RuntimeError: the function draws numbers that are no operation, and would be constants.
+    """
+    *others, _ = global_states()
     with _Recorder(examples) as recorder:
         results = function(*examples)
+    if are_drawn_from((*others, global_states()[-1])):
+        raise RuntimeError("it draws from Python's or NumPy's generator; torch.rand can be compiled")
     recorder.feed(results)
     facts: list[Any] = [(tuple(e.shape), e.stride(), e.dtype, e.device.type) for e in examples]
     facts += [torch.__version__, torch.get_num_threads(), platform.machine(), _processor()]

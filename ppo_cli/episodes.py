@@ -16,8 +16,8 @@ class EpisodeStatistics:
     """Raw returns and lengths of the episodes that end in an iteration, for N environments at once.
 
     Attributes:
-        n_envs: N.
-        cut: number of episodes that resuming cut, since the run began; 0 in one that is exact.
+        n_envs: The number of environments N.
+        cut: The number of episodes that resuming cut, since the run began; 0 in one that is exact.
     """
 
     n_envs: int
@@ -42,10 +42,10 @@ class EpisodeStatistics:
         reported, from below wrappers that change rewards, counts instead of the sum of the rewards.
 
         Args:
-            rewards: raw, [N].
-            dones: whether each ended an episode, [N].
-            valid: whether each is a step at all, [N].
-            info: of the vector, with ``env_over`` and ``returns``, [N] each, where a backend knows them.
+            rewards: The raw rewards, [N].
+            dones: Whether each ended an episode, [N].
+            valid: Whether each is a step at all, [N].
+            info: The vector's info, with ``env_over`` and ``returns``, [N] each, where a backend knows them.
         """
         self._returns += rewards
         self._lengths += valid
@@ -94,7 +94,7 @@ class Evaluation:
     """Undiscounted returns and lengths of the episodes, in the order of their seeds.
 
     Attributes:
-        infos: means over the episodes of what the environment tells in ``info``, by key.
+        infos: The means over the episodes of what the environment tells in ``info``, by key.
     """
 
     returns: list[float]

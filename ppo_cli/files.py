@@ -138,8 +138,8 @@ def open_own(path: Path, *, new: bool = False) -> BinaryIO:
     """Opens a file of one's own to read and write, at its beginning and as it is; never through a link.
 
     Args:
-        path: of the file, which is made where it is missing.
-        new: whether there must be none.
+        path: The path of the file, which is made where it is missing.
+        new: Whether there must be none.
 
     Raises:
         FileExistsError: there is one, and it has to be ``new``.
@@ -158,7 +158,7 @@ def open_own(path: Path, *, new: bool = False) -> BinaryIO:
 
 @contextlib.contextmanager
 def written_aside(path: Path, suffix: str = ".tmp") -> Iterator[Path]:
-    """Where to write what is to lie at a path whole or not at all; then it is renamed, at once.
+    """A path to write to what is to lie at another whole or not at all; then it is renamed, at once.
 
     What lay at the path, a link included, is replaced and not written to. An error leaves it as it was.
     """
@@ -186,7 +186,7 @@ def lock_file(path: Path, refusal: str | None = None) -> Iterator[None]:
 
     Args:
         path: The path of the file, which is made.
-        refusal: What to say where another process holds it; None waits until it does not.
+        refusal: The message where another process holds it; None waits until it does not.
 
     Raises:
         OSError: another process holds it.

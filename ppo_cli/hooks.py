@@ -24,7 +24,7 @@ from typing import Any
 from ppo_cli.agent import PPOAgent
 from ppo_cli.collector import Collector
 from ppo_cli.episodes import Evaluation
-from ppo_cli.errors import HookError
+from ppo_cli.errors import UserCodeError
 from ppo_cli.rollout import Rollout
 from ppo_cli.seeding import other_generators, spawn_seeds
 from ppo_cli.text import flat
@@ -161,10 +161,13 @@ class RunState:
     def stop(self, reason: str) -> None:
         """Ends the training after this iteration; the run is saved, evaluated and finished then.
 
+        Once the training has ended there is nothing to stop.
+
         Args:
             reason: Why, in a few words, for a line and for ``stopped`` in eval.json; the first one counts.
         """
-        self.stopped = self.stopped or flat(reason) or "by a hook"
+        if not self.trained:
+            self.stopped = self.stopped or flat(reason) or "by a hook"
 
     def save(self) -> None:
         """Has a checkpoint written after this iteration, beside those of every ``checkpoint.every``."""
@@ -221,7 +224,7 @@ class Hooks(Hook):
 
 
 @contextmanager
-def told(run: RunState) -> Iterator[None]:
+def telling_hooks(run: RunState) -> Iterator[None]:
     """Calls `start` of a run's hooks, and `end` of each once, however the run ends."""
     try:
         run.hooks.start(run)
@@ -269,7 +272,7 @@ class UserHook(Hook):
         self._call("after_iteration", run.iteration, run, scalars)
         for tag in before:
             if tag not in scalars or not _is_same(scalars[tag], before[tag]):
-                raise HookError(
+                raise UserCodeError(
                     f"hook {self.name}: after_iteration changed {tag}, which is logged already; "
                     "choose another tag"
                 )
@@ -292,7 +295,9 @@ class UserHook(Hook):
         """The user's."""
         state = self._call("state_dict", 0)
         if not isinstance(state, (dict, type(None))):
-            raise HookError(f"hook {self.name}: state_dict returned {type(state).__name__}: expected a dict")
+            raise UserCodeError(
+                f"hook {self.name}: state_dict returned {type(state).__name__}: expected a dict"
+            )
         return state or {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -315,17 +320,17 @@ class UserHook(Hook):
         """A number that a hook added.
 
         Raises:
-            HookError: It is none, or the tag can't be one of a user's.
+            UserCodeError: It is none, or the tag can't be one of a user's.
         """
         where = f"hook {self.name}: after_iteration added {tag!r}"
         if not (isinstance(tag, str) and TAG.fullmatch(tag)):
-            raise HookError(f"{where}: expected a tag of at most 200 letters, digits and _ . / -")
+            raise UserCodeError(f"{where}: expected a tag of at most 200 letters, digits and _ . / -")
         if tag.startswith(RESERVED) or tag in ("iteration", "step"):
-            raise HookError(f"{where}: such tags are the run's own; choose another")
+            raise UserCodeError(f"{where}: such tags are the run's own; choose another")
         try:
             return float(value.item() if hasattr(value, "item") else value + 0.0)
         except Exception:
-            raise HookError(f"{where} = {flat(repr(value))}: expected a number") from None
+            raise UserCodeError(f"{where} = {flat(repr(value))}: expected a number") from None
 
 
 def guarded(
@@ -347,7 +352,7 @@ def guarded(
         at: The run's seed, the iteration, and the hook's place.
 
     Raises:
-        HookError: It raised something.
+        UserCodeError: It raised something.
     """
     seed, iteration, number = at
     (own,) = spawn_seeds(seed, "hooks", 1, iteration, METHODS.index(method), number)
@@ -356,7 +361,7 @@ def guarded(
             return function(*arguments, **options)
     except Exception as error:
         what = type(error).__name__
-        raise HookError(f"hook {name}: {method} raised {what}: {flat(error)}") from error
+        raise UserCodeError(f"hook {name}: {method} raised {what}: {flat(error)}") from error
 
 
 def _is_overridden(hook: Hook, method: str) -> bool:
@@ -364,5 +369,4 @@ def _is_overridden(hook: Hook, method: str) -> bool:
 
 
 def _is_same(value: Any, other: float) -> bool:  # noqa: ANN401
-    both_nan = isinstance(value, float) and math.isnan(value) and math.isnan(other)
-    return both_nan or bool(value == other)
+    return value is other or (isinstance(value, (int, float)) and value == other)

@@ -7,13 +7,10 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, TypeVar
 
+from ppo_cli.errors import UserCodeError
 from ppo_cli.text import flat, nearest
 
 T = TypeVar("T")
-
-
-class UserCodeError(RuntimeError):
-    """What a config names raised, or returned something else than is asked of it; the message is one line."""
 
 
 def load_object(path: str, names: Sequence[str], what: str, kind: str) -> Any:  # noqa: ANN401
@@ -96,21 +93,30 @@ def check_options(
 
 
 @contextmanager
-def calling(name: str, options: Mapping[str, Any]) -> Iterator[None]:
+def calling(name: str, options: Mapping[str, Any], tensors: Sequence[Any] = ()) -> Iterator[None]:
     """While something of a config's is called, has it blamed for what is raised.
 
     Args:
         name: of what is called, for the message.
         options: that it is given, likewise.
+        tensors: that it is given and has to leave as they are.
 
     Raises:
-        UserCodeError: something was raised.
+        UserCodeError: something was raised, or a tensor was changed.
     """
+    before = _versions(tensors)
     try:
         yield
     except Exception as error:
         given = f" with {dict(options)}" if options else ""
         raise UserCodeError(f"{name}{given} raised {type(error).__name__}: {flat(error)}") from error
+    if _versions(tensors) != before:
+        raise UserCodeError(f"{name} changes in place what it is given: expected a pure function; clone() it")
+
+
+def _versions(tensors: Sequence[Any]) -> list[int]:
+    """How often each tensor has been changed in place."""
+    return [0 if tensor.is_inference() else tensor._version for tensor in tensors]
 
 
 def _imported(name: str) -> Any:  # noqa: ANN401

@@ -39,11 +39,11 @@ def clipped_value_loss(
     (OpenAI Baselines' PPO2; detail 9 of "The 37 Implementation Details of PPO").
 
     Args:
-        values_pred: V_θ(s_t), [B].
+        values_pred: The predictions V_θ(s_t), [B].
         mb_old_values: V(s_t) when the rollout was collected, [B].
-        mb_returns: V_t^targ, [B].
-        vf_clip_ratio: ε > 0, in units of the return.
-        weights: [B].
+        mb_returns: The targets V_t^targ, [B].
+        vf_clip_ratio: The bound ε > 0, in units of the return.
+        weights: The weights of the rows, [B].
     """
     clipped = mb_old_values + torch.clamp(values_pred - mb_old_values, -vf_clip_ratio, vf_clip_ratio)
     worst = torch.max((mb_returns - values_pred) ** 2, (mb_returns - clipped) ** 2)

@@ -14,8 +14,8 @@ class Memory(nn.Module, ABC):
     A state is one row of numbers, zero at the start of an episode. A state of length 0 remembers nothing.
 
     Attributes:
-        size: length of the output vectors H.
-        state_size: length of a state S.
+        size: The length of the output vectors H.
+        state_size: The length of a state S.
     """
 
     size: int
@@ -26,13 +26,13 @@ class Memory(nn.Module, ABC):
         """One step: inputs [B, F] and states [B, S] -> outputs [B, H] and new states [B, S]."""
 
     @abstractmethod
-    def sequence(self, x: Tensor, state: Tensor, starts: Tensor) -> Tensor:
+    def sequence(self, x: Tensor, state: Tensor, episode_starts: Tensor) -> Tensor:
         """Steps of K sequences of length L, one after the other.
 
         Args:
-            x: inputs, sequence by sequence, [K*L, F].
-            state: state of each sequence before its first step, [K, S].
-            starts: whether a step is an episode's first, float [K*L, 1]; [K*L, 0] where S is 0.
+            x: The inputs, sequence by sequence, [K*L, F].
+            state: The state of each sequence before its first step, [K, S].
+            episode_starts: Whether a step is an episode's first, float [K*L, 1]; [K*L, 0] where S is 0.
 
         Returns:
             Outputs, [K*L, H].
@@ -52,7 +52,7 @@ class NoMemory(Memory):
         """One step: inputs [B, F] and states [B, 0], both as they are."""
         return x, state
 
-    def sequence(self, x: Tensor, state: Tensor, starts: Tensor) -> Tensor:
+    def sequence(self, x: Tensor, state: Tensor, episode_starts: Tensor) -> Tensor:
         """Inputs [K*L, F] as they are."""
         return x
 
@@ -68,8 +68,8 @@ class RecurrentMemory(Memory):
 
         Args:
             kind: ``lstm`` or ``gru``.
-            inputs: length of the input vectors F.
-            size: H.
+            inputs: The length of the input vectors F.
+            size: The length of the output vectors H.
         """
         super().__init__()
         self.kind = kind
@@ -85,11 +85,11 @@ class RecurrentMemory(Memory):
         state = self._step(self.input(x), state)
         return state[:, : self.size], state
 
-    def sequence(self, x: Tensor, state: Tensor, starts: Tensor) -> Tensor:
+    def sequence(self, x: Tensor, state: Tensor, episode_starts: Tensor) -> Tensor:
         """Steps of K sequences of length L, one after the other, [K*L, F] -> [K*L, H]."""
         k = len(state)
         gates = self.input(x).view(k, -1, self.input.out_features)  # [K*L, G] -> [K, L, G]
-        keep = (1 - starts).view(k, -1, 1)
+        keep = (1 - episode_starts).view(k, -1, 1)
         outputs = []
         for t in range(gates.shape[1]):
             state = self._step(gates[:, t], state * keep[:, t])

@@ -36,10 +36,10 @@ def short_names(
     names; then values are cut in the middle, then the whole. Where that leaves two alike, they are numbered.
 
     Args:
-        names: of the rows, in parts.
-        width: in characters, at least the digits of the number of names; None is no bound.
-        mark: what stands where a name is cut.
-        shared: parts, without separators, that are left out: None for those that all share. Where only some
+        names: The names of the rows, in parts.
+        width: The width in characters, at least the digits of the number of names; None is no bound.
+        mark: The mark that stands where a name is cut.
+        shared: The parts, without separators, to leave out: None for those that all share. Where only some
             of the rows are named, those that the others share too.
     """
     different = len({tuple(name) for name in names})

@@ -26,8 +26,8 @@ class RunningMeanStd:
         """Starts.
 
         Args:
-            shape: of a sample.
-            may_shrink: whether statistics of fewer numbers, the first ones, may be loaded.
+            shape: The shape of a sample.
+            may_shrink: Whether statistics of fewer numbers, the first ones, may be loaded.
         """
         self._may_shrink = may_shrink
         self.mean: FloatArray = np.zeros(shape)
@@ -118,9 +118,9 @@ class ObservationNormalizer:
         """Starts without having seen anything.
 
         Args:
-            shape: of one observation; of a packed one the number of its floats.
-            clip: the largest normalised value.
-            packed: whether observations are rows of bytes.
+            shape: The shape of one observation; of a packed one the number of its floats.
+            clip: The largest normalised value.
+            packed: Whether observations are rows of bytes.
         """
         self.statistics = RunningMeanStd(shape, may_shrink=packed)
         self.clip = clip

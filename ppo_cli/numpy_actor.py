@@ -20,8 +20,8 @@ Array = npt.NDArray[np.float32]
 Actor = Callable[[Array, Array], npt.NDArray[Any]]
 Layers = Callable[[Array], tuple[Array, Array]]
 
-# Largest product (rows x fan-in x fan-out) of a layer: above it NumPy's BLAS would start threads of its own,
-# and the arithmetic outweighs the calls.
+# Largest product (rows x fan-in x fan-out) of a layer. Above it OpenBLAS, NumPy's own, computes with threads
+# (its SMP_THRESHOLD_MIN 65536 times GEMM_MULTITHREAD_THRESHOLD 4), and the arithmetic outweighs the calls.
 LARGEST_PRODUCT = 2**18
 ACTIVATIONS: dict[str, Callable[[Array, Array], Array]] = {
     "tanh": np.tanh,
@@ -43,7 +43,7 @@ def numpy_actor(model: ActorCritic, n_rows: int) -> Actor | None:
     if model.value_head.weight.device.type != "cpu":
         return None
     head = model.policy_head.in_numpy()
-    activation = ACTIVATIONS.get(model.trunk.activation_name)
+    activation = ACTIVATIONS.get(model.trunk.choice.activation)
     if head is None or activation is None or not _is_perceptron(model):
         return None
     layers = [*model.trunk.linears, head.linear]

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ppo_cli.import_path import UserCodeError, calling
+from ppo_cli.errors import UserCodeError
+from ppo_cli.import_path import calling
 from ppo_cli.losses import approximate_kl, weighted_mean
 
 
@@ -66,17 +67,17 @@ class Loss:
         return metric_name(self.name)
 
     def __call__(self, terms: Terms) -> Tensor:
-        """The value for a minibatch, a scalar.
+        """The value for a minibatch, a scalar of the dtype of the values.
 
         Raises:
-            UserCodeError: the function raised, or returned something else.
+            UserCodeError: the function raised, returned something else, or changed a term in place.
         """
-        with calling(self.name, self.options):
+        with calling(self.name, self.options, terms):
             value = self.function(terms, **self.options)
         if not isinstance(value, Tensor) or value.dim() or not value.is_floating_point():
             kind = f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
             raise UserCodeError(f"{self.name} returned {kind}: expected a scalar tensor of floats")
-        return value
+        return value.to(terms.values.dtype)
 
 
 def metric_name(path: str) -> str:

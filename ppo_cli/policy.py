@@ -1,4 +1,4 @@
-"""Policy: what acts after training, with its normalisation frozen."""
+"""BatchPolicy: what acts after training, with its normalisation frozen."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from ppo_cli.normalize import ObservationNormalizer, as_float32
 
 
 @dataclass(frozen=True)
-class Policy:
+class BatchPolicy:
     """A network, the distribution over its actions and the observation statistics it was trained with."""
 
     model: ActorCritic
@@ -35,9 +35,9 @@ class Policy:
         """Stored actions [N, *action_shape] for raw observations [N, *shape], and the memory's next states.
 
         Args:
-            observations: as the environments give them.
-            generator: draws the actions; None takes the most probable ones.
-            states: the memory's states, [N, S]; None at the start of episodes.
+            observations: The observations as the environments give them.
+            generator: Draws the actions; None takes the most probable ones.
+            states: The memory's states, [N, S]; None at the start of episodes.
         """
         logits, states = self.logits(observations, states)
         if generator is None:

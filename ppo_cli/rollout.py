@@ -17,17 +17,17 @@ class Rollout:
     row t + 1 then holds the first observation of the next episode.
 
     Attributes:
-        observations: s_t, [T + 1, N, *shape].
-        actions: a_t as sampled, [T, N, *action_shape].
-        rewards: r_t, float32 [T, N].
-        terminated: the episode ended in a terminal state, bool [T, N].
-        truncated: the episode was cut (a time limit), bool [T, N].
-        valid: whether a row is a transition; a backend that resets in a step of its own leaves rows that are
+        observations: The observations s_t, [T + 1, N, *shape].
+        actions: The actions a_t as sampled, [T, N, *action_shape].
+        rewards: The rewards r_t, float32 [T, N].
+        terminated: Whether the episode ended in a terminal state, bool [T, N].
+        truncated: Whether the episode was cut (a time limit), bool [T, N].
+        valid: Whether a row is a transition; a backend that resets in a step of its own leaves rows that are
             none, bool [T, N].
-        logprobs: log π(a_t | s_t) as it was acted on, [T, N]; meaningless unless the agent keeps its
-            outputs.
-        values: V(s_t), the same.
-        states: of the agent's memory before step t, zero at an episode's start, [T + 1, N, S]; S may be 0.
+        logprobs: The log-probabilities log π(a_t | s_t) of acting, [T, N]; meaningless unless the agent keeps
+            its outputs.
+        values: The values V(s_t), [T, N]; likewise.
+        states: The memory's states before step t, zero at an episode's start, [T + 1, N, S]; S may be 0.
     """
 
     def __init__(
@@ -91,9 +91,9 @@ class Rollout:
         """Writes what the agent computed when it acted at step t.
 
         Args:
-            t: the step.
-            outputs: log-probabilities, values, and the memory's states after the step.
-            restarts: environments whose memory begins anew at step t + 1, bool [N].
+            t: The number of the step.
+            outputs: The log-probabilities, values, and the memory's states after the step.
+            restarts: The environments whose memory begins anew at step t + 1, bool [N].
         """
         self.logprobs[t] = outputs.logprobs
         self.values[t] = outputs.values
@@ -138,7 +138,7 @@ class Rollout:
         return self.states.new_zeros((len(self._final_at), self.states.shape[-1]))
 
     @property
-    def starts(self) -> Tensor:
+    def episode_starts(self) -> Tensor:
         """1 where the memory begins anew at step t, behind an episode's end or a filler row, float [T, N, 1].
 
         At the first step, the state itself is zero then. Without a memory there is no column, [T, N, 0].
@@ -159,9 +159,9 @@ class ActorOutputs(NamedTuple):
     """What an agent computes when it acts, kept where computing it again would cost more.
 
     Attributes:
-        logprobs: log π(a | s), [N].
-        values: V(s), [N].
-        states: the memory's states after the step, [N, S].
+        logprobs: The log-probabilities log π(a | s), [N].
+        values: The values V(s), [N].
+        states: The memory's states after the step, [N, S].
     """
 
     logprobs: Tensor
@@ -173,8 +173,8 @@ class Batch(NamedTuple):
     """A rollout flattened for the update, every axis [T*N, ...]; the last two are empty without a memory.
 
     Attributes:
-        states: the memory's states before each step, [T*N, S].
-        starts: whether the memory begins anew at a step, float [T*N, 1].
+        states: The memory's states before each step, [T*N, S].
+        episode_starts: Whether the memory begins anew at a step, float [T*N, 1].
     """
 
     observations: Tensor
@@ -184,7 +184,7 @@ class Batch(NamedTuple):
     returns: Tensor
     values: Tensor
     states: Tensor = torch.zeros(0, 0)
-    starts: Tensor = torch.zeros(0, 0)
+    episode_starts: Tensor = torch.zeros(0, 0)
 
     @property
     def columns(self) -> list[Tensor]:
@@ -192,37 +192,59 @@ class Batch(NamedTuple):
         return [column for column in self if column.numel()]
 
 
-def minibatches(
-    valid: Tensor, length: int, size: int, generator: Generator
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """One epoch's minibatches: a fresh shuffle of sequences of each environment's steps, cut into pieces.
+class Sequences(NamedTuple):
+    """A rollout's steps as sequences, of which minibatches are made: single rows, or several for a memory.
 
-    A sequence is a single row, or with a memory several steps. Steps behind the rollout's end, rows that are
-    no transitions, and those that pad the last piece to the common size have weight 0, so that every
-    transition is visited once an epoch and all pieces have one shape.
+    Attributes:
+        rows: The indices of each sequence's rows, int64 [C, L]; behind the rollout's end they are others'.
+        weights: 0 for rows that are no transitions or lie behind the rollout's end, else 1, float32 [C, L].
+        used: The sequences with a transition, int64 [U].
+        total: The number of rows in the rollout, T*N.
+    """
+
+    rows: Tensor
+    weights: Tensor
+    used: Tensor
+    total: int
+
+
+def sequences(valid: Tensor, length: int) -> Sequences:
+    """Cuts each environment's steps into sequences.
 
     Args:
-        valid: whether a row is a transition, bool [T, N].
-        length: steps of a sequence L.
-        size: rows in a minibatch, about: there are max(1, size // L) sequences in one, or all of them where
-            ``size`` is at least T*N.
-        generator: draws the permutation.
-
-    Yields:
-        Row indices, int64 [K*L], sequence by sequence, and weights, float32 [K*L].
+        valid: Whether a row is a transition, bool [T, N].
+        length: The steps of a sequence L.
     """
     n_steps, n_envs = valid.shape
     firsts = torch.arange(0, n_steps, length)
     steps = firsts.view(-1, 1, 1) + torch.arange(length)  # [T / L, 1, L]
     envs = torch.arange(n_envs).view(1, -1, 1)
     inside = (steps < n_steps).expand(-1, n_envs, -1)
-    rows = (steps.clamp(max=n_steps - 1) * n_envs + envs).reshape(-1, length)  # [chunks, L]
+    rows = (steps.clamp(max=n_steps - 1) * n_envs + envs).reshape(-1, length)  # [T / L, N, L] -> [C, L]
     weights = (inside.reshape(-1, length) & valid.flatten()[rows]).float()
-    used = weights.any(1).nonzero().squeeze(1)
-    order = used[torch.randperm(len(used), generator=generator)]
-    count = len(rows) if size >= valid.numel() else max(1, size // length)
+    return Sequences(rows, weights, weights.any(1).nonzero().squeeze(1), valid.numel())
+
+
+def minibatches(cut: Sequences, size: int, generator: Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    """One epoch's minibatches: a fresh shuffle of the sequences, cut into pieces of one shape.
+
+    The last piece is padded with rows of weight 0, so that every transition is visited once an epoch.
+
+    Args:
+        cut: The sequences.
+        size: The rows in a minibatch, about: there are max(1, size // L) sequences in one, or all of them
+            where ``size`` is at least T*N.
+        generator: Draws the permutation.
+
+    Yields:
+        Row indices, int64 [K*L], sequence by sequence, and weights, float32 [K*L].
+    """
+    length = cut.rows.shape[1]
+    order = cut.used[torch.randperm(len(cut.used), generator=generator)]
+    count = len(cut.rows) if size >= cut.total else max(1, size // length)
     padding = -len(order) % count
-    order = torch.cat([order, order.new_zeros(padding)])
-    rows, weights = rows[order], weights[order]
+    if padding:
+        order = torch.cat([order, order.new_zeros(padding)])
+    rows, weights = cut.rows[order], cut.weights[order]
     weights[len(weights) - padding :] = 0.0
     yield from zip(rows.view(-1, count * length), weights.view(-1, count * length), strict=True)

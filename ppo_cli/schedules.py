@@ -18,9 +18,9 @@ def trained_steps(asked: int, n_envs: int, n_steps: int, filled: bool = False) -
 
     Args:
         asked: ``total_timesteps``.
-        n_envs: N.
-        n_steps: T.
-        filled: whether a backend has rows that are no steps, so that no more is known than what is asked.
+        n_envs: The number of environments N.
+        n_steps: The number of steps T of a rollout.
+        filled: Whether a backend has rows that are no steps, so that no more is known than what is asked.
     """
     if filled:
         return asked
@@ -32,9 +32,9 @@ class Schedule:
     """A knob that goes from ``initial`` to ``final`` over a run.
 
     Attributes:
-        initial: value at progress 0.
-        final: value at progress 1, or None for a constant.
-        shape: the curve between the two; ``exponential`` needs both ends above 0.
+        initial: The value at progress 0.
+        final: The value at progress 1, or None for a constant.
+        shape: The curve between the two; ``exponential`` needs both ends above 0.
     """
 
     initial: float

@@ -7,9 +7,12 @@ that only look at runs do without.
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Generator
 
 TWISTER_WORDS = 624  # of a Mersenne twister's state
 
@@ -23,16 +26,43 @@ def spawn_seeds(seed: int, stream: Stream, n: int, *part: int) -> list[int]:
     Runs with the seeds 0 and 1 thus share no environment, as they would with seed + i.
 
     Args:
-        seed: The run's.
+        seed: The seed of the run.
         stream: The purpose.
-        n: How many.
-        *part: What tells parts of that purpose apart; zeros at the end count for nothing.
+        n: The number of seeds.
+        *part: Numbers that tell parts of that purpose apart; zeros at the end count for nothing.
 
     Returns:
         Integers in [0, 2³¹).
     """
     sequence = np.random.SeedSequence([seed, _STREAMS[stream], *part])
     return [int(value) >> 1 for value in sequence.generate_state(n)]
+
+
+def derived_seed(*entropy: int, child: int | None = None, bits: int = 31) -> int:
+    """One seed that follows from numbers, and is independent of what other numbers give.
+
+    Args:
+        *entropy: The numbers, such as a seed and how often it has been tried.
+        child: Which of the seeds below them it is; None for their own.
+        bits: The number of its bits, at most 32.
+
+    Returns:
+        An integer in [0, 2^bits).
+    """
+    sequence = np.random.SeedSequence(entropy, spawn_key=() if child is None else (child,))
+    return int(sequence.generate_state(1)[0]) >> (32 - bits)
+
+
+def stream_generator(seed: int, stream: Stream) -> "Generator":
+    """PyTorch's generator for one purpose of a run.
+
+    Args:
+        seed: The run's seed.
+        stream: The purpose.
+    """
+    from torch import Generator
+
+    return Generator().manual_seed(spawn_seeds(seed, stream, 1)[0])
 
 
 def check_twister(key: Any, position: object) -> None:  # noqa: ANN401 - an array or a tensor
@@ -42,7 +72,7 @@ def check_twister(key: Any, position: object) -> None:  # noqa: ANN401 - an arra
 
 
 def seed_global_generators(seed: int) -> None:
-    """Seeds them, since some environments draw from them."""
+    """Seeds the global generators, since some environments draw from them."""
     import torch
 
     random.seed(seed)
@@ -51,7 +81,7 @@ def seed_global_generators(seed: int) -> None:
 
 
 def global_states() -> tuple[Any, Any, Any]:
-    """Their states."""
+    """The states of the global generators."""
     import torch
 
     return random.getstate(), np.random.get_state(), torch.get_rng_state()

@@ -33,11 +33,11 @@ class Leaf:
     """A simple space inside a nested one.
 
     Attributes:
-        path: keys and indices that lead to it; none where it stands alone.
+        path: The keys and indices that lead to it; none where it stands alone.
         space: Box, Discrete, MultiDiscrete or MultiBinary.
-        dtype: as it is packed, float32, int64 or uint8; alone, the space's own.
-        is_mask: whether it says which actions are legal.
-        start: first byte of its place in a row.
+        dtype: The dtype as it is packed, float32, int64 or uint8; alone, the space's own.
+        is_mask: Whether it says which actions are legal.
+        start: The first byte of its place in a row.
     """
 
     path: tuple[str | int, ...]
@@ -53,7 +53,7 @@ class Leaf:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one value."""
+        """The shape of one value."""
         return tuple(self.space.shape or ())
 
     @property
@@ -87,18 +87,18 @@ class PackedObservations(spaces.Box):
     """Rows of bytes, uint8 [size]: the leaves of a Dict or Tuple space, floats first.
 
     Attributes:
-        original: the nested space.
-        leaves: in the order in which they are packed.
-        floats: number of float32 values at the beginning that normalisation scales; see `is_scaled_image`.
-        real_bytes: bytes at the beginning that hold float32 values, those of images too.
+        original: The nested space.
+        leaves: The leaves in the order in which they are packed.
+        floats: The number of float32 values at the beginning that are normalised; see `is_scaled_image`.
+        real_bytes: The bytes at the beginning that hold float32 values, those of images too.
     """
 
     def __init__(self, original: "spaces.Dict | spaces.Tuple[Any]", maskable: bool = True) -> None:
         """Lays out the leaves.
 
         Args:
-            original: the nested space.
-            maskable: whether the actions are of a kind that masks are for, so that the key `MASK` is one.
+            original: The nested space.
+            maskable: Whether the actions are of a kind that masks are for, so that the key `MASK` is one.
 
         Raises:
             ValueError: there is a leaf of a kind that can't be an observation.
@@ -137,8 +137,8 @@ class PackedActions(spaces.Box):
     """Rows of numbers, float64 [size]: the leaves of a Dict or Tuple action space side by side.
 
     Attributes:
-        original: the nested space.
-        parts: its leaves.
+        original: The nested space.
+        parts: The leaves of the space.
     """
 
     def __init__(self, original: "spaces.Dict | spaces.Tuple[Any]") -> None:
@@ -268,9 +268,9 @@ def random_action(space: spaces.Space[Any], observations: spaces.Space[Any], obs
     """A random action of a single environment, a legal one where its observation has a mask.
 
     Args:
-        space: the action space.
-        observations: the space of ``obs``.
-        obs: the observation that the action answers to.
+        space: The action space.
+        observations: The space of ``obs``.
+        obs: The observation that the action answers to.
     """
     masks = []
     if isinstance(observations, PackedObservations):

@@ -23,12 +23,12 @@ class Column:
     """A column beside the rows' names.
 
     Attributes:
-        heading: its heading.
-        cells: a text for each row.
-        rank: which to leave out first where there is no room for whole names: that of the highest. One of 1
+        heading: The heading of the column.
+        cells: A text for each row.
+        rank: Which to leave out first where there is no room for whole names: that of the highest. One of 1
             stays while there is some room for names, and one of 0 always.
-        right: whether it is a number.
-        least: width to keep for it, so that a table that is drawn again and again does not jump.
+        right: Whether it is a number.
+        least: The width to keep for it, so that a table that is drawn again and again does not jump.
     """
 
     heading: str
@@ -39,7 +39,7 @@ class Column:
 
     @property
     def width(self) -> int:
-        """Of the column on the terminal, in cells."""
+        """The width of the column on the terminal, in cells."""
         return GAP + max(self.least, len(self.heading), *map(len, self.cells), 0)
 
 
@@ -59,14 +59,14 @@ def draw(
     leave out.
 
     Args:
-        console: where it will be printed.
-        heading: of the names.
-        names: of the rows, in parts.
-        columns: beside the names.
-        styles: of the rows.
-        title: above it.
-        caption: below it.
-        shared: parts that the names go without, as in `short_names`.
+        console: The console on which it will be printed.
+        heading: The heading of the names.
+        names: The names of the rows, in parts.
+        columns: The columns beside the names.
+        styles: The styles of the rows.
+        title: The line above it.
+        caption: The line below it.
+        shared: The parts that the names go without, as in `short_names`.
     """
 
     def plain(text: str) -> str:

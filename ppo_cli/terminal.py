@@ -83,8 +83,8 @@ def live_line(total: int, text: str) -> Line | None:
     """A line that is drawn again and again, on a terminal or in a notebook; None where there is neither.
 
     Args:
-        total: Where the bar is full.
-        text: What the line says to begin with.
+        total: The number at which the bar is full.
+        text: The text of the line to begin with.
     """
     console = output_console()
     if console.is_jupyter:
@@ -99,9 +99,9 @@ class LiveLine:
         """Begins to draw.
 
         Args:
-            console: that is live.
-            total: of the bar.
-            text: to begin with.
+            console: The console that is live.
+            total: The total of the bar.
+            text: The text to begin with.
         """
         columns = (
             TextColumn("{task.fields[text]}"),
@@ -151,8 +151,8 @@ class NotebookLine:
         """Begins to draw.
 
         Args:
-            total: Where the bar is full.
-            text: What the line says to begin with.
+            total: The number at which the bar is full.
+            text: The text of the line to begin with.
         """
         from IPython.display import DisplayHandle
 

@@ -50,7 +50,7 @@ def spell(error: UnicodeError) -> tuple[str, int]:
     """What stands for the letters that an encoding lacks: a spelling of signs of ours, an escape of others.
 
     Args:
-        error: as `codecs.register_error` describes it.
+        error: The error as `codecs.register_error` describes it.
 
     Raises:
         UnicodeError: the error itself, where it is none of encoding.
@@ -72,6 +72,11 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things, such as ``1 job`` or ``2,000 jobs``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def short(value: float, decimals: int | None = None) -> str:
@@ -97,10 +102,10 @@ def words_in(text: str, columns: int, first: int = 0, further: int = 0) -> list[
     ``>= 1`` or ``[0, 1]``.
 
     Args:
-        text: to be put into lines.
-        columns: of each.
-        first: columns that the first line is indented by.
-        further: likewise, for those after it.
+        text: The text to be put into lines.
+        columns: The number of columns of each line.
+        first: The columns that the first line is indented by.
+        further: The columns that those after it are indented by.
     """
     wrapper = textwrap.TextWrapper(
         max(columns, 1),

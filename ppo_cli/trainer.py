@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping
 
 from ppo_cli import schedules
-from ppo_cli.agent import PPOAgent, is_finite
+from ppo_cli.agent import PPOAgent
 from ppo_cli.collector import Collector
 from ppo_cli.envs.infos import mean_over
 from ppo_cli.hooks import RunState
@@ -19,7 +19,7 @@ def train(run: RunState) -> None:
     Iteration i of I (from 0) has progress i / I for every schedule.
 
     Args:
-        run: Where it is, with an agent that is trained and a collector that has been reset, or brought back
+        run: The state of the run, with an agent to train and a collector that has been reset, or brought back
             to where the run was.
 
     Raises:
@@ -41,7 +41,7 @@ def train(run: RunState) -> None:
         update = time.perf_counter() - started
         run.iteration, run.steps = run.iteration + 1, run.steps + len(rows)
         loss, norm = metrics["total_loss"], metrics["grad_norm"]
-        if not (math.isfinite(loss + norm) and is_finite(agent.model)):
+        if not (math.isfinite(loss + norm) and agent.is_finite()):
             raise FloatingPointError(
                 f"the loss is {loss} and its gradient's norm {norm} at step {run.steps}; "
                 "lower learning_rate, or normalise observations and rewards"

@@ -16,8 +16,11 @@ from ppo_cli.advantages import normalize_advantages
 from ppo_cli.compile import Library, compile_function, explain_failure
 from ppo_cli.distributions import Distribution
 from ppo_cli.objectives import CLIP, Loss, Terms
-from ppo_cli.optimizers import ADAM, Optimizer, OptimizerState, clip_by_norm
+from ppo_cli.optimizers import ADAM
+from ppo_cli.optimizers.optimizer import Optimizer, OptimizerState
+from ppo_cli.optimizers.rules import clip_by_norm
 from ppo_cli.rollout import Batch
+from ppo_cli.seeding import other_generators
 
 logger = logging.getLogger(__name__)
 
@@ -91,18 +94,44 @@ def parameter_shapes(model: ActorCritic) -> list[torch.Size]:
     return [parameter.shape for parameter in model.parameters() if parameter.requires_grad]
 
 
+def ppo_loss(
+    terms: Terms, coefs: dict[str, Tensor], distribution: Distribution, hyper: Hyperparameters
+) -> dict[str, Tensor]:
+    """The parts of the loss of a minibatch, scalars by name; ``total_loss`` is what the update descends.
+
+    Args:
+        terms: What the losses are functions of.
+        coefs: The values of the annealed knobs by name. Without ``vf_clip_ratio`` no value is clipped.
+        distribution: The distribution of the actions.
+        hyper: The constant knobs.
+    """
+    policy_loss = hyper.objective(terms)
+    values_pred, mb_returns, weights = terms.values, terms.returns, terms.weights
+    if "vf_clip_ratio" in coefs:
+        value_loss = losses.clipped_value_loss(
+            values_pred, terms.old_values, mb_returns, coefs["vf_clip_ratio"], weights
+        )
+    else:
+        value_loss = losses.value_loss(values_pred, mb_returns, weights)
+    entropy = losses.weighted_mean(distribution.entropy(terms.logits), weights)
+    total = losses.total_loss(policy_loss, value_loss, entropy, coefs["vf_coef"], coefs["ent_coef"])
+    extra = {each.metric: each(terms) for each in hyper.extra_losses}
+    for name, value in extra.items():
+        total = total + coefs[f"{name}_coef"] * value
+    return LossParts(policy_loss, value_loss, entropy, total)._asdict() | extra
+
+
 def make_step(
     model: ActorCritic, distribution: Distribution, hyper: Hyperparameters, knobs: Sequence[str]
 ) -> Step:
     """The update of one minibatch as a pure function of the state, over one flat parameter vector.
 
     Args:
-        model: whose parameters the vector holds.
-        distribution: of the actions.
-        hyper: constant knobs.
-        knobs: names of the annealed ones, whose values at one iteration a step is given as one tensor [K] (so
-            that one compiled step serves all values). Without ``vf_clip_ratio`` no value is clipped, without
-            ``target_kl`` nothing stops.
+        model: The network whose parameters the vector holds.
+        distribution: The distribution of the actions.
+        hyper: The constant knobs.
+        knobs: The names of the annealed ones, whose values at one iteration a step is given as one tensor [K]
+            (so that one compiled step serves all values). Without ``target_kl`` nothing stops.
     """
     names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     shapes = parameter_shapes(model)
@@ -112,7 +141,7 @@ def make_step(
         pieces = zip(names, shapes, params.split(sizes), strict=True)
         tree = {name: piece.view(shape) for name, shape, piece in pieces}
         states = batch.states[:: hyper.sequence_length]  # of a sequence's first row
-        logits, values_pred = functional_call(model, tree, (batch.observations, states, batch.starts))
+        logits, values_pred = functional_call(model, tree, (batch.observations, states, batch.episode_starts))
         new_logprobs = distribution.log_prob(logits, batch.actions)
         ratio = losses.probability_ratio(new_logprobs, batch.logprobs)
         advantages = batch.advantages
@@ -123,28 +152,12 @@ def make_step(
             batch.actions, weights, clip_ratio,
         )  # fmt: skip
 
-    def loss(terms: Terms, coefs: dict[str, Tensor]) -> dict[str, Tensor]:
-        policy_loss = hyper.objective(terms)
-        values_pred, mb_returns, weights = terms.values, terms.returns, terms.weights
-        if "vf_clip_ratio" in coefs:
-            value_loss = losses.clipped_value_loss(
-                values_pred, terms.old_values, mb_returns, coefs["vf_clip_ratio"], weights
-            )
-        else:
-            value_loss = losses.value_loss(values_pred, mb_returns, weights)
-        entropy = losses.weighted_mean(distribution.entropy(terms.logits), weights)
-        total = losses.total_loss(policy_loss, value_loss, entropy, coefs["vf_coef"], coefs["ent_coef"])
-        extra = {each.metric: each(terms) for each in hyper.extra_losses}
-        for name, value in extra.items():
-            total = total + coefs[f"{name}_coef"] * value
-        return LossParts(policy_loss, value_loss, entropy, total)._asdict() | extra
-
     def step(state: TrainState, batch: Batch, indices: Tensor, weights: Tensor, values: Tensor) -> TrainState:
         coefs = dict(zip(knobs, values.unbind(), strict=True))
         minibatch = Batch(*(rows[indices] for rows in batch.columns))  # [T*N, ...] -> [B, ...]
         params = state.params.detach().requires_grad_()
         terms = forward(params, minibatch, weights, coefs["clip_ratio"])
-        metrics = loss(terms, coefs)
+        metrics = ppo_loss(terms, coefs, distribution, hyper)
         metrics |= {name: metric(terms) for name, metric in DIAGNOSTICS.items()}
         (grad,) = torch.autograd.grad(metrics["total_loss"], params)
         grad, metrics["grad_norm"] = clip_by_norm(grad, coefs["max_grad_norm"])
@@ -220,7 +233,8 @@ def compile_step(step: Step, cache: Path) -> Step:
                 return tuple(_leaves(step(before, Batch(*columns), indices, weights, values)))
 
             try:
-                library = compile_function(flat_step, [tensor.clone() for tensor in inputs], cache)
+                with other_generators(0):  # for what a loss draws while it is looked at
+                    library = compile_function(flat_step, [tensor.clone() for tensor in inputs], cache)
             except Exception as error:  # a broken toolchain fails in many ways
                 reason = explain_failure(error)
                 logger.warning("the update can't be compiled and runs uncompiled: %s", reason)

@@ -1,5 +1,6 @@
 """What a stranger's module may hold for the update: losses and optimizers, good ones and bad ones."""
 
+import random
 from typing import NamedTuple
 
 import torch
@@ -59,6 +60,39 @@ def untraceable(terms):
     return terms.values.mean() if terms.values.sum().item() > 0 else 2 * terms.values.mean()
 
 
+def noisy(terms):
+    """One that draws from PyTorch's global generator."""
+    return weighted_mean(torch.rand_like(terms.values) * terms.values, terms.weights)
+
+
+def drawn(terms):
+    """One that draws from Python's, which is no operation."""
+    return random.random() * terms.values.mean()
+
+
+def double(terms):
+    """One in double precision."""
+    return weighted_mean(terms.values, terms.weights).double()
+
+
+def in_place(terms):
+    """One that changes what others are given."""
+    return terms.ratio.clamp_(0.8, 1.2).mean()
+
+
+class Backless(torch.autograd.Function):
+    """Has no backward pass."""
+
+    @staticmethod
+    def forward(_, x):
+        return x.clone()
+
+
+def backless(terms):
+    """One without a gradient."""
+    return Backless.apply(terms.values).mean()
+
+
 class LionState(NamedTuple):
     momentum: torch.Tensor
     count: torch.Tensor
@@ -93,6 +127,22 @@ class StepOnly:
 class NoState(Lion):
     def init(self, params, shapes):
         return {"momentum": params}
+
+
+class Anchored(Lion):
+    """Keeps the weights that it was given first."""
+
+    def init(self, params, shapes):
+        return LionState(params, torch.zeros((), dtype=torch.int64))
+
+    def step(self, params, grad, state, learning_rate, shapes):
+        return params - learning_rate * grad, state
+
+
+class InPlace(Lion):
+    def step(self, params, grad, state, learning_rate, shapes):
+        state.momentum.add_(grad)
+        return params - learning_rate * state.momentum, state
 
 
 class HalfStep(Lion):

@@ -54,8 +54,8 @@ class Move(Hook):
                 (Path(run.folder) / "checkpoints").mkdir(parents=True)
 
 
-def tell(around, folder, config, steps, evaluation):
+def tell(caller, folder, config, steps, evaluation):
     """Tells a caller's hooks of an evaluation, as a run does."""
-    hooks = Hooks(around.own_hooks)
+    hooks = Hooks(caller.own_hooks)
     run = RunState(folder, {}, None, None, config.total_timesteps, hooks, steps=steps)
     hooks.after_evaluation(run, evaluation)

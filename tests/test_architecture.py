@@ -1,13 +1,14 @@
 """The rules of the house: its rooms, who may import whom, and how long a reader must read."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
 
 import ppo_cli
 from ppo_cli.actor_critic import ACTIVATIONS
-from ppo_cli.cli.help import knob_comments
+from ppo_cli.config.comments import knob_comments
 from ppo_cli.config.schema import KNOBS
 
 PACKAGE = Path(ppo_cli.__file__).parent
@@ -28,15 +29,24 @@ FLOORS = (
     {"compile", "encoders", "envs", "objectives", "optimizers"},
     {"cache", "distributions", "import_path", "tables", "terminal"},
     {"advantages", "episodes", "losses", "memory", "normalize", "rollout", "schedules"},
-    {"files", "names", "seeding", "signals", "spaces", "statistics"},  # the ground
+    {"files", "names", "seeding", "spaces", "statistics", "stop_signals"},  # the ground
     {"errors", "text", "versions"},
     {"__version__"},
 )
+PRIVATE = re.compile(r"\b(?:(?:hydra|torch|optuna)(?:\.\w+)*\._[a-z][.\w]+|\w+\._trial_id)")
 KNOW_HYDRA = {"cli", "config", "sweeps"}
-ALGORITHM = {
-    "actor_critic", "advantages", "agent", "distributions", "losses", "numpy_actor", "objectives",
-    "optimizers", "policy", "rollout", "schedules", "update",
+# The algorithm. Those of `STEPPING` know the environments that the loop steps, the others know none.
+STEPPING = {"collector", "trainer"}
+ALGORITHM = STEPPING | {
+    "actor_critic", "advantages", "agent", "compile", "distributions", "encoders", "episodes", "hooks",
+    "losses", "memory", "normalize", "numpy_actor", "objectives", "optimizers", "policy", "rollout",
+    "schedules", "update",
 }  # fmt: skip
+SETTINGS_AND_LOGS = ("hydra", "omegaconf", "ppo_cli.config", "tensorboard", "torch.utils.tensorboard")
+ENVIRONMENTS = ("gymnasium.vector", "ppo_cli.envs")
+# The longest that one reads without losing the thread, docstrings and comments included.
+FILE, CLASS, FUNCTION = 400, 200, 60
+COMMAND_LINE = 1085  # all of cli/: what a terminal types and sees, and nothing else
 
 
 def imported(module):
@@ -75,11 +85,39 @@ def test_only_the_rooms_of_settings_know_hydra(module):
 
 
 @pytest.mark.parametrize("name", sorted(ALGORITHM))
-def test_the_algorithm_knows_no_environments_and_no_log(name):
-    forbidden = ("gymnasium.vector", "tensorboard", "torch.utils", "ppo_cli.envs", "ppo_cli.config")
+def test_the_algorithm_knows_no_settings_no_log_and_only_the_loop_environments(name):
+    forbidden = SETTINGS_AND_LOGS if name in STEPPING else SETTINGS_AND_LOGS + ENVIRONMENTS
     modules = [module for module in MODULES if room(module) == name]
     assert modules
     assert not [found for module in modules for found in imported(module) if found.startswith(forbidden)]
+
+
+@each_module
+def test_what_is_read_at_once_is_short(module):
+    text = module.read_text()
+    assert len(text.splitlines()) <= FILE
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            length = (node.end_lineno or 0) - node.lineno + 1
+            assert length <= (CLASS if isinstance(node, ast.ClassDef) else FUNCTION), node.name
+
+
+@each_module
+def test_seeds_are_made_in_one_room(module):
+    assert room(module) == "seeding" or "SeedSequence" not in module.read_text()
+
+
+def test_every_private_part_of_a_library_that_is_used_is_listed():
+    listed = (PACKAGE.parent / "docs" / "trust.md").read_text().partition("## Private parts")[2]
+    for module in MODULES:
+        parts = PRIVATE.findall(module.read_text())
+        assert not parts or str(module.relative_to(PACKAGE)) in listed, parts
+        assert all(part.rpartition(".")[2] in listed for part in parts), parts
+
+
+def test_the_command_line_is_thin():
+    lines = [len(module.read_text().splitlines()) for module in MODULES if room(module) == "cli"]
+    assert sum(lines) <= COMMAND_LINE
 
 
 def test_no_room_is_on_the_map_that_is_not_in_the_house():

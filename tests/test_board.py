@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 from rich.file_proxy import FileProxy
 
-from ppo_cli.hooks import RunState, told
+from ppo_cli.hooks import RunState, telling_hooks
 from ppo_cli.runs.log import TAGS, RunLog
 from ppo_cli.sweeps import live
 from ppo_cli.sweeps.job import Job
@@ -41,7 +41,7 @@ def write_rows(folder, steps, returns, total=512):
         events.unlink()
     log = RunLog(folder)
     run = RunState(folder, {}, None, None, total, log)
-    with told(run):
+    with telling_hooks(run):
         for i, (step, mean) in enumerate(zip(steps, returns, strict=True)):
             values = {**dict.fromkeys(TAGS, 0.5), "charts/episodic_return": mean, "charts/SPS": 1000.0 + i}
             run.iteration, run.steps = i + 1, step

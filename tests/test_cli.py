@@ -20,7 +20,7 @@ from tensorboard.plugins.base_plugin import TBContext
 from tensorboard.plugins.hparams import api_pb2, list_session_groups
 from tensorboard.plugins.hparams.backend_context import Context
 
-from ppo_cli.cli.help import knob_comments
+from ppo_cli.config.comments import knob_comments
 from ppo_cli.config.compose import compose_jobs, load
 from ppo_cli.config.overrides import read_line
 from ppo_cli.config.schema import KNOBS, conf_dir
@@ -170,7 +170,7 @@ def test_two_runs_at_once_have_two_folders(ppo_train, tmp_path, monkeypatch):
 
             return datetime(2026, 1, 2, 3, 4, 5)
 
-    monkeypatch.setattr("ppo_cli.cli.train.datetime", Clock)
+    monkeypatch.setattr("ppo_cli.runs.start.datetime", Clock)
     for _ in range(2):
         assert ppo_train("env=CartPole-v1", *TINY).status == 0
     first, second = sorted(path.name for path in tmp_path.glob("outputs/CartPole-v1/*"))

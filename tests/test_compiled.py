@@ -17,8 +17,8 @@ from ppo_cli.actor_critic import make_actor_critic
 from ppo_cli.agent import flatten_parameters
 from ppo_cli.compile import compile_function, explain_failure
 from ppo_cli.distributions import make_distribution
-from ppo_cli.optimizers import adam_init
-from ppo_cli.rollout import Batch, minibatches
+from ppo_cli.optimizers.rules import adam_init
+from ppo_cli.rollout import Batch, minibatches, sequences
 from ppo_cli.runs.build import compile_cache
 from ppo_cli.runs.checkpoint import load_checkpoint
 from ppo_cli.spaces import PackedActions, PackedObservations
@@ -107,7 +107,9 @@ def test_compiled_and_eager_updates_agree_in_every_action_space(tmp_path, action
         state = update.first_state(params, adam_init(params), hyper)
         shuffle = torch.Generator().manual_seed(1)
         for _ in range(4):
-            for indices, weights in minibatches(torch.ones(rows, 1, dtype=torch.bool), 1, size, shuffle):
+            for indices, weights in minibatches(
+                sequences(torch.ones(rows, 1, dtype=torch.bool), 1), size, shuffle
+            ):
                 state = step(state, batch, indices, weights, values)
         ends.append(state)
     first, second = ends
@@ -168,7 +170,7 @@ def test_compiled_and_eager_updates_agree_in_every_network(tmp_path, observation
         shuffle = torch.Generator().manual_seed(1)
         for _ in range(3):
             valid = torch.ones(n_steps, n_envs, dtype=torch.bool)
-            for indices, weights in minibatches(valid, length, size, shuffle):
+            for indices, weights in minibatches(sequences(valid, length), size, shuffle):
                 state = step(state, batch, indices, weights, values)
         ends.append(state)
     first, second = ends

@@ -15,7 +15,8 @@ import pytest
 from ppo_cli.cli import evaluate, export, report
 from ppo_cli.config.compose import compose_jobs, load
 from ppo_cli.config.overrides import read_line
-from ppo_cli.config.schema import KNOBS, ConfigError, conf_dir
+from ppo_cli.config.schema import KNOBS, conf_dir
+from ppo_cli.errors import ConfigError
 from ppo_cli.runs.log import EVAL_TAG, TAGS
 from ppo_cli.sweeps.schema import OPTUNA
 from ppo_cli.sweeps.search.plan import make_plan
@@ -313,7 +314,7 @@ def test_the_chapter_unfolds_every_step_of_the_algorithm():
     assert unfolded >= {
         "actor_critic.ActorCritic.__init__",
         "actor_critic.ActorCritic.forward",
-        "trainer.Collector.collect",
+        "collector.Collector.collect",
         "agent.PPOAgent.update_ent_coef",
         "agent.PPOAgent.compute_gae",
         "advantages.gae",
@@ -363,6 +364,7 @@ def test_an_unknown_source_is_refused():
     [
         ("[a](../ppo_cli/envs/vector.py)", "ppo.md", "[a](api/envs/vector.md)"),
         ("[a](docs/metrics.md#losses)", "index.md", "[a](metrics.md#losses)"),
+        ("[a](ppo_cli/distributions)", "index.md", "[a](api/distributions/base.md)"),
         ("[a](../conf/config.yaml)", "ppo.md", "[a](knobs.md)"),
         ("[a](../conf/env/Pong-v5.yaml)", "ppo.md", "[a](knobs.md#presets)"),
     ],

@@ -321,7 +321,7 @@ def blocks_of_the_recipe():
     from test_docs import FENCE, ROOT
 
     page = (ROOT / "docs" / "extending.md").read_text()
-    (section,) = page.split("## Your own environment and encoder\n")[1:]
+    (section,) = page.split("## An environment and an encoder\n")[1:]
     section = section.split("\n## ")[0]
     files = {}
     for language, block in FENCE.findall(section):

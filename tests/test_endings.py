@@ -25,10 +25,10 @@ from ppo_cli.envs.group import RENEWALS, EnvFaultError
 from ppo_cli.envs.make import env_fn
 from ppo_cli.envs.vector import SyncVector
 from ppo_cli.envs.workers import AsyncVector
-from ppo_cli.policy import Policy
+from ppo_cli.policy import BatchPolicy
 from ppo_cli.runs import own_hooks
-from ppo_cli.runs.endings import Interrupted, StopSignal, no_advice
 from ppo_cli.runs.evaluation import evaluate
+from ppo_cli.runs.signals import Interrupted, StopSignal, no_advice
 from ppo_cli.runs.streams import LogFile, lasting_streams, output_failure
 from ppo_cli.seeding import spawn_seeds
 
@@ -129,7 +129,7 @@ def test_resets_that_fail_in_a_row_are_tried_again_and_not_for_ever():
 
 def policy_for(env):
     model = make_actor_critic(env.observation_space, env.action_space, hidden_sizes=[8])
-    return Policy(model, make_distribution(env.action_space), None)
+    return BatchPolicy(model, make_distribution(env.action_space), None)
 
 
 def test_an_evaluation_begins_a_failed_episode_again(caplog):
@@ -183,13 +183,13 @@ def test_an_evaluation_copies_observations_whose_array_is_used_again(monkeypatch
 
 def make_policy_that_notes(monkeypatch):
     policy, seen = policy_for(unruly_envs.Ten), []
-    act = Policy.act
+    act = BatchPolicy.act
 
     def noting(self, observations, *rest):
         seen.append(observations.tolist())
         return act(self, observations, *rest)
 
-    monkeypatch.setattr(Policy, "act", noting)
+    monkeypatch.setattr(BatchPolicy, "act", noting)
     return policy, seen
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from vectors import vector
 
-from ppo_cli.envs.make import EnvError, env_fn, make_env, resolve_env_id
+from ppo_cli.envs.make import env_fn, make_env, resolve_env_id
+from ppo_cli.errors import EnvError
 from ppo_cli.seeding import spawn_seeds
 
 MODULE = '''

@@ -20,10 +20,10 @@ from gymnasium import spaces
 from rich.console import Console
 
 from ppo_cli.cli.evaluate import main
-from ppo_cli.config.schema import ConfigError
 from ppo_cli.distributions import make_distribution
 from ppo_cli.envs.make import env_fn
-from ppo_cli.report.evaluations import Found, table
+from ppo_cli.errors import ConfigError
+from ppo_cli.report.evaluations import EvaluatedRun, table
 from ppo_cli.runs.checkpoint import load_checkpoint, save_checkpoint
 from ppo_cli.runs.evaluation import evaluate, mean_interval
 from ppo_cli.runs.film import choose_episode
@@ -278,7 +278,7 @@ def test_a_table_tells_returns_below_one_apart():
     }  # fmt: skip
     console = Console(width=100, file=io.StringIO())
     console.print(
-        table([Found(run, {**summary, "mean": m}) for run, m in (("a", 0.968), ("b", 0.969))], console)
+        table([EvaluatedRun(run, {**summary, "mean": m}) for run, m in (("a", 0.968), ("b", 0.969))], console)
     )
     for text in ("0.968 ± 0.000", "0.969 ± 0.000", "0.964 to 0.965"):
         assert text in console.file.getvalue()
@@ -479,16 +479,16 @@ def test_a_nan_is_said_with_its_episode_and_step(ppo_eval, shapes, fault, what):
 
 
 def test_ctrl_c_keeps_what_is_finished(ppo_eval, cartpole, monkeypatch):
-    from ppo_cli.runs import evaluating
+    from ppo_cli.runs import reevaluation
 
-    whole, calls = evaluating.evaluate, iter([False, True])
+    whole, calls = reevaluation.evaluate, iter([False, True])
 
     def interrupted(*arguments, **named):
         if next(calls):
             raise KeyboardInterrupt
         return whole(*arguments, **named)
 
-    monkeypatch.setattr(evaluating, "evaluate", interrupted)
+    monkeypatch.setattr(reevaluation, "evaluate", interrupted)
     outcome = ppo_eval("run", "run/checkpoints/100.pt", "run", "--json")
     assert outcome.status == 130
     assert [each["steps"] for each in outcome.json] == [200]
@@ -545,7 +545,7 @@ def test_a_table_of_several_runs_fits_its_width(width):
     console = Console(width=width, file=io.StringIO())
     folder = "outputs/sweeps/2026-01-31_12-00-00/env.kwargs.gravity={g},learning_rate=0.000{i},seed={i}"
     found = [
-        Found(
+        EvaluatedRun(
             folder.format(g=g, i=i),
             {
                 "mean": -1234.5 * i, "std": 99.5, "iqm": -1200.0, "episodes": 100, "lengths": [1000] * 3,
@@ -573,7 +573,10 @@ def test_a_table_of_several_runs_has_their_success_rates():
         "mean": 1.0, "std": 0.5, "iqm": 1.0, "episodes": 4, "lengths": [9] * 4, "steps": 64,
         "deterministic": True, "seed": 1000, "checkpoint": "last.pt", "interval": (0.5, 1.5),
     }  # fmt: skip
-    found = [Found("a", {**summary, "info": {"is_success": 0.25, "reward": 3.5}}), Found("b", summary)]
+    found = [
+        EvaluatedRun("a", {**summary, "info": {"is_success": 0.25, "reward": 3.5}}),
+        EvaluatedRun("b", summary),
+    ]
     console.print(table(found, console))
     _, head, _, first, second = console.file.getvalue().splitlines()
     assert head.split()[-1] == "is_success"

@@ -12,7 +12,7 @@ from ppo_cli.actor_critic import make_actor_critic
 from ppo_cli.distributions import make_distribution
 from ppo_cli.episodes import Evaluation
 from ppo_cli.normalize import ObservationNormalizer
-from ppo_cli.policy import Policy
+from ppo_cli.policy import BatchPolicy
 from ppo_cli.runs import evaluation
 from ppo_cli.runs.evaluation import MAX_SLOTS, evaluate
 from ppo_cli.seeding import spawn_seeds
@@ -57,14 +57,14 @@ def forget_environments() -> None:
     SeededEnv.made.clear()
 
 
-def make_policy(normalizer: ObservationNormalizer | None = None) -> Policy:
+def make_policy(normalizer: ObservationNormalizer | None = None) -> BatchPolicy:
     torch.manual_seed(0)
     space = SeededEnv.action_space
     model = make_actor_critic(OBSERVATIONS, space, hidden_sizes=(8,))
-    return Policy(model, make_distribution(space), normalizer)
+    return BatchPolicy(model, make_distribution(space), normalizer)
 
 
-def one_by_one(policy: Policy, seeds: list[int]) -> tuple[list[float], list[int]]:
+def one_by_one(policy: BatchPolicy, seeds: list[int]) -> tuple[list[float], list[int]]:
     """Returns and lengths of single episodes with these seeds."""
     returns, lengths = [], []
     for seed in seeds:
@@ -158,7 +158,7 @@ def test_real_environments(env_id: str, use_sde: bool, deterministic: bool) -> N
 
     env = make()
     model = make_actor_critic(env.observation_space, env.action_space, use_sde=use_sde)
-    policy = Policy(model, make_distribution(env.action_space), None)
+    policy = BatchPolicy(model, make_distribution(env.action_space), None)
     result = evaluate(policy, make, 3, seed=0, deterministic=deterministic)
     assert all(1 <= length <= 30 for length in result.lengths)
     if env_id == "CartPole-v1":

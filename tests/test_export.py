@@ -22,7 +22,7 @@ from ppo_cli.encoders import EncoderChoice
 from ppo_cli.export.graph import ExportError, Graph, load, make_ports, write_onnx, write_torchscript
 from ppo_cli.export.parity import TOLERANCE, check_parity, sample_observations
 from ppo_cli.normalize import ObservationNormalizer
-from ppo_cli.policy import Policy
+from ppo_cli.policy import BatchPolicy
 from ppo_cli.runs.policy import load_policy
 from ppo_cli.spaces import PackedActions, PackedObservations, is_nested
 
@@ -46,7 +46,7 @@ NESTED = spaces.Dict(
 class Exported(NamedTuple):
     """A policy with random weights, and its spaces."""
 
-    policy: Policy
+    policy: BatchPolicy
     observations: spaces.Space[Any]
     actions: spaces.Space[Any]
 
@@ -77,7 +77,7 @@ def build(observations, actions, normalized=False, squash=False, **network):
         rng = np.random.default_rng(1)
         normalizer.statistics.mean = rng.normal(3, 2, shape)
         normalizer.statistics.var = rng.uniform(0.1, 9, shape)
-    return Exported(Policy(model, make_distribution(actions, squash), normalizer), observations, actions)
+    return Exported(BatchPolicy(model, make_distribution(actions, squash), normalizer), observations, actions)
 
 
 UNEVEN = spaces.Box(np.array([-0.1, 2.0], np.float32), np.array([0.3, 70.0], np.float32))

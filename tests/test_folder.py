@@ -7,7 +7,7 @@ from dataclasses import FrozenInstanceError, replace
 
 import pytest
 
-from ppo_cli.config.schema import ConfigError
+from ppo_cli.errors import ConfigError
 from ppo_cli.files import written_aside
 from ppo_cli.runs.checkpoint import CheckpointError, load_checkpoint, load_run, save_checkpoint, save_run
 from ppo_cli.runs.folder import RunFolder, run_of

@@ -17,12 +17,12 @@ from run_ends import assert_same_end, events, rows
 from run_hooks import INTERRUPTIBLE
 
 from ppo_cli.config.compose import load
-from ppo_cli.errors import HookError, RunError
-from ppo_cli.hooks import Hook, Hooks, RunState, UserHook, told
+from ppo_cli.errors import RunError, UserCodeError
+from ppo_cli.hooks import Hook, Hooks, RunState, UserHook, telling_hooks
+from ppo_cli.runs.caller import Caller
 from ppo_cli.runs.checkpoint import load_checkpoint
 from ppo_cli.runs.folder import RunFolder
 from ppo_cli.runs.run import run
-from ppo_cli.runs.surroundings import Surroundings
 
 RUN = (  # 4 iterations
     "env=CartPole-v1", "n_envs=2", "n_steps=64", "total_timesteps=512", "n_epochs=1", "eval.episodes=2",
@@ -125,6 +125,17 @@ class Stop(Hook):
             run.stop("another reason")
 
 
+class StopTold(Hook):
+    """Stops a run where it is told of one thing, from a number of iterations on."""
+
+    def __init__(self, method, at):
+        def stop(run, *_):
+            if run.iteration >= at:
+                run.stop(method)
+
+        setattr(self, method, stop)
+
+
 class Raising(Hook):
     """Raises in one method."""
 
@@ -184,7 +195,7 @@ def told_of():
 def test_hooks_are_told_in_order_and_before_the_runs_own(tmp_path, told_of):
     config = config_of(*RUN, "total_timesteps=256", "checkpoint.every=1")
     (tmp_path / "run").mkdir()
-    run(config, tmp_path / "run", around=Surroundings(hooks=[Listener("one"), Listener("two")]))
+    run(config, tmp_path / "run", caller=Caller(hooks=[Listener("one"), Listener("two")]))
     steps = 128
     expected = [
         ("start", 0, 0, 256, 64),
@@ -283,6 +294,39 @@ def test_a_hook_stops_a_run_which_is_evaluated_saved_and_finished(ppo_train, tmp
     assert "stopped" not in json.loads((tmp_path / "run/eval.json").read_text())
     assert ppo_train(*RUN, "hydra.run.dir=whole").status == 0
     assert rows(tmp_path / "whole") == rows(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("method", "at", "steps"),
+    [
+        ("start", 0, 0),
+        ("after_checkpoint", 0, 0),
+        ("after_rollout", 0, 128),
+        ("after_evaluation", 1, 256),
+        ("after_checkpoint", 1, 128),
+        ("after_checkpoint", 4, None),  # it has its budget by then
+        ("after_evaluation", 5, None),
+    ],
+)
+def test_a_run_is_stopped_wherever_a_hook_is_told_and_stays_so(ppo_train, tmp_path, method, at, steps):
+    own = f"hooks=[{{name: test_hooks.StopTold, method: {method}, at: {at}}}]"
+    assert ppo_train(*RUN, "checkpoint.every=1", own, "hydra.run.dir=run").status == 0
+    summary = json.loads((tmp_path / "run/eval.json").read_text())
+    assert summary["steps"] == (512 if steps is None else steps)
+    if steps:
+        assert summary["stopped"] == method
+        assert "run is finished" in ppo_train("resume=run").out
+
+
+def test_a_hook_can_not_stop_what_has_ended(ppo_train, tmp_path, told_of):
+    class Late(Hook):
+        def after_evaluation(self, run, evaluation):
+            if run.trained:
+                run.stop("too late")
+
+    (tmp_path / "run").mkdir()
+    run(config_of(*RUN), tmp_path / "run", caller=Caller(hooks=[Late()]))
+    assert "stopped" not in json.loads((tmp_path / "run/eval.json").read_text())
 
 
 def test_a_stopped_run_that_was_killed_before_its_evaluation_is_only_evaluated(ppo_train, tmp_path):
@@ -423,12 +467,12 @@ def test_hooks_come_from_python_too_in_any_thread_and_nothing_is_taken_over(tmp_
     config = config_of(*RUN, "total_timesteps=256")
     (tmp_path / "run").mkdir()
     before = signal.getsignal(signal.SIGTERM)
-    around = Surroundings(live=False, hooks=[Listener(), Steady()], owns_process=False, watchdog=False)
+    caller = Caller(live=False, hooks=[Listener(), Steady()], owns_process=False, watchdog=False)
     failures = []
 
     def go():
         try:
-            run(config, tmp_path / "run", around=around)
+            run(config, tmp_path / "run", caller=caller)
         except BaseException as error:
             failures.append(error)
 
@@ -468,10 +512,10 @@ def test_every_end_is_called_and_the_first_failure_is_raised():
             raise self.error
 
     state = RunState(Path(), {}, None, None, 1, Hooks([Ending(RunError("one")), Ending(RunError("two"))]))
-    with pytest.raises(RunError, match="one"), told(state):
+    with pytest.raises(RunError, match="one"), telling_hooks(state):
         pass
     assert ended == [None, None]
-    with pytest.raises(KeyboardInterrupt), told(state):
+    with pytest.raises(KeyboardInterrupt), telling_hooks(state):
         raise KeyboardInterrupt
     assert [type(error) for error in ended[2:]] == [KeyboardInterrupt] * 2
 
@@ -486,4 +530,4 @@ def test_a_method_that_is_not_overridden_costs_nothing(monkeypatch):
 
 
 def test_a_hooks_error_is_an_error_of_a_run():
-    assert issubclass(HookError, RunError)
+    assert issubclass(UserCodeError, RunError)

@@ -9,9 +9,8 @@ import pytest
 from run_hooks import tell
 
 from ppo_cli.config.overrides import read_line
-from ppo_cli.config.schema import ConfigError
 from ppo_cli.episodes import Evaluation
-from ppo_cli.errors import RunError
+from ppo_cli.errors import ConfigError, RunError
 from ppo_cli.sweeps.search import trial as search_trial
 from ppo_cli.sweeps.search.plan import load_plan, make_plan, save_plan
 
@@ -36,8 +35,8 @@ def plan(tmp_path_factory):
 def found(tmp_path, monkeypatch, plan):
     """The folder of a search of two trials, whose runs end at once."""
 
-    def run(config, folder, around):
-        tell(around, folder, config, 400, Evaluation([config.gamma], [1]))
+    def run(config, folder, caller):
+        tell(caller, folder, config, 400, Evaluation([config.gamma], [1]))
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(search_trial, "begin_or_go_on", run)

@@ -5,7 +5,8 @@ import pytest
 from ppo_cli.config.checks import check
 from ppo_cli.config.convert import from_dict, from_stored, learned_part, to_dict
 from ppo_cli.config.knob import Range
-from ppo_cli.config.schema import KNOBS, SCHEMA, AnnealsConfig, ConfigError, find_knob, is_entry
+from ppo_cli.config.schema import KNOBS, SCHEMA, AnnealsConfig, find_knob, is_entry
+from ppo_cli.errors import ConfigError
 
 
 def stored(**knobs):

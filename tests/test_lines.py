@@ -19,16 +19,16 @@ from rich.console import Console
 
 import ppo_cli
 from ppo_cli.actor_critic import make_actor_critic
-from ppo_cli.cli.help import knob_sections
+from ppo_cli.config.comments import knob_sections
 from ppo_cli.config.convert import from_stored
 from ppo_cli.config.presets import successor_with_preset
 from ppo_cli.config.schema import KNOBS, conf_dir
 from ppo_cli.envs.make import env_fn
 from ppo_cli.episodes import Evaluation
-from ppo_cli.hooks import RunState, told
+from ppo_cli.hooks import RunState, telling_hooks
 from ppo_cli.runs.evaluation import evaluate
-from ppo_cli.runs.lines import budget_words, network_words, next_lines, pack, training_words
 from ppo_cli.runs.log import TAGS
+from ppo_cli.runs.messages import budget_words, network_words, next_lines, pack, training_words
 from ppo_cli.runs.policy import load_policy
 from ppo_cli.runs.progress import Progress
 from ppo_cli.terminal import LiveLine, is_live, wrapped_error
@@ -294,7 +294,7 @@ def test_what_is_left_follows_from_what_was_done_since_a_run_went_on(
     agent = SimpleNamespace(compiled=False)
     progress = Progress(1090, live=False)
     run = RunState(tmp_path, {}, agent, None, 1090, progress, steps=begun)
-    with told(run):
+    with telling_hooks(run):
         run.steps = 1000
         progress.after_iteration(run, dict.fromkeys(TAGS, 0.9685))
     assert [record.getMessage() for record in caplog.records] == [

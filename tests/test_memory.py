@@ -14,7 +14,7 @@ from ppo_cli.collector import make_collector
 from ppo_cli.distributions import make_distribution
 from ppo_cli.envs.vector import SyncVector
 from ppo_cli.memory import RecurrentMemory
-from ppo_cli.rollout import minibatches
+from ppo_cli.rollout import minibatches, sequences
 from ppo_cli.schedules import Schedule
 from ppo_cli.update import Hyperparameters
 
@@ -67,7 +67,7 @@ def test_sequences_visit_every_transition_once(n_steps, n_envs, length, size, fi
         valid[1::3, 0] = False
         valid[:length, -1] = False  # a whole sequence of them
     visits, shapes, orders = torch.zeros(n_steps * n_envs), set(), []
-    for rows, weights in minibatches(valid, length, size, generator):
+    for rows, weights in minibatches(sequences(valid, length), size, generator):
         shapes.add(tuple(rows.shape))
         visits.index_add_(0, rows, weights)
         orders.append(rows)
@@ -78,7 +78,7 @@ def test_sequences_visit_every_transition_once(n_steps, n_envs, length, size, fi
         assert (consecutive | (weights.view(-1, length) == 0)).all()
     assert torch.equal(visits, valid.flatten().float())
     assert len(shapes) <= 1  # one graph, no recompiling
-    again = [rows for rows, _ in minibatches(valid, length, size, generator)]
+    again = [rows for rows, _ in minibatches(sequences(valid, length), size, generator)]
     if len(again) > 1:
         assert not all(torch.equal(a, b) for a, b in zip(orders, again, strict=True))
 
@@ -86,7 +86,7 @@ def test_sequences_visit_every_transition_once(n_steps, n_envs, length, size, fi
 @pytest.mark.parametrize(("n_steps", "length"), [(10, 4), (8, 4), (7, 16)])
 def test_a_batch_of_everything_is_one_minibatch_though_sequences_are_ragged(n_steps, length):
     valid = torch.ones(n_steps, 2, dtype=torch.bool)
-    made = list(minibatches(valid, length, n_steps * 2, torch.Generator()))
+    made = list(minibatches(sequences(valid, length), n_steps * 2, torch.Generator()))
     assert len(made) == 1
 
 
@@ -160,7 +160,7 @@ def test_states_are_zero_at_an_episodes_start_and_nowhere_else(kind):
     rollout = collector.rollout
     first = rollout.observations[..., 0] == 1.0  # as the environments mark them
     assert torch.equal(first, ~rollout.states.any(-1))
-    assert torch.equal(rollout.starts[1:, :, 0].bool(), first[1:-1])
+    assert torch.equal(rollout.episode_starts[1:, :, 0].bool(), first[1:-1])
 
 
 @pytest.mark.parametrize("kind", KINDS)

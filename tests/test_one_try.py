@@ -5,8 +5,8 @@ import multiprocessing as mp
 import pytest
 
 from ppo_cli.config.compose import load
+from ppo_cli.runs.caller import Caller
 from ppo_cli.runs.run import run
-from ppo_cli.runs.surroundings import Surroundings
 
 FORKS = pytest.mark.skipif("fork" not in mp.get_all_start_methods(), reason="needs fork")
 N = 4
@@ -30,7 +30,7 @@ def lived_through(tmp_path, monkeypatch, typed):
          "eval.episodes=0", "env.timeout=60", *typed,
     )  # fmt: skip
     (tmp_path / "run").mkdir()
-    run(config, tmp_path / "run", around=Surroundings(live=False))
+    run(config, tmp_path / "run", caller=Caller(live=False))
     alive, most, made = 0, 0, 0
     for event in (tmp_path / "counted").read_text().split():
         made += event == "made"

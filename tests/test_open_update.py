@@ -120,6 +120,40 @@ def test_every_optimizer_compiles_to_what_it_computes(ppo_train, tmp_path, optim
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("loss", "is_compiled"), [("noisy", True), ("drawn", False)])
+def test_a_loss_that_draws_random_numbers_is_exact(ppo_train, tmp_path, interrupt, loss, is_compiled):
+    own = f"extra_losses=[{{name: own_update.{loss}, coef: 0.1}}]"
+    typed = (*TINY, own, "compile=true", INTERRUPTIBLE)
+    assert ppo_train(*typed, "hydra.run.dir=whole").status == 0
+    interrupt(2)
+    assert ppo_train(*typed, "hydra.run.dir=cut").status == 128 + signal.SIGTERM
+    interrupt(None)
+    assert ppo_train("resume=cut").status == 0
+    assert same(saved(tmp_path / "whole"), saved(tmp_path / "cut"))
+    assert (refused_to_compile(tmp_path / "whole") == []) == is_compiled
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("compiled", ["true", "false"])
+def test_a_loss_in_double_precision_is_one_as_any(ppo_train, tmp_path, compiled):
+    own = "extra_losses=[{name: own_update.double, coef: 0.1}]"
+    assert ppo_train(*TINY, own, f"compile={compiled}", "hydra.run.dir=run").status == 0
+    assert refused_to_compile(tmp_path / "run") == []
+    logged = scalars(tmp_path / "run")
+    parts = [logged[f"losses/{part}"] for part in ("policy_loss", "value_loss", "entropy", "double")]
+    expected = [p + 0.5 * v + 0.1 * d for p, v, _, d in zip(*parts, strict=True)]
+    assert logged["losses/total_loss"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_what_an_optimizer_keeps_of_the_first_weights_stays(ppo_train, tmp_path):
+    typed = ("optimizer=own_update.Anchored", "compile=false", "checkpoint.keep=9", "hydra.run.dir=run")
+    assert ppo_train(*TINY, *typed).status == 0
+    first, last = (load_checkpoint(tmp_path / "run" / "checkpoints" / f"{step}.pt") for step in (0, "last"))
+    assert torch.equal(first["optimizer"]["momentum"], last["optimizer"]["momentum"])
+    assert not same(first["model"], last["model"])
+
+
+@pytest.mark.slow
 def test_what_can_not_be_traced_runs_uncompiled_after_a_line(ppo_train, tmp_path):
     own = "extra_losses=[{name: own_update.untraceable, coef: 0.1}]"
     for name, compiled in (("eager", "false"), ("compiled", "true")):
@@ -282,6 +316,12 @@ def test_the_optimizer_is_fixed_on_resuming_and_the_rest_may_change(ppo_train, t
         ),
         ("optimizer=own_update.HalfStep", "own_update.HalfStep.step returned torch.float32 ["),
         ("optimizer=own_update.ForgetsState", "expected (params, state) as given, (torch.float32 ["),
+        ("optimizer=own_update.InPlace", "own_update.InPlace.step changes in place what it is given"),
+        ("objective=own_update.in_place", "own_update.in_place changes in place what it is given"),
+        (
+            "extra_losses=[{name: own_update.backless, coef: 1}]",
+            "the gradient of the loss can't be computed: ",
+        ),
         (
             "extra_losses=[{name: own_update.drift}]",
             "extra_losses: expected {name: package.module.function, coef: 0.1, "

@@ -7,7 +7,10 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from ppo_cli.optimizers import OPTIMIZERS, adam, adam_init, clip_by_norm, orthogonalize, restored
+from ppo_cli.optimizers import OPTIMIZERS
+from ppo_cli.optimizers.muon import orthogonalize
+from ppo_cli.optimizers.optimizer import restored
+from ppo_cli.optimizers.rules import adam, adam_init, clip_by_norm
 
 Matrix = npt.NDArray[np.float64]
 

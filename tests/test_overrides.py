@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from ppo_cli.config.compose import load
 from ppo_cli.config.overrides import override_texts, read_line, read_override
-from ppo_cli.config.schema import ConfigError
+from ppo_cli.errors import ConfigError
 
 keys = st.text(string.ascii_letters + string.digits + "_-", min_size=1, max_size=8).map(
     lambda text: f"k{text}"

@@ -2,10 +2,12 @@
 
 import logging
 import multiprocessing
+import os
 import re
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import gymnasium as gym
@@ -18,6 +20,7 @@ from nbclient import NotebookClient
 
 import ppo_cli
 from ppo_cli.runs.checkpoint import load_checkpoint
+from ppo_cli.seeding import are_drawn_from, global_states
 
 PAGE = Path(__file__).parents[1] / "docs" / "python.md"
 TINY = {
@@ -46,6 +49,14 @@ class Line(gym.Env):
         return np.array([np.clip(self.at, -1, 1)], np.float32), self.at, abs(self.at) > 0.5, False, {}
 
 
+class Louder(gym.Wrapper):
+    """Pays twice."""
+
+    def step(self, action):
+        observation, reward, *rest = super().step(action)
+        return observation, 2 * reward, *rest
+
+
 class Enough(ppo_cli.Hook):
     """Logs a number of its own, counts, and stops."""
 
@@ -63,6 +74,13 @@ class Enough(ppo_cli.Hook):
 
     def load_state_dict(self, state):
         self.seen = state["seen"]
+
+
+def size_of_logits(terms):
+    raise AssertionError("it is replaced")
+
+
+REPLACED = size_of_logits
 
 
 def size_of_logits(terms, power=2.0):
@@ -122,8 +140,12 @@ def test_a_run_is_read_evaluated_and_goes_on(here):
         ({"env": "CartPol-v1"}, "CartPol"),
         ({"activation": torch.tanh}, "activation"),
         ({"network": {"activation": lambda x: x}}, "defined inside a function: expected one at the top"),
+        ({"objective": REPLACED}, "size_of_logits is a lambda, replaced, or defined inside"),
+        ({"optimizer": Enough.state_dict}, "Enough.state_dict is a lambda, replaced, or defined inside"),
         ({"hooks": [object()]}, "expected objects of subclasses of ppo_cli.Hook"),
         ({"hooks": ["wandbb"]}, "did you mean 'wandb'"),
+        ({"hooks": "wandb"}, "hooks: expected a list of hooks, given 'wandb'"),
+        ({"folder": ""}, "is empty: name a folder"),
         ({"extra_losses": [{"name": size_of_logits, "coef": 1, "powr": 3}]}, "takes no option 'powr'"),
     ],
 )  # fmt: skip
@@ -161,6 +183,14 @@ def test_what_a_notebook_defines_is_taken_where_it_is_given_and_not_from_a_file(
     )
 
 
+def test_a_policy_with_what_a_notebook_defines_is_loaded_there(here, monkeypatch):
+    monkeypatch.setattr(Louder, "__module__", "__main__")
+    monkeypatch.setattr(sys.modules["__main__"], "Louder", Louder, raising=False)
+    run = ppo_cli.train(env={"id": "CartPole-v1", "wrappers": [{"name": Louder}]}, **TINY)
+    assert ppo_cli.evaluate(ppo_cli.load(run)) == run.evaluation
+    assert run.evaluation.mean == 2 * np.mean(run.evaluation.lengths)
+
+
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
 def test_an_environment_that_is_registered_here_works(here, monkeypatch, vectorization):
     monkeypatch.setitem(
@@ -174,12 +204,53 @@ def test_an_environment_that_is_registered_here_works(here, monkeypatch, vectori
 def test_the_process_around_stays_as_it_is(here):
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     handlers, level = list(logging.getLogger().handlers), logging.getLogger().level
+    threads, drawn = torch.get_num_threads(), global_states()
+    torch.set_num_threads(3)
     run = ppo_cli.train(env="CartPole-v1", **TINY)
+    ppo_cli.evaluate(ppo_cli.resume(run, total_timesteps=320, verbose=False))
+    assert not are_drawn_from(drawn)
+    if Path("/proc/self/fd").exists():
+        opened = [os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")]
+        assert not [path for path in opened if path.startswith(str(here))]
+    assert torch.get_num_threads() == 3
+    torch.set_num_threads(threads)
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
     assert (logging.getLogger().handlers, logging.getLogger().level) == (handlers, level)
     assert not logging.getLogger("ppo_cli").handlers
     assert not multiprocessing.active_children()
     assert "256 steps" in (run.folder / "train.log").read_text()
+
+
+def test_runs_of_several_threads_have_the_bits_of_one_alone(here):
+    alone = ppo_cli.train(env="CartPole-v1", folder="alone", **TINY)
+    with ThreadPoolExecutor(2) as pool:
+        folders = pool.map(lambda name: ppo_cli.train(env="CartPole-v1", folder=name, **TINY).folder, "ab")
+        assert all(same(weights(folder), weights(alone.folder)) for folder in folders)
+
+
+def test_a_hydra_application_around_keeps_its_config(here):
+    program = f"""
+import hydra, ppo_cli
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+store = ConfigStore.instance()
+store.store(name="config", node={{"defaults": [{{"env": "small"}}], "seed": 1}})
+store.store(group="env", name="small", node={{"k": 1}})
+
+@hydra.main(version_base="1.3", config_name="config", config_path=None)
+def main(config):
+    own = HydraConfig.get().runtime.output_dir
+    ppo_cli.train("env=CartPole-v1", seed=config.seed, folder=f"{{own}}/ppo", **{TINY})
+    assert HydraConfig.get().runtime.output_dir == own
+    assert HydraConfig.get().job.name == "app"
+
+main()
+"""
+    Path("app.py").write_text(program)
+    arguments = [sys.executable, "app.py", "-m", "seed=1,2", "hydra.sweep.dir=own"]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [len(ppo_cli.read(f"own/{job}/ppo").metrics["step"]) for job in (0, 1)] == [4, 4]
 
 
 def test_a_run_that_is_interrupted_goes_on(here):
@@ -194,6 +265,12 @@ def test_a_run_that_is_interrupted_goes_on(here):
         ppo_cli.train(folder="cut", hooks=[Interrupting()], **own)
     assert ppo_cli.read("cut").evaluation is None
     assert same(weights(ppo_cli.resume("cut", verbose=False).folder), weights(whole.folder))
+
+
+def test_a_run_without_an_evaluation_is_evaluated_as_ppo_eval_does(here):
+    run = ppo_cli.train(env="CartPole-v1", **{**TINY, "eval": {"episodes": 0}})
+    assert run.evaluation is None
+    assert len(ppo_cli.evaluate(run).returns) == 20
 
 
 def test_a_folder_without_a_run_is_said(here):

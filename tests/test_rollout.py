@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from ppo_cli.rollout import Rollout, minibatches
+from ppo_cli.rollout import Rollout, minibatches, sequences
 
 
 def epoch(n_rows: int, batch_size: int, seed: int = 0) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    return list(minibatches(every(n_rows), 1, batch_size, torch.Generator().manual_seed(seed)))
+    return list(minibatches(sequences(every(n_rows), 1), batch_size, torch.Generator().manual_seed(seed)))
 
 
 def every(n_rows: int) -> torch.Tensor:
@@ -48,14 +48,14 @@ def test_rows_left_out_are_never_visited() -> None:
     rows = torch.tensor([0, 1, 3, 4, 8, 9, 11])
     valid = torch.zeros(12, dtype=torch.bool)
     valid[rows] = True
-    pieces = list(minibatches(valid.view(4, 3), 1, 4, torch.Generator().manual_seed(0)))
+    pieces = list(minibatches(sequences(valid.view(4, 3), 1), 4, torch.Generator().manual_seed(0)))
     visited = torch.cat([indices[weights > 0] for indices, weights in pieces])
     assert sorted(visited.tolist()) == rows.tolist()
     assert all(indices.shape == (4,) for indices, _ in pieces)
 
 
 def test_a_size_above_the_rows_is_one_minibatch_of_them() -> None:
-    ((indices, weights),) = minibatches(every(10), 1, 16, torch.Generator().manual_seed(0))
+    ((indices, weights),) = minibatches(sequences(every(10), 1), 16, torch.Generator().manual_seed(0))
     assert sorted(indices[weights > 0].tolist()) == list(range(10))
     assert indices.shape == weights.shape == (10,)
 
@@ -69,7 +69,7 @@ def test_single_rows_are_shuffled_and_padded_as_a_plain_list_of_them(left_out: l
     order = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(7))]
     padding = -len(rows) % size
     expected = torch.cat([order, torch.zeros(padding, dtype=torch.int64)])
-    pieces = list(minibatches(valid.view(4, 3), 1, size, torch.Generator().manual_seed(7)))
+    pieces = list(minibatches(sequences(valid.view(4, 3), 1), size, torch.Generator().manual_seed(7)))
     assert torch.equal(torch.cat([indices for indices, _ in pieces]), expected)
     weights = torch.cat([weights for _, weights in pieces])
     assert weights.tolist() == [1.0] * len(rows) + [0.0] * padding
@@ -87,8 +87,8 @@ def test_filler_rows_are_no_transitions() -> None:
 
 def test_epochs_are_shuffled_anew_and_repeat_with_the_seed() -> None:
     generator = torch.Generator().manual_seed(0)
-    first = torch.cat([indices for indices, _ in minibatches(every(100), 1, 10, generator)])
-    second = torch.cat([indices for indices, _ in minibatches(every(100), 1, 10, generator)])
+    first = torch.cat([indices for indices, _ in minibatches(sequences(every(100), 1), 10, generator)])
+    second = torch.cat([indices for indices, _ in minibatches(sequences(every(100), 1), 10, generator)])
     again = torch.cat([indices for indices, _ in epoch(100, 10)])
     assert not torch.equal(first, second)
     assert not torch.equal(first, torch.arange(100))

@@ -20,8 +20,9 @@ from test_sweep import contents, interrupt, killed  # noqa: F401 - a fixture
 
 from ppo_cli.config.compose import load, parse_overrides
 from ppo_cli.config.overrides import read_line
-from ppo_cli.config.schema import ConfigError, conf_dir
+from ppo_cli.config.schema import conf_dir
 from ppo_cli.episodes import Evaluation
+from ppo_cli.errors import ConfigError
 from ppo_cli.runs.build import check_environment
 from ppo_cli.sweeps.eta import Pace
 from ppo_cli.sweeps.live import Board
@@ -212,10 +213,10 @@ def curves(monkeypatch):
     """A function that makes runs end at once, with the evaluations that it gives for a config."""
 
     def set_curve(curve):
-        def run(config, folder, around):
+        def run(config, folder, caller):
             begun.append((config.gamma, config.seed))
             for steps, mean in curve(config):
-                tell(around, folder, config, steps, evaluation(mean))
+                tell(caller, folder, config, steps, evaluation(mean))
 
         begun = []
         monkeypatch.setattr(search_trial, "begin_or_go_on", run)
@@ -455,6 +456,6 @@ def test_on_a_terminal_the_runs_of_a_trial_that_are_left_are_shown(tmp_path, mon
 
 def test_the_time_left_follows_from_the_trials_that_ended_meanwhile():
     pace = Pace(began=100.0, ended=3)  # of another process, or before this one was stopped
-    assert pace.left(100.0, 3, 10) is None
-    assert pace.left(130.0, 5, 10) == pytest.approx(75.0)  # two in 30 s, five are left
-    assert pace.left(130.0, 10, 10) is None
+    assert pace.time_left(100.0, 3, 10) is None
+    assert pace.time_left(130.0, 5, 10) == pytest.approx(75.0)  # two in 30 s, five are left
+    assert pace.time_left(130.0, 10, 10) is None

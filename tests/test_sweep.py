@@ -18,7 +18,7 @@ from run_ends import assert_same_end
 from run_hooks import INTERRUPTIBLE, Interrupt
 
 from ppo_cli.config.schema import conf_dir
-from ppo_cli.runs.run_dir import job_names
+from ppo_cli.runs.new_folder import job_names
 from ppo_cli.sweeps.schema import SCHEMAS, read_settings
 
 RUN = (  # 4 iterations

@@ -6,7 +6,7 @@ import struct
 import pytest
 from run_hooks import INTERRUPTIBLE
 
-from ppo_cli.runs import named_hooks
+from ppo_cli.runs import user_hooks
 from ppo_cli.runs.checkpoint import load_checkpoint
 
 RUN = (  # 4 iterations
@@ -112,7 +112,7 @@ def test_mlflow_has_the_scalars_of_a_run_and_goes_on_with_it(ppo_train, tmp_path
 
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])
 def test_a_tracker_that_is_not_installed_is_named_with_its_extra(ppo_train, tmp_path, monkeypatch, name):
-    monkeypatch.setattr(named_hooks, "find_spec", lambda module: None)
+    monkeypatch.setattr(user_hooks, "find_spec", lambda module: None)
     outcome = ppo_train(*RUN, f"hooks=[{{name: {name}}}]")
     assert outcome.status == 2
     assert outcome.err == f"ppo-train: hooks: {name} needs a package: pip install 'ppo-cli[{name}]'\n"

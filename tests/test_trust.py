@@ -19,7 +19,7 @@ from ppo_cli.cli.evaluate import main as ppo_eval_main
 from ppo_cli.cli.export import main as ppo_export_main
 from ppo_cli.cli.train import main as ppo_train_main
 from ppo_cli.config.convert import load_yaml
-from ppo_cli.config.schema import ConfigError
+from ppo_cli.errors import ConfigError
 from ppo_cli.runs.checkpoint import CheckpointError, load_checkpoint, load_newest, load_run, save_checkpoint
 
 RUN = (

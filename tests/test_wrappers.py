@@ -8,8 +8,9 @@ import pytest
 import yaml
 
 from ppo_cli.config.compose import load
-from ppo_cli.envs.make import EnvError, make_env
+from ppo_cli.envs.make import make_env
 from ppo_cli.envs.wrappers import find_wrapper
+from ppo_cli.errors import EnvError
 
 STACK = {"name": "FrameStackObservation", "stack_size": 3}
 PLAIN = ("env=CartPole-v1", "preset=none")

@@ -12,11 +12,11 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from ppo_cli.errors import RunError
+from ppo_cli.errors import ConfigError, EnvError, RunError
 from ppo_cli.files import printable
-from ppo_cli.runs.endings import Interrupted, StopSignal, end_children, no_advice
+from ppo_cli.runs.signals import Interrupted, StopSignal, end_children, no_advice
 from ppo_cli.runs.streams import lasting_streams, output_failure
-from ppo_cli.terminal import replace_unprintable
+from ppo_cli.terminal import replace_unprintable, wrapped_error
 from ppo_cli.text import flat, words_in
 
 AS_MODULE = "python -m ppo_cli"
@@ -34,9 +34,9 @@ def run_command(name: str, work: Callable[[], int | None], needs_output: bool = 
     wrong on the way, 128 + n for signal n.
 
     Args:
-        name: of the command.
-        work: what it does.
-        needs_output: whether what it prints is what it is for. If that can't be written, the status is 1 and
+        name: The name of the command.
+        work: The function that does its work.
+        needs_output: Whether what it prints is what it is for. If that can't be written, the status is 1 and
             a line says so, or 141 where the reader of a pipe, such as head, has seen enough.
     """
     before, logging.raiseExceptions = logging.raiseExceptions, False  # no pages of what can't be logged
@@ -59,8 +59,6 @@ def run_command(name: str, work: Callable[[], int | None], needs_output: bool = 
 
 def say_error(text: str) -> None:
     """Prints on standard error what is wrong, or what a command does that its user may not expect."""
-    from ppo_cli.terminal import wrapped_error
-
     shown = "\n".join(map(printable, text.splitlines()))
     print(wrapped_error(shown), file=sys.stderr, flush=True)
 
@@ -81,10 +79,7 @@ def _outcome(work: Callable[[], int | None]) -> tuple[object, int]:
 
 
 def _status(error: BaseException | None) -> int | None:
-    """Of an error that a line explains; None for any other."""
-    from ppo_cli.config.schema import ConfigError
-    from ppo_cli.envs.make import EnvError
-
+    """The status of an error that a line explains; None for any other."""
     if isinstance(error, (ConfigError, EnvError)):
         return 2
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):  # NumPy's, and PyTorch's
@@ -127,14 +122,14 @@ def _filled(paragraph: str, width: int) -> list[str]:
 
 
 class Parser(argparse.ArgumentParser):
-    """Of options; what is wrong with them is a `ConfigError`, in one line."""
+    """A parser of options; what is wrong with them is a `ConfigError`, in one line."""
 
     def __init__(self, prog: str, **settings: Any) -> None:  # noqa: ANN401
-        """Of a command; it has `--version`.
+        """Makes the parser of a command; it has `--version`.
 
         Args:
-            prog: name of the console script.
-            settings: further ones of `argparse.ArgumentParser`.
+            prog: The name of the console script.
+            settings: Further ones of `argparse.ArgumentParser`.
         """
         settings.setdefault("formatter_class", _Page)
         super().__init__(prog=typed_program(prog), **settings)
@@ -142,6 +137,4 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raises instead of printing the usage."""
-        from ppo_cli.config.schema import ConfigError
-
         raise ConfigError(f"{message}; `{self.prog} --help` lists the options")

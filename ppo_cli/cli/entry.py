@@ -8,7 +8,8 @@ from types import FrameType
 from typing import NoReturn
 
 from ppo_cli.cli.command import AS_MODULE, run_command
-from ppo_cli.signals import STOPPING
+from ppo_cli.errors import ConfigError
+from ppo_cli.stop_signals import STOPPING
 from ppo_cli.text import nearest
 
 _MODULE_HELP = """\
@@ -66,8 +67,6 @@ def _say_of_module(asked: str, commands: list[str]) -> None:
 
         print(version_line())
         return
-    from ppo_cli.config.schema import ConfigError
-
     near = nearest(asked, commands) or f"; expected one of {', '.join(commands)}"
     raise ConfigError(f"unknown command {asked!r}{near}")
 

@@ -15,14 +15,12 @@ from typing import Any
 
 from ppo_cli import statistics
 from ppo_cli.cli.command import Parser, run_command, say_error, typed_program
-from ppo_cli.config.schema import ConfigError
 from ppo_cli.config.typed import typed_values
-from ppo_cli.envs.make import EnvError
-from ppo_cli.errors import RunError
-from ppo_cli.report.evaluations import Found, lines, table
-from ppo_cli.runs.endings import Interrupted
+from ppo_cli.errors import ConfigError, EnvError, RunError
+from ppo_cli.report.evaluations import EvaluatedRun, lines, table
 from ppo_cli.runs.film import EPISODES, go_headless
 from ppo_cli.runs.folder import find_checkpoint, without_others
+from ppo_cli.runs.signals import Interrupted
 from ppo_cli.terminal import output_console
 from ppo_cli.text import flat
 
@@ -89,8 +87,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         prog="ppo-eval", description=_DESCRIPTION, epilog=f"examples:\n{_EXAMPLES}", allow_abbrev=False,
     )  # fmt: skip
     either = parser.add_mutually_exclusive_group()
-    for name, told in _OPTIONS.items():
-        (either if name in ("--deterministic", "--sampled") else parser).add_argument(name, **told)
+    for name, settings in _OPTIONS.items():
+        (either if name in ("--deterministic", "--sampled") else parser).add_argument(name, **settings)
     options = parser.parse_intermixed_args(arguments)
     options.env_kwargs = typed_values("--env-kwargs", options.env_kwargs, "; runs come before it")
     options.reset_options = typed_values("--reset-options", options.reset_options, "; runs come before it")
@@ -140,26 +138,26 @@ def _evaluate_all(options: argparse.Namespace) -> int:
     Returns:
         The exit status.
     """
-    found: list[Found] = []
+    evaluated: list[EvaluatedRun] = []
     status = 0
     interrupted: Interrupted | None = None
     runs, say = without_others(options.runs), _said_once()
     for run in runs:
         try:
-            found.append(Found(run, *_evaluate(Path(run), options, say)))
+            evaluated.append(EvaluatedRun(run, *_evaluate(Path(run), options, say)))
         except (ConfigError, EnvError, RunError, OSError) as error:  # noqa: PERF203 - each fails on its own
             alone = len(runs) == 1
             status = 2 if alone and isinstance(error, (ConfigError, EnvError)) else 1
             line = flat(error)
             _say(line if run in line else f"{run}: {line}")
         except KeyboardInterrupt as error:
-            done = f"interrupted in {run}; {len(found)} of {len(runs)} runs were evaluated"
+            done = f"interrupted in {run}; {len(evaluated)} of {len(runs)} runs were evaluated"
             interrupted = Interrupted(getattr(error, "number", signal.SIGINT), done)
             break
-    if not statistics.has_scipy() and found:
+    if not statistics.has_scipy() and evaluated:
         _say("no intervals without SciPy: pip install 'ppo-cli[report]'")
-    if found:
-        _show(found, options)
+    if evaluated:
+        _show(evaluated, options)
     if interrupted is not None:
         raise interrupted
     return status
@@ -169,10 +167,11 @@ def _evaluate(
     run: Path, options: argparse.Namespace, say: Callable[[str], None]
 ) -> tuple[dict[str, Any], str]:
     checkpoint = find_checkpoint(run, options.checkpoint)
-    from ppo_cli.runs.evaluating import Asked, evaluate_checkpoint  # late: they bring PyTorch
+    from ppo_cli.runs.reevaluation import EvaluationOptions, evaluate_checkpoint  # late: they bring PyTorch
 
-    asked = Asked(**{name: getattr(options, name) for name in Asked.__dataclass_fields__})
-    return evaluate_checkpoint(checkpoint, options.checkpoint is not None or run == checkpoint, asked, say)
+    names = EvaluationOptions.__dataclass_fields__
+    how = EvaluationOptions(**{name: getattr(options, name) for name in names})
+    return evaluate_checkpoint(checkpoint, options.checkpoint is not None or run == checkpoint, how, say)
 
 
 def _said_once() -> Callable[[str], None]:
@@ -188,11 +187,11 @@ def _said_once() -> Callable[[str], None]:
     return say
 
 
-def _show(found: Sequence[Found], options: argparse.Namespace) -> None:
+def _show(evaluated: Sequence[EvaluatedRun], options: argparse.Namespace) -> None:
     """Prints what was found, or writes it as JSON."""
-    summaries = [each.summary for each in found]
+    summaries = [each.summary for each in evaluated]
     text = json.dumps(summaries if len(options.runs) > 1 else summaries[0], indent=2) + "\n"
-    films = [f"film: {each.film}" for each in found if each.film]
+    films = [f"film: {each.film}" for each in evaluated if each.film]
     if options.json == "-":
         print(text, end="", flush=True)
         for line in films:
@@ -200,11 +199,11 @@ def _show(found: Sequence[Found], options: argparse.Namespace) -> None:
         return
     if len(options.runs) > 1:
         console = output_console()
-        console.print(table(found, console))
+        console.print(table(evaluated, console))
         for line in films:
             print(line)
     else:
-        print(lines(found[0]))
+        print(lines(evaluated[0]))
     sys.stdout.flush()
     if options.json is not None:  # last, so that a full disk does not lose the table
         Path(options.json).write_text(text, encoding="utf-8")

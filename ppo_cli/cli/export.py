@@ -8,9 +8,10 @@ import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ppo_cli.cli.command import Parser, run_command, say_error, typed_program
-from ppo_cli.config.schema import ConfigError
+from ppo_cli.errors import ConfigError
 from ppo_cli.runs.folder import find_checkpoint, run_of
 
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt"}
@@ -25,6 +26,19 @@ _EXAMPLES = """\
   ppo-export outputs/LunarLander-v3/2026-01-31_12-00-00 --checkpoint best --output lander.onnx
   ppo-export outputs/CartPole-v1/2026-01-31_12-00-00 --format torchscript --sample
 """
+# The options and what argparse is told of each.
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "run": {"metavar": "RUN", "type": Path, "help": "a run's folder, or a checkpoint file"},
+    "--checkpoint": {"metavar": "last|best|STEPS", "help": "of the run's checkpoints (default: last)"},
+    "--format": {"choices": list(SUFFIXES), "default": "onnx", "help": "of the file (default: onnx)"},
+    "--sample": {
+        "action": "store_true", "help": "draw actions, from an input `noise` (default: the most probable)",
+    },
+    "--output": {
+        "metavar": "FILE", "type": Path, "help": "(default: policy.onnx or policy.pt in the run's folder)",
+    },
+    "--force": {"action": "store_true", "help": "replace a file that is there"},
+}  # fmt: skip
 
 
 def main() -> None:
@@ -45,17 +59,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = Parser(
         prog="ppo-export", description=_DESCRIPTION, epilog=f"examples:\n{_EXAMPLES}", allow_abbrev=False,
     )  # fmt: skip
-    add = parser.add_argument
-    add("run", metavar="RUN", type=Path, help="a run's folder, or a checkpoint file")
-    add("--checkpoint", metavar="last|best|STEPS", help="of the run's checkpoints (default: last)")
-    add("--format", choices=list(SUFFIXES), default="onnx", help="of the file (default: onnx)")
-    add(
-        "--sample",
-        action="store_true",
-        help="draw actions, from an input `noise` (default: the most probable)",
-    )
-    add("--output", metavar="FILE", type=Path, help="(default: policy.onnx or policy.pt in the run's folder)")
-    add("--force", action="store_true", help="replace a file that is there")
+    for name, settings in _OPTIONS.items():
+        parser.add_argument(name, **settings)
     options = parser.parse_args(arguments)
     missing = [package for package in PACKAGES if importlib.util.find_spec(package) is None]
     if options.format == "onnx" and missing:
@@ -80,7 +85,7 @@ def _export(options: argparse.Namespace) -> None:
         raise ConfigError(f"--output {output}: expected a file in a folder that exists")
     if output.exists() and not options.force:
         raise ConfigError(f"{output} exists; --force replaces it, --output names another file")
-    from ppo_cli.runs.exporting import export_checkpoint  # late: it brings PyTorch
+    from ppo_cli.runs.export import export_checkpoint  # late: it brings PyTorch
 
     found = export_checkpoint(checkpoint, output, options.format, options.sample, str(options.run), _say)
     print(f"{output}: {found}")

@@ -1,15 +1,11 @@
 """`ppo-train --help`: every knob with its value and meaning, from the comments of conf/config.yaml."""
 
-import re
-from collections.abc import Iterator
 from typing import Any
 
+from ppo_cli.config.comments import knob_comments, knob_sections
 from ppo_cli.config.convert import from_stored, to_dict
-from ppo_cli.config.schema import KNOBS, Config, conf_dir
+from ppo_cli.config.schema import Config, conf_dir
 from ppo_cli.text import words_in
-
-_LINE = re.compile(r"^(?P<indent> *)(?P<key>\w+):(?P<value>[^#]*)(?:#\s*(?P<comment>.*))?$")
-_OF_ALL = re.compile(r"^ +# (?P<key>\w+): (?P<comment>.*)$")  # of the key in every section that stands below
 
 LEAST_COMMENT = 36  # columns of text beside what it explains; where there are fewer, it stands below
 MARK = "*"  # of a value that is not the default
@@ -33,43 +29,13 @@ _CHOICES = (
 )
 
 
-def knob_comments() -> dict[str, str]:
-    """The one-line comment of each knob in conf/config.yaml, by dotted name."""
-    comments: dict[str, str] = {}
-    of_all: dict[str, str] = {}
-    path: list[str] = []
-    for line in (conf_dir() / "config.yaml").read_text(encoding="utf-8").splitlines():
-        if (match := _OF_ALL.match(line)) is not None:
-            of_all[f"{path[0]}.{match['key']}"] = match["comment"]
-        if (match := _LINE.match(line)) is None:
-            continue
-        path[len(match["indent"]) // 2 :] = [match["key"]]
-        if match["comment"]:
-            comments[".".join(path)] = match["comment"].strip()
-    for key in KNOBS:
-        section, _, rest = key.partition(".")
-        if (comment := of_all.get(f"{section}.{rest.rpartition('.')[2]}")) is not None:
-            comments.setdefault(key, comment)
-    return comments
-
-
-def knob_sections() -> Iterator[tuple[str, list[str]]]:
-    """Title and knobs of each part of conf/config.yaml that a comment `# --- title` heads."""
-    for block in (conf_dir() / "config.yaml").read_text(encoding="utf-8").split("\n\n"):
-        titled = re.match(r"# --- (.*)", block)
-        tops = re.findall(r"^(\w+):", block, re.MULTILINE)
-        names = [key for key in KNOBS if key.split(".")[0] in tops]
-        if titled and names:
-            yield titled[1], names
-
-
 def help_text(config: Config, whose: str, columns: int) -> str:
     """The whole page.
 
     Args:
-        config: whose values are shown; those that are not the plain defaults are marked.
-        whose: they are, in words.
-        columns: that no line is longer than, but for a single word that is.
+        config: The config whose values are shown; those that are not the plain defaults are marked.
+        whose: Words for whose values they are.
+        columns: The number of columns that no line exceeds, but for a single longer word.
     """
     names = {group: _choices(group) for group in ("search", "network", "experiment")}
     lines = ["ppo-train: PPO experiments from the command line.", "", "usage:"]

@@ -8,7 +8,7 @@ from typing import NoReturn
 from hydra._internal.utils import get_args_parser
 
 from ppo_cli.cli.command import Parser
-from ppo_cli.config.schema import ConfigError
+from ppo_cli.errors import ConfigError
 
 # What Hydra does instead of running: options of which a line has one.
 INSTEAD = ("help", "hydra_help", "cfg", "info", "shell_completion")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ppo_cli.cli.command import Parser, run_command, say_error, typed_program
-from ppo_cli.config.schema import ConfigError
+from ppo_cli.errors import ConfigError
 from ppo_cli.files import printable
 from ppo_cli.report import typed
 from ppo_cli.versions import versions
@@ -86,8 +86,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     for heading, options in _OPTIONS.items():
         group = parser if heading is None else parser.add_argument_group(heading)
-        for name, told in options.items():
-            group.add_argument(name, **told)
+        for name, settings in options.items():
+            group.add_argument(name, **settings)
     return parser
 
 
@@ -126,7 +126,9 @@ def _report(args: argparse.Namespace) -> None:
     if args.out is None and out.is_symlink():
         raise ConfigError(f"{out} is a link, through which nothing is written; --out DIR writes elsewhere")
     try:
-        content = write_report(out, comparisons, overall, style, file_stems(environments), _made(args.dirs))
+        content = write_report(
+            out, comparisons, overall, style, file_stems(environments), _provenance(args.dirs)
+        )
     except OSError as error:
         raise ConfigError(
             f"can't write to {out}: {error.strerror or error}; --out DIR writes elsewhere"
@@ -139,7 +141,7 @@ def _leave_out(line: str) -> None:
     say_error(f"{typed_program('ppo-report')}: left out {printable(line)}")
 
 
-def _made(dirs: Sequence[Path]) -> dict[str, str]:
+def _provenance(dirs: Sequence[Path]) -> dict[str, str]:
     """When, of what and with what a report was made."""
     return {
         "Date": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),

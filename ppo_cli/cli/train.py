@@ -16,21 +16,18 @@ from omegaconf import DictConfig, OmegaConf, flag_override
 from ppo_cli.cli.command import run_command
 from ppo_cli.cli.help import MARK, help_text
 from ppo_cli.cli.options import read_options
-from ppo_cli.config.compose import (
-    compose_job,
-    compose_run,
-    composing,
-    parse_overrides,
-    with_folder,
-)
+from ppo_cli.config.compose import compose_job, compose_run, parse_overrides
 from ppo_cli.config.convert import parse, register_schema, to_dict
+from ppo_cli.config.explain import composing
 from ppo_cli.config.overrides import AUTO, CommandLine, expand_preset, read_line, read_override, text_of
 from ppo_cli.config.presets import NO_PRESET, forget_successors, preset_words
 from ppo_cli.config.quoting import typed_path
-from ppo_cli.config.schema import ConfigError, conf_dir
+from ppo_cli.config.schema import conf_dir
+from ppo_cli.config.user_files import with_folder
 from ppo_cli.envs.make import resolve_env_id
+from ppo_cli.errors import ConfigError
+from ppo_cli.runs.new_folder import folder_name
 from ppo_cli.runs.resume import resume, resumed_config
-from ppo_cli.runs.run_dir import folder_name
 from ppo_cli.runs.start import start_run
 from ppo_cli.sweeps import start as sweeps
 from ppo_cli.sweeps.schema import OPTUNA
@@ -183,6 +180,6 @@ def _show(config: DictConfig, args: Namespace) -> None:
 
 
 def _say_next(folder: Path) -> None:
-    from ppo_cli.runs.lines import next_lines  # late: they bring PyTorch
+    from ppo_cli.runs.messages import next_lines  # late: they bring PyTorch
 
     print(next_lines(folder))

@@ -6,8 +6,9 @@ from dataclasses import fields, is_dataclass
 from typing import Any, Optional, Union, get_args, get_origin
 
 from ppo_cli.config.knob import Integer, Knob, Range, describe_type
-from ppo_cli.config.schema import KNOBS, SHAPES, AnnealConfig, Config, ConfigError
+from ppo_cli.config.schema import KNOBS, SHAPES, AnnealConfig, Config
 from ppo_cli.envs.backends import REFUSALS, backend
+from ppo_cli.errors import ConfigError
 from ppo_cli.text import nearest
 
 FLOAT32 = 2.0**-126, (2 - 2**-23) * 2.0**127  # what networks compute with: smallest normal and largest number
@@ -27,9 +28,9 @@ def check_fields(section: Any, known: Mapping[str, Knob], prefix: str = "") -> N
     """Makes integral floats integers, and holds every value of a section against what is known of its knob.
 
     Args:
-        section: a dataclass of knobs and sections.
-        known: the knobs by dotted name.
-        prefix: what the names begin with there.
+        section: A dataclass of knobs and sections.
+        known: The knobs by dotted name.
+        prefix: The beginning of the names there.
 
     Raises:
         ConfigError: a value is of a wrong type, out of its range, or none of the choices.

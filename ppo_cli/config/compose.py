@@ -1,11 +1,9 @@
 """Composition before Hydra runs: every job of a command line is composed and checked, or refused."""
 
-import codecs
 import itertools
 import logging
-import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,73 +11,21 @@ from typing import Any, Literal
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
-from yaml import YAMLError
+from omegaconf.errors import InterpolationResolutionError
 
-from ppo_cli.config.convert import as_omegaconf, check_type, explain, parse, register_schema
-from ppo_cli.config.overrides import read_line, read_override, text_of
+from ppo_cli.config.convert import as_omegaconf, check_type, parse
+from ppo_cli.config.explain import composing
+from ppo_cli.config.overrides import GROUPS, read_line, read_override, text_of
 from ppo_cli.config.presets import take_successors_preset
-from ppo_cli.config.quoting import hydra_quoted, typed_path
-from ppo_cli.config.schema import KNOBS, Config, ConfigError, conf_dir, find_knob, is_entry
-from ppo_cli.envs.make import EnvError
-from ppo_cli.errors import RunError
-from ppo_cli.files import read_bytes
-from ppo_cli.text import flat, nearest
+from ppo_cli.config.quoting import typed_path
+from ppo_cli.config.schema import KNOBS, Config, conf_dir, is_entry
+from ppo_cli.config.user_files import search_path
+from ppo_cli.errors import ConfigError
+from ppo_cli.text import nearest
 
-GROUPS = ("env", "network", "experiment", "search")
 Word = str | Override  # an override, as it is typed or as it is read
-
-
-@contextmanager
-def composing() -> Iterator[None]:
-    """Makes one line of whatever Hydra, OmegaConf or YAML raise meanwhile, or a file that can't be read.
-
-    No one has a list of what they raise.
-
-    Raises:
-        ConfigError: something was raised; the line has the innermost cause.
-    """
-    try:
-        yield
-    except (ConfigError, EnvError, RunError):
-        raise
-    except Exception as error:
-        raise ConfigError(explain_error(error)) from error
-
-
-def explain_error(error: Exception) -> str:
-    """One line for what composing raised: its own, and the cause of all where that says more."""
-    if isinstance(error, MissingConfigException):
-        return _missing_choice(error)
-    causes: list[BaseException] = [error]
-    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
-        causes.append(cause)
-    for cause in causes:  # on a knob, given in a file
-        if isinstance(cause, OmegaConfBaseException) and str(cause.full_key) in KNOBS:
-            return explain(cause)
-    if isinstance(error, HydraException) and (line := _explain_hydra(error)) is not None:
-        return line
-    if isinstance(error, OmegaConfBaseException) and error.full_key:
-        return explain(error)
-    if isinstance(causes[-1], RecursionError):
-        return f"config files, or values in one, hold themselves in a circle: {_text(error)}"
-    if isinstance(causes[-1], OSError):
-        return _text(causes[-1])
-    if any(isinstance(cause, (YAMLError, UnicodeDecodeError)) for cause in causes):
-        return f"a config file can't be read: {_text(causes[-1])}"
-    first, last = _text(error), _text(causes[-1])
-    return first if last in first else f"{first.rstrip('.')}: {last}"
-
-
-def _text(error: BaseException) -> str:
-    lines = str(error).strip().partition("\nfull_key:")[0]
-    text = " ".join(re.sub(r",? ?set env var HYDRA_FULL_ERROR=1[^\n]*", "", lines).split())
-    ours = isinstance(error, (HydraException, OmegaConfBaseException, YAMLError, OSError, ValueError))
-    return text if ours and text else f"{type(error).__name__}: {text}".rstrip(": ")
 
 
 @dataclass(frozen=True)
@@ -87,8 +33,8 @@ class Composed:
     """A job, composed once.
 
     Attributes:
-        config: Its checked config.
-        whole: What Hydra composed, its own settings included.
+        config: The checked config of the job.
+        whole: The config that Hydra composed, its own settings included.
     """
 
     config: Config
@@ -157,7 +103,7 @@ def compose_job(overrides: Sequence[Word], config_dir: str | None, config_name: 
 def _composer(overrides: Sequence[Word], config_dir: str | None) -> Iterator[list[Override]]:
     """Hydra, ready to compose; gives the overrides as it reads them, checked, with the user's folder."""
     read = [read_override(word) if isinstance(word, str) else word for word in overrides]
-    own = [read_override(word) for word in _search_path([text_of(word) for word in read], config_dir)]
+    own = [read_override(word) for word in search_path([text_of(word) for word in read], config_dir)]
     with composing(), initialize_config_dir(str(conf_dir()), "train", "1.3"):
         for override in read:
             override.config_loader = (
@@ -202,64 +148,6 @@ def parse_overrides(overrides: Sequence[Word], config_dir: str | None) -> list[O
     """
     with _composer(overrides, config_dir) as parsed:
         return parsed[: len(overrides)]
-
-
-def with_folder(overrides: Sequence[str], config_dir: str | None) -> list[str]:
-    """Overrides, and the one that makes Hydra look into a user's folder too."""
-    return [*overrides, *_search_path(overrides, config_dir)]
-
-
-def _search_path(overrides: Sequence[str], config_dir: str | None) -> list[str]:
-    register_schema()
-    for override in overrides:
-        if override.startswith("hydra.searchpath="):
-            _check_search_path(override)
-    if config_dir is None:
-        return []
-    directory = typed_path(config_dir).resolve()
-    if not directory.is_dir():
-        raise ConfigError(f"--config-dir {config_dir}: no such folder")
-    _check_folder(directory)
-    return [f"hydra.searchpath=[{hydra_quoted(f'file://{directory}')}]"]
-
-
-def _check_search_path(override: str) -> None:
-    """Raises ConfigError where a folder is none, of which Hydra only warns, again and again."""
-    with suppress(HydraException):  # parsing it says what is wrong with it
-        folders = OverridesParser.create().parse_override(override).value()
-        for folder in folders if isinstance(folders, list) else ():
-            scheme, separator, path = str(folder).strip("'\"").rpartition("://")
-            if (not separator or scheme == "file") and path and not typed_path(path).is_dir():
-                raise ConfigError(f"{override}: {path}: no such folder")
-
-
-def _check_text(file: Path) -> None:
-    """Raises ConfigError for what Hydra would take for something else, without a word."""
-    data = read_bytes(file)
-    if data.startswith(codecs.BOM_UTF8):
-        raise ConfigError(f"{file} begins with a byte order mark: save it as UTF-8 without one")
-    dotted = re.search(rb"^(?P<section>\w+)\.(?P<key>[\w.]+)\s*:", data, re.MULTILINE)
-    if dotted is not None:
-        section, key = dotted["section"].decode(), dotted["key"].decode()
-        raise ConfigError(f"{file}: a key has no dots; write {section}: and below it, indented, {key}:")
-
-
-def _check_folder(directory: Path) -> None:
-    """Raises ConfigError where files in a user's folder would not be taken."""
-    for file in directory.rglob("*.y*ml"):
-        name = file.relative_to(directory)
-        group = name.parts[0]
-        near = next((known for known in GROUPS if group.lower().startswith(known[:-1])), None)
-        if len(name.parts) > 1 and near is not None and group != near:
-            raise ConfigError(f"{file}: {group!r} is no group of configs; did you mean {near!r}?")
-        if len(name.parts) > 1 and group == near and file.suffix == ".yml":
-            raise ConfigError(f"{file}: a config's name ends in .yaml; rename it")
-        if len(name.parts) > 1 and group in GROUPS:
-            _check_text(file)
-        if (conf_dir() / name).exists():
-            raise ConfigError(
-                f"{file}: ppo-train has a file of that name, which would be taken; give it another one"
-            )
 
 
 def _check_override(override: Override) -> None:
@@ -356,36 +244,6 @@ def _check_levels(key: str, settings: Any) -> None:  # noqa: ANN401
         if name == "level" and not isinstance(value, int) and logging.getLevelName(value) == f"Level {value}":
             raise ConfigError(f"{key}.level={value}: expected DEBUG, INFO, WARNING, ERROR or CRITICAL")
         _check_levels(f"{key}.{name}", value)
-
-
-def _missing_choice(error: MissingConfigException) -> str:
-    text = str(error)
-    found = re.search(r"Could not find '(?P<group>.+)/(?P<name>[^/']+)'", text)
-    if found is None or error.options is None:
-        return " ".join(text.split())
-    group, name = found["group"], found["name"]
-    return f"{group}={name}: expected one of {', '.join(error.options)}{nearest(name, list(error.options))}"
-
-
-def _explain_hydra(error: HydraException) -> str | None:
-    """One line for Hydra's error where it is about a key; None where it is about something else."""
-    cause = error.__cause__
-    text = flat(error)
-    if isinstance(cause, OmegaConfBaseException):
-        key = str(cause.full_key or "")
-        if is_entry(key):
-            return f"unknown key {key!r}: {find_knob(key).entries} takes a plus, +{key}=VALUE"
-        return explain(cause)
-    unknown = re.search(r"In '(?P<file>[^']+)'.*Key '(?P<key>[^']+)' not in", text)
-    if unknown is None:
-        return None
-    file, key = unknown["file"], unknown["key"]
-    if key in GROUPS or file.partition("/")[0] in ("env", "experiment"):
-        head = "; its keys are knobs only below a first line `# @package _global_`"
-    else:
-        head = ""
-    names = [name for knob in KNOBS for name in (knob, knob.rpartition(".")[2])]
-    return f"unknown key {key!r} in {file}.yaml{nearest(key, names)}{head}"
 
 
 def override_config(config: Config, overrides: Sequence[str]) -> Config:

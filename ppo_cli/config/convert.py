@@ -4,7 +4,7 @@ import contextlib
 import functools
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from yaml import YAMLError
 from ppo_cli.config.checks import check
 from ppo_cli.config.knob import describe_type
 from ppo_cli.config.quoting import literal_text
-from ppo_cli.config.schema import KNOBS, Config, ConfigError, conf_dir, find_knob
+from ppo_cli.config.schema import KNOBS, Config, conf_dir, find_knob
+from ppo_cli.errors import ConfigError
 from ppo_cli.files import read_yaml, write_whole
 from ppo_cli.text import flat, headline
 
@@ -103,6 +104,17 @@ def from_stored(plain: Mapping[Any, Any]) -> Config:
 def to_dict(config: Config) -> dict[str, Any]:
     """Nested dicts of plain values."""
     return asdict(config)
+
+
+def same_named(section: object, kind: Any) -> dict[str, Any]:  # noqa: ANN401
+    """The knobs of a section, or of the whole config, that a dataclass has fields of the same names for.
+
+    Args:
+        section: The section.
+        kind: The dataclass, to be made of them.
+    """
+    names = [each.name for each in fields(kind)]
+    return {name: getattr(section, name) for name in names if hasattr(section, name)}
 
 
 def as_omegaconf(config: Config) -> DictConfig:

@@ -56,9 +56,9 @@ def idle_notices(config: Config, observations: spaces.Space[Any], actions: space
     """Lines on the knobs that have another value than by default, and no effect.
 
     Args:
-        config: of the run.
-        observations: its environment's, packed where they are nested.
-        actions: likewise.
+        config: The config of the run.
+        observations: The space of its environment's observations, packed where they are nested.
+        actions: The space of its actions, likewise.
     """
     rules = list(_RULES)
     parts = actions.parts if isinstance(actions, PackedActions) else (actions,)

@@ -39,14 +39,14 @@ class Knob:
     """A knob, or a section of knobs, whose range and roles hold for every knob in it.
 
     Attributes:
-        kind: its type.
-        range: the allowed values of a number, or of each number in a list.
-        choices: the allowed words; empty where any is.
-        annealed: whether it can change over a run, so that ``anneal`` has a section for it.
-        fixed: whether it can't change when a run goes on: tensors, environments or schedules are made for it.
-        learned: whether what is learned depends on it, rather than how a run is run.
-        searched: whether a search can vary it, so that its trials can still be compared.
-        entries: what a key of a user's own is, in a section that takes any; nothing elsewhere.
+        kind: The type of its values.
+        range: The allowed values of a number, or of each number in a list.
+        choices: The allowed words; empty where any is.
+        annealed: Whether it can change over a run, so that ``anneal`` has a section for it.
+        fixed: Whether it can't change when a run goes on: tensors, environments or schedules are made for it.
+        learned: Whether what is learned depends on it, rather than how a run is run.
+        searched: Whether a search can vary it, so that its trials can still be compared.
+        entries: A word for a key of a user's own, in a section that takes any; nothing elsewhere.
     """
 
     kind: Any = Any
@@ -75,16 +75,16 @@ def knob(
     """A field that is a knob.
 
     Args:
-        within: the allowed values of a number; or they are given by their ends:
-        above: the low end, which is not one of them.
-        low: the low end, which is.
-        high: the high end; the largest finite number where it is not given.
-        choices: as in `Knob`.
-        annealed: likewise.
-        fixed: likewise.
-        learned: likewise.
-        searched: likewise.
-        entries: likewise.
+        within: The allowed values of a number; or they are given by their ends:
+        above: The low end, which is not one of them.
+        low: The low end, which is.
+        high: The high end; the largest finite number where it is not given.
+        choices: The values it may have, as in `Knob`.
+        annealed: Whether it may be annealed, as in `Knob`.
+        fixed: Whether it is fixed on resume, as in `Knob`.
+        learned: Whether it changes what is learned, as in `Knob`.
+        searched: Whether a search may choose it, as in `Knob`.
+        entries: A word for a key of a user's own, as in `Knob`.
     """
     if above is not None:
         within = Range(above, high, open_low=True)
@@ -144,7 +144,7 @@ def describe_type(kind: Any) -> str:  # noqa: ANN401
         str: "a word",
         Integer: "an integer",
         list[Integer]: "a list of integers",
-        list[dict[str, Any]]: "a list of mappings such as {name: FrameStackObservation, stack_size: 4}",
+        list[dict[str, Any]]: "a list of mappings such as {name: NAME, option: value}",
         Optional[float]: "a number or null",  # noqa: UP045
         Optional[Integer]: "an integer or null",  # noqa: UP045
         Union[Integer, str]: "an integer or auto",  # noqa: UP007

@@ -11,11 +11,13 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from ppo_cli.config.quoting import hydra_quoted
-from ppo_cli.config.schema import KNOBS, ConfigError
+from ppo_cli.config.schema import KNOBS
+from ppo_cli.errors import ConfigError
 
 FOLDERS = ("hydra.run.dir", "hydra.sweep.dir")  # Hydra's settings whose values are paths
 TARGETS = ("resume", "sweep.resume")  # what to go on with; the value is a path as it is typed, no Hydra's
 AUTO = "auto"
+GROUPS = ("env", "network", "experiment", "search")  # folders of conf/ of which one file is chosen
 _BARE = re.compile(
     r"[A-Za-z_]([\w./-]|:(?=\w))*", re.ASCII
 )  # a text that needs no quotes, if it is no number
@@ -142,8 +144,8 @@ def override_texts(key: str, value: object) -> list[str]:
 
 def _text(key: str, value: Any) -> str:  # noqa: ANN401
     """A value in Hydra's grammar."""
-    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
-        value = value.item()
+    if type(value).__module__ == "numpy":
+        value = value.tolist()
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, (int, float)):

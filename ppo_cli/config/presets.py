@@ -10,7 +10,8 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 
 from ppo_cli.config.schema import conf_dir
-from ppo_cli.envs.make import EnvError, resolve_env_id
+from ppo_cli.envs.make import resolve_env_id
+from ppo_cli.errors import EnvError
 
 GROUP = "env"
 NO_PRESET = "no preset"
@@ -34,7 +35,7 @@ def take_successors_preset(hydra: HydraConf) -> bool:
     with Hydra's other state, for those of the launchers.
 
     Args:
-        hydra: its part of the config that was composed without it.
+        hydra: Hydra's part of the config that was composed without it.
 
     Returns:
         Whether there is one, so that the config has to be composed again.
@@ -61,8 +62,8 @@ def successor_with_preset(env_id: str, folders: Sequence[Path]) -> str | None:
     Another is one that is retired, or that names no version.
 
     Args:
-        env_id: as typed.
-        folders: with presets.
+        env_id: The environment's id as it was typed.
+        folders: The folders with presets.
     """
     named = re.fullmatch(r"(?P<stem>\w[\w./:-]*?)(-v\d+)?", env_id)
     if named is None or ".." in env_id or _file(env_id, folders) is not None:

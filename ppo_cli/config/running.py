@@ -1,17 +1,22 @@
 """Running what was composed, as Hydra runs a job: with its files, its callbacks and, if wanted, its logs."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from hydra import initialize_config_dir
 from hydra._internal.callbacks import Callbacks
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.utils import configure_log, run_job
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobRuntime, configure_log, run_job
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, open_dict, read_write
 
-from ppo_cli.config.compose import Composed, composing
+from ppo_cli.config.compose import Composed
+from ppo_cli.config.convert import register_schema
+from ppo_cli.config.explain import composing
 from ppo_cli.config.quoting import hydra_quoted, literal_text
 from ppo_cli.config.schema import conf_dir
 
@@ -59,3 +64,23 @@ def run_composed(
         callbacks.on_run_end(config=job.whole, config_name=config_name, job_return=done)
     if failed:
         raise failed[0]
+
+
+@contextmanager
+def hydra_kept() -> Iterator[None]:
+    """Puts aside what Hydra holds for the program around, perhaps an application of Hydra's own."""
+    register_schema()  # for good: it is made once
+    running, settings, store = GlobalHydra.instance(), HydraConfig.instance(), ConfigStore.instance()
+    before, config, nodes = running.hydra, settings.cfg, dict(store.repo)
+    runtime, job = JobRuntime.instance(), JobRuntime.instance().conf.copy()
+    running.clear()
+    store.repo = {name: node for name, node in nodes.items() if name == "hydra" or _is_known(node)}
+    try:
+        yield
+    finally:
+        running.hydra, settings.cfg, store.repo, runtime.conf = before, config, nodes, job
+
+
+def _is_known(node: object) -> bool:
+    """Whether a node in Hydra's store is one of Hydra's, or ours."""
+    return getattr(node, "provider", None) in ("hydra", "ppo_cli")

@@ -7,7 +7,7 @@ Nothing here builds anything: `ppo_cli.runs.build` turns a checked `Config` into
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional, Union
+from typing import TYPE_CHECKING, Any, Optional, Union, get_args
 
 from ppo_cli import schedules
 from ppo_cli.config.knob import (
@@ -28,11 +28,7 @@ COMPILE_REPAYS = 5_000  # minibatch steps from which compiling (about 25 s, once
 COUNT = Range(1, 10**9)  # of what nobody would see the end above
 WIDTH = Range(1, 2**14)
 SEED = Range(0, 2**32 - 1)
-SHAPES = ("linear", "cosine", "exponential")  # of annealing
-
-
-class ConfigError(ValueError):
-    """A config can't be run; the message is one line: the key, what was given, what is allowed."""
+SHAPES = get_args(schedules.Shape)  # of annealing
 
 
 @dataclass

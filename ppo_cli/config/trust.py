@@ -4,7 +4,8 @@ import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from ppo_cli.config.schema import Config, ConfigError
+from ppo_cli.config.schema import Config
+from ppo_cli.errors import ConfigError
 
 ADDRESSES = ("tracking_uri", "entity")  # options of hooks that say where a run is sent
 WRITERS = {"RecordVideo": ("video_folder", "name_prefix")}  # wrappers that write, and what says where to
@@ -14,10 +15,10 @@ def imports(config: Config, source: object, trains: bool = True, typed: Collecti
     """Lines on the modules that a stored config has imported, to be said before they are, and on trackers.
 
     Args:
-        config: from a file that others may have written.
-        source: that file.
-        trains: whether the update and the hooks are built too, and not the policy alone.
-        typed: the knobs that the user has typed now, beside the file: what they name is the user's word.
+        config: The config from a file that others may have written.
+        source: The path of that file.
+        trains: Whether the update and the hooks are built too, and not the policy alone.
+        typed: The knobs that the user has typed now, beside the file: what they name is the user's word.
 
     Raises:
         ConfigError: it names a module of Python's own, or a wrapper that would write outside this folder.
@@ -28,9 +29,9 @@ def imports(config: Config, source: object, trains: bool = True, typed: Collecti
         (entry["name"], entry[key]) for entry in config.hooks for key in ADDRESSES if key in entry and trains
     ]
     for path, knob in (*_import_paths(config), *training):
-        if knob in typed:
-            continue
         module = path.replace(":", ".").rpartition(".")[0] if knob != "env.id" else path.rpartition(":")[0]
+        if knob in typed or (module == "__main__" and not trains):  # the program's own, which runs already
+            continue
         parts = module.split(".")
         if parts[0] in (*sys.stdlib_module_names, "test") or "__main__" in parts:
             raise ConfigError(

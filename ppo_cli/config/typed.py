@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from ppo_cli.config.schema import ConfigError
+from ppo_cli.errors import ConfigError
 
 
 def typed_values(option: str, typed: Sequence[str], remedy: str = "") -> dict[str, Any]:
@@ -15,8 +15,8 @@ def typed_values(option: str, typed: Sequence[str], remedy: str = "") -> dict[st
 
     Args:
         option: The option, for the message.
-        typed: What was typed.
-        remedy: What to say of a word that is no KEY=VALUE.
+        typed: The words that were typed.
+        remedy: The words that are added on what is no KEY=VALUE.
 
     Raises:
         ConfigError: One is no KEY=VALUE, or its value is no YAML.

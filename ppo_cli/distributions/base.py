@@ -31,14 +31,14 @@ class Distribution(ABC):
     pure function of the logits and that noise. ``B`` stands for any leading batch shape.
 
     Attributes:
-        space: a single environment's action space.
-        logits_size: number of values P that the policy head gives: logits are [B, P].
-        noise_size: number of values of the noise for one action.
-        noise_kind: the distribution of one of them, in a word.
-        action_shape: shape of one action as it is stored, behind the batch axes.
-        action_dtype: dtype of a stored action.
-        choices: number of alternatives of each component, where a mask can forbid some; else empty.
-        is_squashed: whether actions go through a tanh.
+        space: A single environment's action space.
+        logits_size: The number of values P that the policy head gives: logits are [B, P].
+        noise_size: The number of values of the noise for one action.
+        noise_kind: The distribution of one of them, in a word.
+        action_shape: The shape of one action as it is stored, behind the batch axes.
+        action_dtype: The dtype of a stored action.
+        choices: The number of alternatives of each component, where a mask can forbid some; else empty.
+        is_squashed: Whether actions go through a tanh.
     """
 
     space: spaces.Space[Any]
@@ -96,10 +96,10 @@ class Distribution(ABC):
         """How much rounding may change actions on the way to the environment, for each of the parts.
 
         Args:
-            logits: of the actions, [B, P].
-            noise: with which they were drawn; None for the most probable ones.
-            stored: the actions, [B, *action_shape].
-            relative: by how much numbers of size 1 may differ.
+            logits: The logits of the actions, [B, P].
+            noise: The noise with which they were drawn; None for the most probable ones.
+            stored: The actions, [B, *action_shape].
+            relative: The difference that numbers of size 1 may have.
 
         Returns:
             For each part, what each component may differ by, [B, components]; infinite, or 1, where two

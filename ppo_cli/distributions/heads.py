@@ -20,8 +20,8 @@ class InNumPy(NamedTuple):
     """A head that acts in NumPy: a linear layer, and what becomes of its outputs.
 
     Attributes:
-        linear: the layer.
-        sample: from the features [N, F], the layer's outputs and the noise to stored actions; it reads the
+        linear: The linear layer.
+        sample: The way from features [N, F], the layer's outputs and noise to stored actions; it reads the
             live weights.
     """
 
@@ -33,7 +33,7 @@ class PolicyHead(nn.Module):
     """A head of the policy: `forward` gives the logits [B, P] of features [B, F].
 
     Attributes:
-        distribution: what the logits are of.
+        distribution: The distribution that the logits describe.
     """
 
     distribution: "Distribution"
@@ -49,11 +49,11 @@ class PolicyHead(nn.Module):
         """The exploration noise of a rollout's T steps, one after the other.
 
         Args:
-            n_steps: T.
-            n_envs: N.
-            generator: draws it, on the CPU.
-            period: steps for which gSDE's is kept; -1 for a whole rollout.
-            place: brings noise to where it is used; called with as much at a time as there is.
+            n_steps: The number of steps T.
+            n_envs: The number of environments N.
+            generator: Draws it, on the CPU.
+            period: The steps for which gSDE's noise is kept; -1 for a whole rollout.
+            place: Brings noise to where it is used, called with as much at a time as there is.
 
         Yields:
             T times what `action_noise` takes, [N, ...].
@@ -168,8 +168,8 @@ class StateDependentHead(PolicyHead):
         """Standardised action noise [B, A] of the exploration matrices σ ε, one a row.
 
         Args:
-            features: f(s), [B, F].
-            noise: ε, [B, F, A].
+            features: The features f(s), [B, F].
+            noise: The noise ε, [B, F, A].
         """
         perturbation = torch.einsum("bf,bfa->ba", features, self.log_std.exp() * noise)
         log_std = self.forward(features).chunk(2, dim=-1)[1]

@@ -15,7 +15,7 @@ from torch import nn
 from ppo_cli.encoders.images import NATURE_SMALLEST, ImpalaCNN, NatureCNN
 from ppo_cli.encoders.packed import PackedEncoder
 from ppo_cli.encoders.simple import FlattenEncoder, MlpEncoder, OneHotEncoder, make_simple_encoder
-from ppo_cli.encoders.user import EncoderError, UserEncoder
+from ppo_cli.encoders.user import UserEncoder
 from ppo_cli.import_path import load_class
 from ppo_cli.spaces import PackedObservations, image_layout, leaves_of, nested_value
 
@@ -23,7 +23,6 @@ __all__ = [
     "ENCODERS",
     "Encoder",
     "EncoderChoice",
-    "EncoderError",
     "FlattenEncoder",
     "ImpalaCNN",
     "MlpEncoder",
@@ -50,8 +49,8 @@ class EncoderChoice:
     """Which encoders the config asks for.
 
     Attributes:
-        images: encoder of images without one of their own: auto, nature_cnn, impala_cnn or flatten.
-        by_key: a tree like the Dict observation's, with a name or a mapping ``{name: ..., option: ...}`` at a
+        images: The encoder of images without one of their own: auto, nature_cnn, impala_cnn or flatten.
+        by_key: A tree like the Dict observation's, with a name or a mapping ``{name: ..., option: ...}`` at a
             leaf; the key of an observation that is no Dict is ``observation``.
     """
 
@@ -65,9 +64,9 @@ def make_encoder(
     """The encoder of a single environment's observation space, a packed one included.
 
     Args:
-        space: the observation space.
-        choice: what the config asks for.
-        mask_size: number of logits, where the policy can be masked.
+        space: The observation space.
+        choice: The encoder that the config asks for.
+        mask_size: The number of logits, where the policy can be masked.
 
     Raises:
         ValueError: a space is unsupported, an encoder does not fit, or its name or key is unknown.

@@ -20,9 +20,9 @@ class PackedEncoder(nn.Module):
         """Takes the leaves' encoders.
 
         Args:
-            space: lays out the rows.
-            encoders: number of a leaf, and its encoder.
-            mask: numbers of the leaves that are the action mask; none where they are not.
+            space: The space that lays out the rows.
+            encoders: The encoder of each leaf, with the leaf's number.
+            mask: The numbers of the leaves that are the action mask; none where they are not.
         """
         super().__init__()
         self.space = space

@@ -6,11 +6,8 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
+from ppo_cli.errors import UserCodeError
 from ppo_cli.text import flat
-
-
-class EncoderError(RuntimeError):
-    """A module of the user's raised, or returned something else than when it was tried; one line."""
 
 
 class UserEncoder(nn.Module):
@@ -47,16 +44,16 @@ class UserEncoder(nn.Module):
         """[B, *shape] -> [B, size]; normalised bytes are floats, all else has the dtype that was tried.
 
         Raises:
-            EncoderError: the module raised, or returned something else than when it was tried.
+            UserCodeError: the module raised, or returned something else than when it was tried.
         """
         try:
             features = self.module(obs if obs.dtype == torch.float32 else obs.to(self.dtype))
         except Exception as error:
             raised = flat(f"{type(error).__name__}: {error}")
-            raise EncoderError(
+            raise UserCodeError(
                 f"the encoder {self.name} raised {raised}, given {tuple(obs.shape)}"
             ) from error
         if not isinstance(features, Tensor) or features.dim() != 2 or features.shape[1] != self.size:
             shown = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
-            raise EncoderError(f"the encoder {self.name} returned {shown}, expected [B, {self.size}]")
+            raise UserCodeError(f"the encoder {self.name} returned {shown}, expected [B, {self.size}]")
         return features

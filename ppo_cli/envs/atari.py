@@ -20,7 +20,7 @@ class EpisodicLife(gym.Wrapper[Any, Any, Any, Any]):
     once without an action. Belongs inside `FireReset` and outside of frame skipping, in training only.
 
     Attributes:
-        was_real_done: whether the last step ended the game itself.
+        was_real_done: Whether the last step ended the game itself.
     """
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:

@@ -34,9 +34,9 @@ def allocate(space: gym.Space[Any], n: int, zeros: Callable[..., Array] = np.zer
     """Buffers for N environments.
 
     Args:
-        space: a single environment's observation space.
-        n: N.
-        zeros: what allocates an array of a shape and a dtype; by default in this process's own memory.
+        space: A single environment's observation space.
+        n: The number of environments N.
+        zeros: The function that allocates an array of a shape and a dtype, by default in plain memory.
     """
     shape = (n, *(space.shape or ()))
     return Buffers(
@@ -57,11 +57,11 @@ class Record(NamedTuple):
     """Where environments were when snapshots of them were taken, an item each.
 
     Attributes:
-        starts: where each one's snapshot starts; None where it has none.
-        actions: the actions of each since then, [K, *shape].
-        observations: what each returned last, [N, *shape].
-        seeds: the seed that each was last given.
-        infos: those of each one's running episode; None where they are not known.
+        starts: The start of each one's snapshot; None where it has none.
+        actions: The actions of each since then, [K, *shape].
+        observations: The observation that each returned last, [N, *shape].
+        seeds: The seed that each was last given.
+        infos: The infos of each one's running episode; None where they are not known.
     """
 
     starts: Sequence[dict[str, Any] | None]

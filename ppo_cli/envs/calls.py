@@ -1,7 +1,7 @@
 """Calls of environments' own code, as a watchdog in another process sees them.
 
 Each process has a slot of two integers: a mark that says what it calls, 0 while it calls nothing, and a count
-that goes up, so that two calls never look alike. The hot loop of `Group` writes its marks itself.
+that goes up, so that two calls never look alike. The hot loop of `EnvGroup` writes its marks itself.
 """
 
 import os

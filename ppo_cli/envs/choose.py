@@ -9,8 +9,8 @@ import numpy as np
 from ppo_cli.envs.backends import backend
 from ppo_cli.envs.group import EnvFaultError
 from ppo_cli.envs.infos import NOTHING
-from ppo_cli.envs.make import EnvError
 from ppo_cli.envs.vector import Array, Recipe, Vector
+from ppo_cli.errors import EnvError
 from ppo_cli.seeding import are_drawn_from, global_states
 from ppo_cli.spaces import random_action
 from ppo_cli.text import flat
@@ -29,7 +29,7 @@ def make_vector(recipe: Recipe, vectorization: str) -> tuple[Vector, str | None]
     """A vector of environments from the named backend.
 
     Args:
-        recipe: what it is made of; the number of processes is that of this machine's cores.
+        recipe: The recipe for it; the number of processes is that of this machine's cores.
         vectorization: ``sync`` steps them in this process, ``async`` in groups in several processes;
             both give the same results, but where environments draw from a process's global generators.
             ``auto`` times both and takes the faster, and ``sync`` there. Others are in `BACKENDS`.

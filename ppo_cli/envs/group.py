@@ -17,7 +17,8 @@ from ppo_cli.envs.calls import Call, let_interrupt_pass
 from ppo_cli.envs.infos import NOTHING, Tally, Wanted
 from ppo_cli.envs.make import EnvFn
 from ppo_cli.envs.pack import ObservationCheck
-from ppo_cli.envs.snapshot import Kind, Lost, is_over, make_at, next_start, replay, seeded_start
+from ppo_cli.envs.snapshot import Lost, SnapshotKind, is_over, make_at, next_start, replay, seeded_start
+from ppo_cli.seeding import derived_seed
 from ppo_cli.text import flat
 
 Array = npt.NDArray[Any]
@@ -103,23 +104,29 @@ class EnvEpisodes:
         makes: Sequence[EnvFn],
         out: Buffers,
         first: int,
-        kind: Kind,
+        snapshot_kind: SnapshotKind,
         on_error: OnError,
         infos: Wanted = NOTHING,
     ) -> None:
         """Takes over environments.
 
         Args:
-            envs: the environments.
-            makes: the constructor of each.
-            out: their rows.
-            first: the number of the first one among all environments, for messages.
-            kind: the kind of snapshot.
-            on_error: what a fault does.
-            infos: the keys of ``info`` that are followed.
+            envs: The environments.
+            makes: The constructor of each.
+            out: The rows that they write.
+            first: The number of the first one among all environments, for messages.
+            snapshot_kind: The kind of snapshot.
+            on_error: The effect of a fault.
+            infos: The keys of ``info`` that are followed.
         """
         self.envs = envs
-        self._makes, self._out, self._first, self._kind, self._on_error = makes, out, first, kind, on_error
+        self._makes, self._out, self._first, self._snapshot_kind, self._on_error = (
+            makes,
+            out,
+            first,
+            snapshot_kind,
+            on_error,
+        )
         self.starts: list[dict[str, Any]] = [{} for _ in makes]
         self._follows = infos != NOTHING
         self._tallies = [Tally(infos) for _ in makes]
@@ -172,14 +179,14 @@ class EnvEpisodes:
         env, over = self.envs[i], seed is not None or is_over(self.envs[i])
         start = None if seed is None else seeded_start(seed)
         if over and start is None:
-            start = next_start(self._kind, env, self.starts[i], self._steps - self._began[i])
+            start = next_start(self._snapshot_kind, env, self.starts[i], self._steps - self._began[i])
         self._out.env_over[i], self._out.snapshot_starts[i] = over, start is not None
         if over:
             self._tallies[i].end(self._steps)
             self._out.has_infos[i] = bool(self._tallies[i].ended)
-        if start is not None and self._kind == "anew":
+        if start is not None and self._snapshot_kind == "anew":
             self._close(i)
-            env = self.envs[i] = make_at(self._kind, self._makes[i], start)
+            env = self.envs[i] = make_at(self._snapshot_kind, self._makes[i], start)
         self._slot[1] += 1
         self._slot[0] = self._resettings[i]
         obs, _ = env.reset(seed=None if start is None else start.get("seed"), options=options)
@@ -196,9 +203,8 @@ class EnvEpisodes:
         self._tallies[i].forget(self._steps)  # an episode that still runs was cut
         for _ in range(RENEWALS):
             faults[i] += 1
-            entropy = [self._seeds[i] or 0, int(faults[i])]
             try:
-                self._remake(i, int(np.random.SeedSequence(entropy).generate_state(1)[0]) >> 1)
+                self._remake(i, derived_seed(self._seeds[i] or 0, int(faults[i])))
             except BaseException as again:
                 let_interrupt_pass(again)
                 error = again
@@ -299,7 +305,7 @@ class EnvGroup(EnvEpisodes):
             return "it can't be brought back"
         self._close(i)
         try:
-            self.envs[i] = make_at(self._kind, self._makes[i], start)
+            self.envs[i] = make_at(self._snapshot_kind, self._makes[i], start)
             found = replay(self.envs[i], start, actions)
         except BaseException as error:
             let_interrupt_pass(error)

@@ -44,12 +44,12 @@ class Series:
     """The numbers that one key had in a running episode.
 
     Attributes:
-        total: sum of those that count, which are finite and not beyond `LARGEST`.
-        count: how many those are.
-        seen: steps that had a number at all.
-        last: the newest that counts.
-        at: the step that it is of.
-        is_state: whether its mean over steps says little: a truth value, or a success.
+        total: The sum of those that count, which are finite and not beyond `LARGEST`.
+        count: How many those are.
+        seen: The steps that had a number at all.
+        last: The newest that counts.
+        at: The step that it is of.
+        is_state: Whether its mean over steps says little: a truth value, or a success.
     """
 
     __slots__ = ("at", "count", "is_state", "last", "seen", "total")
@@ -69,7 +69,7 @@ class Tally:
     """The infos of one environment: those of the running episode, and the numbers of those that ended.
 
     Attributes:
-        ended: by key, of each episode that ended.
+        ended: The numbers of each episode that ended, by key.
     """
 
     def __init__(self, wanted: Wanted) -> None:
@@ -83,10 +83,10 @@ class Tally:
         """Takes in what a step told.
 
         Args:
-            info: of the step, or a mapping in it.
-            step: its number.
-            prefix: of the keys, where it is a mapping in it.
-            depth: how many mappings it lies in.
+            info: The info of the step, or a mapping in it.
+            step: The number of the step.
+            prefix: The prefix of the keys, where it is a mapping in it.
+            depth: The number of mappings it lies in.
         """
         try:
             self._add(info, step, prefix, depth)

@@ -15,6 +15,7 @@ from ppo_cli.envs import calls
 from ppo_cli.envs.calls import Call, calling, let_interrupt_pass
 from ppo_cli.envs.pack import Packed, pack
 from ppo_cli.envs.wrappers import ResetArguments, wrap
+from ppo_cli.errors import EnvError
 from ppo_cli.spaces import Spaces
 from ppo_cli.text import flat
 
@@ -27,15 +28,11 @@ _PACKAGES = (
 )
 
 
-class EnvError(ValueError):
-    """An environment can't be made; the message is one line that says why and what to do."""
-
-
 def resolve_env_id(env_id: str) -> str:
     """The id that runs when ``env_id`` is asked for: itself, or the newest version of a retired id.
 
     Args:
-        env_id: any Gymnasium id, ``module:Id`` and ids without a version included.
+        env_id: Any Gymnasium id, ``module:Id`` and ids without a version included.
 
     Raises:
         EnvError: nothing of that name exists; with Gymnasium's suggestion.
@@ -84,14 +81,14 @@ def make_env(
     """One environment in its wrappers: no rendering unless ``kwargs`` asks for it; nested spaces are packed.
 
     Args:
-        env_id: as `resolve_env_id` gives it.
-        kwargs: arguments of the environment.
-        wrappers: entries as `ppo_cli.envs.wrappers` describes them, the innermost first.
-        action_mask: whether the masks beside the observation become part of it.
-        training: whether wrappers with ``when: train`` are among them.
+        env_id: The id that `resolve_env_id` gives.
+        kwargs: The arguments of the environment.
+        wrappers: The entries as `ppo_cli.envs.wrappers` describes them, the innermost first.
+        action_mask: Whether the masks beside the observation become part of it.
+        training: Whether wrappers with ``when: train`` are among them.
         reset_options: ``options`` of every reset.
-        seed_below: seeds are taken modulo this; None leaves them as they are.
-        packed: whether nested spaces are packed and masks join the observation, as training has them.
+        seed_below: The number modulo which seeds are taken; None leaves them as they are.
+        packed: Whether nested spaces are packed and masks join the observation, as training has them.
 
     Raises:
         EnvError: a package is missing, or the environment or a wrapper refuses its arguments.

@@ -41,8 +41,8 @@ def mask_notice(env: Env, source: MaskSource | None) -> str | None:
     """That masks are not obeyed, or not at an episode's first step.
 
     Args:
-        env: with its spaces packed.
-        source: of the masks beside its observations.
+        env: The environment with its spaces packed.
+        source: The source of the masks beside its observations.
     """
     space = env.action_space
     if isinstance(space, MASKABLE):
@@ -71,8 +71,8 @@ def range_notice(space: spaces.Space[Any], log_std_init: float) -> str | None:
     """That a fresh policy, normal around 0, hardly meets the range of a Box action that it is clipped to.
 
     Args:
-        space: of the actions, packed where it is nested.
-        log_std_init: of the policy.
+        space: The space of the actions, packed where it is nested.
+        log_std_init: The policy's initial log-deviation.
     """
     parts = space.parts if isinstance(space, PackedActions) else (space,)
     reach = REACH * math.exp(max(0.0, log_std_init))  # one that is small on purpose is not far from 0
@@ -103,7 +103,7 @@ def normalization_notice(space: spaces.Space[Any]) -> str | None:
     """What of an observation ``normalize.observations=true`` leaves alone although it could be meant.
 
     Args:
-        space: of the observations, packed where it is nested.
+        space: The space of the observations, packed where it is nested.
     """
     if isinstance(space, PackedObservations):
         numbers = [leaf for leaf in space.leaves if isinstance(leaf.space, spaces.Box) and not leaf.is_mask]
@@ -124,7 +124,7 @@ def image_notice(space: spaces.Space[Any]) -> str | None:
     """That an observation has an image's shape and range, and a dtype that makes it a row of numbers.
 
     Args:
-        space: of the observations, packed where it is nested.
+        space: The space of the observations, packed where it is nested.
     """
     leaves = [leaf.space for leaf in space.leaves] if isinstance(space, PackedObservations) else [space]
     for leaf in leaves:

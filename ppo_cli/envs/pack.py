@@ -168,9 +168,9 @@ class ObservationCheck:
         """Takes what it needs of a space.
 
         Args:
-            space: of the observations.
-            kept: dtype in which they are kept; None for the space's own.
-            key: where it stands in a nested observation, for messages.
+            space: The space of the observations.
+            kept: The dtype in which they are kept; None for the space's own.
+            key: The place at which it stands in a nested observation, for messages.
         """
         self._shape = tuple(space.shape or ())
         self._kept = np.dtype(space.dtype if kept is None else kept)

@@ -9,8 +9,8 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from ppo_cli.envs.calls import Call, calling
-from ppo_cli.envs.make import EnvError
 from ppo_cli.envs.vector import Array, Recipe, StepResult, Vector, seed_list
+from ppo_cli.errors import EnvError
 from ppo_cli.spaces import Spaces
 
 
@@ -43,10 +43,10 @@ class EnvPoolVector(Vector):
         """Notes what to make; `reset` makes it, because EnvPool takes its seeds when it is made.
 
         Args:
-            env_id: an id that EnvPool has.
-            n: number of environments.
-            spaces: those of the same environment in Gymnasium.
-            n_threads: threads that step the environments.
+            env_id: An id that EnvPool has.
+            n: The number of environments.
+            spaces: The spaces of the same environment in Gymnasium.
+            n_threads: The threads that step the environments.
         """
         super().__init__(n, spaces, "none")
         self.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}

@@ -28,15 +28,23 @@ from ppo_cli.envs import calls
 from ppo_cli.envs.calls import Call, calling, let_interrupt_pass
 from ppo_cli.envs.make import EnvFn
 from ppo_cli.envs.pack import sample_action
-from ppo_cli.seeding import check_twister, global_states, seed_global_generators, set_global_states
+from ppo_cli.seeding import (
+    check_twister,
+    derived_seed,
+    global_states,
+    seed_global_generators,
+    set_global_states,
+)
 
 Array = npt.NDArray[Any]
 Env = gym.Env[Any, Any]
-Kind = Literal["replay", "seed", "anew", "none"]
+SnapshotKind = Literal["replay", "seed", "anew", "none"]
 
 RESEED_STEPS = 4000  # steps since a start from which the next episode is a new one: kinds `seed` and `anew`
 MOST_REPLAYED = 50_000  # actions of an environment that are kept; one without an end is not brought back
-# What `find_kind` steps through: two episodes, the beginning of a third, and the steps that it compares.
+# What `find_kind` steps through before it compares: 50 steps, in which most environments end an episode or
+# two, so that what lives across a reset has moved, and 25 more, which leave it in mid-episode. Every run's
+# start waits for them, so they are few; an episode that is longer is cut.
 EPISODE_STEPS, LEAD_STEPS, COMPARED_STEPS = 50, 25, 100
 SEED_TRIALS = 4  # of kind `seed`: what a Box2D world keeps over a reset shows in some episodes only
 
@@ -98,14 +106,14 @@ def is_over(env: Env) -> bool:
     return True
 
 
-def next_start(kind: Kind, env: Env, last: Mapping[str, Any], steps: int) -> dict[str, Any] | None:
+def next_start(kind: SnapshotKind, env: Env, last: Mapping[str, Any], steps: int) -> dict[str, Any] | None:
     """The start that the reset after an environment's own end is to be; None where it belongs to the last.
 
     Args:
-        kind: of snapshot.
-        env: before the reset.
-        last: the start before.
-        steps: since then.
+        kind: The kind of snapshot.
+        env: The environment before the reset.
+        last: The start before.
+        steps: The number of steps since then.
     """
     if kind == "replay":
         return {"generator": _plain(env.unwrapped.np_random.bit_generator.state)}
@@ -120,8 +128,7 @@ def seeded_start(seed: int) -> dict[str, Any]:
 def _next_seed(last: Mapping[str, Any]) -> dict[str, Any]:
     """The start after ``last``: its seed is a child of the one that the environment was given."""
     root, number = int(last.get("root", 0)), int(last.get("number", 0)) + 1
-    seed = np.random.SeedSequence(root, spawn_key=(number,)).generate_state(1)[0]
-    return {"seed": int(seed) >> 1, "root": root, "number": number}
+    return {"seed": derived_seed(root, child=number), "root": root, "number": number}
 
 
 def replay(env: Env, start: Mapping[str, Any], actions: Array) -> Array:
@@ -144,28 +151,28 @@ def replay(env: Env, start: Mapping[str, Any], actions: Array) -> Array:
     return observation
 
 
-def make_at(kind: Kind, make: EnvFn, start: Mapping[str, Any]) -> Env:
+def make_at(kind: SnapshotKind, make: EnvFn, start: Mapping[str, Any]) -> Env:
     """A fresh environment for `replay` to bring to a start."""
     return OwnGenerators(make, int(start["seed"])) if kind == "anew" else make()
 
 
-def find_kind(make: EnvFn, exact: bool = False, first: Env | None = None) -> Kind:
+def find_kind(make: EnvFn, exact: bool = False, first: Env | None = None) -> SnapshotKind:
     """The best kind of snapshot that brings this environment back, found out by doing it.
 
     An environment that has been used goes through a reset or two and some way into an episode. A fresh one is
     brought there; from then on both must return the same, to the bit and past an episode's end.
 
     Args:
-        make: its constructor.
-        exact: whether ``anew`` will do.
-        first: one that it has made, to use as the first; it is closed. None makes one.
+        make: The environment's constructor.
+        exact: Whether ``anew`` will do.
+        first: An environment that it has made, to use as the first; it is closed. None makes one.
     """
-    kinds: tuple[Kind, ...] = ("replay", "seed", "anew") if exact else ("replay", "seed")
+    kinds: tuple[SnapshotKind, ...] = ("replay", "seed", "anew") if exact else ("replay", "seed")
     used = [first, None, None]
     return next((kind for kind, env in zip(kinds, used, strict=False) if _works(make, kind, env)), "none")
 
 
-def _works(make: EnvFn, kind: Kind, first: Env | None) -> bool:
+def _works(make: EnvFn, kind: SnapshotKind, first: Env | None) -> bool:
     try:
         return _reproduces(make, kind, first)
     except BaseException as error:  # it may refuse in any way; what does not work is not used
@@ -173,7 +180,7 @@ def _works(make: EnvFn, kind: Kind, first: Env | None) -> bool:
         return False
 
 
-def _reproduces(make: EnvFn, kind: Kind, first: Env | None) -> bool:
+def _reproduces(make: EnvFn, kind: SnapshotKind, first: Env | None) -> bool:
     first = first or make_at(kind, make, seeded_start(0))
     try:
         if kind == "replay" and hasattr(first.unwrapped, "ale"):
@@ -193,7 +200,7 @@ def _reproduces(make: EnvFn, kind: Kind, first: Env | None) -> bool:
         calls.close(first)
 
 
-def _comes_back(first: Env, make: EnvFn, kind: Kind, start: dict[str, Any]) -> bool:
+def _comes_back(first: Env, make: EnvFn, kind: SnapshotKind, start: dict[str, Any]) -> bool:
     """Whether a fresh environment gets to where ``first`` goes from a start on, at which it is."""
     start, actions = _wander(first, kind, start, [], EPISODE_STEPS)
     if kind == "replay" and is_over(first):  # episodes may be longer than all this: one is cut
@@ -209,7 +216,7 @@ def _comes_back(first: Env, make: EnvFn, kind: Kind, start: dict[str, Any]) -> b
 
 
 def _wander(
-    env: Env, kind: Kind, start: dict[str, Any], actions: list[Any], steps: int
+    env: Env, kind: SnapshotKind, start: dict[str, Any], actions: list[Any], steps: int
 ) -> tuple[dict[str, Any], list[Any]]:
     """Steps at random; the last start and the actions since."""
     for _ in range(steps):

@@ -20,7 +20,7 @@ from ppo_cli.envs.buffers import Buffers, Record, allocate
 from ppo_cli.envs.group import EnvGroup, OnError, make_all
 from ppo_cli.envs.infos import NOTHING, Wanted
 from ppo_cli.envs.make import EnvFn
-from ppo_cli.envs.snapshot import MOST_REPLAYED, Kind, Lost
+from ppo_cli.envs.snapshot import MOST_REPLAYED, Lost, SnapshotKind
 from ppo_cli.spaces import Spaces
 
 Array = npt.NDArray[Any]
@@ -31,20 +31,20 @@ class Recipe(NamedTuple):
     """What a vector of environments is made of.
 
     Attributes:
-        env_id: the environments' id, for backends with environments of their own.
-        makes: a constructor of each.
-        spaces: those of a single environment.
-        processes: the number of processes or threads to use.
-        kind: the kind of snapshot; see `ppo_cli.envs.snapshot`.
-        on_error: what a fault of an environment does.
-        infos: the keys of ``info`` that are followed.
+        env_id: The environments' id, for backends with environments of their own.
+        makes: A constructor of each.
+        spaces: The spaces of a single environment.
+        processes: The number of processes or threads to use.
+        snapshot_kind: The kind of snapshot; see `ppo_cli.envs.snapshot`.
+        on_error: The effect of a fault of an environment.
+        infos: The keys of ``info`` that are followed.
     """
 
     env_id: str
     makes: Sequence[EnvFn]
     spaces: Spaces
     processes: int = 1
-    kind: Kind = "none"
+    snapshot_kind: SnapshotKind = "none"
     on_error: OnError = "stop"
     infos: Wanted = NOTHING
 
@@ -53,20 +53,20 @@ class Vector(VectorEnv[Any, Any, Any]):
     """What the backends share: spaces, results from `Buffers`, and snapshots.
 
     Attributes:
-        backend: the name that `vectorization` has for it.
-        kind: of snapshot; see `ppo_cli.envs.snapshot`.
-        faults: number of faults that environments recovered from, since the run began.
+        backend: The name that `vectorization` has for it.
+        snapshot_kind: The kind of snapshot; see `ppo_cli.envs.snapshot`.
+        faults: The number of faults that environments recovered from, since the run began.
     """
 
     backend: str
 
-    def __init__(self, n: int, spaces: Spaces, kind: Kind) -> None:
+    def __init__(self, n: int, spaces: Spaces, snapshot_kind: SnapshotKind) -> None:
         self.num_envs = n
         self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
         self.single_observation_space, self.single_action_space = spaces
         self.observation_space = batch_space(self.single_observation_space, n)
         self.action_space = batch_space(self.single_action_space, n)
-        self.kind = kind
+        self.snapshot_kind = snapshot_kind
         self.faults = 0
         self._forget()
 
@@ -93,8 +93,8 @@ class Vector(VectorEnv[Any, Any, Any]):
         """Brings fresh environments to a snapshot, or to new episodes where they do not come back.
 
         Args:
-            snapshot: from `snapshot`.
-            seeds: of each environment's new episode, if it begins one.
+            snapshot: The snapshot that `snapshot` took.
+            seeds: The seed of each environment's new episode, if it begins one.
 
         Returns:
             Those that begin a new episode, in order.
@@ -113,7 +113,7 @@ class Vector(VectorEnv[Any, Any, Any]):
     def _result(self, out: Buffers, actions: Array) -> StepResult:
         ended = out.terminated | out.truncated
         infos = {}
-        if self.kind != "none":
+        if self.snapshot_kind != "none":
             self._taken.append(actions.copy())
         if ended.any():
             infos = {
@@ -143,6 +143,7 @@ class Vector(VectorEnv[Any, Any, Any]):
         first = max(int(kept.min()) if len(kept) else len(self._taken), len(self._taken) - MOST_REPLAYED)
         del self._taken[:first]
         self._began -= first
+        # Twice what is left, so that looking through all of it costs a step the same however much that is.
         self._room = 2 * len(self._taken) + 1024
 
     def _snapshot(
@@ -154,9 +155,9 @@ class Vector(VectorEnv[Any, Any, Any]):
     ) -> dict[str, Any]:
         self._drop_ended()
         taken = np.array(self._taken, self.action_space.dtype).reshape(-1, *(self.action_space.shape or ()))
-        known = [self.kind != "none" and began >= 0 for began in self._began]
+        known = [self.snapshot_kind != "none" and began >= 0 for began in self._began]
         return {
-            "kind": self.kind,
+            "kind": self.snapshot_kind,
             "starts": [start if kept else None for start, kept in zip(starts, known, strict=True)],
             "actions": [
                 taken[began if kept else len(taken) :, i].copy()
@@ -225,19 +226,19 @@ class SyncVector(Vector):
     def __init__(
         self,
         env_fns: Sequence[EnvFn],
-        kind: Kind = "none",
+        snapshot_kind: SnapshotKind = "none",
         on_error: OnError = "stop",
         infos: Wanted = NOTHING,
     ) -> None:
         envs = make_all(env_fns)
-        super().__init__(len(envs), Spaces(envs[0].observation_space, envs[0].action_space), kind)
+        super().__init__(len(envs), Spaces(envs[0].observation_space, envs[0].action_space), snapshot_kind)
         self._out = allocate(self.single_observation_space, self.num_envs)
-        self._group = EnvGroup(envs, env_fns, self._out, 0, kind, on_error, infos)
+        self._group = EnvGroup(envs, env_fns, self._out, 0, snapshot_kind, on_error, infos)
 
     @classmethod
     def of(cls, recipe: Recipe) -> "SyncVector":
         """The vector that a recipe describes."""
-        return cls(recipe.makes, recipe.kind, recipe.on_error, recipe.infos)
+        return cls(recipe.makes, recipe.snapshot_kind, recipe.on_error, recipe.infos)
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None

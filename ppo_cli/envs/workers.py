@@ -18,12 +18,13 @@ from ppo_cli.envs import calls
 from ppo_cli.envs.buffers import allocate
 from ppo_cli.envs.group import EnvFaultError, EnvGroup, OnError, explain, make_all
 from ppo_cli.envs.infos import NOTHING, Wanted
-from ppo_cli.envs.make import EnvError, EnvFn, spaces_of
-from ppo_cli.envs.snapshot import Kind, Lost
+from ppo_cli.envs.make import EnvFn, spaces_of
+from ppo_cli.envs.snapshot import Lost, SnapshotKind
 from ppo_cli.envs.vector import Array, Recipe, StepResult, Vector, seed_list
+from ppo_cli.errors import EnvError
 from ppo_cli.seeding import seed_global_generators
-from ppo_cli.signals import held_back, leave_to_parent
 from ppo_cli.spaces import Spaces
+from ppo_cli.stop_signals import held_back, leave_to_parent
 from ppo_cli.text import flat
 
 PR_SET_PDEATHSIG = 1  # prctl(2): the signal that a process gets when its parent dies
@@ -38,11 +39,11 @@ class _Worker(NamedTuple):
     """A process that steps a group of environments.
 
     Attributes:
-        process: the process.
-        group: its environments among all.
-        pipe: carries calls to it, and what they return.
-        go: says that actions or a call are there.
-        done: says that results are.
+        process: The process.
+        group: The place of its environments among all.
+        pipe: The pipe that carries calls to it, and what they return.
+        go: The semaphore that says that actions or a call are there.
+        done: The semaphore that says that results are.
     """
 
     process: mp.process.BaseProcess
@@ -67,7 +68,7 @@ class AsyncVector(Vector):
         self,
         env_fns: Sequence[EnvFn],
         n_processes: int,
-        kind: Kind = "none",
+        snapshot_kind: SnapshotKind = "none",
         on_error: OnError = "stop",
         infos: Wanted = NOTHING,
         spaces: Spaces | None = None,
@@ -75,12 +76,12 @@ class AsyncVector(Vector):
         """Starts the workers.
 
         Args:
-            env_fns: one constructor an environment.
-            n_processes: number of processes, this one included; at most one an environment.
-            kind: the kind of snapshot.
-            on_error: what a fault of an environment does.
-            infos: the keys of ``info`` that are followed.
-            spaces: those of a single environment; None for those of one that is made to see them.
+            env_fns: A constructor for each environment.
+            n_processes: The number of processes, this one included; at most one an environment.
+            snapshot_kind: The kind of snapshot.
+            on_error: The effect of a fault of an environment.
+            infos: The keys of ``info`` that are followed.
+            spaces: The spaces of a single environment; None for those of one that is made to see them.
 
         Raises:
             ValueError: the system can't fork processes.
@@ -90,7 +91,7 @@ class AsyncVector(Vector):
                 "vectorization=async needs a system that forks processes; use vectorization=sync"
             )
         n = len(env_fns)
-        super().__init__(n, spaces or spaces_of(env_fns[0]), kind)
+        super().__init__(n, spaces or spaces_of(env_fns[0]), snapshot_kind)
         self._out = allocate(self.single_observation_space, n, _shared)
         sample = np.asarray(self.action_space.sample())
         self._actions = _shared(sample.shape, sample.dtype)
@@ -103,7 +104,7 @@ class AsyncVector(Vector):
         for number, group in enumerate(self._slices[1:], 1):
             ours, theirs = context.Pipe()
             go, done = context.Semaphore(0), context.Semaphore(0)
-            arguments = (env_fns[group], self._out.rows(group), group.start, kind, on_error, infos)
+            arguments = (env_fns[group], self._out.rows(group), group.start, snapshot_kind, on_error, infos)
             process = context.Process(
                 target=_work,
                 args=(arguments, self._actions[group], self._calling, theirs, go, done, os.getpid(), number),
@@ -116,7 +117,7 @@ class AsyncVector(Vector):
         own = self._slices[0]
         try:
             envs = make_all(env_fns[own])
-            self._group = EnvGroup(envs, env_fns[own], self._out.rows(own), 0, kind, on_error, infos)
+            self._group = EnvGroup(envs, env_fns[own], self._out.rows(own), 0, snapshot_kind, on_error, infos)
         except BaseException:
             self._end_workers()
             raise
@@ -124,8 +125,8 @@ class AsyncVector(Vector):
     @classmethod
     def of(cls, recipe: Recipe) -> "AsyncVector":
         """The vector that a recipe describes."""
-        _, makes, spaces, processes, kind, on_error, infos = recipe
-        return cls(makes, processes, kind, on_error, infos, spaces)
+        _, makes, spaces, processes, snapshot_kind, on_error, infos = recipe
+        return cls(makes, processes, snapshot_kind, on_error, infos, spaces)
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None

@@ -35,9 +35,9 @@ class ResetArguments(gym.Wrapper[Any, Any, Any, Any]):
         """Notes what resets get.
 
         Args:
-            env: what is wrapped.
-            options: of every reset, below those that it is given.
-            seed_below: seeds are taken modulo this; None leaves them.
+            env: The environment that is wrapped.
+            options: The options of every reset, below those that it is given.
+            seed_below: The number modulo which seeds are taken; None leaves them.
         """
         super().__init__(env)
         self._options, self._seed_below = options, seed_below
@@ -56,9 +56,9 @@ def wrap(env: Env, wrappers: Sequence[Mapping[str, Any]], training: bool) -> Env
     """Puts wrappers around ``env``, the first one innermost.
 
     Args:
-        env: what is wrapped.
-        wrappers: entries as above.
-        training: whether those with ``when: train`` are among them.
+        env: The environment that is wrapped.
+        wrappers: The entries as above.
+        training: Whether those with ``when: train`` are among them.
 
     Raises:
         ValueError: a name is no wrapper's, or a wrapper refuses its arguments or the environment, or learns;
@@ -84,8 +84,8 @@ def learning_layers(env: Env, below: Env | None = None) -> list[str]:
     was loaded know nothing of what the ones in training saw.
 
     Args:
-        env: the stack, from its outermost layer.
-        below: the layer at which to stop; None looks at all, the environment itself too.
+        env: The stack, from its outermost layer.
+        below: The layer at which to stop; None looks at all, the environment itself too.
     """
     found, layer = [], env
     while layer is not below:

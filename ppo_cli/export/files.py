@@ -10,7 +10,7 @@ from gymnasium import spaces
 from ppo_cli.export.graph import Graph, load, write_onnx, write_torchscript
 from ppo_cli.export.parity import check_parity
 from ppo_cli.files import written_aside
-from ppo_cli.policy import Policy
+from ppo_cli.policy import BatchPolicy
 
 WRITERS = {"onnx": write_onnx, "torchscript": write_torchscript}
 
@@ -18,7 +18,7 @@ WRITERS = {"onnx": write_onnx, "torchscript": write_torchscript}
 def write_policy(
     path: Path,
     kind: str,
-    policy: Policy,
+    policy: BatchPolicy,
     observations: spaces.Space[Any],
     actions: spaces.Space[Any],
     about: Mapping[str, Any],
@@ -32,7 +32,7 @@ def write_policy(
         policy: The policy.
         observations: The space of its environment's observations.
         actions: The space of its environment's actions.
-        about: What the file says of itself.
+        about: The facts that the file tells of itself.
         sample: Whether it draws its actions, from an input ``noise``.
 
     Returns:

@@ -28,7 +28,7 @@ from ppo_cli.actor_critic import ActorCritic, masked
 from ppo_cli.distributions import Distribution
 from ppo_cli.encoders import PackedEncoder
 from ppo_cli.normalize import EPSILON, ObservationNormalizer
-from ppo_cli.policy import Policy
+from ppo_cli.policy import BatchPolicy
 from ppo_cli.spaces import PackedActions, PackedObservations, given_order, leaves_of, walk
 from ppo_cli.text import flat
 
@@ -50,11 +50,11 @@ class Port:
     """An input or output of the graph.
 
     Attributes:
-        name: in the graph.
+        name: The name in the graph.
         dtype: NumPy's name of it.
-        shape: behind the batch axis.
-        meaning: in a few words.
-        path: keys and indices that lead to it in a nested observation or action.
+        shape: The shape behind the batch axis.
+        meaning: The meaning of it, in a few words.
+        path: The keys and indices that lead to it in a nested observation or action.
     """
 
     name: str
@@ -76,25 +76,25 @@ class Ports:
 
     @property
     def inputs(self) -> list[Port]:
-        """In the order of the graph."""
+        """The inputs in the order of the graph."""
         return [*self.observation, *(port for port in (self.state, self.noise) if port is not None)]
 
     @property
     def outputs(self) -> list[Port]:
-        """In the order of the graph."""
+        """The outputs in the order of the graph."""
         return [*self.action, *([] if self.next_state is None else [self.next_state])]
 
 
 def make_ports(
-    policy: Policy, observations: spaces.Space[Any], actions: spaces.Space[Any], sample: bool
+    policy: BatchPolicy, observations: spaces.Space[Any], actions: spaces.Space[Any], sample: bool
 ) -> Ports:
     """Names, dtypes and shapes of what goes in and out.
 
     Args:
-        policy: that is exported.
-        observations: space of a single environment, packed where it is nested.
-        actions: likewise.
-        sample: whether the noise is an input.
+        policy: The policy that is exported.
+        observations: The space of a single environment, packed where it is nested.
+        actions: The space of its actions, likewise.
+        sample: Whether the noise is an input.
     """
     size = policy.model.state_size
     state = next_state = noise = None
@@ -146,15 +146,15 @@ class Graph(nn.Module):
     """
 
     def __init__(
-        self, policy: Policy, observations: spaces.Space[Any], actions: spaces.Space[Any], sample: bool
+        self, policy: BatchPolicy, observations: spaces.Space[Any], actions: spaces.Space[Any], sample: bool
     ) -> None:
         """Takes over what acting needs, on the CPU.
 
         Args:
-            policy: to be exported.
-            observations: space of a single environment, packed where it is nested.
-            actions: likewise.
-            sample: whether actions are drawn, with the input ``noise``, or the most probable ones.
+            policy: The policy to be exported.
+            observations: The space of a single environment, packed where it is nested.
+            actions: The space of its actions, likewise.
+            sample: Whether actions are drawn, with the input ``noise``, or the most probable ones.
         """
         super().__init__()
         self.ports = make_ports(policy, observations, actions, sample)
@@ -166,7 +166,7 @@ class Graph(nn.Module):
         self.read = _Read(observations, policy.normalizer)
         self.to_env = nn.ModuleList(part.to_env_module() for part in policy.distribution.parts)
         given = [leaves_of(observations)[place].space for place in given_order(observations)]
-        self._starts = [np.asarray(getattr(space, "start", 0), space.dtype) for space in given]
+        self._offsets = [np.asarray(getattr(space, "start", 0), space.dtype) for space in given]
         self.requires_grad_(False)
         self.eval()
 
@@ -196,8 +196,8 @@ class Graph(nn.Module):
     def example(self) -> dict[str, Tensor]:
         """Inputs of the right kinds: zeros, or the first index."""
         values = {port.name: np.zeros((EXAMPLE_ROWS, *port.shape), port.dtype) for port in self.ports.inputs}
-        for port, start in zip(self.ports.observation, self._starts, strict=True):
-            values[port.name] += start
+        for port, offset in zip(self.ports.observation, self._offsets, strict=True):
+            values[port.name] += offset
         return {name: torch.from_numpy(value) for name, value in values.items()}
 
 
@@ -334,7 +334,7 @@ def load(path: Path, kind: str) -> Run:
     """A function that runs an exported file on arrays by name.
 
     Args:
-        path: of the file.
+        path: The path of the file.
         kind: ``onnx`` or ``torchscript``.
     """
     if kind == "onnx":

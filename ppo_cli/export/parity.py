@@ -12,7 +12,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from ppo_cli.export.graph import Arrays, ExportError, Ports, Run
-from ppo_cli.policy import Policy
+from ppo_cli.policy import BatchPolicy
 from ppo_cli.spaces import PackedActions, PackedObservations, given_order, leaves_of, walk
 
 Array = npt.NDArray[Any]
@@ -28,9 +28,9 @@ class Parity:
     """What a check found.
 
     Attributes:
-        observations: how many were compared.
-        difference: the largest between two numbers of actions or states, relative where they exceed 1.
-        ties: choices that differ since two of them are as good, to `TOLERANCE`.
+        observations: How many were compared.
+        difference: The largest between two numbers of actions or states, relative where they exceed 1.
+        ties: The choices that differ since two of them are as good, to `TOLERANCE`.
     """
 
     observations: int
@@ -49,22 +49,22 @@ class _Expected(NamedTuple):
 def check_parity(
     run: Run,
     ports: Ports,
-    policy: Policy,
+    policy: BatchPolicy,
     observations: spaces.Space[Any],
     actions: spaces.Space[Any],
     seed: int = 0,
 ) -> Parity:
-    """Compares a file with `Policy.act` and the distribution's way to the environment, batch by batch.
+    """Compares a file with `BatchPolicy.act` and the distribution's way to the environment, batch by batch.
 
     Both sides are fed their own states, step after step, so that a difference could grow.
 
     Args:
-        run: of the file.
-        ports: its inputs and outputs.
-        policy: that was exported.
-        observations: space of a single environment, packed where it is nested.
-        actions: likewise.
-        seed: of the observations and the noise.
+        run: The function that runs the file.
+        ports: The inputs and outputs of the file.
+        policy: The policy that was exported.
+        observations: The space of a single environment, packed where it is nested.
+        actions: The space of its actions, likewise.
+        seed: The seed of the observations and the noise.
 
     Raises:
         ExportError: they differ, or the file gives something of another kind.
@@ -89,7 +89,7 @@ def check_parity(
 
 
 def sample_observations(
-    policy: Policy, space: spaces.Space[Any], size: int, rng: np.random.Generator
+    policy: BatchPolicy, space: spaces.Space[Any], size: int, rng: np.random.Generator
 ) -> list[Array]:
     """Observations as the environment gives them: a leaf each [size, *shape], in the order of the space.
 
@@ -144,7 +144,7 @@ def _make_legal(masks: Sequence[Array], choices: Sequence[int], rng: np.random.G
 
 
 def _answer(
-    policy: Policy,
+    policy: BatchPolicy,
     ports: Ports,
     observations: spaces.Space[Any],
     actions: spaces.Space[Any],

@@ -31,11 +31,11 @@ class Scale:
     """How returns of an environment become scores: `low` is 0 and `high` is 1.
 
     Attributes:
-        env_id: the environment.
-        low: the return whose score is 0.
-        high: the return whose score is 1.
-        of_low: what the return is, in words.
-        of_high: likewise.
+        env_id: The environment.
+        low: The return whose score is 0.
+        high: The return whose score is 1.
+        of_low: Words for what the low return is.
+        of_high: Words for what the high one is.
     """
 
     env_id: str
@@ -57,14 +57,14 @@ class Aggregate:
     """What is said of one group over all environments.
 
     Attributes:
-        name: of the group.
-        runs: how many there are in all environments together.
-        iqm: interquartile mean of all scores.
-        mean: mean of all scores, which gets no interval, nor do the next two: all runs count in them, and no
+        name: The name of the group.
+        runs: How many there are in all environments together.
+        iqm: The interquartile mean of all scores.
+        mean: The mean of all scores, with no interval, nor have the next two: all runs count in them, and no
             interval knows of a failed run that none of the seeds shows.
-        median: median over environments of their mean scores.
-        gap: optimality gap: how far scores stay below 1 in the mean.
-        profile: for each of `Overall.taus` the share of runs whose score is above it.
+        median: The median over environments of their mean scores.
+        gap: The optimality gap: how far scores stay below 1 in the mean.
+        profile: The share of runs whose score is above each of `Overall.taus`.
         improvement: P(better) than the baseline, the mean over environments; None for the baseline.
     """
 
@@ -83,11 +83,11 @@ class Overall:
     """What is said of all environments together.
 
     Attributes:
-        scales: of the environments that count.
-        groups: the groups in all of them; none where there are no two environments to aggregate.
-        baseline: the name of the group that the others are held against.
-        taus: the scores at which the performance profiles stand.
-        left_out: lines on environments that do not count.
+        scales: The scales of the environments that count.
+        groups: The groups in all of them; none where there are no two environments to aggregate.
+        baseline: The name of the group that the others are held against.
+        taus: The scores at which the performance profiles stand.
+        left_out: The lines on environments that do not count.
     """
 
     scales: tuple[Scale, ...]
@@ -128,8 +128,8 @@ def aggregate(
     Where runs of the baseline failed, it is left out, and the others are held against the first that is not.
 
     Args:
-        comparisons: one for each environment.
-        given: returns whose scores are 0 and 1, by environment; the others' are found by `scale_of`.
+        comparisons: A comparison for each environment.
+        given: The returns whose scores are 0 and 1, by environment; the others' are found by `scale_of`.
     """
     if len(comparisons) < 2:
         return None
@@ -318,9 +318,9 @@ def over_environments(values: Floats, lows: Floats, highs: Floats) -> Estimate:
         θ - √(Σ (θ_k - l_k)²) / K   to   θ + √(Σ (u_k - θ_k)²) / K
 
     Args:
-        values: θ_k [environments, ...].
-        lows: l_k, likewise.
-        highs: u_k, likewise.
+        values: The values θ_k, [environments, ...].
+        lows: The lower ends l_k, likewise.
+        highs: The upper ends u_k, likewise.
     """
     value = values.mean(0)
     low = value - np.linalg.norm(values - lows, axis=0) / len(values)
@@ -334,7 +334,7 @@ def _means(scores: Sequence[Floats]) -> Floats:
 
 
 def _weights(scores: Sequence[Floats]) -> Floats:
-    """Of each score in the row of all: environments alike, and the seeds of one alike."""
+    """The weight of each score in the row of all: environments alike, and the seeds of one alike."""
     return np.concatenate(
         [np.full(values.shape[-1], 1 / values.shape[-1] / len(scores)) for values in scores]
     )

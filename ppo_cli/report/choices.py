@@ -5,9 +5,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from gymnasium import registry
 
-from ppo_cli.config.schema import ConfigError
+from ppo_cli.errors import ConfigError
 from ppo_cli.report.comparison import Comparison, Summary, compare
-from ppo_cli.report.groups import Group
+from ppo_cli.report.groups import RunGroup
 from ppo_cli.report.knobs import ARROW, shown
 from ppo_cli.report.statistics import WINDOW
 
@@ -48,7 +48,7 @@ class Choices:
                 )
 
 
-def compare_groups(environments: Mapping[str, Sequence[Group]], choices: Choices) -> list[Comparison]:
+def compare_groups(environments: Mapping[str, Sequence[RunGroup]], choices: Choices) -> list[Comparison]:
     """A comparison of each environment's groups, named and ordered as chosen.
 
     Raises:
@@ -74,7 +74,7 @@ def reward_threshold(env_id: str) -> float | None:
     return registry[env_id].reward_threshold if env_id in registry else None
 
 
-def labels_of(typed: Sequence[str], groups: Sequence[Group]) -> dict[str, str]:
+def labels_of(typed: Sequence[str], groups: Sequence[RunGroup]) -> dict[str, str]:
     """New names by the names that groups have, of ``GROUP=NAME``, where both may hold further ``=``.
 
     Raises:
@@ -95,7 +95,7 @@ def labels_of(typed: Sequence[str], groups: Sequence[Group]) -> dict[str, str]:
     return labels
 
 
-def relabelled(groups: Sequence[Group], labels: Mapping[str, str]) -> list[Group]:
+def relabelled(groups: Sequence[RunGroup], labels: Mapping[str, str]) -> list[RunGroup]:
     """The groups of an environment with their new names.
 
     Raises:
@@ -108,7 +108,7 @@ def relabelled(groups: Sequence[Group], labels: Mapping[str, str]) -> list[Group
     return found
 
 
-def name_of(option: str, typed: str, groups: Sequence[Group], labels: Mapping[str, str]) -> str:
+def name_of(option: str, typed: str, groups: Sequence[RunGroup], labels: Mapping[str, str]) -> str:
     """The name, new where it has one, of the group that is called as typed.
 
     Raises:
@@ -122,7 +122,7 @@ def name_of(option: str, typed: str, groups: Sequence[Group], labels: Mapping[st
     raise ChoiceError(f"{option} {typed}: no such group; there are {_names(groups)}")
 
 
-def order_of(typed: str, groups: Sequence[Group], labels: Mapping[str, str]) -> str | list[str]:
+def order_of(typed: str, groups: Sequence[RunGroup], labels: Mapping[str, str]) -> str | list[str]:
     """`BY_VALUE`, `BY_IQM`, or the names of a list with semicolons.
 
     Raises:
@@ -149,9 +149,9 @@ def ordered(comparison: Comparison, order: str | Sequence[str]) -> Comparison:
     return dataclasses.replace(comparison, summaries=tuple(sorted(comparison.summaries, key=place)))
 
 
-def _called(typed: str, groups: Iterable[Group]) -> list[str]:
+def _called(typed: str, groups: Iterable[RunGroup]) -> list[str]:
     return list(dict.fromkeys(group.name for group in groups if group.is_called(typed)))
 
 
-def _names(groups: Iterable[Group]) -> str:
+def _names(groups: Iterable[RunGroup]) -> str:
     return "; ".join(dict.fromkeys(group.name for group in groups))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ppo_cli.report.groups import Group
+from ppo_cli.report.groups import RunGroup
 from ppo_cli.report.knobs import annealed
 from ppo_cli.report.runs import FailedRun, Run
 from ppo_cli.report.statistics import (
@@ -41,9 +41,9 @@ class Curve:
     """A group's smoothed learning curve, up to where its shortest run stands.
 
     Attributes:
-        steps: of its points.
-        returns: interquartile mean over the seeds, which of one to three seeds is their mean.
-        each: the runs' own curves, a column a run.
+        steps: The steps of its points.
+        returns: The interquartile mean over the seeds, which of one to three seeds is their mean.
+        each: The runs' own curves, a column a run.
     """
 
     steps: Floats
@@ -61,20 +61,20 @@ class Summary:
     """What is said of one group.
 
     Attributes:
-        group: the group.
-        iqm: interquartile mean of the final returns.
-        mean: mean of the final returns, which gets no interval: of few seeds none covers where a few runs are
+        group: The group.
+        iqm: The interquartile mean of the final returns.
+        mean: The mean of final returns, which gets no interval: of few seeds none covers where a few runs are
             far from the others.
-        area: interquartile mean over the runs of the mean return over the steps that all runs of the
+        area: The interquartile mean over the runs of the mean return over the steps that all runs of the
             environment have; None where there are none.
-        curve: the learning curve; None where the runs have no steps in common.
-        reached: steps of each run to the threshold, infinite where it was not reached; None without one.
-        improvement: how its final returns do against the baseline's; None for the baseline, and where the two
+        curve: The learning curve; None where the runs have no steps in common.
+        reached: The steps of each run to the threshold, infinite where it was not reached; None without one.
+        improvement: How its final returns do against the baseline's; None for the baseline, and where the two
             are not comparable.
-        unlike: why its final returns can't be held against the baseline's, in a few words, or nothing.
+        unlike: A few words on why its final returns can't be held against the baseline's, or nothing.
     """
 
-    group: Group
+    group: RunGroup
     iqm: Estimate
     mean: float
     area: Estimate | None
@@ -119,14 +119,14 @@ class Comparison:
     """What is said of one environment.
 
     Attributes:
-        env_id: the environment.
-        summaries: of its groups, in the order of their knobs.
-        baseline: the name of the group that the others are held against.
-        threshold: the return that `Summary.reached` asks for, or None.
-        span: the steps that all runs have, or None.
-        derived: whether the threshold was taken from the baseline's learning curve.
-        smooth: number of logged returns that are averaged in learning curves and for the threshold.
-        failed: the runs that failed, in the order of the groups: each group's name and the run.
+        env_id: The environment.
+        summaries: The summaries of its groups, in the order of their knobs.
+        baseline: The name of the group that the others are held against.
+        threshold: The return that `Summary.reached` asks for, or None.
+        span: The steps that all runs have, or None.
+        derived: Whether the threshold was taken from the baseline's learning curve.
+        smooth: The number of logged returns that are averaged in learning curves and for the threshold.
+        failed: The runs that failed, in the order of the groups: each group's name and the run.
     """
 
     env_id: str
@@ -209,7 +209,7 @@ class Comparison:
 
 def compare(
     env_id: str,
-    groups: Sequence[Group],
+    groups: Sequence[RunGroup],
     threshold: float | None = None,
     baseline: str | None = None,
     smooth: int = WINDOW,
@@ -217,12 +217,12 @@ def compare(
     """Summarises the groups of one environment.
 
     Args:
-        env_id: the environment.
-        groups: its groups, at least one; those whose runs all failed early are listed and not summarised.
-        threshold: a return to reach; None takes one from the baseline's learning curve.
-        baseline: the group to hold the others against, as it is typed; the first where it is None or not
+        env_id: The environment.
+        groups: The groups, at least one; those whose runs all failed early are listed and not summarised.
+        threshold: A return to reach; None takes one from the baseline's learning curve.
+        baseline: The group to hold the others against, as it is typed; the first where it is None or not
             among them.
-        smooth: number of logged returns that are averaged in learning curves and for the threshold.
+        smooth: The number of logged returns that are averaged in learning curves and for the threshold.
     """
     failed = tuple((group.name, run) for group in groups for run in _failed(group))
     groups = [group for group in groups if group.runs]
@@ -289,7 +289,7 @@ def _manner(comparison: Comparison, knob: str) -> str:
     return " or ".join(f"annealed ({way})" if way else "constant" for way in sorted(found))
 
 
-def _improvements(base: Group, groups: Sequence[Group]) -> list[Improvement | None]:
+def _improvements(base: RunGroup, groups: Sequence[RunGroup]) -> list[Improvement | None]:
     """Each group against the baseline; None for the baseline itself, and where the two are not comparable."""
     compared = [group is not base and not unlike(group, base) for group in groups]
     finals = [
@@ -299,7 +299,7 @@ def _improvements(base: Group, groups: Sequence[Group]) -> list[Improvement | No
     return [next(found) if is_compared else None for is_compared in compared]
 
 
-def unlike(*groups: Group) -> str:
+def unlike(*groups: RunGroup) -> str:
     """Why final returns can't be held against each other, a key of `WHY`; nothing where they can.
 
     They can where all runs have trained to one budget, or stand at one step, and returns are of one kind: a
@@ -313,7 +313,7 @@ def unlike(*groups: Group) -> str:
     return UNLIKE_RETURNS if len({run.kind for run in runs}) > 1 else ""
 
 
-def _failed(group: Group) -> list[Run | FailedRun]:
+def _failed(group: RunGroup) -> list[Run | FailedRun]:
     runs: list[Run | FailedRun] = [run for run in group.runs if run.status == "failed"]
     runs += group.failed
     return sorted(runs, key=lambda run: run.seed)
@@ -327,11 +327,11 @@ def _most_of_the_way(curve: Curve | None) -> float | None:
     return float(f"{first + GAINED * (last - first):.3g}") if last > first else None
 
 
-def _final_returns(group: Group) -> Floats:
+def _final_returns(group: RunGroup) -> Floats:
     return np.array([run.final_return for run in group.runs])
 
 
-def _final(group: Group, final: Floats) -> Estimate:
+def _final(group: RunGroup, final: Floats) -> Estimate:
     """The IQM of final returns; no interval where they are no sample of one thing."""
     why = unlike(group)
     return Estimate(iqm(final), why=why) if why else estimate(final)
@@ -352,15 +352,15 @@ def _curve(runs: Sequence[Run], smooth: int) -> Curve | None:
     return Curve(steps, estimate(returns, CURVE_RESAMPLES), returns)
 
 
-def _is_going(group: Group) -> bool:
+def _is_going(group: RunGroup) -> bool:
     return any(run.status == "running" for run in group.runs)
 
 
-def _is_inexact(group: Group) -> bool:
+def _is_inexact(group: RunGroup) -> bool:
     return any(run.cut_episodes for run in group.runs)
 
 
-def _inexact(group: Group) -> str:
+def _inexact(group: RunGroup) -> str:
     cut = [run for run in group.runs if run.cut_episodes]
     seeds = ", ".join(str(run.seed) for run in cut)
     return (
@@ -369,7 +369,7 @@ def _inexact(group: Group) -> str:
     )
 
 
-def _unfinished(group: Group) -> str:
+def _unfinished(group: RunGroup) -> str:
     going = [run for run in group.runs if run.status == "running"]
     least = min(run.last_step for run in going)
     seeds = ", ".join(str(run.seed) for run in going)

@@ -19,13 +19,13 @@ DECIMALS = 2  # of returns, at least
 
 
 @dataclass(frozen=True)
-class Found:
-    """What an evaluation found.
+class EvaluatedRun:
+    """A run whose policy was evaluated.
 
     Attributes:
         run: The run, as it was typed.
         summary: The summary of its episodes.
-        film: Where the film of one of them lies, in words, or nothing.
+        film: A line on where the film of one of them lies, or nothing.
     """
 
     run: str
@@ -33,14 +33,14 @@ class Found:
     film: str = ""
 
 
-def lines(found: Found) -> str:
+def lines(evaluated: EvaluatedRun) -> str:
     """What was found of one run, a line each."""
-    summary = found.summary
+    summary = evaluated.summary
     lengths = summary["lengths"]
     kind = "deterministic" if summary["deterministic"] else "sampled"
     episodes = "episode" if summary["episodes"] == 1 else "episodes"
     text = [
-        f"{found.run} · {Path(summary['checkpoint']).name}, {summary['steps']:,} steps · "
+        f"{evaluated.run} · {Path(summary['checkpoint']).name}, {summary['steps']:,} steps · "
         f"{summary['episodes']} {kind} {episodes}, seed {summary['seed']}",
         f"return  {mean_and_deviation(summary['mean'], summary['std'], DECIMALS)}",
         f"IQM     {_rounded(summary['iqm'])}",
@@ -48,8 +48,8 @@ def lines(found: Found) -> str:
         f"length  {np.mean(lengths):.1f} ({min(lengths)} to {max(lengths)})",
     ]
     text += [f"{key}  {value:.2f}" for key, value in _successes(summary).items()]
-    if found.film:
-        text.append(f"film    {found.film}")
+    if evaluated.film:
+        text.append(f"film    {evaluated.film}")
     return "\n".join(text)
 
 
@@ -58,9 +58,9 @@ def _successes(summary: Summary) -> dict[str, float]:
     return {key: value for key, value in summary.get("info", {}).items() if "success" in key.lower()}
 
 
-def table(found: Sequence[Found], console: Console) -> Group:
+def table(evaluated: Sequence[EvaluatedRun], console: Console) -> Group:
     """A row for each run, in the order in which they were given; what all share is in the title."""
-    summaries = [each.summary for each in found]
+    summaries = [each.summary for each in evaluated]
     how = {
         "actions": ["deterministic" if summary["deterministic"] else "sampled" for summary in summaries],
         "episodes": [f"{summary['episodes']:,}" for summary in summaries],
@@ -85,7 +85,7 @@ def table(found: Sequence[Found], console: Console) -> Group:
             if key not in shared
         ),
     ]
-    names = [split_name(os.path.normpath(each.run)) for each in found]
+    names = [split_name(os.path.normpath(each.run)) for each in evaluated]
     return draw(console, "run", names, columns, title=_shared_words(shared))
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ppo_cli.config.schema import ConfigError
+from ppo_cli.errors import ConfigError
 from ppo_cli.report.broken import BrokenRunError
 from ppo_cli.report.knobs import ARROW, annealed, annealed_knob, order_of, shown
 from ppo_cli.report.runs import FailedRun, Run, find_runs, read_run
@@ -14,15 +14,15 @@ ABSENT = "unset"  # a knob that another run's config has and this one's lacks
 
 
 @dataclass(frozen=True)
-class Group:
+class RunGroup:
     """Runs that differ in their seed alone.
 
     Attributes:
-        name: the knobs in which the groups of this environment differ, an annealed one as ``0.1→0``, or the
+        name: The knobs in which the groups of this environment differ, an annealed one as ``0.1→0``, or the
             environment's id.
-        knobs: those knobs, and how they are annealed, as they are typed.
-        runs: in the order of their seeds, each seed once, failed ones among them; may be none.
-        failed: those that failed before they had anything to compare.
+        knobs: The values of those knobs, and how they are annealed, as they are typed.
+        runs: The runs in the order of their seeds, each seed once, failed ones among them; may be none.
+        failed: The runs that failed before they had anything to compare.
     """
 
     name: str
@@ -35,12 +35,12 @@ class Group:
         return typed.replace("->", ARROW) in (self.name, re.sub(rf"{ARROW}[^,]*", "", self.name))
 
 
-def read_groups(roots: Sequence[Path], leave_out: Callable[[str], None]) -> dict[str, list[Group]]:
+def read_groups(roots: Sequence[Path], leave_out: Callable[[str], None]) -> dict[str, list[RunGroup]]:
     """The groups of each environment, of all runs at or below folders.
 
     Args:
         roots: The folders.
-        leave_out: Is told, in a line, of each run and folder that is left out, and why.
+        leave_out: A function that is told, in a line, of each run and folder that is left out, and why.
 
     Raises:
         ConfigError: One is no folder, or there is no run.
@@ -62,7 +62,7 @@ def read_groups(roots: Sequence[Path], leave_out: Callable[[str], None]) -> dict
     return environments
 
 
-def group_runs(runs: Iterable[Run | FailedRun]) -> tuple[dict[str, list[Group]], list[str]]:
+def group_runs(runs: Iterable[Run | FailedRun]) -> tuple[dict[str, list[RunGroup]], list[str]]:
     """Groups of each environment, in the order of their knobs' values, and a line on each run left out.
 
     A second run of one config and seed is the same experiment again and would make intervals too narrow.
@@ -85,7 +85,7 @@ def group_runs(runs: Iterable[Run | FailedRun]) -> tuple[dict[str, list[Group]],
     return named, left_out
 
 
-def _named(env_id: str, members: list[list[Run | FailedRun]]) -> list[Group]:
+def _named(env_id: str, members: list[list[Run | FailedRun]]) -> list[RunGroup]:
     every = [runs[0].knobs for runs in members]
     names = list(dict.fromkeys(name for knobs in every for name in knobs))
     differing = [name for name in names if len({knobs.get(name, ABSENT) for knobs in every}) > 1]
@@ -98,7 +98,7 @@ def _named(env_id: str, members: list[list[Run | FailedRun]]) -> list[Group]:
         label = ",".join(f"{name}={own.get(name, ABSENT)}{annealed(own, name)}" for name in labelled)
         whole = tuple(run for run in runs if isinstance(run, Run))
         failed = tuple(run for run in runs if isinstance(run, FailedRun))
-        groups.append(Group(shown(label) or env_id, knobs, whole, failed))
+        groups.append(RunGroup(shown(label) or env_id, knobs, whole, failed))
     return sorted(groups, key=lambda group: [order_of(value) for value in group.knobs.values()])
 
 

@@ -25,9 +25,9 @@ def latex(comparisons: Sequence[Comparison], overall: Overall | None, legend: st
     """All tables of a report, each a ``table`` with caption and label.
 
     Args:
-        comparisons: one for each environment.
-        overall: the aggregates over them, if there are any.
-        legend: what the columns mean, in a comment's place above.
+        comparisons: A comparison for each environment.
+        overall: The aggregates over them, if there are any.
+        legend: Words for what the columns mean, in a comment above.
     """
     parts = [f"% {legend}", r"% In the preamble: \usepackage{booktabs}"]
     for comparison in comparisons:
@@ -54,8 +54,8 @@ def tabular(rows: Table, columns: str = "") -> str:
     """A table with booktabs' rules; the first column begins at the left, others end at the right.
 
     Args:
-        rows: the header first.
-        columns: other alignments, as LaTeX has them.
+        rows: The header first.
+        columns: Other alignments, as LaTeX has them.
     """
     header, *body = [[escape(cell) for cell in row] for row in rows]
     lines = [

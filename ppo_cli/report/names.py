@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 
 from ppo_cli.names import MARK, alike, middle_cut
-from ppo_cli.runs.run_dir import folder_name
+from ppo_cli.runs.new_folder import folder_name
 
 SHORTEST = 6  # letters of a knob that is cut: lea…te
 
@@ -17,8 +17,8 @@ def shortened(names: Sequence[str], width: int) -> list[str]:
     middle. Other names lose what all begin and end with. No value is cut: a name may still be too long.
 
     Args:
-        names: of groups, no two alike.
-        width: characters that there is room for.
+        names: The names of groups, no two alike.
+        width: The characters that there is room for.
     """
     kept = list(names)
     for attempt in (_without_sections, _with_short_knobs, _without_shared_ends):

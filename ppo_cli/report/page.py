@@ -62,9 +62,9 @@ class Section:
     """What a page says of one environment, or of all together.
 
     Attributes:
-        title: the environment.
-        tables: each with whether it is the one of failed runs.
-        notes: lines below the tables.
+        title: The environment.
+        tables: Each with whether it is the one of failed runs.
+        notes: The lines below the tables.
         figures: SVG files by name; the PNG files beside them have the same names.
     """
 
@@ -83,10 +83,10 @@ def sections(
     """A section for all environments together, where there are several, and one for each.
 
     Args:
-        comparisons: one for each environment.
-        overall: the aggregates over them.
-        figures: of each environment, SVG files by their name.
-        all_figures: of all environments together.
+        comparisons: A comparison for each environment.
+        overall: The aggregates over them.
+        figures: The figures of each environment, SVG files by their name.
+        all_figures: The figures of all environments together.
     """
     found = []
     if overall is not None:
@@ -130,16 +130,16 @@ def markdown(content: Sequence[Section]) -> str:
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def web_page(content: Sequence[Section], made: Mapping[str, str]) -> str:
+def web_page(content: Sequence[Section], provenance: Mapping[str, str]) -> str:
     """The report as one HTML file, which loads nothing and runs nothing.
 
     Args:
-        content: its sections.
-        made: when, of what and with what it was made, each with its name; the only part that a second report
-            of the same runs has otherwise.
+        content: The sections of the page.
+        provenance: When, of what and with what it was made, each with its name; the only part that a second
+            report of the same runs has otherwise.
     """
     facts = "".join(
-        f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>\n" for name, text in made.items()
+        f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>\n" for name, text in provenance.items()
     )
     parts = [f"<h1>Report</h1>\n<dl>\n{facts}</dl>"]
     anchors = [f"s{place}" for place in range(len(content))]

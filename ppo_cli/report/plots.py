@@ -19,9 +19,9 @@ def draw(comparison: Comparison, style: Style = USUAL, names: Sequence[str] = ()
     """The figures that one environment has data for, by their kind.
 
     Args:
-        comparison: what is drawn.
-        style: size and letters.
-        names: of the groups of all environments, so that a group looks the same in all of them.
+        comparison: The comparison that is drawn.
+        style: The size and letters.
+        names: The names of the groups of all environments, so that a group looks the same in all of them.
     """
     entries = looks([*names, *(summary.group.name for summary in comparison.summaries)])
     with drawing(style):

@@ -33,23 +33,23 @@ class Run:
     """One run as far as it has come.
 
     Attributes:
-        folder: where it lies.
-        env_id: its environment.
-        seed: its seed.
-        knobs: what was trained: every other knob that matters, by dotted name, as it is typed.
+        folder: The folder of the run.
+        env_id: The id of its environment.
+        seed: The run's seed.
+        knobs: Every other knob that matters, by dotted name, as it is typed.
         budget: ``total_timesteps``.
-        last_step: environment steps so far.
-        steps: environment steps at each iteration in which an episode ended.
-        returns: mean return of the episodes that ended there.
-        speed: median of the iterations' steps per second.
-        cut_episodes: number of episodes that resuming cut; 0 where the run is that of one that never stopped.
-        evaluated: mean return of the final evaluation, or None.
-        evaluation: how its evaluations are made, in words.
-        status: finished when it has trained to its budget, failed when its folder says so, running otherwise.
-        reason: one line on why it failed, or nothing.
-        held: whether a process is known to run it now.
-        logged_steps: environment steps at each iteration.
-        infos: the environment's own scalars by their key, at each of ``logged_steps``, or NaN.
+        last_step: The environment steps so far.
+        steps: The environment steps at each iteration in which an episode ended.
+        returns: The mean return of the episodes that ended there.
+        speed: The median of the iterations' steps per second.
+        cut_episodes: The number of episodes that resuming cut; 0 where the run is as if it had never stopped.
+        evaluated: The mean return of the final evaluation, or None.
+        evaluation: How its evaluations are made, in words.
+        status: "finished" when it trained to its budget, "failed" when its folder says so, else "running".
+        reason: One line on why it failed, or nothing.
+        held: Whether a process is known to run it now.
+        logged_steps: The environment steps at each iteration.
+        infos: The environment's own scalars by their key, at each of ``logged_steps``, or NaN.
     """
 
     folder: Path
@@ -91,12 +91,12 @@ class FailedRun:
     """A run that failed before it had anything to compare.
 
     Attributes:
-        folder: where it lies.
-        env_id: its environment.
-        seed: its seed.
-        knobs: as those of a `Run`.
-        last_step: environment steps as far as they are logged.
-        reason: one line on why it failed.
+        folder: The folder of the run.
+        env_id: The id of its environment.
+        seed: The run's seed.
+        knobs: The knobs, as those of a `Run`.
+        last_step: The environment steps as far as they are logged.
+        reason: One line on why it failed.
     """
 
     folder: Path
@@ -113,8 +113,8 @@ def find_runs(roots: Iterable[Path], passed_over: Callable[[OSError], None] | No
     Each comes once, and a link to a folder that it lies in leads nowhere.
 
     Args:
-        roots: folders to look into.
-        passed_over: is told of each folder that can't be read.
+        roots: The folders to look into.
+        passed_over: A function that is told of each folder that can't be read.
     """
     seen = set()
     for root in roots:

@@ -34,10 +34,10 @@ class Estimate:
     """A number, or one for each point of a curve, and its interval.
 
     Attributes:
-        value: the number.
-        low: lower end of the interval; None where there is none.
-        high: upper end, or None.
-        why: a few words on why there is no interval; empty where there is one.
+        value: The number.
+        low: The lower end of the interval; None where there is none.
+        high: The upper end, or None.
+        why: A few words on why there is no interval; empty where there is one.
     """
 
     value: Floats
@@ -51,9 +51,9 @@ class Improvement:
     """How a group does against the baseline.
 
     Attributes:
-        estimate: the probability that a run of it ends higher than one of the baseline's.
-        p_value: two-sided, that the two do not differ, of this comparison alone; None with too few seeds.
-        stays: whether the difference is significant after Holm's correction for all the comparisons of the
+        estimate: The probability that a run of it ends higher than one of the baseline's.
+        p_value: The two-sided one that the two do not differ, of this comparison; None with too few seeds.
+        stays: Whether the difference is significant after Holm's correction for all the comparisons of the
             environment; None with too few seeds.
     """
 
@@ -66,8 +66,8 @@ def probability_of_improvement(x: Floats, y: Floats) -> Floats:
     """P(X > Y): the share of pairs in which x is larger, an equal pair for half (Agarwal et al. 2021).
 
     Args:
-        x: returns of one group's seeds, along the last axis.
-        y: of the baseline's.
+        x: The returns of one group's seeds, along the last axis.
+        y: The values of the baseline.
     """
     return np.asarray(_pairs(x, y).mean(axis=(-2, -1)))
 
@@ -87,8 +87,8 @@ def estimate(values: Floats, resamples: int = RESAMPLES) -> Estimate:
         α'/2 = Φ(-√(n / (n - 1)) t_{1 - α/2, n - 1})
 
     Args:
-        values: of seeds along the last axis; a curve has a row for each of its points.
-        resamples: number of them.
+        values: The values of seeds along the last axis; a curve has a row for each of its points.
+        resamples: The number of resamples.
 
     Returns:
         The estimate; of a curve, ends are NaN at points where all seeds are equal.

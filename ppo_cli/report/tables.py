@@ -25,8 +25,8 @@ class Fitted(NamedTuple):
     """A table that fits a width.
 
     Attributes:
-        blocks: tables with some of the columns each, and with the groups' names.
-        lines: what the blocks leave out: columns in which all is the same, and names that are cut.
+        blocks: The tables with some of the columns each, and with the groups' names.
+        lines: Lines on what the blocks leave out: columns in which all is the same, and names that are cut.
     """
 
     blocks: list[Table]
@@ -98,8 +98,8 @@ def aligned(rows: Table, left: Sequence[int] = (0,)) -> str:
     """A Markdown table whose columns line up, so that it reads well as plain text too.
 
     Args:
-        rows: the header first.
-        left: places of the columns that begin at the left; numbers end at the right.
+        rows: The header first.
+        left: The places of the columns that begin at the left; numbers end at the right.
     """
     safe = [[escaped_cell(cell) for cell in row] for row in rows]
     widths = [max(map(cell_len, column)) for column in zip(*safe, strict=True)]
@@ -140,7 +140,7 @@ def _padded(cell: str, width: int, left: bool) -> str:
 
 
 def _width(columns: Sequence[Sequence[str]]) -> int:
-    """Of a Markdown table with these columns."""
+    """The width of a Markdown table with these columns."""
     return 1 + sum(3 + max(cell_len(escaped_cell(cell)) for cell in column) for column in columns)
 
 

@@ -25,17 +25,17 @@ def write_report(
     overall: Overall | None,
     style: Style,
     stems: Mapping[str, str],
-    made: Mapping[str, str],
+    provenance: Mapping[str, str],
 ) -> list[Section]:
     """Writes figures, tables and pages, and returns what the pages say.
 
     Args:
-        out: the folder, which is made where it is missing.
-        comparisons: one for each environment.
-        overall: the aggregates over them, if there are several.
-        style: of the figures.
-        stems: what the names of an environment's figures begin with.
-        made: facts for the head of the page, each with its name.
+        out: The folder, which is made where it is missing.
+        comparisons: A comparison for each environment.
+        overall: The aggregates over them, if there are several.
+        style: The style of the figures.
+        stems: The beginnings of the names of each environment's figures.
+        provenance: The facts for the head of the page, each with its name.
     """
     out.mkdir(parents=True, exist_ok=True)
     names = group_names(comparisons)
@@ -54,7 +54,7 @@ def write_report(
         _write_csv(out / "aggregates.csv", overall_rows(overall))
     write_whole(out / "table.tex", latex(comparisons, overall, LEGEND))
     write_whole(out / "report.md", markdown(content))
-    write_whole(out / "report.html", web_page(content, made))
+    write_whole(out / "report.html", web_page(content, provenance))
     return content
 
 

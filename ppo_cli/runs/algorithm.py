@@ -8,14 +8,18 @@ from gymnasium import spaces
 
 from ppo_cli.actor_critic import ActorCritic
 from ppo_cli.agent import flatten_parameters
-from ppo_cli.config.schema import KNOBS, Config, ConfigError
+from ppo_cli.config.convert import same_named
+from ppo_cli.config.schema import KNOBS, Config
 from ppo_cli.distributions import make_distribution
-from ppo_cli.import_path import UserCodeError, check_options, load_object
+from ppo_cli.errors import ConfigError, UserCodeError
+from ppo_cli.import_path import check_options, load_object
 from ppo_cli.normalize import stored_observation
 from ppo_cli.objectives import OBJECTIVES, Loss, metric_name
-from ppo_cli.optimizers import OPTIMIZERS, Optimizer
+from ppo_cli.optimizers import OPTIMIZERS
+from ppo_cli.optimizers.optimizer import Optimizer
 from ppo_cli.rollout import Batch
 from ppo_cli.schedules import Schedule
+from ppo_cli.text import flat
 from ppo_cli.update import Hyperparameters, first_state, make_step, parameter_shapes
 
 ANNEALED = [name for name, known in KNOBS.items() if known.annealed]
@@ -42,18 +46,14 @@ def build_hyperparameters(config: Config) -> Hyperparameters:
     Raises:
         ConfigError: a name is nobody's, two are logged as the same, or an option is none that is taken.
     """
-    hyper = Hyperparameters(
-        batch_size=config.batch_size,
-        n_epochs=config.n_epochs,
-        normalize_advantage=config.normalize_advantage,
-        sde_sample_freq=config.sde_sample_freq,
-        sequence_length=config.sequence_length,
-        objective=_loss("objective", config.objective, config.objective_kwargs, OBJECTIVES),
-        extra_losses=tuple(
+    functions = {
+        "objective": _loss("objective", config.objective, config.objective_kwargs, OBJECTIVES),
+        "extra_losses": tuple(
             _loss("extra_losses", entry["name"], _options(entry), {}) for entry in config.extra_losses
         ),
-        optimizer=_optimizer(config),
-    )
+        "optimizer": _optimizer(config),
+    }
+    hyper = Hyperparameters(**(same_named(config, Hyperparameters) | functions))
     _check_metrics(hyper)
     return hyper
 
@@ -100,6 +100,8 @@ def try_update(config: Config, env: Spaces, model: ActorCritic) -> None:
         step(state, batch, torch.arange(rows), torch.ones(rows), knobs)
     except UserCodeError as error:
         raise ConfigError(str(error)) from error
+    except RuntimeError as error:  # of a backward pass
+        raise ConfigError(f"the gradient of the loss can't be computed: {flat(error)}") from error
 
 
 def _loss(knob: str, name: str, options: Mapping[str, Any], known: Mapping[str, Callable[..., Any]]) -> Loss:

@@ -15,11 +15,12 @@ import torch
 from gymnasium import Env, spaces
 from platformdirs import user_cache_path
 
-from ppo_cli.actor_critic import ActorCritic, make_actor_critic
+from ppo_cli.actor_critic import ActorCritic, TrunkChoice, make_actor_critic
 from ppo_cli.agent import PPOAgent
 from ppo_cli.cache import trusted_folder
+from ppo_cli.config.convert import same_named
 from ppo_cli.config.idle import idle_notices
-from ppo_cli.config.schema import Config, ConfigError, EnvConfig
+from ppo_cli.config.schema import Config, EnvConfig
 from ppo_cli.distributions import make_distribution
 from ppo_cli.encoders import EncoderChoice
 from ppo_cli.envs import calls
@@ -27,7 +28,7 @@ from ppo_cli.envs.backends import backend
 from ppo_cli.envs.calls import Call, calling, let_interrupt_pass
 from ppo_cli.envs.group import OnError
 from ppo_cli.envs.infos import Wanted, parse_keys
-from ppo_cli.envs.make import EnvError, EnvFn, env_fn, resolve_env_id, spaces_of, with_masks
+from ppo_cli.envs.make import EnvFn, env_fn, resolve_env_id, spaces_of, with_masks
 from ppo_cli.envs.notices import (
     image_notice,
     learning_notice,
@@ -36,7 +37,8 @@ from ppo_cli.envs.notices import (
     range_notice,
 )
 from ppo_cli.envs.pack import MASKABLE, MaskSource, as_array, find_mask
-from ppo_cli.envs.snapshot import Kind, find_kind
+from ppo_cli.envs.snapshot import SnapshotKind, find_kind
+from ppo_cli.errors import ConfigError, EnvError
 from ppo_cli.normalize import (
     ObservationNormalizer,
     RewardNormalizer,
@@ -44,10 +46,10 @@ from ppo_cli.normalize import (
     stored_observation,
 )
 from ppo_cli.runs.algorithm import build_hyperparameters, build_schedules, try_update
-from ppo_cli.runs.endings import no_advice
-from ppo_cli.runs.named_hooks import check_hooks
+from ppo_cli.runs.signals import no_advice
+from ppo_cli.runs.user_hooks import check_hooks
 from ppo_cli.runs.watchdog import Watchdog
-from ppo_cli.seeding import Stream, spawn_seeds
+from ppo_cli.seeding import spawn_seeds, stream_generator
 from ppo_cli.spaces import Spaces, leaves_of
 from ppo_cli.text import flat
 
@@ -63,14 +65,14 @@ class Checked:
         notices: lines about what will not be as one may expect: another id than the one that was typed, or
             something that the environment has and a run does not follow.
         spaces: those of the environment.
-        kind: the kind of snapshot, where it had to be found out.
+        snapshot_kind: the kind of snapshot, where it had to be found out.
         env: the environment that was tried, where it is handed on: whoever takes it closes it.
     """
 
     config: Config
     notices: tuple[str, ...]
     spaces: Spaces
-    kind: Kind | None = None
+    snapshot_kind: SnapshotKind | None = None
     env: Env[Any, Any] | None = None
 
 
@@ -116,7 +118,7 @@ def _check_environment(config: Config, keep: bool) -> Checked:
     notices += idle_notices(config, *spaces)
     checked = Checked(config, tuple(line for line in notices if line), spaces)
     if config.checkpoint.exact:
-        return replace(checked, kind=_exact_kind(config.env, env))
+        return replace(checked, snapshot_kind=_exact_kind(config.env, env))
     return replace(checked, env=env) if keep else checked
 
 
@@ -171,7 +173,7 @@ def _check_memory(config: Config, env: Spaces) -> None:
             )
 
 
-def _exact_kind(config: EnvConfig, env: Env[Any, Any]) -> Kind:
+def _exact_kind(config: EnvConfig, env: Env[Any, Any]) -> SnapshotKind:
     """The kind of snapshot that brings the environment back.
 
     Raises:
@@ -275,15 +277,13 @@ def build_model(config: Config, env: Env[Any, Any] | Spaces) -> ActorCritic:
         use_sde=config.use_sde,
         squash_actions=config.squash_actions,
         encoders=EncoderChoice(config.network.image_encoder, config.network.encoders),
-        hidden_sizes=config.network.hidden_sizes,
-        activation=config.network.activation,
-        layer_norm=config.network.layer_norm,
         shared=config.network.shared,
         ortho_init=config.network.ortho_init,
         log_std=config.network.log_std,
         log_std_init=config.network.log_std_init,
         memory=config.network.memory,
         memory_size=config.network.memory_size,
+        **same_named(config.network, TrunkChoice),
     )
 
 
@@ -295,16 +295,12 @@ def build_agent(config: Config, env: Env[Any, Any] | Spaces) -> PPOAgent:
         make_distribution(env.action_space, config.squash_actions),
         build_hyperparameters(config),
         build_schedules(config),
-        _generator(config.seed, "action"),
-        _generator(config.seed, "minibatch"),
+        stream_generator(config.seed, "action"),
+        stream_generator(config.seed, "minibatch"),
         n_envs=config.n_envs,
         device=torch.device(config.device_name),
         compile_cache=compile_cache() if decide_compile(config) else None,
     )
-
-
-def _generator(seed: int, stream: Stream) -> torch.Generator:
-    return torch.Generator().manual_seed(spawn_seeds(seed, stream, 1)[0])
 
 
 def decide_compile(config: Config) -> bool:

@@ -35,8 +35,8 @@ def save_checkpoint(path: Path, payload: dict[str, Any]) -> None:
     """Writes a checkpoint aside, syncs it and renames it, so that nothing leaves half a file.
 
     Args:
-        path: where to; an existing file is replaced.
-        payload: nested dicts and lists of tensors, NumPy arrays, numbers, strings, booleans and None.
+        path: The path of the file; an existing one is replaced.
+        payload: Nested dicts and lists of tensors, NumPy arrays, numbers, strings, booleans and None.
 
     Raises:
         TypeError: a value of any other kind.
@@ -229,9 +229,9 @@ def _check_plain(value: Any, size: int, depth: int = 0) -> None:  # noqa: ANN401
     """Raises TypeError for a tree that is deeper, larger or of other things than a checkpoint's.
 
     Args:
-        value: the tree, which may be part of itself.
-        size: of the file in bytes.
-        depth: at which the tree lies in it.
+        value: The tree, which may be part of itself.
+        size: The size of the file in bytes.
+        depth: At which the tree lies in it.
     """
     left, stack = size, [(value, depth)]
     while stack:

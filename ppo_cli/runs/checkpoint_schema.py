@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ppo_cli.envs.infos import LONGEST_KEY, MOST_FOLLOWED
-from ppo_cli.envs.snapshot import Kind
+from ppo_cli.envs.snapshot import SnapshotKind
 
 EVENT_FILE = re.compile(r"events\.out\.tfevents\.[\w.@+-]{1,200}")  # a name in the run's own folder
 
@@ -130,7 +130,7 @@ class Checkpoint:
         observations: The observations that the next actions are of.
         memory: The network's memory states there; older versions wrote none.
         episodes: The running episodes' returns and lengths.
-        environments: Where the environments are, or None where they can't be brought back.
+        environments: The snapshots of the environments, or None where they can't be brought back.
         snapshot_kind: The way in which the environments are brought back.
         observation_statistics: The observation normaliser's statistics, where there is one.
         reward_statistics: The reward normaliser's statistics, where there is one.
@@ -156,7 +156,7 @@ class Checkpoint:
     memory: Annotated[Tensor | None, _finite] = None
     episodes: Annotated[Mapping[str, Any], {"returns": _finite, "lengths": Tensor, "cut": Maybe(_count)}]
     environments: Annotated[Mapping[str, Any] | None, Maybe(_ENVIRONMENTS)]
-    snapshot_kind: Annotated[Kind, _KINDS]
+    snapshot_kind: Annotated[SnapshotKind, _KINDS]
     observation_statistics: Annotated[Mapping[str, Any] | None, _STATISTICS] = None
     reward_statistics: Annotated[Mapping[str, Any] | None, _STATISTICS] = None
     discounted_returns: Annotated[Tensor | None, _finite] = None

@@ -17,10 +17,9 @@ from ppo_cli import __version__
 from ppo_cli.config.convert import to_dict
 from ppo_cli.config.schema import Config
 from ppo_cli.envs.group import EnvFaultError
-from ppo_cli.envs.make import EnvError
 from ppo_cli.envs.snapshot import Lost
 from ppo_cli.episodes import Evaluation
-from ppo_cli.errors import HookError
+from ppo_cli.errors import EnvError, UserCodeError
 from ppo_cli.hooks import Hook, RunState, UserHook
 from ppo_cli.runs.checkpoint import (
     CheckpointError,
@@ -82,11 +81,17 @@ class CheckpointKeeper(Hook):
         self.check_folder()
         run.save_asked = False
         path = self._folder.checkpoint(run.steps)
+        self._save(run, path)
+        keep_newest(self._folder.checkpoints, self._config.checkpoint.keep)
+        stopped = run.stopped
+        run.hooks.after_checkpoint(run, path)
+        if run.stopped != stopped:  # by a hook that was told of it: it is the run's last one
+            self._save(run, path)
+
+    def _save(self, run: RunState, path: Path) -> None:
         self._log.sync()  # what a checkpoint says of other files is true after a power cut too
         save_run(path, self._checkpoint(run))
         link_checkpoint(path, self._folder.checkpoint("last").name)
-        keep_newest(self._folder.checkpoints, self._config.checkpoint.keep)
-        run.hooks.after_checkpoint(run, path)
 
     def _checkpoint(self, run: RunState) -> Checkpoint:
         parts: dict[str, Any] = {**run.agent.state_dict(), **run.collector.state_dict()}
@@ -96,7 +101,7 @@ class CheckpointKeeper(Hook):
             steps=run.steps,
             best=run.best,
             stopped=run.stopped,
-            snapshot_kind=run.collector.envs.kind,
+            snapshot_kind=run.collector.envs.snapshot_kind,
             generators=saved_generators(),
             hooks=[{"name": hook.name, "state": _state_of(hook)} for hook in self._hooks],
             log=self._log.lengths(),
@@ -118,7 +123,7 @@ def restore(run: RunState, config: Config, saved: Checkpoint, hooks: Sequence[Us
 
     Raises:
         CheckpointError: The checkpoint is of another environment or network.
-        HookError: A hook of the user's does not take its state.
+        UserCodeError: A hook of the user's does not take its state.
     """
     state = saved.payload()
     try:
@@ -151,12 +156,12 @@ def _state_of(hook: UserHook) -> dict[str, Any]:
     """A hook's state as a checkpoint holds it.
 
     Raises:
-        HookError: It can't.
+        UserCodeError: It can't.
     """
     try:
         return plain_state(hook.state_dict())
     except TypeError as error:
-        raise HookError(f"hook {hook.name}: state_dict: {error}") from error
+        raise UserCodeError(f"hook {hook.name}: state_dict: {error}") from error
 
 
 def _seeds(config: Config, iteration: int) -> list[int]:

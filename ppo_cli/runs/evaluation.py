@@ -14,11 +14,19 @@ from ppo_cli.envs import calls
 from ppo_cli.envs.calls import Call, calling, let_interrupt_pass
 from ppo_cli.envs.group import RENEWALS, EnvFaultError, OnError, as_number, explain
 from ppo_cli.envs.infos import MOST_LOGGED, NOTHING, Tally, Wanted, mean_over
-from ppo_cli.envs.make import EnvError, EnvFn
+from ppo_cli.envs.make import EnvFn
 from ppo_cli.envs.pack import ObservationCheck
 from ppo_cli.episodes import Evaluation
-from ppo_cli.policy import Policy
-from ppo_cli.seeding import global_states, seed_global_generators, set_global_states, spawn_seeds
+from ppo_cli.errors import EnvError
+from ppo_cli.policy import BatchPolicy
+from ppo_cli.seeding import (
+    derived_seed,
+    global_states,
+    seed_global_generators,
+    set_global_states,
+    spawn_seeds,
+    stream_generator,
+)
 from ppo_cli.statistics import bootstrap_interval
 
 logger = logging.getLogger(__name__)
@@ -32,10 +40,10 @@ def summarize(evaluation: Evaluation, steps: int, deterministic: bool, seed: int
     """What `eval.json` holds.
 
     Args:
-        evaluation: of the policy.
-        steps: environment steps that the policy was trained for.
-        deterministic: how the evaluation was made, as is ``seed``.
-        seed: of the evaluation.
+        evaluation: The evaluation of the policy.
+        steps: The environment steps that the policy was trained for.
+        deterministic: How the evaluation was made, as is ``seed``.
+        seed: The seed of the evaluation.
     """
     summary = {
         "mean": evaluation.mean,
@@ -52,7 +60,7 @@ def summarize(evaluation: Evaluation, steps: int, deterministic: bool, seed: int
 
 
 def evaluate(
-    policy: Policy,
+    policy: BatchPolicy,
     make: EnvFn,
     episodes: int,
     seed: int,
@@ -70,23 +78,23 @@ def evaluate(
     meanwhile.
 
     Args:
-        policy: acts on raw observations.
-        make: constructor of an evaluation environment.
-        episodes: number of episodes > 0.
-        seed: the evaluation's own seed.
-        deterministic: take the most probable action rather than a sample.
-        max_steps: length at which an episode is cut, for environments without a time limit.
-        actions: by episode, lists that the actions of those episodes are put into.
+        policy: The policy, which acts on raw observations.
+        make: The constructor of an evaluation environment.
+        episodes: The number of episodes > 0.
+        seed: The evaluation's own seed.
+        deterministic: Whether to take the most probable action rather than a sample.
+        max_steps: The length at which an episode is cut, for environments without a time limit.
+        actions: Lists, by episode, that the actions of those episodes are put into.
         on_error: ``restart`` has an episode whose environment fails begin again in a new one, with another
             seed, as often as `RENEWALS` times.
-        infos: keys of ``info`` that are followed.
-        progress: is called with the number of episodes that have ended, when one has.
+        infos: The keys of ``info`` that are followed.
+        progress: A function that is called with the number of episodes that have ended, when one has.
 
     Raises:
         EnvFaultError: an environment raised, or gave a NaN or an infinity, from which no mean comes back.
     """
     seeds = spawn_seeds(seed, "eval", episodes)
-    generator = None if deterministic else torch.Generator().manual_seed(spawn_seeds(seed, "action", 1)[0])
+    generator = None if deterministic else stream_generator(seed, "action")
     outside = global_states()
     seed_global_generators(seeds[0])
     players: list[_Player] = []
@@ -104,12 +112,12 @@ class _Player:
     """One environment of an evaluation, and the episode that it plays.
 
     Attributes:
-        env: is another one after a fault.
-        episode: number of the episode.
-        observation: its last, a copy, because environments may reuse the array.
-        total: its return so far.
-        length: its steps so far.
-        tally: its infos, and those of the episodes before.
+        env: The environment, another one after a fault.
+        episode: The number of the episode.
+        observation: The last observation, a copy, because environments may reuse the array.
+        total: The episode's return so far.
+        length: The episode's steps so far.
+        tally: The infos of the episode, and those of the episodes before.
     """
 
     def __init__(self, make: EnvFn, seeds: Sequence[int], on_error: OnError, infos: Wanted) -> None:
@@ -173,7 +181,7 @@ class _Player:
         self.tally.forget(0)
         seed = self._seeds[self.episode]
         if self._faults:
-            seed = int(np.random.SeedSequence([seed, self._faults]).generate_state(1)[0]) >> 1
+            seed = derived_seed(seed, self._faults)
         try:
             with calling(Call.RESET):
                 obs, _ = self.env.reset(seed=seed)
@@ -187,7 +195,7 @@ class _Player:
 
 
 def _play(
-    policy: Policy,
+    policy: BatchPolicy,
     players: list[_Player],
     episodes: int,
     generator: torch.Generator | None,

@@ -19,14 +19,13 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
-from ppo_cli.config.schema import ConfigError, EnvConfig
+from ppo_cli.config.schema import EnvConfig
 from ppo_cli.envs import calls
 from ppo_cli.envs.group import explain
-from ppo_cli.envs.make import EnvError
-from ppo_cli.errors import RunError
+from ppo_cli.errors import ConfigError, EnvError, RunError
 from ppo_cli.files import written_aside
 from ppo_cli.runs.folder import RunFolder
-from ppo_cli.runs.run_dir import folder_name
+from ppo_cli.runs.new_folder import folder_name
 
 Frame = npt.NDArray[np.uint8]  # [height, width, 3]
 
@@ -55,9 +54,9 @@ def choose_episode(which: str, returns: Sequence[float]) -> int:
     """The number of an episode.
 
     Args:
-        which: the number itself; ``first``; ``best`` and ``worst``, by return; or ``median``, the lower of
+        which: The number itself; ``first``; ``best`` and ``worst``, by return; or ``median``, the lower of
             two. Of several that are equal it is the first.
-        returns: of the episodes.
+        returns: The returns of the episodes.
     """
     if which not in EPISODES:
         return int(which)
@@ -67,7 +66,7 @@ def choose_episode(which: str, returns: Sequence[float]) -> int:
 
 
 def film_name(checkpoint: Path, episode: int) -> str:
-    """Of the run's folder, the checkpoint and the episode, without folders that every run has."""
+    """A name of the run's folder, the checkpoint and the episode, without folders that every run has."""
     every = Path(short_path(checkpoint)).with_suffix("").parts
     parts = [part for part in every if part != RunFolder.checkpoints.name]
     own = parts[1:] if parts[0] == "outputs" else parts
@@ -111,10 +110,10 @@ def film(config: EnvConfig, seed: int, actions: Sequence[Any], path: Path) -> fl
     """Films an episode into an MP4 by playing its actions again.
 
     Args:
-        config: of the environment.
-        seed: of the episode.
-        actions: as the environment took them.
-        path: of the film; it is there whole or not at all.
+        config: The config of the environment.
+        seed: The seed of the episode.
+        actions: The actions as the environment took them.
+        path: The path of the film; it is there whole or not at all.
 
     Returns:
         The return of the episode that the film shows.

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, overload
 
 from ppo_cli.config.convert import from_stored, load_yaml
 from ppo_cli.config.quoting import shell_quoted
-from ppo_cli.config.schema import Config, ConfigError
-from ppo_cli.errors import HookError
+from ppo_cli.config.schema import Config
+from ppo_cli.errors import ConfigError, UserCodeError
 from ppo_cli.files import (
     NotPlainError,
     first_line,
@@ -255,7 +255,7 @@ def noted_failure(folder: Path) -> Iterator[None]:
     except Exception as error:  # a run's, PyTorch's, or of code of the user's
         kind = "" if isinstance(error, RuntimeError) else f"{type(error).__name__}: "
         trace = ""
-        if isinstance(error.__cause__, HookError):  # of code of the user's, who wants to know where
+        if isinstance(error.__cause__, UserCodeError):  # of code of the user's, who wants to know where
             lines = "".join(traceback.format_exception(error.__cause__)).splitlines()
             trace = "\n" + "".join(f"{printable(line)}\n" for line in lines)
         note_failure(folder, own, f"{kind}{printable(flat(error))}\n{trace}")

@@ -59,7 +59,7 @@ class RunLog(Hook):
 
         Args:
             run_dir: The run's folder.
-            lengths: From `lengths` of the run that goes on here; what was written after is cut off.
+            lengths: What `lengths` gave in the run that goes on here; what was written after is cut off.
             expected: Tags ``info/<key>`` that were asked for; a line says which of them no episode tells.
         """
         self._folder, self._lengths, self._expected = run_dir, lengths, expected

@@ -66,7 +66,7 @@ class Columns(NamedTuple):
 
     Attributes:
         number: All of them; None in a checkpoint of before, when only those of ``info`` came on the way.
-        infos: Those of ``info`` then.
+        infos: The number of columns of ``info`` then.
     """
 
     number: int | None = None
@@ -86,7 +86,7 @@ class RowFile:
     empty cell more, and takes the old one's place. Cut back to a length from before, it loses them again.
 
     Attributes:
-        tags: Its columns, but for those of iteration and step.
+        tags: The columns, but for those of iteration and step.
     """
 
     def __init__(
@@ -95,9 +95,9 @@ class RowFile:
         """Opens a new file in the place of any other, or goes on behind ``length`` bytes of an old one.
 
         Args:
-            path: The file.
-            tags: Its columns; an old file goes on with its own.
-            length: What of it a checkpoint knows.
+            path: The path of the file.
+            tags: The columns; an old file goes on with its own.
+            length: The length of it that a checkpoint knows.
             columns: How many columns it had then.
         """
         self._path = path

@@ -10,9 +10,9 @@ from ppo_cli.envs.infos import Wanted
 from ppo_cli.envs.make import EnvFn
 from ppo_cli.episodes import Evaluation
 from ppo_cli.hooks import Hook, RunState
-from ppo_cli.policy import Policy
-from ppo_cli.runs.endings import Interrupted, StopSignal
+from ppo_cli.policy import BatchPolicy
 from ppo_cli.runs.evaluation import evaluate
+from ppo_cli.runs.signals import Interrupted, StopSignal
 
 Counting = Callable[[int], AbstractContextManager[Callable[[int], None]]]
 
@@ -23,12 +23,12 @@ class Evaluating(Hook):
     def __init__(
         self, settings: EvalConfig, make: EnvFn, on_error: OnError, infos: Wanted, counting: Counting
     ) -> None:
-        """As the config says.
+        """Takes what the config says.
 
         Args:
             settings: The knobs ``eval``.
             make: The constructor of an evaluation environment.
-            on_error: What a fault of an environment does.
+            on_error: The effect of a fault of an environment.
             infos: The keys of ``info`` that are averaged.
             counting: Shows how many episodes have ended.
         """
@@ -43,7 +43,7 @@ class Evaluating(Hook):
     def evaluate(self, run: RunState) -> Evaluation:
         """Evaluates the policy as it is now, and tells the run's hooks."""
         agent, settings = run.agent, {key: v for key, v in vars(self._settings).items() if key != "every"}
-        policy = Policy(agent.model, agent.distribution, run.collector.observation_normalizer)
+        policy = BatchPolicy(agent.model, agent.distribution, run.collector.observation_normalizer)
         with self._counting(self._settings.episodes) as count:
             found = evaluate(
                 policy, self._make, **settings, on_error=self._on_error, infos=self._infos, progress=count
@@ -65,14 +65,14 @@ class Signals(Hook):
         """Decides what a signal does.
 
         Args:
-            signal: That was entered around the run.
-            advice: What to do when the run has ended, as it is true then; or nothing.
+            signal: The `StopSignal` that was entered around the run.
+            advice: A function that says what to do when the run has ended, or nothing.
         """
         self._signal, self._advice = signal, advice
         self._number: int | None = None
 
     def start(self, run: RunState) -> None:
-        """From here on a signal ends an iteration."""
+        """Has a signal end an iteration from here on."""
         StopSignal.check()
         self._signal.at_once = run.agent.compiled or run.is_over
 

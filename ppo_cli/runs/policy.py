@@ -14,14 +14,15 @@ from gymnasium import spaces
 
 from ppo_cli.agent import flatten_parameters
 from ppo_cli.config.convert import from_stored
-from ppo_cli.config.schema import Config, ConfigError, resolve_device
+from ppo_cli.config.schema import Config, resolve_device
 from ppo_cli.config.trust import imports
 from ppo_cli.distributions import make_distribution
 from ppo_cli.envs import calls
 from ppo_cli.envs.make import make_env
 from ppo_cli.envs.pack import ObservationCheck, ObservedMask, as_array, flat_mask
+from ppo_cli.errors import ConfigError
 from ppo_cli.normalize import stored_observation
-from ppo_cli.policy import Policy as BatchPolicy
+from ppo_cli.policy import BatchPolicy
 from ppo_cli.runs.build import build_model, build_normalizers, env_maker
 from ppo_cli.runs.checkpoint import CheckpointError, load_run
 from ppo_cli.runs.checkpoint_schema import Checkpoint
@@ -252,10 +253,10 @@ def restore_policy(
     """`load_policy` of what `load_run` gave for a file.
 
     Args:
-        saved: what is in it.
-        checkpoint: the file.
-        env_kwargs: arguments of the environment over those in the config.
-        say: is called with a line on each module that the config has imported.
+        saved: The content of the checkpoint.
+        checkpoint: The path of the file.
+        env_kwargs: The arguments of the environment over those in the config.
+        say: A function that is called with a line on each module that the config has imported.
     """
     try:
         device = _device_here(saved.config["device"])

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from ppo_cli.episodes import Evaluation
 from ppo_cli.hooks import Hook, RunState
-from ppo_cli.runs.lines import result_words
+from ppo_cli.runs.messages import result_words
 from ppo_cli.terminal import Line, live_line
 from ppo_cli.text import clock, short
 

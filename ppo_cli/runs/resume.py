@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 from ppo_cli.config.compose import override_config
 from ppo_cli.config.convert import from_stored, to_dict
 from ppo_cli.config.overrides import read_override
-from ppo_cli.config.schema import KNOBS, Config, ConfigError
+from ppo_cli.config.schema import KNOBS, Config
 from ppo_cli.config.trust import imports
 from ppo_cli.envs.backends import backend
-from ppo_cli.errors import RunError
-from ppo_cli.runs.endings import StopSignal
+from ppo_cli.errors import ConfigError, RunError
+from ppo_cli.runs.caller import COMMAND, Caller
 from ppo_cli.runs.folder import RunFolder, advice_for, own_run, repair
+from ppo_cli.runs.signals import StopSignal
 from ppo_cli.runs.streams import logging_to
-from ppo_cli.runs.surroundings import COMMAND, Surroundings
 
 if TYPE_CHECKING:
     from ppo_cli.runs.checkpoint_schema import Checkpoint
@@ -26,35 +26,35 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def resume(folder: Path, overrides: Sequence[str], around: Surroundings = COMMAND) -> None:
+def resume(folder: Path, overrides: Sequence[str], caller: Caller = COMMAND) -> None:
     """Goes on with the run in ``folder``, or says that it is finished.
 
     Args:
-        folder: Of a run.
+        folder: The folder of a run.
         overrides: Knobs to change, as on any command line.
-        around: What is around the run; a job that hasn't the terminal to itself only warns there.
+        caller: Who runs it; a job that hasn't the terminal to itself only warns there.
 
     Raises:
         ConfigError: the folder holds no run, or an override can't be taken.
         RunError: there are checkpoints, and none is intact; or the run can't go on.
     """
     typed = [read_override(override).key_or_group for override in overrides]
-    _resume(folder, lambda before: override_config(before, overrides), around, typed)
+    _resume(folder, lambda before: override_config(before, overrides), caller, typed)
 
 
-def resume_as(folder: Path, config: Config, around: Surroundings = COMMAND) -> None:
+def resume_as(folder: Path, config: Config, caller: Caller = COMMAND) -> None:
     """`resume` with all knobs as ``config`` has them.
 
     Args:
         folder: The folder of a run.
-        config: Its config from now on.
-        around: What is around the run.
+        config: The config of the run from now on.
+        caller: The caller that runs it.
 
     Raises:
         ConfigError: one differs that can't change any more.
         RunError: as `resume`.
     """
-    _resume(folder, lambda _: config, around)
+    _resume(folder, lambda _: config, caller)
 
 
 def resumed_config(folder: Path, overrides: Sequence[str]) -> Config:
@@ -75,19 +75,19 @@ def _stored_config(folder: Path) -> Config:
 
 
 def _resume(
-    folder: Path, change: Callable[[Config], Config], around: Surroundings, typed: Sequence[str] = ()
+    folder: Path, change: Callable[[Config], Config], caller: Caller, typed: Sequence[str] = ()
 ) -> None:
     before = _stored_config(folder)
-    signal = StopSignal(partial(advice_for, folder), at_once=True) if around.owns_process else nullcontext()
+    signal = StopSignal(partial(advice_for, folder), at_once=True) if caller.owns_process else nullcontext()
     with signal, own_run(folder):
-        _go_on(folder, before, change, around, typed)
+        _go_on(folder, before, change, caller, typed)
 
 
 def _go_on(
     folder: Path,
     before: Config,
     change: Callable[[Config], Config],
-    around: Surroundings,
+    caller: Caller,
     typed: Sequence[str],
 ) -> None:
     from ppo_cli.runs.checkpoint import CheckpointError  # late: it brings PyTorch
@@ -107,13 +107,13 @@ def _go_on(
     repair(folder, None if saved is None else saved.steps, after.checkpoint.keep)
     from ppo_cli.runs.run import run_owned  # late: it brings PyTorch
 
-    with logging_to(run.train_log, verbose=around.live):
+    with logging_to(run.train_log, verbose=caller.live):
         for line in lines:
             logger.info(line)
         if saved is None:
             logger.info("%s has trained nothing yet: it starts from the beginning", folder)
         else:
-            saved = replace(saved, stopped=_still_stopped(saved, after, around))
+            saved = replace(saved, stopped=_still_stopped(saved, after, caller))
             if run.has_reached(saved, after):
                 other = f" ({saved.stopped}); other hooks= or" if saved.stopped else ";"
                 logger.info(
@@ -122,16 +122,16 @@ def _go_on(
                 )  # fmt: skip
                 return
             logger.info("going on from step %s in %s", f"{saved.steps:,}", folder)
-        run_owned(after, folder, saved, around)
+        run_owned(after, folder, saved, caller)
 
 
-def _still_stopped(saved: "Checkpoint", after: Config, around: Surroundings) -> str:
+def _still_stopped(saved: "Checkpoint", after: Config, caller: Caller) -> str:
     """Why a hook stopped the run, where its budget and its hooks are what they were then; else nothing."""
-    from ppo_cli.runs.named_hooks import hook_names
+    from ppo_cli.runs.user_hooks import hook_names
 
     before = from_stored(saved.config)
     names = [hook["name"] for hook in saved.hooks]
-    same = before.hooks == after.hooks and names == hook_names(after, around.hooks)
+    same = before.hooks == after.hooks and names == hook_names(after, caller.hooks)
     return saved.stopped if same and before.total_timesteps >= after.total_timesteps else ""
 
 

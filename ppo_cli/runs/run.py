@@ -16,20 +16,18 @@ from ppo_cli.agent import PPOAgent
 from ppo_cli.collector import Collector, make_collector
 from ppo_cli.config.convert import save_yaml, to_dict
 from ppo_cli.config.schema import Config
-from ppo_cli.encoders import EncoderError
 from ppo_cli.envs import calls
 from ppo_cli.envs.backends import backend
 from ppo_cli.envs.choose import available_cores, make_vector
 from ppo_cli.envs.group import EnvFaultError
 from ppo_cli.envs.infos import plain_key
-from ppo_cli.envs.make import EnvError, EnvFn
-from ppo_cli.envs.snapshot import Kind, Lost, find_kind
+from ppo_cli.envs.make import EnvFn
+from ppo_cli.envs.snapshot import Lost, SnapshotKind, find_kind
 from ppo_cli.envs.vector import Recipe, Vector
 from ppo_cli.episodes import Evaluation
-from ppo_cli.errors import HookError, RunError
+from ppo_cli.errors import EnvError, RunError, UserCodeError
 from ppo_cli.files import read_json, read_yaml, write_whole
-from ppo_cli.hooks import Hooks, RunState, UserHook, told
-from ppo_cli.import_path import UserCodeError
+from ppo_cli.hooks import Hooks, RunState, UserHook, telling_hooks
 from ppo_cli.runs.build import (
     Checked,
     build_agent,
@@ -39,18 +37,25 @@ from ppo_cli.runs.build import (
     on_error_of,
     wanted_infos,
 )
+from ppo_cli.runs.caller import COMMAND, Caller
 from ppo_cli.runs.checkpoint import CheckpointError
 from ppo_cli.runs.checkpoint_schema import Checkpoint
 from ppo_cli.runs.checkpointing import CheckpointKeeper, begin, restore
-from ppo_cli.runs.endings import StopSignal
 from ppo_cli.runs.evaluation import summarize
 from ppo_cli.runs.folder import RunFolder, advice_for, noted_failure, own_run, repair
-from ppo_cli.runs.lines import budget_words, device_words, network_words, pack, result_words, training_words
 from ppo_cli.runs.log import Knob, RunLog
-from ppo_cli.runs.named_hooks import make_hooks
+from ppo_cli.runs.messages import (
+    budget_words,
+    device_words,
+    network_words,
+    pack,
+    result_words,
+    training_words,
+)
 from ppo_cli.runs.own_hooks import Evaluating, Signals
 from ppo_cli.runs.progress import Progress
-from ppo_cli.runs.surroundings import COMMAND, Surroundings
+from ppo_cli.runs.signals import StopSignal
+from ppo_cli.runs.user_hooks import make_hooks
 from ppo_cli.runs.watchdog import Watchdog
 from ppo_cli.seeding import seed_global_generators
 from ppo_cli.terminal import width
@@ -62,7 +67,7 @@ LINE = 80  # columns of a run's first lines
 
 # What ends a run in a line of its own; anything else is a fault of ours.
 FAULTS = (
-    EnvError, EnvFaultError, CheckpointError, EncoderError, UserCodeError, HookError, FloatingPointError,
+    EnvError, EnvFaultError, CheckpointError, UserCodeError, FloatingPointError,
     OSError,
 )  # fmt: skip
 
@@ -71,17 +76,17 @@ def run(
     config: Config,
     folder: Path,
     saved: Checkpoint | None = None,
-    around: Surroundings = COMMAND,
+    caller: Caller = COMMAND,
     checked: Checked | None = None,
 ) -> float:
     """Trains, saves and evaluates one config into an existing folder.
 
     Args:
-        config: What to run.
-        folder: Where to.
+        config: The config to run.
+        folder: The folder that it is written to.
         saved: A checkpoint of this run to go on from.
-        around: What is around the run.
-        checked: What `check_environment` found of the config, where that was asked already.
+        caller: The caller that runs it.
+        checked: The findings of `check_environment` on the config, where that was asked already.
 
     Returns:
         The evaluation's mean return, or NaN where ``eval.episodes`` is 0.
@@ -93,7 +98,7 @@ def run(
     try:
         with own_run(folder):
             repair(folder, None if saved is None else saved.steps, config.checkpoint.keep)
-            return run_owned(config, folder, saved, around, checked)
+            return run_owned(config, folder, saved, caller, checked)
     except OSError as error:
         raise RunError(str(error)) from error
 
@@ -102,18 +107,18 @@ def run_owned(
     config: Config,
     folder: Path,
     saved: Checkpoint | None,
-    around: Surroundings = COMMAND,
+    caller: Caller = COMMAND,
     checked: Checked | None = None,
 ) -> float:
     """`run` in a folder that this process holds already, and that is in the state of ``saved``."""
     advice = partial(advice_for, folder)
-    signal = StopSignal(advice, at_once=True) if around.owns_process else None
-    watchdog = Watchdog(config.env.timeout, advice) if around.watchdog else nullcontext()
+    signal = StopSignal(advice, at_once=True) if caller.owns_process else None
+    watchdog = Watchdog(config.env.timeout, advice) if caller.watchdog else nullcontext()
     with signal or nullcontext(), watchdog:
-        checked = checked or check_environment(config, around.watchdog, keep=True)
+        checked = checked or check_environment(config, caller.watchdog, keep=True)
         with noted_failure(folder):  # what is refused is no failure of the run
             try:
-                return _run(checked, folder, saved, around, signal)
+                return _run(checked, folder, saved, caller, signal)
             except FAULTS as error:
                 more = advice()
                 raise RunError(f"{error}{more and f'; {more}'}") from error
@@ -123,7 +128,7 @@ def _run(
     checked: Checked,
     folder: Path,
     saved: Checkpoint | None,
-    around: Surroundings,
+    caller: Caller,
     signal: StopSignal | None,
 ) -> float:
     """The life of a run: what it needs is made, then it begins or goes on, trains, and is evaluated."""
@@ -135,17 +140,17 @@ def _run(
         opened.callback(envs.close)
         agent = build_agent(config, checked.spaces)
         normalizers = build_normalizers(config, envs.single_observation_space)
-        for line in [*_first_lines(config, agent, envs.backend, around.preset), *checked.notices, *more]:
+        for line in [*_first_lines(config, agent, envs.backend, caller.preset), *checked.notices, *more]:
             logger.info(line)
         _advise_threads(config, agent)
         collector = make_collector(envs, agent, config.n_steps, *normalizers)
-        hooks = _run_hooks(config, folder, saved, around, signal, collector)
+        hooks = _run_hooks(config, folder, saved, caller, signal, collector)
         state = RunState(folder, to_dict(config), agent, collector, config.total_timesteps, hooks.all)
         if saved is None:
             begin(state, config)
         else:
             _say_lost(restore(state, config, saved, hooks.users), config.n_envs)
-        with told(state):
+        with telling_hooks(state):
             train(state)
             state.trained = True
             if state.stopped:
@@ -169,7 +174,7 @@ class RunHooks(NamedTuple):
     Attributes:
         users: The user's hooks, which are told first.
         log: Writes the scalars.
-        progress: Shows them.
+        progress: Shows how far the run is.
         evaluating: Evaluates the policy.
         keeper: Writes the checkpoints.
         all: These and those of the caller, in their order.
@@ -187,23 +192,23 @@ def _run_hooks(
     config: Config,
     folder: Path,
     saved: Checkpoint | None,
-    around: Surroundings,
+    caller: Caller,
     signal: StopSignal | None,
     collector: Collector,
 ) -> RunHooks:
     """Makes the hooks of a run. What is logged is evaluated next, and what is evaluated is saved."""
     infos = wanted_infos(config)
-    users = make_hooks(config, around.hooks)
+    users = make_hooks(config, caller.hooks)
     log = RunLog(
         folder, None if saved is None else saved.log, [f"info/{plain_key(key)}" for key in infos or ()]
     )
-    progress = Progress(config.trained_steps, around.live)
+    progress = Progress(config.trained_steps, caller.live)
     evaluating = Evaluating(
         config.eval, env_maker(config.env), on_error_of(config.env), infos, progress.counting
     )
     signals = [] if signal is None else [Signals(signal, partial(advice_for, folder))]
     keeper = CheckpointKeeper(config, folder, log, users)
-    everyone = [*users, log, progress, evaluating, *signals, keeper, *around.own_hooks]
+    everyone = [*users, log, progress, evaluating, *signals, keeper, *caller.own_hooks]
     return RunHooks(users, log, progress, evaluating, keeper, Hooks(everyone))
 
 
@@ -215,7 +220,7 @@ def _make_envs(checked: Checked, saved: Checkpoint | None) -> tuple[Vector, list
     kind, notice = _snapshot_kind(checked, make, saved)
     recipe = Recipe(
         config.env.id, [make] * config.n_envs, checked.spaces,
-        kind=kind, on_error=on_error_of(config.env), infos=wanted_infos(config),
+        snapshot_kind=kind, on_error=on_error_of(config.env), infos=wanted_infos(config),
     )  # fmt: skip
     envs, choice = make_vector(recipe, config.vectorization)
     seed_global_generators(config.seed)  # again: what went before may have drawn from them
@@ -223,18 +228,22 @@ def _make_envs(checked: Checked, saved: Checkpoint | None) -> tuple[Vector, list
     return envs, [line for line in lines if line]
 
 
-def _snapshot_kind(checked: Checked, make: EnvFn, saved: Checkpoint | None) -> tuple[Kind, str | None]:
+def _snapshot_kind(
+    checked: Checked, make: EnvFn, saved: Checkpoint | None
+) -> tuple[SnapshotKind, str | None]:
     """How the environments are brought back, and a line on it; a run that goes on keeps what it had.
 
     The environment that was tried is used up.
     """
     config, tried = checked.config, checked.env
-    needs_one = saved is None and checked.kind is None and backend(config.vectorization).restores
+    needs_one = saved is None and checked.snapshot_kind is None and backend(config.vectorization).restores
     if tried is not None and not needs_one:
         calls.close(tried)
     if saved is not None:
         return saved.snapshot_kind, None
-    kind: Kind = find_kind(make, config.checkpoint.exact, tried) if needs_one else checked.kind or "none"
+    kind: SnapshotKind = (
+        find_kind(make, config.checkpoint.exact, tried) if needs_one else checked.snapshot_kind or "none"
+    )
     starts = {
         "replay": "an episode's start by its generator",
         "seed": "a seeded start",

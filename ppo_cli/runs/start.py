@@ -9,26 +9,26 @@ from ppo_cli.config.overrides import CommandLine, text_of
 from ppo_cli.config.presets import forget_successors, preset_words
 from ppo_cli.config.quoting import shell_quoted
 from ppo_cli.config.running import run_composed
-from ppo_cli.config.schema import ConfigError
 from ppo_cli.envs.make import resolve_env_id
+from ppo_cli.errors import ConfigError
+from ppo_cli.runs.caller import COMMAND, Caller
 from ppo_cli.runs.folder import RunFolder
+from ppo_cli.runs.new_folder import new_folder, run_dir
 from ppo_cli.runs.resume import resume_as
-from ppo_cli.runs.run_dir import new_folder, run_dir
 from ppo_cli.runs.streams import logging_to
-from ppo_cli.runs.surroundings import COMMAND, Surroundings
 
 
 def start_run(
     line: CommandLine,
-    around: Surroundings = COMMAND,
+    caller: Caller = COMMAND,
     config_dir: str | None = None,
     config_name: str = "config",
 ) -> Path:
     """Starts a run in a folder of its own, or with ``resume=auto`` goes on with the one that is there.
 
     Args:
-        line: What is typed, or given from Python.
-        around: What is around the run.
+        line: The command line that is typed, or given from Python.
+        caller: The caller that runs it.
         config_dir: A folder of the user's own files, or None.
         config_name: The name of the primary config.
 
@@ -49,19 +49,19 @@ def start_run(
     there = None if given is None else RunFolder(given)
     if there is not None and there.has_checkpoints and not (line.goes_on and there.is_run):
         raise ConfigError(f"{given} holds a run already; resume={shell_quoted(given)} goes on with it")
-    checked = check_environment(job.config, around.watchdog, keep=not line.goes_on)
+    checked = check_environment(job.config, caller.watchdog, keep=not line.goes_on)
     config = checked.config
     typed = [text_of(override) for override in line.typed]
     folder = run_dir(config.env.id, typed, datetime.now()) if given is None else given
     if line.goes_on and RunFolder(folder).is_run:
-        resume_as(folder, config, around)
+        resume_as(folder, config, caller)
         return folder
-    around = around._replace(preset=preset_words())
+    caller = caller._replace(preset=preset_words())
     with new_folder(folder, exclusive=given is None) as folder:
-        work = partial(run, config, folder, around=around, checked=checked)
-        if around.owns_process:
+        work = partial(run, config, folder, caller=caller, checked=checked)
+        if caller.owns_process:
             run_composed(job, folder, work, config_name)
         else:
-            with logging_to(RunFolder(folder).train_log, verbose=around.live):
+            with logging_to(RunFolder(folder).train_log, verbose=caller.live):
                 run_composed(job, folder, work, config_name, log=False)
     return folder

@@ -17,7 +17,7 @@ class _Lasting(io.RawIOBase):
     """Writes to a descriptor; what can't be written is dropped.
 
     Attributes:
-        failure: why something could not be written, first.
+        failure: The first reason for which something could not be written.
     """
 
     def __init__(self, descriptor: int, failed: Callable[[OSError], None] | None = None) -> None:
@@ -116,9 +116,9 @@ class LogFile(logging.FileHandler):
         """Opens it, to go on at its end.
 
         Args:
-            filename: of the log.
-            mode: is a handler's, and always that.
-            encoding: of the text.
+            filename: The path of the log.
+            mode: The mode that a handler is given, always that.
+            encoding: The encoding of the text.
         """
         super().__init__(filename, mode, encoding or "utf-8")
 
@@ -136,6 +136,14 @@ class LogFile(logging.FileHandler):
             encoding=self.encoding,
             errors="backslashreplace",
         )
+
+    def close(self) -> None:
+        """Closes the file: not so a stream of the process's, a log's descriptor is its own."""
+        with self.lock or contextlib.nullcontext():
+            descriptor = None if self.stream is None else self.stream.fileno()
+            super().close()
+            if descriptor is not None:
+                os.close(descriptor)
 
     def _say(self, error: OSError) -> None:
         what = str(error) if error.strerror is None else f"{self.baseFilename}: {error.strerror}"

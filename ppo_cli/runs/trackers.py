@@ -40,7 +40,7 @@ class WandbHook(Hook):
         Args:
             project: The project.
             entity: The user or the team.
-            group: What runs are grouped by.
+            group: The name that runs are grouped by.
             run_name: The run's name there; the name of its folder if it is None.
             tags: Words to find it by.
             notes: A longer description.

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from typing_extensions import Self
 
 from ppo_cli.envs import calls
-from ppo_cli.signals import held_back, leave_to_parent
+from ppo_cli.stop_signals import held_back, leave_to_parent
 
 POLL_SECONDS = 0.25
 
@@ -33,8 +33,8 @@ class Watchdog:
         """Shares the memory that calls are marked in.
 
         Args:
-            timeout: seconds that one call may take.
-            advice: what to do when the run has ended, a line, as it is true then; or nothing.
+            timeout: The seconds that one call may take.
+            advice: A function that says in a line what to do when the run has ended, or nothing.
         """
         self._calls = memoryview(RawArray("b", 8 * calls.WIDTH * calls.SLOTS)).cast("B").cast("q")
         self._timeout, self._advice = timeout, advice

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ppo_cli.config.quoting import shell_quoted
-from ppo_cli.runs.endings import StopSignal
 from ppo_cli.runs.folder import RunFolder
+from ppo_cli.runs.signals import StopSignal
 from ppo_cli.text import words_in
 
 

@@ -17,7 +17,7 @@ class Pace:
     began: float
     ended: int
 
-    def left(self, now: float, ended: int, total: int) -> float | None:
+    def time_left(self, now: float, ended: int, total: int) -> float | None:
         """Seconds for the trials that are left, at the rate at which all processes together ended some.
 
         Args:
@@ -37,8 +37,8 @@ def makespan(running: Sequence[float], waiting: Sequence[float], workers: int) -
     turn takes the smallest f and adds its seconds to it; the result is the largest.
 
     Args:
-        running: seconds that the running jobs have left.
-        waiting: seconds that the waiting ones will take, in their order.
+        running: The seconds that the running jobs have left.
+        waiting: The seconds that the waiting ones will take, in their order.
         workers: W, how many jobs run at once, at least 1 and at least those that are running.
     """
     free = [*running, *([0.0] * (max(workers, 1) - len(running)))]

@@ -15,17 +15,16 @@ from omegaconf import DictConfig
 
 from ppo_cli.config.convert import parse
 from ppo_cli.config.presets import preset_words
-from ppo_cli.config.schema import Config, ConfigError
+from ppo_cli.config.schema import Config
 from ppo_cli.envs.backends import backend
-from ppo_cli.envs.make import EnvError
 from ppo_cli.envs.workers import end_with_parent
-from ppo_cli.errors import RunError
+from ppo_cli.errors import ConfigError, EnvError, RunError
 from ppo_cli.files import make_folder, printable
-from ppo_cli.runs.endings import StopSignal
+from ppo_cli.runs.caller import Caller
 from ppo_cli.runs.folder import RunFolder, identity, note_failure
 from ppo_cli.runs.resume import resume_as
+from ppo_cli.runs.signals import StopSignal
 from ppo_cli.runs.streams import logging_to
-from ppo_cli.runs.surroundings import Surroundings
 from ppo_cli.schedules import trained_steps
 from ppo_cli.terminal import replace_unprintable
 from ppo_cli.text import flat
@@ -39,7 +38,7 @@ class Job:
 
     Attributes:
         folder: The name of its folder, in that of the sweep or the trial.
-        overrides: Its overrides as typed, but for settings of Hydra's.
+        overrides: The overrides as typed, but for settings of Hydra's.
         config: The config that they make.
     """
 
@@ -59,13 +58,13 @@ class Job:
         return bool(self.config["eval"]["episodes"])
 
 
-def begin_or_go_on(config: Config, folder: Path, around: Surroundings, logged: bool = False) -> None:
+def begin_or_go_on(config: Config, folder: Path, caller: Caller, logged: bool = False) -> None:
     """Runs what is missing of a job.
 
     Args:
-        config: What to run; where the folder has a run already, with the same knobs.
+        config: The config to run; where the folder has a run already, with the same knobs.
         folder: The folder of the job, which exists.
-        around: What is around the run.
+        caller: The caller that runs it.
         logged: Whether Hydra has set up the log of a run that begins.
 
     Raises:
@@ -74,12 +73,12 @@ def begin_or_go_on(config: Config, folder: Path, around: Surroundings, logged: b
     """
     run_folder = RunFolder(folder)
     if run_folder.is_run:
-        resume_as(folder, config, around)
+        resume_as(folder, config, caller)
         return
     from ppo_cli.runs.run import run  # late: it brings PyTorch
 
-    with nullcontext() if logged else logging_to(run_folder.train_log, verbose=around.live):
-        run(config, folder, around=around)
+    with nullcontext() if logged else logging_to(run_folder.train_log, verbose=caller.live):
+        run(config, folder, caller=caller)
 
 
 def run_job(composed: DictConfig, watching: int | None = None) -> float:
@@ -103,7 +102,7 @@ def run_job(composed: DictConfig, watching: int | None = None) -> float:
     try:
         run.failed_txt.unlink(missing_ok=True)
         config = run.config if run.is_run else parse(composed)
-        begin_or_go_on(config, folder, Surroundings(live, preset_words()), logged=True)
+        begin_or_go_on(config, folder, Caller(live, preset_words()), logged=True)
         return float((run.evaluation or {}).get("mean", "nan"))
     except Exception as error:
         StopSignal.check()

@@ -37,7 +37,7 @@ from ppo_cli.sweeps.progress import (
 )
 from ppo_cli.tables import Column, draw
 from ppo_cli.terminal import is_live, output_console
-from ppo_cli.text import clock, mean_and_deviation, short
+from ppo_cli.text import clock, counted, mean_and_deviation, short
 
 POLL_SECONDS = 1.0  # a table takes some milliseconds to draw
 STYLES: dict[State, str] = {"running": "cyan", "failed": "bold red", "waiting": "dim", "finished": "green"}
@@ -78,7 +78,7 @@ class Board:
         Args:
             folder: The folder of the sweep, or of the trial.
             jobs: The jobs that are to run.
-            console: Where to; standard output by default.
+            console: The console to print on; standard output by default.
             passing: Whether the table passes with the jobs, and nothing else is said of them.
         """
         self._folder = folder
@@ -109,7 +109,7 @@ class Board:
         """Says in which knobs jobs differ, in their names' order, and what all share; starts to look."""
         own = (o for job in self._jobs.values() for o in sorted(job.overrides) if o not in self._shared)
         knobs = dict.fromkeys(override.partition("=")[0] for override in own if override != "~env")
-        jobs = f"{len(self._jobs)} job{'s'[: len(self._jobs) - 1]}"
+        jobs = counted(len(self._jobs), "job")
         if knobs:
             jobs += f" ({', '.join(knobs)})"
         self._say(" · ".join([jobs, *([" ".join(self._shared)] if self._shared else []), str(self._folder)]))

@@ -17,11 +17,11 @@ from omegaconf import DictConfig, OmegaConf
 from ppo_cli.config.compose import compose_jobs
 from ppo_cli.config.convert import from_stored, to_dict
 from ppo_cli.config.quoting import shell_quoted
-from ppo_cli.config.schema import ConfigError
 from ppo_cli.envs.make import resolve_env_id
+from ppo_cli.errors import ConfigError
 from ppo_cli.files import printable, read_json, write_whole
-from ppo_cli.runs.endings import no_advice
-from ppo_cli.runs.run_dir import is_hydra, job_names
+from ppo_cli.runs.new_folder import is_hydra, job_names
+from ppo_cli.runs.signals import no_advice
 from ppo_cli.sweeps.job import Job
 from ppo_cli.terminal import wrapped
 from ppo_cli.text import flat
@@ -190,7 +190,7 @@ def _job(stored: Any) -> Job:  # noqa: ANN401
 
 
 def _is_name(text: str) -> bool:
-    """Whether a text is one component of a path, as `run_dir.folder_name` makes them."""
+    """Whether a text is one component of a path, as `new_folder.folder_name` makes them."""
     plain = text.isprintable() and not re.search(r"[/\\:\s'\"{}\[\]]", text)
     return plain and 0 < len(text) <= 200 and not text.startswith(".")
 

@@ -57,7 +57,7 @@ def look(folder: Path, job: Job, before: _Marks) -> Progress:
 
     Args:
         folder: The folder of the job.
-        job: What it is to do.
+        job: The job that it does.
         before: The `marks` of the folder when the sweep began or went on: files as old as that say nothing.
     """
     new = {name for name, mark in marks(folder).items() if mark is not None and mark != before[name]}

@@ -9,7 +9,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ppo_cli.config.checks import check_fields
 from ppo_cli.config.knob import Boolean, Integer, describe_type, knob, walk
-from ppo_cli.config.schema import COUNT, SEED, ConfigError
+from ppo_cli.config.schema import COUNT, SEED
+from ppo_cli.errors import ConfigError
 from ppo_cli.text import nearest
 
 PREFIX = "hydra.sweeper."

@@ -9,19 +9,14 @@ from pathlib import Path
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from ppo_cli.config.compose import (
-    compose_job,
-    composing,
-    fixed_folder,
-    given_folder,
-    parse_overrides,
-    with_folder,
-)
+from ppo_cli.config.compose import compose_job, fixed_folder, given_folder, parse_overrides
+from ppo_cli.config.explain import composing
 from ppo_cli.config.quoting import hydra_quoted, shell_quoted
-from ppo_cli.config.schema import ConfigError, conf_dir
-from ppo_cli.errors import RunError
+from ppo_cli.config.schema import conf_dir
+from ppo_cli.config.user_files import with_folder
+from ppo_cli.errors import ConfigError, RunError
 from ppo_cli.runs.folder import RunFolder
-from ppo_cli.runs.run_dir import is_hydra, new_folder
+from ppo_cli.runs.new_folder import is_hydra, new_folder
 from ppo_cli.sweeps.ending import failed_table
 from ppo_cli.sweeps.job import run_job
 from ppo_cli.sweeps.plan import JOBS, REPLACED, key_of, load_jobs, plan_jobs
@@ -58,7 +53,7 @@ def start(overrides: Sequence[str], config_dir: str | None, config_name: str, go
     """Starts a sweep or a search.
 
     Args:
-        overrides: As typed, in Hydra's own terms.
+        overrides: The overrides as typed, in Hydra's own terms.
         config_dir: A folder of the user's own files, or None.
         config_name: The name of the primary config.
         go_on: Whether to go on with the one that is there already, if one is.

@@ -17,16 +17,15 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, flag_override
 
-from ppo_cli.config.compose import composing, explain_error
 from ppo_cli.config.convert import from_stored, save_yaml
+from ppo_cli.config.explain import composing, explain_error
 from ppo_cli.config.quoting import hydra_quoted, program_to_paste, shell_quoted, typed_path
-from ppo_cli.config.schema import ConfigError
 from ppo_cli.config.trust import imports
-from ppo_cli.errors import RunError
+from ppo_cli.errors import ConfigError, RunError
 from ppo_cli.files import make_folder, write_whole
-from ppo_cli.runs.endings import StopSignal
 from ppo_cli.runs.folder import RunFolder, lock_run
-from ppo_cli.runs.run_dir import is_hydra, make_exclusive
+from ppo_cli.runs.new_folder import is_hydra, make_exclusive
+from ppo_cli.runs.signals import StopSignal
 from ppo_cli.sweeps.ending import failed_table, stoppable
 from ppo_cli.sweeps.job import Job, one_line, own_folder, run_job, say_imports
 from ppo_cli.sweeps.live import Board
@@ -39,9 +38,9 @@ def sweep(context: HydraContext, config: DictConfig, overrides: Sequence[str]) -
     """What Hydra's `multirun` has our sweeper do: plan jobs, or go on with those of a folder, and run them.
 
     Args:
-        context: What composes the jobs.
-        config: What Hydra composed for the sweeper.
-        overrides: As typed, in Hydra's own terms.
+        context: Hydra's context, which composes the jobs.
+        config: The config that Hydra composed for the sweeper.
+        overrides: The overrides as typed, in Hydra's own terms.
 
     Raises:
         ConfigError: there can't be such a sweep.

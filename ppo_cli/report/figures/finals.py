@@ -23,7 +23,7 @@ from ppo_cli.report.figures.style import (
     panels,
     plain_ticks,
 )
-from ppo_cli.report.groups import Group
+from ppo_cli.report.groups import RunGroup
 from ppo_cli.report.knobs import annealed, annealed_knob, number
 from ppo_cli.report.names import in_lines, wrapped
 from ppo_cli.report.statistics import TOO_FEW, Estimate
@@ -171,7 +171,7 @@ def _points(comparison: Comparison, knob: str) -> dict[str, list[tuple[float, Su
     return several if any(points[0][0] < points[-1][0] for points in several.values()) else {}
 
 
-def _others(group: Group, knob: str) -> str:
+def _others(group: RunGroup, knob: str) -> str:
     """The setting of a group's other knobs, how they are annealed as in the table: ``clip_ratio→0.0``."""
     own = group.runs[0].knobs
     changing = annealed_knob(knob, own)  # where the axis is how a knob is annealed

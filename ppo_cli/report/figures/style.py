@@ -45,8 +45,8 @@ class Style:
     """What a user may choose.
 
     Attributes:
-        size: width and height in inches of a figure with one pair of axes; one with several keeps the width.
-        font_size: in points.
+        size: The inches, wide and high, of a figure with one pair of axes; one with several keeps the width.
+        font_size: The size of letters in points.
     """
 
     size: tuple[float, float] | None = None
@@ -54,12 +54,12 @@ class Style:
 
     @property
     def width(self) -> float:
-        """Of every figure, in inches."""
+        """The width of every figure, in inches."""
         return self.size[0] if self.size else WIDTH
 
     @property
     def height(self) -> float:
-        """Of a figure with one pair of axes, in inches."""
+        """The height of a figure with one pair of axes, in inches."""
         return self.size[1] if self.size else HEIGHT
 
     @property
@@ -130,10 +130,10 @@ def panels(
     """A figure with small axes in rows, as many beside each other as its width has room for.
 
     Args:
-        style: its width, and its height where there is one pair of axes.
-        count: of axes.
-        widest: how many are beside each other at most.
-        shape: height of small axes over their width.
+        style: The style: its width, and its height where there is one pair of axes.
+        count: The number of axes.
+        widest: How many are beside each other at most.
+        shape: The height of small axes over their width.
         shared: ``sharex`` and ``sharey`` of `Figure.subplots`.
     """
     columns = max(1, min(widest, count, int(style.width / (0.24 * style.font_size))))
@@ -179,11 +179,11 @@ def legend(
     """A legend below the axes, in as many columns as there is room for.
 
     Args:
-        figure: to write it into.
-        style: its width and letters.
-        entries: the groups' looks by their names.
-        lines: further ones, which have a label.
-        below: what the axes of all panels are, for between the axes and the legend.
+        figure: The figure to write it into.
+        style: The style: its width and letters.
+        entries: The groups' looks by their names.
+        lines: Further ones, which have a label.
+        below: Words for the axes of all panels, between the axes and the legend.
     """
     room = style.letters(style.width)
     handles = [

@@ -13,11 +13,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import IntervalSweep, Override
 from omegaconf.errors import OmegaConfBaseException
 
-from ppo_cli.config.compose import GROUPS, compose_run, override_config, parse_overrides
+from ppo_cli.config.compose import compose_run, override_config, parse_overrides
 from ppo_cli.config.convert import from_stored, to_dict
-from ppo_cli.config.schema import KNOBS, Config, ConfigError, find_knob, is_entry
+from ppo_cli.config.overrides import GROUPS
+from ppo_cli.config.schema import KNOBS, Config, find_knob, is_entry
+from ppo_cli.errors import ConfigError
 from ppo_cli.files import printable, read_json, write_whole
-from ppo_cli.runs.run_dir import folder_name, is_hydra
+from ppo_cli.runs.new_folder import folder_name, is_hydra
 from ppo_cli.sweeps.schema import SearchSettings, composed_settings, read_settings
 from ppo_cli.sweeps.search.space import NUMBERS, Axis, axis_from_dict, to_axis
 from ppo_cli.text import flat

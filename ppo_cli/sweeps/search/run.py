@@ -13,11 +13,10 @@ from pathlib import Path
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from ppo_cli.config.schema import ConfigError
 from ppo_cli.config.trust import imports
-from ppo_cli.errors import RunError
+from ppo_cli.errors import ConfigError, RunError
 from ppo_cli.files import lock_file
-from ppo_cli.runs.endings import StopSignal
+from ppo_cli.runs.signals import StopSignal
 from ppo_cli.sweeps.ending import stoppable
 from ppo_cli.sweeps.eta import Pace, about
 from ppo_cli.sweeps.job import one_line, own_folder, say_imports
@@ -180,7 +179,7 @@ def _run(folder: Path, plan: Plan, study: optuna.Study, trial: optuna.Trial, pac
         write_tables(folder, plan, study)
         ended, best = ended_trials(study), best_so_far(study)
     state = [f"{ended}/{plan.settings.n_trials} trials", *best]
-    if (left := pace.left(time.monotonic(), ended, plan.settings.n_trials)) is not None:
+    if (left := pace.time_left(time.monotonic(), ended, plan.settings.n_trials)) is not None:
         state.append(about(left))
     print(wrapped(f"trial {number} {_ended(outcome)}"))
     print(f"  {' · '.join(state)}", flush=True)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Optional, TypeVar, Union
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 from ppo_cli.config.knob import Integer
-from ppo_cli.config.schema import ConfigError, find_knob, is_entry
+from ppo_cli.config.schema import find_knob, is_entry
+from ppo_cli.errors import ConfigError
 
 if TYPE_CHECKING:
     import optuna
@@ -109,7 +110,8 @@ def _interval(typed: str, key: str, sweep: IntervalSweep, log: bool) -> Interval
     assert sweep.start is not None and sweep.end is not None  # the grammar has both
     low, high = float(sweep.start), float(sweep.end)
     if not low < high or (log and low <= 0):
-        raise ConfigError(f"{typed}: expected interval(LOW,HIGH), LOW below HIGH{' and above 0' * log}")
+        order = "0 below LOW below HIGH" if log else "LOW below HIGH"
+        raise ConfigError(f"{typed}: expected interval(LOW,HIGH), {order}")
     integer = find_knob(key).kind in INTEGERS or isinstance(sweep.start, int)
     if integer and not (low.is_integer() and high.is_integer()):
         raise ConfigError(f"{typed}: expected an interval between integers")

@@ -10,15 +10,15 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 from sqlalchemy.engine import URL
 
-from ppo_cli.config.schema import ConfigError
+from ppo_cli.errors import ConfigError
 from ppo_cli.files import printable
+from ppo_cli.seeding import derived_seed
 from ppo_cli.sweeps.schema import PREFIX, SearchSettings
 from ppo_cli.text import flat
 
@@ -49,7 +49,7 @@ def make_sampler(settings: SearchSettings, number: int) -> BaseSampler:
     Raises:
         ConfigError: Optuna's class doesn't take an argument.
     """
-    seed = int(np.random.SeedSequence([settings.seed, number]).generate_state(1)[0])
+    seed = derived_seed(settings.seed, number, bits=32)
     arguments: dict[str, Any] = {"seed": seed}
     if settings.sampler == "tpe":
         arguments["constant_liar"] = True  # processes that share a search keep out of each other's way

@@ -18,8 +18,8 @@ from ppo_cli.episodes import Evaluation
 from ppo_cli.errors import RunError
 from ppo_cli.files import first_line, make_folder, read_text, write_whole
 from ppo_cli.hooks import Hook, RunState
+from ppo_cli.runs.caller import Caller
 from ppo_cli.runs.folder import RunFolder
-from ppo_cli.runs.surroundings import Surroundings
 from ppo_cli.statistics import iqm
 from ppo_cli.sweeps.job import Job, begin_or_go_on, failure_note, one_line
 from ppo_cli.sweeps.live import Board
@@ -52,10 +52,10 @@ def score(curve: Mapping[int, float], objective: str, until: float = math.inf) -
     """What a run is worth by its evaluations up to some step.
 
     Args:
-        curve: of the run, at least one evaluation.
+        curve: The curve of the run, at least one evaluation.
         objective: ``final``, the last of them; ``auc``, their mean, each weighted by the steps since the one
             before, which is the area under the curve divided by the steps.
-        until: step to look at; before the first evaluation that one counts.
+        until: The step to look at; before the first evaluation that one counts.
     """
     points = sorted(curve.items())
     points = [point for point in points if point[0] <= until] or points[:1]
@@ -76,12 +76,12 @@ class Pruning(Hook):
     def __init__(
         self, plan: Plan, trial: optuna.Trial, path: Path, curve: Curve, before: Sequence[Curve]
     ) -> None:
-        """Of a run.
+        """Follows the evaluations of a run.
 
         Args:
-            plan: Of the search.
-            trial: To report to.
-            path: Where the curve is kept.
+            plan: The plan of the search.
+            trial: The trial to report to.
+            path: The path of the file in which the curve is kept.
             curve: The evaluations of the run so far, to which its further ones are added.
             before: The curves of the seeds before.
         """
@@ -108,10 +108,10 @@ def run_trial(plan: Plan, trial: optuna.Trial, folder: Path, values: Mapping[str
     """Runs what is missing of a trial; how it ended is in its folder before this returns.
 
     Args:
-        plan: of the search.
-        trial: to report to.
-        folder: of the trial.
-        values: what it has for each axis.
+        plan: The plan of the search.
+        trial: The trial to report to.
+        folder: The folder of the trial.
+        values: The trial's value for each axis.
 
     Raises:
         Interrupted: a signal ended it; it can go on.
@@ -156,7 +156,7 @@ def _run_seed(
     if RunFolder(folder).is_finished and curve:
         return curve
     hook = Pruning(plan, trial, folder / CURVE, curve, before)
-    begin_or_go_on(config, folder, Surroundings(live=False, own_hooks=[hook]))
+    begin_or_go_on(config, folder, Caller(live=False, own_hooks=[hook]))
     return curve
 
 

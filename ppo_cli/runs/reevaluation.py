@@ -9,10 +9,9 @@ import torch
 
 from ppo_cli import statistics
 from ppo_cli.config.schema import Config
-from ppo_cli.encoders import EncoderError
 from ppo_cli.envs.group import EnvFaultError, explain
 from ppo_cli.episodes import Evaluation
-from ppo_cli.errors import RunError
+from ppo_cli.errors import RunError, UserCodeError
 from ppo_cli.runs.build import env_maker, on_error_of, wanted_infos
 from ppo_cli.runs.checkpoint import CheckpointError, load_newest, load_run
 from ppo_cli.runs.evaluation import evaluate, mean_interval, summarize
@@ -27,7 +26,7 @@ DEFAULT_EPISODES = 20  # where the run itself asked for none
 
 
 @dataclass(frozen=True)
-class Asked:
+class EvaluationOptions:
     """How a policy is evaluated; None is as the run's own evaluation was.
 
     Attributes:
@@ -49,14 +48,16 @@ class Asked:
     video_episode: str | None = None
 
 
-def evaluate_checkpoint(checkpoint: Path, named: bool, asked: Asked, say: Say) -> tuple[dict[str, Any], str]:
+def evaluate_checkpoint(
+    checkpoint: Path, is_named: bool, options: EvaluationOptions, say: Say
+) -> tuple[dict[str, Any], str]:
     """Evaluates the policy of a checkpoint, and films it where that is asked for.
 
     Args:
-        checkpoint: The file.
-        named: Whether that checkpoint was asked for, or else the run's newest.
-        asked: How it is evaluated.
-        say: Is told what is imported, and what is not as one may expect.
+        checkpoint: The path of the file.
+        is_named: Whether that checkpoint was asked for, or else the run's newest.
+        options: How it is evaluated.
+        say: A function that is told what is imported, and what is not as one may expect.
 
     Returns:
         What was found, and a line on the film, or nothing.
@@ -66,28 +67,28 @@ def evaluate_checkpoint(checkpoint: Path, named: bool, asked: Asked, say: Say) -
         EnvError: The environment can't be made, or not be filmed.
         RunError: The checkpoint is damaged, or an episode failed.
     """
-    checkpoint, policy = load_intact(checkpoint, named, asked.env_kwargs, say)
+    checkpoint, policy = load_intact(checkpoint, is_named, options.env_kwargs, say)
     config = policy.config
-    reset_options = {**config.env.reset_options, **asked.reset_options}
+    reset_options = {**config.env.reset_options, **options.reset_options}
     config = replace(config, env=replace(config.env, reset_options=reset_options))
     torch.set_num_threads(config.cpu_threads)  # other sums, other bits
-    own, which = config.eval, asked.video_episode or "first"
-    episodes = asked.episodes or own.episodes or DEFAULT_EPISODES
-    seed = own.seed if asked.seed is None else asked.seed
-    deterministic = own.deterministic if asked.deterministic is None else asked.deterministic
+    own, which = config.eval, options.video_episode or "first"
+    episodes = options.episodes or own.episodes or DEFAULT_EPISODES
+    seed = own.seed if options.seed is None else options.seed
+    deterministic = own.deterministic if options.deterministic is None else options.deterministic
     actions: dict[int, list[Any]] = {}
-    if asked.video is not None:
+    if options.video is not None:
         actions = {episode: [] for episode in candidates(which, episodes)}
         check_pictures(config.env)  # before the evaluation, not after
-        asked.video.mkdir(parents=True, exist_ok=True)
-    evaluation = played(policy, config, episodes, seed, deterministic, actions)
+        options.video.mkdir(parents=True, exist_ok=True)
+    evaluation = play_episodes(policy, config, episodes, seed, deterministic, actions)
     cut = sum(length >= own.max_steps for length in evaluation.lengths)
     if cut:
         say(f"{checkpoint}: {cut} episodes were cut at eval.max_steps={own.max_steps}")
     line = ""
-    if asked.video is not None:
+    if options.video is not None:
         episode = choose_episode(which, evaluation.returns)
-        path = asked.video / film_name(checkpoint, episode)
+        path = options.video / film_name(checkpoint, episode)
         begun = spawn_seeds(seed, "eval", episodes)[episode]
         shown, expected = film(config.env, begun, actions[episode], path), evaluation.returns[episode]
         if shown != expected:
@@ -99,7 +100,7 @@ def evaluate_checkpoint(checkpoint: Path, named: bool, asked: Asked, say: Say) -
     return {**summary, "checkpoint": str(checkpoint), "interval": interval}, line
 
 
-def played(
+def play_episodes(
     policy: Policy,
     config: Config,
     episodes: int,
@@ -115,7 +116,7 @@ def played(
         episodes: The number of episodes.
         seed: The seed of the evaluation.
         deterministic: Whether to take the most probable actions.
-        actions: By episode, lists that the actions of those episodes are put into.
+        actions: Lists, by episode, that the actions of those episodes are put into.
 
     Raises:
         RunError: An episode failed.
@@ -125,22 +126,22 @@ def played(
             policy.batch, env_maker(config.env), episodes, seed, deterministic, config.eval.max_steps,
             actions, on_error_of(config.env), wanted_infos(config),
         )  # fmt: skip
-    except (EnvFaultError, EncoderError, FloatingPointError) as error:
+    except (EnvFaultError, UserCodeError, FloatingPointError) as error:
         raise RunError(f"{config.env.id}: {error}") from error
     except Exception as error:  # observations of another shape, where arguments have changed them
         raise RunError(f"{config.env.id} {explain(error)}") from error
 
 
 def load_intact(
-    checkpoint: Path, named: bool, env_kwargs: Mapping[str, Any] | None, say: Say
+    checkpoint: Path, is_named: bool, env_kwargs: Mapping[str, Any] | None, say: Say
 ) -> tuple[Path, Policy]:
     """The policy of a checkpoint, or of the newest intact one where the run's last is damaged.
 
     Args:
-        checkpoint: The file.
-        named: Whether that checkpoint was asked for: then no other takes its place.
+        checkpoint: The path of the file.
+        is_named: Whether that checkpoint was asked for: then no other takes its place.
         env_kwargs: The arguments of the environment over the run's own.
-        say: Is told what is imported, and which other checkpoint is taken.
+        say: A function that is told what is imported, and which other checkpoint is taken.
 
     Returns:
         The file that was read, and the policy.
@@ -158,7 +159,7 @@ def load_intact(
             if newest is None:
                 raise
             other = checkpoint.with_name(f"{newest.steps}.pt")
-            if named:
+            if is_named:
                 raise RunError(f"{damage}; the newest intact one is {other.name}") from damage
             say(f"{damage}; evaluating {other.name}, the newest that is intact")
             checkpoint, saved = other, newest

@@ -25,7 +25,7 @@ def export_checkpoint(
         kind: ``onnx`` or ``torchscript``.
         sample: Whether the file draws its actions.
         run: The run as it was typed, for the message.
-        say: Is told what the config has imported.
+        say: A function that is told what the config has imported.
 
     Returns:
         What was found, in a line.

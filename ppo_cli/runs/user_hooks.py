@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
-from ppo_cli.config.schema import Config, ConfigError
+from ppo_cli.config.schema import Config
+from ppo_cli.errors import ConfigError
 from ppo_cli.hooks import Hook, UserHook, guarded
 from ppo_cli.import_path import load_class
 from ppo_cli.text import flat, nearest
@@ -15,7 +16,7 @@ class Ready(NamedTuple):
     """A hook that comes with this package.
 
     Attributes:
-        path: Its import path.
+        path: The import path of it.
         modules: The modules that it needs, which an extra of the same name as the hook brings.
     """
 
@@ -53,12 +54,12 @@ def make_hooks(config: Config, objects: Sequence[Hook]) -> list[UserHook]:
     The last ones log, and what the others add to the scalars too.
 
     Args:
-        config: The run's.
+        config: The config of the run.
         objects: Hooks from Python.
 
     Raises:
         ConfigError: One can't be made, or is none.
-        HookError: A constructor raises.
+        UserCodeError: A constructor raises.
     """
     hooks = []
     for number, entry in enumerate(config.hooks):

@@ -9,7 +9,7 @@ from ppo_cli.encoders import ImpalaCNN, NatureCNN, PackedEncoder, UserEncoder
 from ppo_cli.episodes import Evaluation
 from ppo_cli.memory import RecurrentMemory
 from ppo_cli.schedules import trained_steps
-from ppo_cli.text import mean_and_deviation, short
+from ppo_cli.text import counted, mean_and_deviation, short
 
 _ENCODERS = {NatureCNN: "nature_cnn", ImpalaCNN: "impala_cnn", UserEncoder: "an encoder of your own"}
 MUCH = 0.2  # of the larger return: what the evaluation's may differ from the training's without a word
@@ -34,7 +34,7 @@ def network_words(model: ActorCritic) -> str:
     widths = "-".join(str(linear.out_features) for linear in model.trunk.linears)
     if widths:
         verb, each = ("share ", "") if model.value_trunk is None else ("", " each")
-        parts.append(f"actor and critic {verb}{widths} {model.trunk.activation_name}{each}")
+        parts.append(f"actor and critic {verb}{widths} {model.trunk.choice.activation}{each}")
     return ", ".join(parts or ["actor and critic linear"])
 
 
@@ -58,7 +58,7 @@ def budget_words(asked: int, n_envs: int, n_steps: int, filled: bool = False) ->
 
 def device_words(device: object, threads: int) -> str:
     """What the network is computed on."""
-    return f"{device}, {threads} thread{'s'[: threads - 1]}"
+    return f"{device}, {counted(threads, 'thread')}"
 
 
 def result_words(evaluation: Evaluation, deterministic: bool | None = None) -> str:
@@ -69,8 +69,7 @@ def result_words(evaluation: Evaluation, deterministic: bool | None = None) -> s
         deterministic: how it acted, where that is to be said.
     """
     kinds = {True: "deterministic ", False: "sampled ", None: ""}
-    n = len(evaluation.returns)
-    episodes = f"{n:,} {kinds[deterministic]}episode{'s'[: n - 1]}"
+    episodes = counted(len(evaluation.returns), f"{kinds[deterministic]}episode")
     return f"return {mean_and_deviation(evaluation.mean, evaluation.std)} over {episodes}"
 
 

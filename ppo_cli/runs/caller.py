@@ -1,4 +1,4 @@
-"""What is around a run: a terminal or none, a process of its own or somebody else's."""
+"""Who runs a run: a command with a terminal and a process to itself, or a program that goes on after it."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -7,12 +7,12 @@ if TYPE_CHECKING:
     from ppo_cli.hooks import Hook  # brings PyTorch
 
 
-class Surroundings(NamedTuple):
-    """What is around a run, and is no knob of it.
+class Caller(NamedTuple):
+    """What a run is told of its caller, which is no knob of it.
 
     Attributes:
         live: Whether it has the terminal to itself, for a progress line.
-        preset: The config's, in words for the first line; nothing where it is not known.
+        preset: The config's preset, in words for the first line; nothing where it is not known.
         hooks: Objects from Python, beside the hooks that the config names; told after those.
         own_hooks: Hooks of the caller's that are told last, as the run's own are.
         owns_process: Whether the process is the run's own: then a signal ends the run when it has been saved,
@@ -29,4 +29,4 @@ class Surroundings(NamedTuple):
     watchdog: bool = True
 
 
-COMMAND = Surroundings()  # a process to itself, and the terminal
+COMMAND = Caller()  # a process to itself, and the terminal

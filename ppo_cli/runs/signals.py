@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from typing_extensions import Self
 
-from ppo_cli.signals import STOPPING
+from ppo_cli.stop_signals import STOPPING
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ class Interrupted(KeyboardInterrupt):
     """A signal ended a run, which was saved; a `KeyboardInterrupt`, because it ends a sweep too.
 
     Attributes:
-        number: of the signal.
+        number: The number of the signal.
     """
 
     def __init__(self, number: int, advice: str = "") -> None:
@@ -39,7 +39,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 def no_advice() -> str:
-    """Where there is nothing to go on with."""
+    """No advice, where there is nothing to go on with."""
     return ""
 
 
@@ -52,8 +52,8 @@ class StopSignal:
     The innermost one that is entered decides.
 
     Attributes:
-        at_once: end by the first signal already. While the update compiles that is right: Ctrl-C reaches the
-            compiler too, so that there is nothing to go on with.
+        at_once: Whether the first signal ends it already. While the update compiles that is right: Ctrl-C
+            reaches the compiler too, so that there is nothing to go on with.
     """
 
     _entered: ClassVar[list["StopSignal"]] = []
@@ -66,15 +66,15 @@ class StopSignal:
         """Notes what to do.
 
         Args:
-            advice: what to do when the run has ended, as it is true then; or nothing.
-            at_once: see above.
+            advice: A function that says what to do when the run has ended, as it is true then; or nothing.
+            at_once: Whether the first signal ends it already; see above.
         """
         self.at_once = at_once
         self._advice = advice
 
     @property
     def number(self) -> int | None:
-        """Of the signal that came, or None."""
+        """The number of the signal that came, or None."""
         return None if StopSignal._came is None else StopSignal._came[0]
 
     def __enter__(self) -> Self:

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
-from ppo_cli.config.schema import ConfigError
+from ppo_cli.errors import ConfigError
 from ppo_cli.files import NotPlainError
 from ppo_cli.runs.folder import RunFolder
 
