@@ -47,6 +47,15 @@ def only_run(tmp_path):
     return folder
 
 
+def test_hydras_verbose_page_comes_once_before_the_run(ppo_train, tmp_path):
+    outcome = ppo_train("env=CartPole-v1", *TINY, "hydra.run.dir=run", "hydra.verbose=true")
+    assert outcome.status == 0
+    page, _, run = outcome.out.partition("Defaults Tree\n")
+    assert page.count("Installed Hydra Plugins") == 1
+    assert "total_timesteps: 300" in run.partition("\nCartPole-v1 · ")[0]
+    assert "Hydra" not in run.partition("\nCartPole-v1 · ")[2]
+
+
 def test_a_run_leaves_its_folder(ppo_train, tmp_path):
     outcome = ppo_train("env=CartPole-v1", *TINY, "normalize.observations=true")
     assert outcome.status == 0, outcome.err

@@ -245,6 +245,7 @@ def test_names_of_jobs_say_what_differs_and_never_collide():
         (("sweep.resume=nothing",), "sweep.resume=nothing: no sweep there (no jobs.json)"),
         (("sweep.resume=a", "sweep.resume=b"), "name one folder"),
         (("sweep.resume=nothing", "seed=1"), "seed=1: sweep.resume= takes settings of Hydra's only"),
+        (("sweep.resume=nothing", "hydra/sweeper=basic"), "goes on with the sweeper that planned it"),
         (("-m", "seed=0,1", "hydra.sweep.subdir=x"), "hydra.sweep.subdir"),
         (("-m", "seed=0,1", "hydra.verbose=true,false"), "can't be swept"),
         (("-m", "seed=0,1", "hydra.searchpath=[file:///nowhere]"), "/nowhere: no such folder"),

@@ -1,5 +1,6 @@
 """Running what was composed, as Hydra runs a job: with its files, its callbacks and, if wanted, its logs."""
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,6 +53,10 @@ def run_composed(
     with composing(), initialize_config_dir(str(conf_dir()), "train", "1.3"):
         if log:
             configure_log(settings.hydra_logging, settings.verbose)
+            hydra = GlobalHydra.instance().hydra
+            if hydra is not None and logging.getLogger("hydra").isEnabledFor(logging.DEBUG):
+                typed = [*settings.overrides.hydra, *settings.overrides.task]  # hydra.verbose=true
+                hydra.compose_config(config_name, typed, RunMode.RUN, with_log_configuration=True)  # prints
         callbacks = Callbacks(job.whole)
         callbacks.on_run_start(config=job.whole, config_name=config_name)
         context = HydraContext(GlobalHydra.instance().config_loader(), callbacks)

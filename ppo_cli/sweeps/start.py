@@ -134,6 +134,8 @@ def resume(folder: Path, overrides: Sequence[str]) -> None:
                 f"{override}: sweep.resume= takes settings of Hydra's only, such as hydra/launcher=joblib; "
                 "the jobs keep their configs"
             )
+        if key_of(override) == SWEEPER.removesuffix("="):
+            raise ConfigError(f"{override}: a sweep goes on with the sweeper that planned it; leave it out")
     stored = load_jobs(folder, overrides)
     check_extras(stored.overrides)
     own = [f"hydra.sweep.dir={hydra_quoted(folder)}", f"{PREFIX}stored=true"]
