@@ -90,14 +90,14 @@ class ActorCritic(nn.Module):
         """Builds and initialises the network with torch's global generator.
 
         Args:
-            encoder: turns observations into vectors.
-            make_head: builds the policy head for a number of features.
-            trunk: the hidden layers.
-            shared: whether the two heads share the hidden layers.
-            ortho_init: orthogonal weights with gain sqrt(2) in encoder and trunk, 1 in the memory, 0.01 in
+            encoder: What turns observations into vectors.
+            make_head: A function from a number of features to a policy head.
+            trunk: The hidden layers.
+            shared: Whether the two heads share the hidden layers.
+            ortho_init: Orthogonal weights with gain sqrt(2) in encoder and trunk, 1 in the memory, 0.01 in
                 the policy head and 1 in the value head, and zero biases (37 details, no. 2); else PyTorch's
                 own initialisation.
-            make_memory: builds the memory for a number of inputs.
+            make_memory: A function from a number of inputs to a memory.
         """
         super().__init__()
         self.encoder = encoder
@@ -136,9 +136,9 @@ class ActorCritic(nn.Module):
         """Logits [B, P] and values [B] of K sequences of length L, one after the other, B = K*L.
 
         Args:
-            obs: observations, [B, *shape].
-            state: the memory's state before the first step of each sequence, [K, S].
-            episode_starts: whether a row is an episode's first, float [B, 1]; [B, 0] where S is 0.
+            obs: The observations, [B, *shape].
+            state: The memory's state before the first step of each sequence, [K, S].
+            episode_starts: Whether a row is an episode's first, float [B, 1]; [B, 0] where S is 0.
         """
         encoded = self.memory.sequence(self.encoder(obs), state, episode_starts)
         features = self.trunk(encoded)

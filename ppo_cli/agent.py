@@ -34,10 +34,10 @@ class PPOAgent:
     """Proximal policy optimisation (Schulman et al. 2017, https://arxiv.org/abs/1707.06347).
 
     Attributes:
-        model: the network; its parameters, but for frozen ones, are views of one flat vector.
-        optimizer: the optimizer's state over that vector.
-        keeps_outputs: whether what `act` computes is kept, because computing it again would cost more.
-        knobs: the values in use of what may be annealed, by name, set by `anneal`.
+        model: The network; its parameters, but for frozen ones, are views of one flat vector.
+        optimizer: The optimizer's state over that vector.
+        keeps_outputs: Whether what `act` computes is kept, because computing it again would cost more.
+        knobs: The values in use of what may be annealed, by name, set by `anneal`.
     """
 
     def __init__(
@@ -55,15 +55,15 @@ class PPOAgent:
         """Takes over the model.
 
         Args:
-            model: the network, on the CPU; it is moved to ``device``.
-            distribution: of the environment's action space.
-            hyper: constant knobs.
-            schedules: of the numbers that may be annealed.
+            model: The network, on the CPU; it is moved to ``device``.
+            distribution: The distribution over the environment's action space.
+            hyper: The constant knobs.
+            schedules: The schedules of the numbers that may be annealed.
             action_generator: CPU generator that draws the exploration noise.
             minibatch_generator: CPU generator that draws the permutations.
-            n_envs: number of environments that it will act for.
-            device: where the network runs.
-            compile_cache: compile the minibatch step and keep it in this folder; None runs it as it is.
+            n_envs: The number of environments that it will act for.
+            device: The device on which the network runs.
+            compile_cache: The folder that the compiled step is kept in; None runs it as it is.
         """
         self.model = model.to(device)
         self.distribution = distribution
@@ -114,9 +114,9 @@ class PPOAgent:
         """Actions sampled from the policy, [N, *action_shape], and what else was computed, if that is kept.
 
         Args:
-            obs: observations as the rollout stores them, [N, *shape].
-            noise: one step's item of `exploration_noise`.
-            states: the memory's states, [N, S].
+            obs: The observations as the rollout stores them, [N, *shape].
+            noise: One step's item of `exploration_noise`.
+            states: The memory's states, [N, S].
         """
         if self._numpy_actor is not None and obs.dtype == np.float32:
             return self._numpy_actor(obs, noise), None
@@ -190,8 +190,8 @@ class PPOAgent:
         """Epochs of minibatch steps; gives means over the minibatches, and the critic's fit to the rollout.
 
         Args:
-            batch: from `compute_gae`.
-            rows: indices of the rows that are transitions, int64 [M].
+            batch: The batch that `compute_gae` made.
+            rows: The indices of the rows that are transitions, int64 [M].
         """
         knobs = torch.tensor(list(self.knobs.values()), device=self.device)
         valid = torch.zeros(len(batch.returns), dtype=torch.bool)

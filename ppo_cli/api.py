@@ -49,7 +49,7 @@ class Run:
     Attributes:
         folder: The folder.
         config: The run's config; every knob is an attribute, ``config.clip_ratio``, ``config.eval.episodes``.
-        metrics: What was logged, a float64 array [I] for I iterations by tag (``charts/episodic_return``,
+        metrics: The logged scalars, a float64 array [I] for I iterations by tag (``charts/episodic_return``,
             ``losses/entropy``, …), with ``step`` and ``iteration`` beside them; NaN where an iteration has no
             value.
         evaluation: The final evaluation; None for a run that has none yet.
@@ -147,9 +147,9 @@ def resume(
     Args:
         run: The run, or its folder.
         *overrides: Knobs to change, as they are typed.
-        hooks: As for `train`. Objects that the run had before get their state back.
-        verbose: As for `train`.
-        watchdog: As for `train`.
+        hooks: Hooks, as for `train`. Objects that the run had before get their state back.
+        verbose: Whether it shows how far it is, as for `train`.
+        watchdog: Whether a hanging environment ends the process, as for `train`.
         **knobs: Knobs to change.
 
     Returns:

@@ -47,9 +47,9 @@ def compile_function(function: Function, examples: Sequence[Tensor], cache: Path
     On a GPU that is a CUDA graph, captured anew in each run, rather than compiled code.
 
     Args:
-        function: takes tensors, returns a tuple of tensors; its control flow must not depend on their values.
-        examples: inputs whose shapes, dtypes and device are those of every later call.
-        cache: folder of compiled libraries, found again by operations, shapes, versions and processor; where
+        function: It takes tensors and returns a tuple of them; control flow must not depend on their values.
+        examples: The inputs whose shapes, dtypes and device are those of every later call.
+        cache: A folder of compiled libraries, found by operations, shapes, versions and processor; where
             it can't be trusted or written to, another is used.
     """
     if examples[0].is_cuda:

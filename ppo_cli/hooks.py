@@ -105,7 +105,7 @@ class Hook:
 
         Args:
             run: The run.
-            error: What ended it, a `KeyboardInterrupt` where a signal did; None where it is finished.
+            error: The error that ended it, a `KeyboardInterrupt` for a signal; None where it is finished.
         """
 
     def state_dict(self) -> dict[str, Any]:
@@ -120,7 +120,7 @@ class Hook:
         """Is called before `start` where a run goes on from a checkpoint in which this hook has a state.
 
         Args:
-            state: What `state_dict` returned, arrays as tensors and tuples as lists.
+            state: The state that `state_dict` returned, arrays as tensors and tuples as lists.
         """
 
 
@@ -249,9 +249,9 @@ class UserHook(Hook):
         """Wraps a hook.
 
         Args:
-            hook: The user's.
-            name: What it is called in lines and checkpoints.
-            seed: The run's.
+            hook: The user's hook.
+            name: The name it has in lines and checkpoints.
+            seed: The seed of the run.
             number: Its place among the user's hooks.
         """
         self.name = name
@@ -345,10 +345,10 @@ def guarded(
 
     Args:
         function: The function.
-        arguments: By position.
-        options: By name.
-        name: The hook's.
-        method: Its method that this is.
+        arguments: The arguments by position.
+        options: The arguments by name.
+        name: The name of the hook.
+        method: The name of its method.
         at: The run's seed, the iteration, and the hook's place.
 
     Raises:

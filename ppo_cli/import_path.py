@@ -17,10 +17,10 @@ def load_object(path: str, names: Sequence[str], what: str, kind: str) -> Any:  
     """What is at ``package.module.thing`` or ``package.module:thing``, a module included.
 
     Args:
-        path: where it is.
-        names: short names that would have been taken too, for the message.
-        what: what is looked for, for the message.
-        kind: what stands behind ``package.module.`` in the message.
+        path: The import path.
+        names: The short names that would have been taken too, for the message.
+        what: A word for what is looked for, for the message.
+        kind: A word for what stands behind ``package.module.`` in the message.
 
     Raises:
         ValueError: there is none; one line that says why.
@@ -41,10 +41,10 @@ def load_class(path: str, base: type[T], names: Sequence[str], what: str) -> typ
     """The class at an import path.
 
     Args:
-        path: as for `load_object`.
-        base: what it must be a subclass of; nothing else is ever called.
-        names: as for `load_object`.
-        what: as for `load_object`.
+        path: The import path, as for `load_object`.
+        base: The class that it must be a subclass of; nothing else is ever called.
+        names: The short names, as for `load_object`.
+        what: The word for it, as for `load_object`.
 
     Raises:
         ValueError: there is none; one line that says why.
@@ -64,10 +64,10 @@ def check_options(
     written to be called so.
 
     Args:
-        function: is called with what is ``given``, by position, and with the options by name.
-        name: of the function, for the message.
-        given: names of its first arguments.
-        options: names of the options.
+        function: The function, which is called with what is ``given``, by position, and the options by name.
+        name: The name of the function, for the message.
+        given: The names of its first arguments.
+        options: The names of the options.
 
     Raises:
         ValueError: it takes no such option, lacks one, or takes other arguments; one line.
@@ -97,8 +97,8 @@ def calling(name: str, options: Mapping[str, Any], tensors: Sequence[Any] = ()) 
     """While something of a config's is called, has it blamed for what is raised.
 
     Args:
-        name: of what is called, for the message.
-        options: that it is given, likewise.
+        name: The name of what is called, for the message.
+        options: The options that it is given, likewise.
         tensors: that it is given and has to leave as they are.
 
     Raises:

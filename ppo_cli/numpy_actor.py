@@ -33,8 +33,8 @@ def numpy_actor(model: ActorCritic, n_rows: int) -> Actor | None:
     """Policy and sampling for ``n_rows`` observations as a NumPy function that reads the live weights.
 
     Args:
-        model: the network; its parameters may change in place afterwards.
-        n_rows: number of environments N.
+        model: The network; its parameters may change in place afterwards.
+        n_rows: The number of environments N.
 
     Returns:
         A function from float32 observations [N, F] and the noise [N, ...] of `PPOAgent.exploration_noise` to

@@ -21,10 +21,10 @@ class Terms(NamedTuple):
     """What a loss of one minibatch of B rows may be made of.
 
     Attributes:
-        logits: parameters of the policy's distribution, [B, P]; illegal actions are masked.
-        values: V_θ(s_t), [B].
-        new_logprobs: log π_θ(a_t | s_t), [B].
-        old_logprobs: log π_θ_old(a_t | s_t), of the policy that collected the rollout, [B].
+        logits: The parameters of the policy's distribution, [B, P]; illegal actions are masked.
+        values: The values V_θ(s_t), [B].
+        new_logprobs: The log π_θ(a_t | s_t), [B].
+        old_logprobs: The log π_θ_old(a_t | s_t), of the policy that collected the rollout, [B].
         ratio: r_t(θ) = π_θ(a_t | s_t) / π_θ_old(a_t | s_t), [B].
         advantages: Â_t, normalised if that is on, [B].
         returns: V_t^targ, the targets of the values, [B].
@@ -52,9 +52,9 @@ class Loss:
     """A function of `Terms` with its options.
 
     Attributes:
-        name: as it was typed.
+        name: The name as it was typed.
         function: ``fn(terms, **options)``.
-        options: what it gets beside the terms.
+        options: The arguments that it gets beside the terms.
     """
 
     name: str
@@ -103,7 +103,7 @@ def kl_penalty(terms: Terms, beta: float = 3.0) -> Tensor:
     The divergence is `ppo_cli.losses.approximate_kl`, whose expectation, and that of its gradient, are exact.
 
     Args:
-        terms: of the minibatch.
+        terms: The terms of the minibatch.
         beta: β ≥ 0; 3 is the best of the fixed ones in the paper's table 1.
     """
     surrogate = weighted_mean(terms.ratio * terms.advantages, terms.weights)
@@ -130,8 +130,8 @@ def dual_clip(terms: Terms, bound: float = 3.0) -> Tensor:
     A ratio far above 1, with a negative advantage, has no gradient either.
 
     Args:
-        terms: of the minibatch.
-        bound: c > 1.
+        terms: The terms of the minibatch.
+        bound: The bound c > 1.
     """
     surr1 = terms.ratio * terms.advantages
     surr2 = torch.clamp(terms.ratio, 1 - terms.clip_ratio, 1 + terms.clip_ratio) * terms.advantages

@@ -100,7 +100,7 @@ def ppo_loss(
     """The parts of the loss of a minibatch, scalars by name; ``total_loss`` is what the update descends.
 
     Args:
-        terms: What the losses are functions of.
+        terms: The tensors that the losses are functions of.
         coefs: The values of the annealed knobs by name. Without ``vf_clip_ratio`` no value is clipped.
         distribution: The distribution of the actions.
         hyper: The constant knobs.
@@ -191,11 +191,11 @@ def run_epochs(
     """Steps through the minibatches of several epochs, or of fewer where the KL stop ends them.
 
     Args:
-        step: from `make_step`.
-        state: from `first_state`.
-        batch: what was collected.
-        epochs: indices of the rows of each minibatch, int64 [B], and their weights [B].
-        knobs: values of the annealed ones, [K].
+        step: The step that `make_step` made.
+        state: The state that `first_state` made.
+        batch: The batch that was collected.
+        epochs: The indices of the rows of each minibatch, int64 [B], and their weights [B].
+        knobs: The values of the annealed ones, [K].
     """
     device = state.params.device
     for minibatches in epochs:

@@ -99,7 +99,9 @@ class Pick(gym.Env):
 gym.register("Pick-v0", Pick, max_episode_steps=8)
 policy = ppo_cli.load(train("Pick-v0"))
 action = policy.act(np.zeros(2, np.float32))
+exported = policy.batch.distribution.to_env_module()(torch.tensor([[0, 1], [2, 0]]))
 found = {
+    "exported": [str(exported.dtype), exported.tolist()],
     "class": type(policy.batch.distribution).__name__, "seen": sorted(Pick.seen),
     "inside": policy.action_space.contains(action),
 }
@@ -233,6 +235,7 @@ def test_an_action_space_is_one_file_and_its_line(house):
     count, found = added(house, "An action space", ACTIONS)
     assert count == (2, 3)  # the import of the class is one of them
     assert found["class"] == "IntegerBox"
+    assert found["exported"] == ["torch.int16", [[-1, 4], [1, 3]]]
     assert found["seen"] == [[a, b] for a in (-1, 0, 1) for b in (3, 4)]
     assert found["inside"]
 

@@ -27,9 +27,9 @@ def run_composed(
     """Does a run's work as Hydra's own `Hydra.run` does, but for composing it again.
 
     Args:
-        job: What was composed.
+        job: The job that was composed.
         folder: The run's folder, which is there.
-        work: What the run does; what it raises is raised here.
+        work: The function that does the run's work; what it raises is raised here.
         config_name: The name of the primary config.
         log: Whether Hydra sets up the process's logging, as a command wants it.
 

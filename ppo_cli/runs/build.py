@@ -61,12 +61,12 @@ class Checked:
     """A config that its environment was held against, and what that found.
 
     Attributes:
-        config: the config with the id that runs, and whether masks are obeyed.
-        notices: lines about what will not be as one may expect: another id than the one that was typed, or
+        config: The config with the id that runs, and whether masks are obeyed.
+        notices: Lines about what will not be as one may expect: another id than the one that was typed, or
             something that the environment has and a run does not follow.
-        spaces: those of the environment.
-        snapshot_kind: the kind of snapshot, where it had to be found out.
-        env: the environment that was tried, where it is handed on: whoever takes it closes it.
+        spaces: The spaces of the environment.
+        snapshot_kind: The kind of snapshot, where it had to be found out.
+        env: The environment that was tried, where it is handed on: whoever takes it closes it.
     """
 
     config: Config
@@ -80,9 +80,9 @@ def check_environment(config: Config, watchdog: bool = True, keep: bool = False)
     """Makes the environment and the network once, to hold the config against them.
 
     Args:
-        config: the config to check.
-        watchdog: whether a process is forked that ends this one where the environment hangs.
-        keep: whether the environment is handed on, rather than closed.
+        config: The config to check.
+        watchdog: Whether a process is forked that ends this one where the environment hangs.
+        keep: Whether the environment is handed on, rather than closed.
 
     Raises:
         ConfigError: the environment can't be made or trained on as the config asks; one line that says why.

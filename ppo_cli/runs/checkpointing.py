@@ -44,10 +44,10 @@ class CheckpointKeeper(Hook):
         """Of a run in ``folder``, which is to stay the one that it is now.
 
         Args:
-            config: The run's.
-            folder: The run's.
-            log: What a checkpoint says of its files is true.
-            hooks: The user's, whose states are kept.
+            config: The config of the run.
+            folder: The folder of the run.
+            log: The log; what a checkpoint says of its files is true.
+            hooks: The user's hooks, whose states are kept.
         """
         self._config, self._folder, self._log, self._hooks = config, RunFolder(folder), log, hooks
         self._every = config.checkpoint_interval

@@ -43,9 +43,9 @@ def budget_words(asked: int, n_envs: int, n_steps: int, filled: bool = False) ->
 
     Args:
         asked: ``total_timesteps``.
-        n_envs: N.
-        n_steps: T.
-        filled: whether a backend has rows that are no steps, so that the end is not known beforehand.
+        n_envs: The number of environments N.
+        n_steps: The number of steps T of a rollout.
+        filled: Whether a backend has rows that are no steps, so that the end is not known beforehand.
     """
     shape = f"{n_envs:,} × {n_steps:,}"
     if filled:
@@ -65,8 +65,8 @@ def result_words(evaluation: Evaluation, deterministic: bool | None = None) -> s
     """The mean return of an evaluation, and of what.
 
     Args:
-        evaluation: of a policy.
-        deterministic: how it acted, where that is to be said.
+        evaluation: The evaluation of a policy.
+        deterministic: Whether it took the most probable actions, where that is to be said.
     """
     kinds = {True: "deterministic ", False: "sampled ", None: ""}
     episodes = counted(len(evaluation.returns), f"{kinds[deterministic]}episode")
@@ -79,8 +79,8 @@ def training_words(evaluation: Evaluation, trained: float) -> str:
     Much is more than the evaluation's standard deviation and than a fifth of the larger of both.
 
     Args:
-        evaluation: of the policy, which took its most probable actions.
-        trained: mean return of the training's last episodes; NaN where none ended.
+        evaluation: The evaluation of the policy, which took its most probable actions.
+        trained: The mean return of the training's last episodes; NaN where none ended.
     """
     gap = abs(evaluation.mean - trained)
     if not gap > max(evaluation.std, MUCH * max(abs(evaluation.mean), abs(trained))):  # nor with NaN

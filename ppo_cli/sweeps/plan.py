@@ -7,20 +7,22 @@ composed: the jobs' configs are whole, and whatever else was typed for the sweep
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ppo_cli.config.compose import compose_jobs
+from ppo_cli.config.compose import compose_jobs, given_folder
 from ppo_cli.config.convert import from_stored, to_dict
 from ppo_cli.config.quoting import shell_quoted
 from ppo_cli.envs.make import resolve_env_id
 from ppo_cli.errors import ConfigError
 from ppo_cli.files import printable, read_json, write_whole
-from ppo_cli.runs.new_folder import is_hydra, job_names
+from ppo_cli.runs.new_folder import is_hydra, job_names, new_folder
 from ppo_cli.runs.signals import no_advice
 from ppo_cli.sweeps.job import Job
 from ppo_cli.terminal import wrapped
@@ -135,8 +137,8 @@ def load_jobs(folder: Path, typed: Sequence[str]) -> Sweep:
     """The sweep in a folder, as it may go on: its jobs, and the settings of Hydra's to run them with.
 
     Args:
-        folder: of the sweep.
-        typed: settings of Hydra's; each takes the place of the stored one, a launcher that of all its own.
+        folder: The folder of the sweep.
+        typed: Hydra's settings; each takes the place of the stored one, a launcher that of all its own.
 
     Raises:
         ConfigError: the file is none of a sweep, or asks for what only a user may; one line.
@@ -227,3 +229,21 @@ def _settings(stored: Iterable[str], typed: Sequence[str]) -> list[str]:
             raise ValueError(printable(f"{override:.200}"))
         kept.append(f"{key}={plain}" if re.fullmatch(r"[\w.+-]+", plain) else f"{key}='{plain}'")
     return kept
+
+
+@contextmanager
+def sweep_folder() -> Iterator[Path]:
+    """A folder for a sweep whose jobs are composed: what ``hydra.sweep.dir`` says, or by the time.
+
+    Raises:
+        ConfigError: there is something in it.
+    """
+    given = given_folder("sweep")
+    now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    path = Path("outputs") / "sweeps" / now if given is None else given
+    if given is not None and path.is_dir() and any(not file.name.startswith(".") for file in path.iterdir()):
+        raise ConfigError(
+            f"hydra.sweep.dir={path} is not empty; sweep.resume={shell_quoted(path)} goes on with a sweep"
+        )
+    with new_folder(path, exclusive=given is None) as folder:
+        yield folder

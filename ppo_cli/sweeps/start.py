@@ -1,25 +1,23 @@
 """How a sweep or a search starts: Hydra makes the sweeper that is chosen, which plans and runs the jobs."""
 
 import importlib.util
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from datetime import datetime
+from collections.abc import Sequence
 from pathlib import Path
 
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from ppo_cli.config.compose import compose_job, fixed_folder, given_folder, parse_overrides
+from ppo_cli.config.compose import compose_job, fixed_folder, parse_overrides
 from ppo_cli.config.explain import composing
 from ppo_cli.config.quoting import hydra_quoted, shell_quoted
 from ppo_cli.config.schema import conf_dir
 from ppo_cli.config.user_files import with_folder
 from ppo_cli.errors import ConfigError, RunError
 from ppo_cli.runs.folder import RunFolder
-from ppo_cli.runs.new_folder import is_hydra, new_folder
+from ppo_cli.runs.new_folder import is_hydra
 from ppo_cli.sweeps.ending import failed_table
 from ppo_cli.sweeps.job import run_job
-from ppo_cli.sweeps.plan import JOBS, REPLACED, key_of, load_jobs, plan_jobs
+from ppo_cli.sweeps.plan import JOBS, REPLACED, key_of, load_jobs, plan_jobs, sweep_folder
 from ppo_cli.sweeps.schema import OPTUNA, PREFIX, SWEEPER, check_typed
 from ppo_cli.sweeps.search.plan import PLAN, load_plan, make_plan
 
@@ -155,21 +153,3 @@ def multirun(overrides: Sequence[str], config_name: str) -> None:
             hydra = GlobalHydra.instance().hydra
         assert hydra is not None
         hydra.multirun(config_name, run_job, [*overrides, "hydra.mode=MULTIRUN"])
-
-
-@contextmanager
-def sweep_folder() -> Iterator[Path]:
-    """A folder for a sweep whose jobs are composed: what ``hydra.sweep.dir`` says, or by the time.
-
-    Raises:
-        ConfigError: there is something in it.
-    """
-    given = given_folder("sweep")
-    now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    path = Path("outputs") / "sweeps" / now if given is None else given
-    if given is not None and path.is_dir() and any(not file.name.startswith(".") for file in path.iterdir()):
-        raise ConfigError(
-            f"hydra.sweep.dir={path} is not empty; sweep.resume={shell_quoted(path)} goes on with a sweep"
-        )
-    with new_folder(path, exclusive=given is None) as folder:
-        yield folder

@@ -29,9 +29,8 @@ from ppo_cli.runs.signals import StopSignal
 from ppo_cli.sweeps.ending import failed_table, stoppable
 from ppo_cli.sweeps.job import Job, one_line, own_folder, run_job, say_imports
 from ppo_cli.sweeps.live import Board
-from ppo_cli.sweeps.plan import JOBS, Sweep, check_config, load_jobs, plan_jobs, save_jobs
+from ppo_cli.sweeps.plan import JOBS, Sweep, check_config, load_jobs, plan_jobs, save_jobs, sweep_folder
 from ppo_cli.sweeps.schema import PREFIX, SweepSettings, composed_settings
-from ppo_cli.sweeps.start import sweep_folder
 
 
 def sweep(context: HydraContext, config: DictConfig, overrides: Sequence[str]) -> None:

@@ -44,11 +44,11 @@ class Plan:
     """A whole search.
 
     Attributes:
-        typed: overrides as typed, but for what is searched and Hydra's settings.
-        axes: what is searched.
-        seeds: of a trial's runs, in their order.
-        settings: of the search.
-        bases: one for each combination of the groups that are searched.
+        typed: The overrides as typed, but for what is searched and Hydra's settings.
+        axes: The axes that are searched.
+        seeds: The seeds of a trial's runs, in their order.
+        settings: The settings of the search.
+        bases: A config for each combination of the groups that are searched.
     """
 
     typed: list[str] = field(compare=False)
@@ -62,7 +62,7 @@ def make_plan(overrides: Sequence[str], config_dir: str | None, config_name: str
     """Composes and checks a search, to both ends of its intervals.
 
     Args:
-        overrides: As typed, in Hydra's own terms.
+        overrides: The overrides as typed, in Hydra's own terms.
         config_dir: A folder of the user's own files, or None.
         config_name: The name of the primary config.
 
@@ -216,9 +216,9 @@ def job_config(plan: Plan, values: Mapping[str, str], seed: int) -> Config:
     """The config of one run of a trial.
 
     Args:
-        plan: of the search.
-        values: what the trial has for each axis.
-        seed: of the run.
+        plan: The plan of the search.
+        values: The trial's value for each axis.
+        seed: The seed of the run.
 
     Raises:
         ConfigError: the values do not go together.

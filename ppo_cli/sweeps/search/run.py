@@ -20,6 +20,7 @@ from ppo_cli.runs.signals import StopSignal
 from ppo_cli.sweeps.ending import stoppable
 from ppo_cli.sweeps.eta import Pace, about
 from ppo_cli.sweeps.job import one_line, own_folder, say_imports
+from ppo_cli.sweeps.plan import sweep_folder
 from ppo_cli.sweeps.schema import PREFIX
 from ppo_cli.sweeps.search.plan import (
     PLAN,
@@ -34,7 +35,6 @@ from ppo_cli.sweeps.search.plan import (
 from ppo_cli.sweeps.search.results import best_so_far, conclude, drawn, ended_trials, write_tables
 from ppo_cli.sweeps.search.study import make_sampler, open_study
 from ppo_cli.sweeps.search.trial import Outcome, run_trial
-from ppo_cli.sweeps.start import sweep_folder
 from ppo_cli.terminal import width, wrapped
 from ppo_cli.text import short, words_in
 
@@ -48,7 +48,7 @@ def search(config_name: str, overrides: Sequence[str]) -> None:
 
     Args:
         config_name: The name of the primary config.
-        overrides: As typed, in Hydra's own terms.
+        overrides: The overrides as typed, in Hydra's own terms.
 
     Raises:
         ConfigError: it can't be searched like that; there is no folder then.
