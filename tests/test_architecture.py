@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -49,13 +50,21 @@ FILE, CLASS, FUNCTION = 400, 200, 60
 COMMAND_LINE = 1085  # all of cli/: what a terminal types and sees, and nothing else
 
 
+@cache
+def nodes(module):
+    return list(ast.walk(ast.parse(module.read_text())))
+
+
+@cache
 def imported(module):
     """Dotted names that a module imports, anywhere in it."""
-    for node in ast.walk(ast.parse(module.read_text())):
+    names = []
+    for node in nodes(module):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            names += (f"{node.module}.{alias.name}" for alias in node.names)
+    return names
 
 
 def room(module):
@@ -94,9 +103,8 @@ def test_the_algorithm_knows_no_settings_no_log_and_only_the_loop_environments(n
 
 @each_module
 def test_what_is_read_at_once_is_short(module):
-    text = module.read_text()
-    assert len(text.splitlines()) <= FILE
-    for node in ast.walk(ast.parse(text)):
+    assert len(module.read_text().splitlines()) <= FILE
+    for node in nodes(module):
         if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             length = (node.end_lineno or 0) - node.lineno + 1
             assert length <= (CLASS if isinstance(node, ast.ClassDef) else FUNCTION), node.name

@@ -252,6 +252,7 @@ def test_no_process_is_forked_while_the_table_is_drawn_and_a_child_prints_plainl
     assert status == [0]
 
 
+@pytest.mark.slow
 def test_on_a_terminal_there_is_one_table_and_no_progress_line_of_a_job(tmp_path):
     ours, theirs = pty.openpty()
     arguments = [

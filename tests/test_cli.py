@@ -91,6 +91,7 @@ def test_eval_json_and_the_checkpoint_agree(ppo_train, tmp_path):
     assert saved["mean"] == pytest.approx(sum(saved["returns"]) / 2)
 
 
+@pytest.mark.slow
 def test_a_later_process_loads_and_evaluates(ppo_train, tmp_path):
     ppo_train("env=Pendulum-v1", *TINY)
     folder = only_run(tmp_path)
@@ -187,6 +188,7 @@ def test_a_sweep_has_one_folder_a_job_under_outputs(ppo_train, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"outputs"}
 
 
+@pytest.mark.slow
 def test_a_sweep_over_environments(ppo_train, tmp_path):
     assert ppo_train("-m", "env=CartPole-v1,Acrobot-v1", *TINY).status == 0
     ids = {OmegaConf.load(path).env.id for path in tmp_path.glob("outputs/sweeps/*/*/config.yaml")}
@@ -209,8 +211,7 @@ def test_a_batch_above_the_rollout_is_one_full_batch(ppo_train):
 
 
 # One of each family; the others' settings are read in test_presets.py, and they train in the slow suite.
-QUICK = {"CartPole-v1", "LunarLander-v3", "MountainCarContinuous-v0", "HalfCheetah-v5", "ALE/Breakout-v5",
-         "MiniGrid-Unlock-v0"}  # fmt: skip
+QUICK = {"CartPole-v1", "LunarLander-v3", "MountainCarContinuous-v0", "HalfCheetah-v5", "MiniGrid-Unlock-v0"}
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,10 @@ def same(first, second):
     [
         ("env=CartPole-v1", *SHORT),
         ("env=CartPole-v1", *SHORT, "compile=true"),
-        ("env=Pendulum-v1", *SHORT, "normalize.observations=true", "normalize.rewards=true"),
+        pytest.param(
+            ("env=Pendulum-v1", *SHORT, "normalize.observations=true", "normalize.rewards=true"),
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             ("env=LunarLanderContinuous-v3", *SHORT, "use_sde=true", "sde_sample_freq=7"),
             marks=pytest.mark.slow,

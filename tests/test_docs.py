@@ -392,6 +392,7 @@ def test_every_page_is_in_the_navigation():
         assert re.search(rf"- [^:]+: {page.name}$", nav, re.MULTILINE), page.name
 
 
+@pytest.mark.slow
 def test_the_recipes_command_lines_compose_and_their_environment_trains(ppo_train, tmp_path, monkeypatch):
     page = ROOT / "docs" / "recipes.md"
     files = [block for block in blocks(page, "python") if block.startswith("# reach/")]

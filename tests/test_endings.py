@@ -53,6 +53,7 @@ def test_a_process_that_an_environment_starts_does_not_become_a_second_run(tmp_p
 # The deadline
 
 
+@pytest.mark.slow
 def test_the_deadline_is_of_one_call(ppo_train):
     # 326 steps to find the kind of snapshot take 2 s, constructing 8 environments takes as long
     ended = ppo_train(*unruly("Slow", "n_envs=8", "n_steps=2", "total_timesteps=16", "env.timeout=1"))
@@ -301,7 +302,9 @@ def test_a_signal_between_the_jobs_of_a_sweep_ends_it(ppo_train, monkeypatch):
 # Output
 
 
-@pytest.mark.parametrize("how", ["full", "closed", "gone"])
+@pytest.mark.parametrize(
+    "how", ["full", *(pytest.param(how, marks=pytest.mark.slow) for how in ("closed", "gone"))]
+)
 def test_output_that_can_not_be_written_ends_nothing(tmp_path, how):
     program = "import os, sys\nfrom ppo_cli.cli.train import main\n"
     if how == "full":

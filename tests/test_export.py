@@ -415,6 +415,7 @@ def episode_return(policy):
     return total
 
 
+@pytest.mark.slow
 def test_from_the_command_line_to_an_episode_without_this_package(ppo_export, cartpole, tmp_path):
     status, out, err = ppo_export("run")
     assert (status, err) == (0, "")

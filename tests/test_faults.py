@@ -104,7 +104,10 @@ def test_it_may_go_on_with_a_fresh_episode(ppo_train, tmp_path, mode, vectorizat
 @pytest.mark.parametrize("vectorization", [pytest.param("sync", marks=pytest.mark.slow), "async"])
 @pytest.mark.parametrize(
     ("mode", "said"),
-    [("die", "the process of the run died"), ("hang", "took more than env.timeout=2 s")],
+    [
+        ("die", "the process of the run died"),
+        pytest.param("hang", "took more than env.timeout=2 s", marks=pytest.mark.slow),
+    ],
 )
 def test_a_watchdog_speaks_for_a_process_that_can_not(tmp_path, mode, said, vectorization):
     process = start(

@@ -234,7 +234,8 @@ def test_sync_and_async_log_the_same_to_csv_and_tensorboard(ppo_train, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("draws", "vectorization"), [("own", "sync"), ("own", "async"), ("python", "async")],
+    ("draws", "vectorization"),
+    [("own", "sync"), pytest.param("own", "async", marks=pytest.mark.slow), ("python", "async")],
     ids=["replay-sync", "replay-async", "anew-async"],
 )  # fmt: skip
 def test_a_resumed_run_tells_the_same(ppo_train, tmp_path, monkeypatch, interrupt, draws, vectorization):

@@ -207,6 +207,7 @@ def test_a_preset_of_ones_own_is_found_for_a_retired_id_and_forgotten_without_it
     assert ppo_train("env=FrozenLake-v0", *TINY).out.startswith("FrozenLake-v1 · no preset\n")
 
 
+@pytest.mark.slow
 def test_a_sweep_over_retired_ids_trains_with_their_successors_presets(ppo_train, tmp_path):
     tiny = [o for o in TINY if not o.startswith("n_envs")]
     outcome = ppo_train("-m", "env=Acrobot-v0,Pendulum-v0", *tiny)
@@ -241,6 +242,7 @@ def test_a_run_says_what_it_is_how_it_goes_and_what_to_type_next(ppo_train, tmp_
     assert "next:" not in (tmp_path / "it's" / "train.log").read_text()
 
 
+@pytest.mark.slow
 def test_what_to_type_next_is_said_of_a_run_that_goes_on_too_and_of_no_job(ppo_train):
     ppo_train("env=CartPole-v1", *TINY, "hydra.run.dir=run")
     assert (

@@ -37,12 +37,14 @@ def test_constant_reward(ppo_train, tmp_path, shared):
     assert value(0.0) == pytest.approx(1.0, abs=0.05)
 
 
+@pytest.mark.slow
 def test_reward_from_observation(ppo_train, tmp_path):
     value, _ = learn(ppo_train, tmp_path, "ObservationReward", 5_000)
     assert value(1.0) == pytest.approx(1.0, abs=0.1)
     assert value(-1.0) == pytest.approx(-1.0, abs=0.1)
 
 
+@pytest.mark.slow
 def test_reward_from_action(ppo_train, tmp_path):
     _, probability = learn(ppo_train, tmp_path, "ActionReward", 5_000)
     assert probability(0.0) > 0.95
@@ -55,6 +57,7 @@ def test_reward_from_both(ppo_train, tmp_path, shared):
     assert probability(-1.0) < 0.05
 
 
+@pytest.mark.slow
 def test_delayed_reward(ppo_train, tmp_path):
     value, probability = learn(ppo_train, tmp_path, "DelayedReward", 10_000)
     assert probability(-1.0) > 0.95

@@ -407,6 +407,7 @@ def test_unfinished_runs_are_used_and_said_to_be(sweep, ppo_report):
     assert "1 of 5 runs (seed 4) still short of 20,000 steps" in out
 
 
+@pytest.mark.slow
 def test_many_groups_and_two_knobs_are_drawn(tmp_path, ppo_report):
     for clip in (0.1, 0.2):
         for rate in (1e-4, 1e-3, 3e-3, 1e-2):
@@ -437,6 +438,7 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path, monkeypatch, ppo_report, ar
     assert ppo_report(*arguments) == (2, "", f"ppo-report: {line}\n")
 
 
+@pytest.mark.slow
 def test_each_environment_has_its_threshold(tmp_path, ppo_report, monkeypatch):
     write_run(tmp_path / "a", [100.0, 400.0, 450.0])
     write_run(tmp_path / "b", [-90.0, -80.0], env_id="Acrobot-v1")
@@ -469,7 +471,11 @@ def test_where_nothing_is_learned_there_is_no_threshold(tmp_path, ppo_report):
 
 @pytest.mark.parametrize(
     ("most", "barred", "title"),
-    [(7, ["clip_ratio", "n_epochs"], BARS), (2, ["n_epochs"], BARS), (1, [], "")],
+    [
+        (7, ["clip_ratio", "n_epochs"], BARS),
+        pytest.param(2, ["n_epochs"], BARS, marks=pytest.mark.slow),
+        (1, [], ""),
+    ],
 )
 def test_the_sensitivity_plot_speaks_of_bars_where_it_has_any(tmp_path, monkeypatch, most, barred, title):
     monkeypatch.setattr("ppo_cli.report.figures.finals.MOST_TOGETHER", most)
@@ -686,6 +692,7 @@ def test_a_report_is_not_written_through_a_link(tmp_path, ppo_report):
     assert list((tmp_path / "victim").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_run_with_hundreds_of_knobs_of_its_own_does_not_swamp_the_others(tmp_path, ppo_report):
     for clip in (0.1, 0.2):
         write_run(tmp_path / str(clip), [1.0, 2.0], 1.0, clip_ratio=clip)

@@ -42,8 +42,10 @@ SLOW_TO_START = {"ALE-RAM": ("sync",), "ALE": ("async",)}  # tests/test_atari.py
 SLOW = {
     ("ALE-RAM", "sync"),
     ("ALE", "async"),
-    *((task, "async") for task in ("BipedalWalker", "MiniGrid", "MuJoCo", "LunarLander")),
+    *((task, "async") for task in ("BipedalWalker", "MiniGrid", "MuJoCo", "LunarLander", "seed-kind")),
     ("MiniGrid", "sync"),
+    ("anew-kind", "sync"),
+    ("BipedalWalker", "sync"),  # of the same kind as anew-kind
 }
 PAIRS = [
     pytest.param(task, each, marks=[pytest.mark.slow] if (task, each) in SLOW else [])
@@ -71,7 +73,7 @@ def test_interrupted_and_resumed(ppo_train, tmp_path, monkeypatch, interrupt, ta
 
 @pytest.mark.parametrize(
     "extra",
-    [("compile=true",), ("network.shared=false",)],
+    [("compile=true",), pytest.param(("network.shared=false",), marks=pytest.mark.slow)],
     ids=["compiled", "separate"],
 )
 def test_interrupted_twice_in_other_settings(ppo_train, tmp_path, interrupt, extra):
@@ -128,6 +130,7 @@ def test_a_finished_run_says_so_and_is_extended_by_a_larger_budget(ppo_train, tm
     assert logged_steps(tmp_path / "run") == list(range(256, 2305, 256))
 
 
+@pytest.mark.slow
 def test_a_run_moves_freely(ppo_train, tmp_path, interrupt):
     arguments = ("env=CartPole-v1", *EVERYTHING)
     assert ppo_train(*arguments, "hydra.run.dir=whole").status == 0

@@ -257,6 +257,7 @@ def test_a_bad_trial_is_pruned_on_its_first_seed(ppo_train, tmp_path, curves):
     assert len(begun) == before
 
 
+@pytest.mark.slow
 def test_a_good_first_seed_does_not_shield_a_bad_second_one(ppo_train, tmp_path, curves):
     def curve(config):
         best = config.gamma < 0.75
@@ -273,6 +274,7 @@ def test_a_good_first_seed_does_not_shield_a_bad_second_one(ppo_train, tmp_path,
         assert note.startswith("seed=1 pruned at step 200: ")
 
 
+@pytest.mark.slow
 def test_a_failing_trial_stops_no_other_and_is_not_tried_again(ppo_train, tmp_path, curves):
     def curve(config):
         if config.gamma > 0.75:
@@ -296,6 +298,7 @@ def test_a_failing_trial_stops_no_other_and_is_not_tried_again(ppo_train, tmp_pa
     assert len(begun) == before
 
 
+@pytest.mark.slow
 def test_a_trial_that_another_process_owns_is_left_to_it(ppo_train, tmp_path, curves, monkeypatch):
     curves(lambda config: signal.raise_signal(signal.SIGTERM))
     assert ppo_train(*PRUNING).status == 143  # trial 0 is nobody's now
@@ -367,6 +370,7 @@ def test_without_optuna_or_without_m_it_is_a_line(ppo_train, tmp_path, monkeypat
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_only_the_number_of_trials_changes_on_going_on(ppo_train, tmp_path):
     overrides = ("hydra/sweeper=optuna", "gamma=choice(0,1)")
     (tmp_path / "found").mkdir()
@@ -430,6 +434,7 @@ def test_two_processes_take_different_trials(tmp_path):
     assert len(begun[0] | begun[1]) == 10
 
 
+@pytest.mark.slow
 def test_one_line_begins_a_search_and_goes_on_with_it(ppo_train, tmp_path, curves):
     begun = curves(lambda config: [(400, config.gamma)])
     assert ppo_train(*PRUNING, "resume=auto").status == 0

@@ -31,14 +31,12 @@ OF_EACH_KIND = {
     "anew": ("env.id=stubborn_envs:Late-v0", "checkpoint.exact=true"),
     "EnvPool": ("env=CartPole-v1", "vectorization=envpool"),
 }
+SLOW = ("BipedalWalker", "levels", "none")
 
 
 @pytest.mark.parametrize(
     "task",
-    [
-        pytest.param(each, marks=[pytest.mark.slow] if each == "BipedalWalker" else [])
-        for each in OF_EACH_KIND
-    ],
+    [pytest.param(each, marks=[pytest.mark.slow] if each in SLOW else []) for each in OF_EACH_KIND],
 )
 def test_a_run_is_the_same_whether_it_saves_or_not(ppo_train, tmp_path, monkeypatch, task):
     if task == "EnvPool":
@@ -102,6 +100,7 @@ def test_environments_that_miss_their_observation_begin_new_episodes(
     assert rows(tmp_path / "run")[-1]["charts/cut_episodes"] == "3.0"
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_on_a_machine_that_rounds_otherwise(ppo_train, tmp_path, monkeypatch, interrupt):
     interrupt(2)
     assert ppo_train("env.id=stubborn_envs:OtherMachine-v0", *SMALL, "hydra.run.dir=run").status == 143

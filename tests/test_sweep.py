@@ -69,6 +69,7 @@ def assert_same_sweep(first, second, jobs=tuple(JOBS)):
         assert_same_end(first / job, second / job)
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_of_a_job_and_resumed(ppo_train, tmp_path):
     assert ppo_train(*SWEEP, "hydra.sweep.dir=whole").status == 0
     assert killed(tmp_path, 6, *SWEEP, "hydra.sweep.dir=cut") == -signal.SIGKILL
@@ -85,6 +86,7 @@ def test_killed_in_the_middle_of_a_job_and_resumed(ppo_train, tmp_path):
     assert_same_sweep(tmp_path / "whole", tmp_path / "cut")
 
 
+@pytest.mark.slow
 def test_a_signal_ends_the_sweep_and_a_finished_one_is_left_alone(ppo_train, tmp_path, interrupt):
     assert ppo_train(*SWEEP, "hydra.sweep.dir=whole").status == 0
     interrupt(11, signal.SIGINT)
@@ -161,6 +163,7 @@ def test_any_exception_of_a_job_is_a_line(ppo_train, tmp_path, monkeypatch):
     assert not (tmp_path / "sweep" / "seed=0" / "failed.txt").exists()
 
 
+@pytest.mark.slow
 def test_jobs_keep_the_configs_that_they_began_with(ppo_train, tmp_path, interrupt):
     preset = tmp_path / "mine" / "env" / "FrozenLake-v1.yaml"
     preset.parent.mkdir(parents=True)
