@@ -218,6 +218,19 @@ def test_a_config_that_is_none_is_one_line(ppo_train, tmp_path, text):
     assert sorted(files(tmp_path / "run")) in (["config.yaml"], [".lock", "config.yaml"])
 
 
+def test_a_stored_config_without_an_environment_does_not_take_the_one_that_was_composed_last(
+    ppo_train, tmp_path
+):
+    assert (
+        ppo_train("env=Acrobot-v1", "--cfg", "job").status == 0
+    )  # in the same process, as jobs of a sweep are
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("seed: 3\n")
+    refused = ppo_train("resume=run")
+    assert refused.status == 2
+    assert "env.id" in refused.err
+
+
 def test_a_config_that_is_no_file_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "config.yaml")
     with pytest.raises(ConfigError, match="no plain file"):

@@ -91,6 +91,7 @@ def from_stored(plain: Mapping[Any, Any]) -> Config:
     """
     tops = {name.split(".")[0] for name in KNOBS}
     defaults = {key: value for key, value in load_yaml(conf_dir() / "config.yaml").items() if key in tops}
+    del defaults["env"]["id"]  # which, only a config says: ours is whatever is being composed
     if _count(plain) > MOST_VALUES:
         raise ConfigError(f"a config of more than {MOST_VALUES:,} values")
     own = _map_texts(plain, _without_interpolations)
