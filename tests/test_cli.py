@@ -148,6 +148,7 @@ def hparams_table(logdir):
     return [info.name for info in experiment.hparam_infos], rows
 
 
+@pytest.mark.slow
 def test_tensorboards_hparams_compare_the_runs_of_a_sweep(ppo_train, tmp_path):
     ppo_train("-m", "env=CartPole-v1", *TINY, "seed=1,2", "anneal.vf_coef.final=null,0.1")
     columns, rows = hparams_table(tmp_path / "outputs")

@@ -72,6 +72,7 @@ def compose(line):
             multirun = True
         elif word != "--resolve":
             overrides.append(word)
+    overrides = [re.sub(r"^seed=range\(\d+\)$", "seed=range(2)", override) for override in overrides]
     line = read_line(overrides)
     if multirun and OPTUNA in choose_sweeper(line.words):
         return make_plan(choose_sweeper(line.words), config_dir, "config").axes

@@ -63,7 +63,7 @@ def test_the_deadline_is_of_one_call(ppo_train):
 @pytest.mark.parametrize(
     ("call", "at", "said"),
     [
-        ("make", 1, "making an environment"),
+        pytest.param("make", 1, "making an environment", marks=pytest.mark.slow),
         pytest.param("reset", 2, "a reset of", marks=pytest.mark.slow),
         ("step", 30, "a step of"),
     ],

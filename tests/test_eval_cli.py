@@ -163,7 +163,10 @@ def shapes(trained):
     "arguments",
     [
         pytest.param(("env=CartPole-v1", *NORMALISED), marks=pytest.mark.slow),
-        ("env=CartPole-v1", *NORMALISED, "eval.deterministic=false", "eval.seed=5", "eval.episodes=20"),
+        pytest.param(
+            ("env=CartPole-v1", *NORMALISED, "eval.deterministic=false", "eval.seed=5", "eval.episodes=20"),
+            marks=pytest.mark.slow,
+        ),
         pytest.param(("env=Pendulum-v1", *NORMALISED, "use_sde=true"), marks=pytest.mark.slow),
         ("env=Pendulum-v1", "use_sde=true", "eval.deterministic=false", "+env.kwargs.g=3.5"),
     ],

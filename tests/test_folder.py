@@ -1,12 +1,14 @@
 """A run's folder, asked of its one owner, and what its checkpoints hold."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import FrozenInstanceError, replace
 
 import pytest
 
+import ppo_cli
 from ppo_cli.errors import ConfigError
 from ppo_cli.files import written_aside
 from ppo_cli.runs.checkpoint import CheckpointError, load_checkpoint, load_run, save_checkpoint, save_run
@@ -16,10 +18,17 @@ from ppo_cli.text import flat, headline, nearest
 SMALL = ("env=CartPole-v1", "n_envs=2", "n_steps=32", "batch_size=32", "eval.episodes=1", "compile=false")
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of two iterations."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    return ppo_cli.train(*SMALL, "total_timesteps=128", folder=folder, verbose=False)
+
+
 @pytest.fixture
-def run(ppo_train, tmp_path):
-    """The folder of a run of two iterations."""
-    assert ppo_train(*SMALL, "total_timesteps=128", "hydra.run.dir=run").status == 0
+def run(trained, tmp_path):
+    """The folder of a copy of it."""
+    shutil.copytree(trained.folder, tmp_path / "run")
     return RunFolder(tmp_path / "run")
 
 

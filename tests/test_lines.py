@@ -432,6 +432,7 @@ def on_a_terminal(folder, term):
     return written.decode().replace("\r\n", "\n")
 
 
+@pytest.mark.slow
 def test_on_a_terminal_evaluations_stand_above_the_bar_and_a_dumb_one_gets_plain_lines(tmp_path):
     (tmp_path / "dumb").mkdir()
     live, dumb = on_a_terminal(tmp_path, "xterm-256color"), on_a_terminal(tmp_path / "dumb", "dumb")

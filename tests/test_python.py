@@ -228,6 +228,7 @@ def test_runs_of_several_threads_have_the_bits_of_one_alone(here):
         assert all(same(weights(folder), weights(alone.folder)) for folder in folders)
 
 
+@pytest.mark.slow
 def test_a_hydra_application_around_keeps_its_config(here):
     program = f"""
 import hydra, ppo_cli

@@ -375,6 +375,7 @@ def test_the_page_needs_nothing_else(sweep, ppo_report):
         assert (sweep / "report" / image).is_file()
 
 
+@pytest.mark.slow
 def test_the_same_runs_give_the_same_report(sweep, ppo_report, tmp_path):
     ppo_report(sweep)
     ppo_report(sweep, "--out", tmp_path / "again")  # the first report lies among the runs

@@ -82,7 +82,7 @@ def test_the_tables_values_are_rliables(rows):
 
 
 @pytest.mark.filterwarnings("ignore:random_state is deprecated:FutureWarning")  # in arch, of rliable
-@pytest.mark.parametrize("clip", [0.1, 0.2])
+@pytest.mark.parametrize("clip", [0.1, pytest.param(0.2, marks=pytest.mark.slow)])
 def test_the_tables_intervals_of_an_iqm_are_scipys_and_rliables_but_farther_out(rows, clip):
     finals = np.array(SCORES[clip])
     n = len(finals)

@@ -233,6 +233,7 @@ PRUNING = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_bad_trial_is_pruned_on_its_first_seed(ppo_train, tmp_path, curves):
     begun = curves(lambda config: [(steps, steps * config.gamma) for steps in (100, 200, 300, 400)])
     outcome = ppo_train(*PRUNING)
