@@ -27,6 +27,7 @@ from ppo_cli.episodes import Evaluation
 from ppo_cli.errors import ConfigError, EnvError
 from ppo_cli.files import read_text
 from ppo_cli.hooks import Hook
+from ppo_cli.report.broken import LONGEST
 from ppo_cli.runs.caller import Caller
 from ppo_cli.runs.folder import RunFolder
 from ppo_cli.runs.policy import Policy
@@ -38,7 +39,6 @@ from ppo_cli.text import flat
 
 Folder = str | PathLike[str]
 Which = Literal["last", "best"] | int
-LONGEST = 256 * 2**20  # bytes of a metrics.csv: a million iterations
 _PROCESS = threading.RLock()  # what a run sets (see `_borrowed`) is a process's, not a thread's
 
 
@@ -298,15 +298,16 @@ def _by_path(key: str, value: Any) -> Any:  # noqa: ANN401
 
 
 def _read_metrics(path: Path) -> dict[str, npt.NDArray[np.float64]]:
-    if not path.is_file():
-        return {"iteration": np.zeros(0), "step": np.zeros(0)}
-    header, *rows = csv.reader(io.StringIO(read_text(path, LONGEST)))
-    whole = [row for row in rows if len(row) == len(header)]  # the last may be on its way
     try:
-        values = [[float(cell) if cell else math.nan for cell in row] for row in whole]
-    except ValueError as error:
-        raise ConfigError(f"{path} is damaged: {error}") from error
-    return dict(zip(header, np.array(values).reshape(-1, len(header)).T, strict=True))
+        text = read_text(path, LONGEST) if path.is_file() else ""
+        ended = text[: text.rfind("\n") + 1] or "iteration,step\n"  # the last row may be on its way
+        header, *rows = csv.reader(io.StringIO(ended))
+        values = [[float(cell) if cell else math.nan for cell in row] for row in rows]
+        if not {"iteration", "step"} <= set(header):
+            raise ValueError("no column iteration, or step")
+        return dict(zip(header, np.array(values).reshape(-1, len(header)).T, strict=True))
+    except (ValueError, OSError, csv.Error) as error:
+        raise ConfigError(f"{path} is damaged: {flat(error)}") from error
 
 
 def _read_evaluation(folder: RunFolder) -> Evaluation | None:

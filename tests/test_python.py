@@ -280,6 +280,27 @@ def test_a_folder_without_a_run_is_said(here):
             call("nowhere")
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"", ""), (b"iteration,step,a/b\n1,64,0.", ""), (b"\xff\xfe", "damaged"),
+        (b"a,b\n1,2\n", "no column iteration"), (b"iteration,step\n1,x\n", "damaged"),
+        (b"iteration,step\n1\n", "damaged"),
+    ],
+    ids=["empty", "on its way", "no text", "no columns", "no number", "no cell"],
+)  # fmt: skip
+def test_a_log_that_has_nothing_yet_is_read_and_a_damaged_one_is_a_line(here, text, message):
+    run = ppo_cli.train(env="CartPole-v1", **TINY)
+    (run.folder / "metrics.csv").write_bytes(text)
+    if not message:
+        assert len(ppo_cli.read(run).metrics["step"]) == 0
+        assert "0 steps" in repr(ppo_cli.read(run))
+        return
+    with pytest.raises(ppo_cli.ConfigError, match=message) as found:
+        ppo_cli.read(run)
+    assert "\n" not in str(found.value)
+
+
 def test_importing_ppo_cli_brings_nothing_heavy():
     program = (
         "import sys, ppo_cli; heavy = {'torch', 'gymnasium', 'hydra', 'numpy'} & set(sys.modules); "

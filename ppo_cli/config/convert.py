@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -116,6 +116,24 @@ def same_named(section: object, kind: Any) -> dict[str, Any]:  # noqa: ANN401
     """
     names = [each.name for each in fields(kind)]
     return {name: getattr(section, name) for name in names if hasattr(section, name)}
+
+
+def dotted(
+    values: Mapping[Any, Any], whole: Collection[str] = (), prefix: str = ""
+) -> Iterator[tuple[str, Any]]:
+    """Every value inside nested mappings, with its dotted name.
+
+    Args:
+        values: The mappings, as `to_dict` or a config file has them.
+        whole: The names at which a mapping is a value.
+        prefix: What the names begin with.
+    """
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and name not in whole:
+            yield from dotted(value, whole, f"{name}.")
+        else:
+            yield name, value
 
 
 def as_omegaconf(config: Config) -> DictConfig:

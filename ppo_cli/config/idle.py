@@ -39,6 +39,11 @@ _RULES = (
         "eval.episodes=0",
     ),
     _Rule(("network.layer_norm",), lambda c: not c.network.hidden_sizes, "network.hidden_sizes=[]"),
+    _Rule(
+        ("clip_ratio", "anneal.clip_ratio.final"),
+        lambda c: c.objective == "kl_penalty",
+        "objective=kl_penalty has no clip range (losses/clipfrac alone is counted by it)",
+    ),
     _Rule(("vf_clip_ratio",), lambda c: not (c.vf_coef or c.anneal.vf_coef.final), "vf_coef=0"),
     *(
         _Rule(

@@ -4,13 +4,13 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ppo_cli.config.convert import from_stored, to_dict
+from ppo_cli.config.convert import dotted, from_stored, to_dict
 from ppo_cli.config.schema import find_knob
 from ppo_cli.envs.backends import backend
 from ppo_cli.files import printable, read_yaml
@@ -38,7 +38,7 @@ def read_config(path: Path) -> dict[str, str]:
         config["vectorization"] = "auto"
     if isinstance(hooks := config.get("hooks"), list):  # those of a user's own may change what is learned
         config["hooks"] = [hook for hook in hooks if _is_own(hook)]
-    knobs = {shown(name): shown(value) for name, value in _flatten(config)}
+    knobs = {shown(name): shown(_typed(value)) for name, value in dotted(config)}
     if len(knobs) > MOST_KNOBS:
         raise BrokenRunError(f"config.yaml has {len(knobs):,} values, more than any run's")
     return knobs
@@ -47,14 +47,6 @@ def read_config(path: Path) -> dict[str, str]:
 def _is_own(hook: Any) -> bool:  # noqa: ANN401
     """Whether a hook goes by an import path, and not by the word of a tracker that comes with us."""
     return not isinstance(hook, dict) or bool(re.search(r"[.:]", str(hook.get("name"))))
-
-
-def _flatten(section: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for name, value in section.items():
-        if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", _typed(value)
 
 
 def shown(text: str) -> str:
@@ -91,7 +83,7 @@ def learned(knobs: Mapping[str, str]) -> dict[str, str]:
 @functools.cache
 def _defaults() -> dict[str, str]:
     """Every knob's default, as it is typed."""
-    return dict(_flatten(to_dict(from_stored({"env": {"id": "any"}}))))
+    return {name: _typed(value) for name, value in dotted(to_dict(from_stored({"env": {"id": "any"}})))}
 
 
 def _is_constant(name: str, value: str) -> bool:

@@ -1,15 +1,15 @@
 """`ppo-train resume=RUN_DIR`: a run goes on where its newest intact checkpoint left it."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ppo_cli.config.compose import override_config
-from ppo_cli.config.convert import from_stored, to_dict
+from ppo_cli.config.convert import dotted, from_stored, to_dict
 from ppo_cli.config.overrides import read_override
 from ppo_cli.config.schema import KNOBS, Config
 from ppo_cli.config.trust import imports
@@ -137,7 +137,7 @@ def _still_stopped(saved: "Checkpoint", after: Config, caller: Caller) -> str:
 
 def _check_same_run(folder: Path, run: Config, checkpoint: Config) -> None:
     """Raises RunError where the checkpoint is of a run on something else than the folder's config."""
-    old, new = _flat(to_dict(checkpoint)), _flat(to_dict(run))
+    old, new = (dict(dotted(to_dict(config), KNOBS)) for config in (checkpoint, run))
     for key in new:
         if KNOBS[key].fixed and new[key] != old[key]:
             raise RunError(
@@ -152,7 +152,7 @@ def _differences(before: Config, after: Config) -> list[str]:
     Raises:
         ConfigError: a knob can't change any more.
     """
-    old, new = _flat(to_dict(before)), _flat(to_dict(after))
+    old, new = (dict(dotted(to_dict(config), KNOBS)) for config in (before, after))
     changed = [key for key in new if new[key] != old.get(key)]
     for key in changed:
         if KNOBS[key].fixed:
@@ -171,13 +171,3 @@ def _differences(before: Config, after: Config) -> list[str]:
     if "total_timesteps" in changed and annealed:
         lines.append(f"the schedule of {', '.join(annealed)} follows total_timesteps: its value changes here")
     return lines
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if f"{prefix}{key}" not in KNOBS:
-            flat.update(_flat(value, f"{prefix}{key}."))
-        else:
-            flat[prefix + key] = value
-    return flat

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ import yaml
 
 from ppo_cli.agent import PPOAgent
 from ppo_cli.collector import Collector, make_collector
-from ppo_cli.config.convert import save_yaml, to_dict
+from ppo_cli.config.convert import dotted, save_yaml, to_dict
 from ppo_cli.config.schema import Config
 from ppo_cli.envs import calls
 from ppo_cli.envs.backends import backend
@@ -324,16 +324,7 @@ def _typed_knobs(folder: Path) -> set[str]:
 
 def _flat_hyperparameters(config: Config) -> dict[str, Knob]:
     """Every knob that is a number, a switch, a word or unset, by dotted name, as HPARAMS takes them."""
-
-    def flatten(values: Mapping[str, object], prefix: str) -> dict[str, Knob]:
-        flat: dict[str, Knob] = {}
-        for key, value in values.items():
-            if isinstance(value, Mapping):
-                flat.update(flatten(value, f"{prefix}{key}."))
-            elif value is None or isinstance(value, (bool, int, float, str)):
-                flat[f"{prefix}{key}"] = value
-            elif isinstance(value, Sequence):
-                flat[f"{prefix}{key}"] = str(value)
-        return flat
-
-    return flatten(to_dict(config), "")
+    return {
+        name: value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+        for name, value in dotted(to_dict(config))
+    }

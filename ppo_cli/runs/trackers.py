@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from ppo_cli.config.convert import dotted
 from ppo_cli.episodes import Evaluation
 from ppo_cli.hooks import Hook, RunState
 from ppo_cli.runs.log import evaluation_scalars
@@ -170,7 +171,7 @@ class MlflowHook(Hook):
     def _send_config(self, run: RunState) -> None:
         from mlflow.entities import Param
 
-        params = [Param(key, str(value)[:LONGEST_PARAM]) for key, value in _flat(run.config)]
+        params = [Param(key, str(value)[:LONGEST_PARAM]) for key, value in dotted(run.config)]
         for first in range(0, len(params), MOST_PARAMS):
             self._client.log_batch(self._id, params=params[first : first + MOST_PARAMS])
 
@@ -184,15 +185,6 @@ class MlflowHook(Hook):
 
 def _known(values: Mapping[str, float]) -> dict[str, float]:
     return {tag: value for tag, value in values.items() if not math.isnan(value)}
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every knob, by dotted name."""
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 @contextmanager
