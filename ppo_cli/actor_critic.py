@@ -1,72 +1,20 @@
 """ActorCritic: encoder, memory, trunk, policy head and value head."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ppo_cli.distributions import DiagonalGaussian, HeadChoice, make_distribution
 from ppo_cli.distributions.heads import PolicyHead
 from ppo_cli.encoders import Encoder, EncoderChoice, PackedEncoder, UserEncoder, make_encoder
 from ppo_cli.memory import EMPTY, Memory, NoMemory, RecurrentMemory
+from ppo_cli.trunks import DEFAULT_TRUNK, MLP, TrunkChoice
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "tanh": torch.tanh,
-    "relu": functional.relu,
-    "leaky_relu": functional.leaky_relu,
-    "elu": functional.elu,
-    "gelu": functional.gelu,
-    "silu": functional.silu,
-}
 ILLEGAL = -1e8  # logit of an action that the mask forbids: probability 0 without an infinity
-
-
-@dataclass(frozen=True)
-class TrunkChoice:
-    """The hidden layers that the config asks for; names are those of its ``network``.
-
-    Attributes:
-        hidden_sizes: The widths of the hidden layers; may be empty.
-        activation: A key of `ACTIVATIONS`.
-        layer_norm: Whether each hidden layer is normalised before its activation.
-    """
-
-    hidden_sizes: Sequence[int] = (64, 64)
-    activation: str = "tanh"
-    layer_norm: bool = False
-
-
-class MLP(nn.Module):
-    """Linear layers, with layer norm if that is asked for and an activation behind each.
-
-    `nn.Sequential` without a module's call for each layer, which acting for a few environments would feel.
-    """
-
-    def __init__(self, inputs: int, choice: TrunkChoice) -> None:
-        super().__init__()
-        sizes = [inputs, *choice.hidden_sizes]
-        self.layers = nn.ModuleList(nn.Linear(fan_in, fan_out) for fan_in, fan_out in pairwise(sizes))
-        self.norms = nn.ModuleList(nn.LayerNorm(size) for size in sizes[1:]) if choice.layer_norm else None
-        self.choice, self.size = choice, sizes[-1]
-        self.activation = ACTIVATIONS[choice.activation]
-
-    @property
-    def linears(self) -> list[nn.Linear]:
-        """The layers, typed as what they are."""
-        return cast("list[nn.Linear]", list(self.layers))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Inputs [B, inputs] -> features [B, size]."""
-        for i, layer in enumerate(cast("list[nn.Linear]", self.layers)):
-            x = functional.linear(x, layer.weight, layer.bias)
-            x = self.activation(x if self.norms is None else self.norms[i](x))
-        return x
 
 
 class ActorCritic(nn.Module):
@@ -82,7 +30,7 @@ class ActorCritic(nn.Module):
         self,
         encoder: Encoder,
         make_head: Callable[[int], PolicyHead],
-        trunk: TrunkChoice = TrunkChoice(),
+        trunk: TrunkChoice = DEFAULT_TRUNK,
         shared: bool = True,
         ortho_init: bool = True,
         make_memory: Callable[[int], Memory] = NoMemory,

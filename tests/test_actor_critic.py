@@ -10,10 +10,11 @@ from gymnasium import spaces
 from stable_baselines3.common.distributions import StateDependentNoiseDistribution
 from torch import nn
 
-from ppo_cli.actor_critic import ACTIVATIONS, ActorCritic, make_actor_critic, make_encoder
+from ppo_cli.actor_critic import ActorCritic, make_actor_critic, make_encoder
 from ppo_cli.distributions import DiagonalGaussian, make_distribution
 from ppo_cli.distributions.heads import StateDependentHead
 from ppo_cli.normalize import stored_observation
+from ppo_cli.trunks import ACTIVATIONS
 
 BATCH = 5
 BOX4, DISCRETE2 = spaces.Box(-1, 1, (4,)), spaces.Discrete(2)

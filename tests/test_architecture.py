@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import ppo_cli
-from ppo_cli.actor_critic import ACTIVATIONS
 from ppo_cli.config.comments import knob_comments
 from ppo_cli.config.schema import KNOBS
+from ppo_cli.trunks import ACTIVATIONS
 
 PACKAGE = Path(ppo_cli.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -29,7 +29,7 @@ FLOORS = (
     {"actor_critic", "config"},
     {"compile", "encoders", "envs", "objectives", "optimizers"},
     {"cache", "distributions", "import_path", "tables", "terminal"},
-    {"advantages", "episodes", "losses", "memory", "normalize", "rollout", "schedules"},
+    {"advantages", "episodes", "losses", "memory", "normalize", "rollout", "schedules", "trunks"},
     {"files", "names", "seeding", "spaces", "statistics", "stop_signals"},  # the ground
     {"errors", "text", "versions"},
     {"__version__"},
@@ -41,7 +41,7 @@ STEPPING = {"collector", "trainer"}
 ALGORITHM = STEPPING | {
     "actor_critic", "advantages", "agent", "compile", "distributions", "encoders", "episodes", "hooks",
     "losses", "memory", "normalize", "numpy_actor", "objectives", "optimizers", "policy", "rollout",
-    "schedules", "update",
+    "schedules", "trunks", "update",
 }  # fmt: skip
 SETTINGS_AND_LOGS = ("hydra", "omegaconf", "ppo_cli.config", "tensorboard", "torch.utils.tensorboard")
 ENVIRONMENTS = ("gymnasium.vector", "ppo_cli.envs")

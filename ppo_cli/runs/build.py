@@ -15,7 +15,7 @@ import torch
 from gymnasium import Env, spaces
 from platformdirs import user_cache_path
 
-from ppo_cli.actor_critic import ActorCritic, TrunkChoice, make_actor_critic
+from ppo_cli.actor_critic import ActorCritic, make_actor_critic
 from ppo_cli.agent import PPOAgent
 from ppo_cli.cache import trusted_folder
 from ppo_cli.config.convert import same_named
@@ -52,6 +52,7 @@ from ppo_cli.runs.watchdog import Watchdog
 from ppo_cli.seeding import spawn_seeds, stream_generator
 from ppo_cli.spaces import Spaces, leaves_of
 from ppo_cli.text import flat
+from ppo_cli.trunks import TrunkChoice
 
 logger = logging.getLogger(__name__)
 
