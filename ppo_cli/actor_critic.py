@@ -13,7 +13,7 @@ from ppo_cli.distributions.heads import PolicyHead
 from ppo_cli.encoders import Encoder, EncoderChoice, PackedEncoder, UserEncoder, make_encoder
 from ppo_cli.memory import EMPTY, Memory, NoMemory, RecurrentMemory
 from ppo_cli.trunks import DEFAULT_TRUNK, MLP, TrunkChoice
-from ppo_cli.value_heads import ValueHead
+from ppo_cli.value_heads import ValueHead, head_maker
 
 ILLEGAL = -1e8  # logit of an action that the mask forbids: probability 0 without an infinity
 
@@ -45,8 +45,8 @@ class ActorCritic(nn.Module):
             trunk: The hidden layers.
             shared: Whether the two heads share the hidden layers.
             ortho_init: Orthogonal weights with gain sqrt(2) in encoder and trunk, 1 in the memory, 0.01 in
-                the policy head and 1 in the value head, and zero biases (37 details, no. 2); else PyTorch's
-                own initialisation.
+                the policy head and 1 in the value head (0 for `TwoHotHead`), and zero biases (37 details,
+                no. 2); else PyTorch's own initialisation.
             make_memory: A function from a number of inputs to a memory.
             make_value_head: A function from a number of features to a value head.
         """
@@ -61,7 +61,7 @@ class ActorCritic(nn.Module):
             gains: dict[nn.Module | None, float] = {
                 self.trunk: math.sqrt(2),
                 self.policy_head: 0.01,
-                self.value_head: 1.0,
+                self.value_head: self.value_head.gain,
                 self.value_trunk: math.sqrt(2),
                 self.encoder: math.sqrt(2),
                 self.memory: 1.0,
@@ -110,7 +110,7 @@ class ActorCritic(nn.Module):
     def values(self, encoded: Tensor) -> Tensor:
         """Values [B] of what `encode` gave."""
         trunk = self.trunk if self.value_trunk is None else self.value_trunk
-        return self.value_head.decode(self.value_head(trunk(encoded)))
+        return self.value_head.values(self.value_head(trunk(encoded)))
 
     def policy(self, obs: Tensor, state: Tensor = EMPTY) -> Tensor:
         """Logits [B, P] of observations."""
@@ -153,6 +153,8 @@ def make_actor_critic(
     log_std_init: float = 0.0,
     memory: str = "none",
     memory_size: int = 128,
+    value_loss: str = "mse",
+    normalize_values: bool = False,
     **trunk: Any,  # noqa: ANN401
 ) -> ActorCritic:
     """The network for a single environment's spaces; names are those of the config.
@@ -169,6 +171,8 @@ def make_actor_critic(
         log_std_init: The initial log standard deviation of Box actions.
         memory: The memory's cell, or none.
         memory_size: The memory's width.
+        value_loss: The loss of the values, on which the value head depends.
+        normalize_values: Whether values are normalised by running statistics of their targets.
         **trunk: The hidden layers, see `TrunkChoice`.
 
     Raises:
@@ -187,5 +191,6 @@ def make_actor_critic(
         shared,
         ortho_init,
         NoMemory if memory == "none" else lambda inputs: RecurrentMemory(memory, inputs, memory_size),
+        head_maker(value_loss, normalize_values),
     )
     return model.eval()  # dropout in a user's encoder would make two policies of one, and their ratio noise

@@ -1,6 +1,7 @@
 """What an update learns from: values, log-probabilities, advantages and value targets of a rollout."""
 
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -9,6 +10,7 @@ from ppo_cli.actor_critic import ActorCritic
 from ppo_cli.advantages import gae
 from ppo_cli.distributions import Distribution
 from ppo_cli.rollout import Batch, Rollout
+from ppo_cli.value_heads import ValueHead
 
 # Rows of a forward pass outside the update, and numbers in what they are encoded as; they bound its memory.
 EVALUATION_ROWS, EVALUATION_NUMBERS = 4096, 2**27
@@ -50,15 +52,18 @@ def compute_batch(
     next_values[rollout.final_index] = compute_values(
         model, rollout.final_obs.to(device), rollout.final_states
     )
-    advantages, returns = gae(
+    estimate = partial(
+        gae,
         rollout.rewards.to(device),
         values[:-1],
         next_values,
         rollout.terminated.to(device),
         rollout.truncated.to(device),
         knobs["gamma"],
-        knobs["gae_lambda"],
     )
+    advantages, returns = estimate(knobs["gae_lambda"])
+    if "value_lambda" in knobs:
+        returns = estimate(knobs["value_lambda"])[1]
     columns = (advantages, returns, values[:-1])
     memory = (rollout.states[:-1], rollout.episode_starts)
     return Batch(
@@ -68,6 +73,24 @@ def compute_batch(
         *(column.flatten() for column in columns),
         *(column.flatten(0, 1).to(device) for column in memory),
     )
+
+
+def adapt_values(head: ValueHead, batch: Batch, rows: Tensor) -> Batch:
+    """Has a head that normalises its values learn the scale of a rollout's targets.
+
+    Args:
+        head: The head, which is changed in place; the values that it gives are not.
+        batch: The batch, whose values and targets are in units of the return.
+        rows: The indices of the rows that are transitions, int64 [M].
+
+    Returns:
+        The batch with values and targets in the units of the head.
+    """
+    if head.statistics is None:
+        return batch
+    head.adapt(batch.returns[rows])
+    normalize = head.statistics.normalize
+    return batch._replace(returns=normalize(batch.returns), values=normalize(batch.values))
 
 
 def compute_values(model: ActorCritic, observations: Tensor, states: Tensor) -> Tensor:

@@ -44,7 +44,11 @@ _RULES = (
         lambda c: c.objective == "kl_penalty",
         "objective=kl_penalty has no clip range (losses/clipfrac alone is counted by it)",
     ),
-    _Rule(("vf_clip_ratio",), lambda c: not (c.vf_coef or c.anneal.vf_coef.final), "vf_coef=0"),
+    _Rule(
+        ("vf_clip_ratio", "value_loss", "value_lambda", "normalize.values"),
+        lambda c: not (c.vf_coef or c.anneal.vf_coef.final),
+        "vf_coef=0",
+    ),
     *(
         _Rule(
             (f"anneal.{knob}.shape",),
