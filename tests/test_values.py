@@ -1,15 +1,25 @@
 """The value's term: its losses, the heads they need, PopArt, and targets by another lambda."""
 
+import csv
+
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from run_ends import assert_same_end
+from run_hooks import INTERRUPTIBLE
 
-from ppo_cli import losses
+from ppo_cli import losses, update
 from ppo_cli.actor_critic import make_actor_critic
+from ppo_cli.agent import flatten_parameters
+from ppo_cli.config.compose import load
 from ppo_cli.distributions import make_distribution
-from ppo_cli.objectives import Terms
+from ppo_cli.errors import ConfigError
+from ppo_cli.objectives import Loss, Terms
 from ppo_cli.rollout import Batch, Rollout
+from ppo_cli.runs.build import check_environment
+from ppo_cli.runs.checkpoint import load_checkpoint
+from ppo_cli.runs.policy import load_policy
 from ppo_cli.targets import adapt_values, compute_batch
 from ppo_cli.value_heads import BINS, DECAY, LEAST_DEVIATION, SymlogHead, TwoHotHead, ValueHead
 from ppo_cli.value_losses import VALUE_LOSSES
@@ -256,3 +266,107 @@ def test_the_values_have_targets_by_a_lambda_of_their_own():
     assert flags[4]
     whole = batch(gae_lambda=0.0, value_lambda=1.0).returns.view(12, 2)[0, 0].item()
     assert whole == pytest.approx((0.9 ** torch.arange(5) * rewards).sum().item(), rel=1e-5)
+
+
+TINY = (
+    "env=CartPole-v1", "preset=none", "n_envs=2", "n_steps=32", "batch_size=32", "n_epochs=2",
+    "total_timesteps=192", "eval.episodes=1", "compile=false", "vectorization=sync", "checkpoint.every=1",
+    INTERRUPTIBLE,
+)  # fmt: skip
+
+
+def test_an_own_loss_of_normalised_values_resumes_exactly_and_gives_values_in_units_of_the_return(
+    ppo_train, tmp_path, interrupt
+):
+    typed = (
+        *TINY, "value_loss=own_update.expectile", "+value_loss_kwargs.tau=0.6", "normalize.values=true",
+        "value_lambda=1", "anneal.value_lambda.final=0.5",
+    )  # fmt: skip
+    assert ppo_train(*typed, "hydra.run.dir=whole").status == 0
+    interrupt(2)
+    assert ppo_train(*typed, "hydra.run.dir=cut").status == 143
+    interrupt(None)
+    resumed = ppo_train("resume=cut")
+    assert resumed.status == 0
+    assert (
+        "importing own_update, which cut/config.yaml names (value_loss=own_update.expectile)" in resumed.out
+    )
+    assert_same_end(tmp_path / "whole", tmp_path / "cut")
+    last = tmp_path / "whole" / "checkpoints" / "last.pt"
+    held = load_checkpoint(last)["model"]
+    mean, deviation = held["value_head.statistics.mean"], held["value_head.statistics.deviation"]
+    assert mean.item() > 1
+    assert deviation.item() > 1
+    model = load_policy(last).batch.model
+    with torch.no_grad():
+        obs = torch.randn(5, 4)
+        outputs = model.value_head(model.trunk(obs)).squeeze(-1)
+        torch.testing.assert_close(model.value(obs), outputs * deviation + mean)
+    curve = [float(row["charts/value_lambda"]) for row in table(tmp_path / "whole")]
+    assert curve == pytest.approx([1, 5 / 6, 2 / 3])
+    changed = ppo_train("resume=cut", "value_loss=mse", "total_timesteps=256")
+    assert changed.status == 2
+    assert "value_loss" in changed.err
+
+
+def table(folder):
+    with (folder / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize(
+    ("typed", "line"),
+    [
+        (
+            "value_loss=hubr",
+            "value_loss=hubr: no loss 'hubr': expected mse, huber, symlog, two_hot or package.module",
+        ),
+        ("value_loss=huber +value_loss_kwargs.dlta=2", "huber takes no option 'dlta': it takes delta; did"),
+        ("value_loss=huber +value_loss_kwargs.delta=much", "huber with {'delta': 'much'} raised TypeError: "),
+        ("value_loss=own_update.rows", "own_update.rows returned torch.float32 [2]: expected a scalar"),
+        ("value_loss=two_hot normalize.values=true", "value_loss=two_hot has a scale of its own"),
+        ("value_loss=symlog normalize.values=true", "value_loss=symlog has a scale of its own"),
+        ("value_loss=two_hot vf_clip_ratio=0.2", "vf_clip_ratio=0.2: value_loss=two_hot clips no values"),
+        (
+            "value_loss=own_update.expectile vf_clip_ratio=1",
+            "value_loss=own_update.expectile clips no values",
+        ),
+        ("value_lambda=1.5", "value_lambda=1.5: expected a value from 0 to 1"),
+        ("anneal.value_lambda.final=0.5", "expected a finite value_lambda to start from"),
+    ],
+)
+def test_what_does_not_go_together_is_a_line(typed, line):
+    with pytest.raises(ConfigError) as found:
+        check_environment(load(*TINY[:-1], *typed.split()))
+    assert line in str(found.value)
+    assert "\n" not in str(found.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("vf_clip_ratio", [None, 0.2])
+@pytest.mark.parametrize("name", ["huber", "symlog", "two_hot"])
+def test_compiled_and_eager_updates_agree(tmp_path, name, vf_clip_ratio):
+    if name == "two_hot" and vf_clip_ratio:
+        pytest.skip("it clips no values")
+    torch.manual_seed(0)
+    model, distribution = make_actor_critic(BOX, DISCRETE, value_loss=name), make_distribution(DISCRETE)
+    params = flatten_parameters(model).clone()
+    generator = torch.Generator().manual_seed(0)
+    columns = [torch.randn(64, generator=generator) for _ in range(3)]
+    taken = torch.randint(2, (64,), generator=generator)
+    batch = Batch(torch.randn(64, 3, generator=generator), taken, torch.full((64,), -0.7), *columns)
+    hyper = update.Hyperparameters(value_loss=Loss(name, VALUE_LOSSES[name]))
+    knobs = {"learning_rate": 1e-3, "clip_ratio": 0.2, "ent_coef": 0.01, "vf_coef": 0.5, "max_grad_norm": 0.5}
+    knobs |= {} if vf_clip_ratio is None else {"vf_clip_ratio": vf_clip_ratio}
+    eager = update.make_step(model, distribution, hyper, tuple(knobs))
+    ends = []
+    for step in (eager, update.compile_step(eager, tmp_path)):
+        state = update.first_state(
+            params, hyper.optimizer.init(params, update.parameter_shapes(model)), hyper
+        )
+        for _ in range(5):
+            state = step(state, batch, torch.arange(64), torch.ones(64), torch.tensor(list(knobs.values())))
+        ends.append(state)
+    assert list(tmp_path.glob("*.pt2"))
+    torch.testing.assert_close(ends[1].params, ends[0].params, rtol=0, atol=1e-5)
+    torch.testing.assert_close(ends[1].sums, ends[0].sums, rtol=1e-4, atol=1e-4)
