@@ -74,7 +74,8 @@ class PPOAgent:
         self._minibatch_generator = minibatch_generator
         self._params = flatten_parameters(model)
         self._n_envs = n_envs
-        self._rows = max(1, min(EVALUATION_ROWS, EVALUATION_NUMBERS // model.encoder.size))
+        widest = max(eyes.encoder.size for eyes in (model.actor, model.critic))
+        self._rows = max(1, min(EVALUATION_ROWS, EVALUATION_NUMBERS // widest))
         self._numpy_actor = numpy_actor(model, n_envs)
         self.keeps_outputs = model.is_heavy
         self.optimizer = hyper.optimizer.init(self._params, parameter_shapes(model))
@@ -126,15 +127,15 @@ class PPOAgent:
     def _act_in_torch(
         self, obs: Tensor, noise: Tensor, states: Tensor
     ) -> tuple[npt.NDArray[Any], ActorOutputs | None]:
-        obs = obs.to(self.device)
-        encoded, states = self.model.encode(obs, states.to(self.device))
+        obs, states = obs.to(self.device), states.to(self.device)
+        encoded, after = self.model.encode(obs, states)
         features = self.model.trunk(encoded)
         logits = self.model.logits(features, obs)
         actions = self.distribution.sample(logits, self.model.policy_head.action_noise(features, noise))
         if not self.keeps_outputs:
             return actions.cpu().numpy(), None
         logprobs = self.distribution.log_prob(logits, actions)
-        return actions.cpu().numpy(), ActorOutputs(logprobs, self.model.values(encoded), states)
+        return actions.cpu().numpy(), ActorOutputs(logprobs, *self.model.judge(obs, states, encoded, after))
 
     @torch.inference_mode()
     def compute_gae(self, rollout: Rollout) -> Batch:

@@ -22,8 +22,8 @@ class BatchPolicy:
 
     @property
     def initial_state(self) -> Tensor:
-        """The memory's state at an episode's start, [S]."""
-        return torch.zeros(self.model.state_size, device=next(self.model.parameters()).device)
+        """The memory's state at an episode's start, [A]: the actor's part, which is all that acting reads."""
+        return torch.zeros(self.model.actor_state_size, device=next(self.model.parameters()).device)
 
     @torch.inference_mode()
     def act(
@@ -37,7 +37,7 @@ class BatchPolicy:
         Args:
             observations: The observations as the environments give them.
             generator: Draws the actions; None takes the most probable ones.
-            states: The memory's states, [N, S]; None at the start of episodes.
+            states: The memory's states, [N, A]; None at the start of episodes.
         """
         logits, states = self.logits(observations, states)
         if generator is None:
@@ -47,7 +47,7 @@ class BatchPolicy:
 
     @torch.inference_mode()
     def logits(self, observations: npt.NDArray[Any], states: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Logits [N, P] of raw observations [N, *shape], and the memory's next states [N, S]."""
+        """Logits [N, P] of raw observations [N, *shape], and the memory's next states [N, A]."""
         if states is None:
             states = self.initial_state.repeat(len(observations), 1)
         observations = as_float32(observations) if self.normalizer is None else self.normalizer(observations)

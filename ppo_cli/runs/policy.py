@@ -1,7 +1,7 @@
 """A run's policy: the way to one from a checkpoint, and how it acts in a Gymnasium environment."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from ppo_cli.config.convert import from_stored
 from ppo_cli.config.schema import Config, resolve_device
 from ppo_cli.config.trust import imports
 from ppo_cli.distributions import make_distribution
+from ppo_cli.encoders import read_leaves
 from ppo_cli.envs import calls
 from ppo_cli.envs.make import make_env
 from ppo_cli.envs.pack import ObservationCheck, ObservedMask, as_array, flat_mask
@@ -64,7 +65,7 @@ class Policy:
             steps: The environment steps that it was trained for.
         """
         self.batch, self.config, self.steps = batch, config, steps
-        self._read = _Reader(env)
+        self._read = _Reader(env, read_leaves(batch.model.encoder))
         self.observation_space = self._read.space
         packed = env.action_space
         self.action_space = packed.original if isinstance(packed, PackedActions) else packed
@@ -103,7 +104,8 @@ class Policy:
 
         Args:
             observation: As `observation_space` has it, a Dict or Tuple too; or N of them, as a Gymnasium
-                vector environment returns them: every array has one axis more, [N, ...].
+                vector environment returns them: every array has one axis more, [N, ...]. What only the
+                critic sees may be missing, and is not looked at.
             mask: The legal actions, for a policy that was trained with the masks that an environment gives
                 beside its observations: ``info["action_mask"]``, or what its ``action_masks()`` returns.
                 Masks inside a Dict observation are obeyed without it.
@@ -163,14 +165,19 @@ class _Reader:
         space: The space of one observation.
     """
 
-    def __init__(self, env: Env) -> None:
+    def __init__(self, env: Env, read: Collection[int]) -> None:
+        """Takes the spaces of an environment, and the numbers of the leaves that the policy reads."""
         self._stored = env.observation_space
         masked = _find_mask_wrapper(env)
         whole = getattr(self._stored, "original", self._stored)
         self.space: spaces.Space[Any] = whole if masked is None else masked.env.observation_space
         self._is_masked = masked is not None
-        self._leaves = leaves_of(self._stored)
-        self._checks = [ObservationCheck(leaf.space, leaf.dtype, leaf.key) for leaf in self._leaves]
+        numbered = enumerate(leaves_of(self._stored))
+        self._leaves = {number: leaf for number, leaf in numbered if number in read}
+        self._checks = {
+            number: ObservationCheck(leaf.space, leaf.dtype, leaf.key)
+            for number, leaf in self._leaves.items()
+        }
 
     def __call__(self, observation: Any, mask: Any) -> tuple[Array, bool]:  # noqa: ANN401
         """Rows [N, ...], and whether it was a batch.
@@ -182,14 +189,15 @@ class _Reader:
             observation = self._joined(observation, mask)
         elif mask is not None:
             raise ValueError("a mask is given, and the policy was trained without: leave it out")
-        values = [as_array(self._value(leaf, observation)) for leaf in self._leaves]
-        first, shape = values[0], self._leaves[0].shape
+        values = [as_array(self._value(leaf, observation)) for leaf in self._leaves.values()]
+        first, shape = values[0], next(iter(self._leaves.values())).shape
         is_batch = np.ndim(first) == len(shape) + 1
         rows = len(first) if is_batch else 1
         stored = np.zeros((rows, *(self._stored.shape or ())), self._stored.dtype)
         packed = isinstance(self._stored, PackedObservations)
         views = self._stored.views(stored) if isinstance(self._stored, PackedObservations) else [stored]
-        for leaf, value, view, check in zip(self._leaves, values, views, self._checks, strict=True):
+        for (number, leaf), value in zip(self._leaves.items(), values, strict=True):
+            view, check = views[number], self._checks[number]
             if is_batch and len(value) != rows:
                 raise ValueError(f"an observation {leaf.key!r} of {len(value)} rows, not {rows}")
             for row in range(rows):
@@ -215,8 +223,8 @@ class _Reader:
                 "mask=info['action_mask'])"
             )
         parts = observation if isinstance(self.space, spaces.Dict) else {"observation": observation}
-        (leaf,) = (leaf for leaf in self._leaves if leaf.is_mask)
-        others = next(leaf for leaf in self._leaves if not leaf.is_mask)
+        (leaf,) = (leaf for leaf in self._leaves.values() if leaf.is_mask)
+        others = next(leaf for leaf in self._leaves.values() if not leaf.is_mask)
         is_batch = np.ndim(as_array(others.of(parts))) == len(others.shape) + 1
         flat = np.stack([flat_mask(each) for each in mask]) if is_batch else flat_mask(mask)
         if flat.shape[-1:] != leaf.shape:
