@@ -1,5 +1,6 @@
 """BatchPolicy: what acts after training, with its normalisation frozen."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +15,20 @@ from ppo_cli.normalize import ObservationNormalizer, as_float32
 
 @dataclass(frozen=True)
 class BatchPolicy:
-    """A network, the distribution over its actions and the observation statistics it was trained with."""
+    """A network, the distribution over its actions and the observation statistics it was trained with.
+
+    Attributes:
+        model: The network, of which the actor's part alone is used.
+        distribution: The distribution over its actions.
+        normalizer: None leaves observations as they are.
+        complete: Makes observations that lack what the actor does not see those that the network takes; None
+            where nothing is lacking.
+    """
 
     model: ActorCritic
     distribution: Distribution
     normalizer: ObservationNormalizer | None
+    complete: Callable[[npt.NDArray[Any]], npt.NDArray[Any]] | None = None
 
     @property
     def initial_state(self) -> Tensor:
@@ -50,6 +60,8 @@ class BatchPolicy:
         """Logits [N, P] of raw observations [N, *shape], and the memory's next states [N, A]."""
         if states is None:
             states = self.initial_state.repeat(len(observations), 1)
+        if self.complete is not None:
+            observations = self.complete(observations)
         observations = as_float32(observations) if self.normalizer is None else self.normalizer(observations)
         obs = torch.as_tensor(observations, device=next(self.model.parameters()).device)
         encoded, states = self.model.encode(obs, states)

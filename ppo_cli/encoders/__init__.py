@@ -34,7 +34,7 @@ __all__ = [
     "UserEncoder",
     "make_critic_encoder",
     "make_encoder",
-    "read_leaves",
+    "read_paths",
 ]
 
 
@@ -117,9 +117,11 @@ def make_critic_encoder(
     return _encode_leaves(space, seen, choice, (), choice.critic_by_key)
 
 
-def read_leaves(encoder: Encoder) -> set[int]:
-    """The numbers of the leaves of an observation that an encoder, or the action mask beside it, reads."""
-    return {*encoder.leaves, *encoder.mask_leaves} if isinstance(encoder, PackedEncoder) else {0}
+def read_paths(encoder: Encoder) -> set[Path]:
+    """The leaves of an observation that an encoder, or the action mask beside it, reads, by their paths."""
+    if not isinstance(encoder, PackedEncoder):
+        return {()}
+    return {encoder.space.leaves[number].path for number in (*encoder.leaves, *encoder.mask_leaves)}
 
 
 def _masks(leaves: Sequence[Leaf], mask_size: int | None) -> list[int]:

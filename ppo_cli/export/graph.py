@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from ppo_cli.actor_critic import ActorCritic, masked
 from ppo_cli.distributions import Distribution
-from ppo_cli.encoders import PackedEncoder, read_leaves
+from ppo_cli.encoders import PackedEncoder, read_paths
 from ppo_cli.normalize import EPSILON, ObservationNormalizer
 from ppo_cli.policy import BatchPolicy
 from ppo_cli.spaces import PackedActions, PackedObservations, given_order, leaves_of, walk
@@ -115,8 +115,8 @@ def make_ports(
 
 def acting_places(policy: BatchPolicy, observations: spaces.Space[Any]) -> list[int]:
     """Which leaves acting reads, by their places in the order in which the environment gives them."""
-    read = read_leaves(policy.model.encoder)
-    return [place for place, number in enumerate(given_order(observations)) if number in read]
+    read, leaves = read_paths(policy.model.encoder), leaves_of(observations)
+    return [place for place, number in enumerate(given_order(observations)) if leaves[number].path in read]
 
 
 def _leaf_ports(
