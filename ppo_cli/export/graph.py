@@ -263,6 +263,24 @@ class _Read(nn.Module):
         return dict(zip(self.leaves, small, strict=True))
 
 
+class _Named(nn.Module):
+    """A traced graph, which alone would take no notice of inputs that it has not got."""
+
+    names: list[str]
+
+    def __init__(self, traced: nn.Module, names: list[str]) -> None:
+        super().__init__()
+        self.traced, self.names = traced, names
+
+    def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Inputs by their names to outputs by theirs, as `Graph`."""
+        for name in inputs:
+            if name not in self.names:
+                raise ValueError(f"the policy has no input {name}; it has {', '.join(self.names)}")
+        outputs: dict[str, Tensor] = self.traced(inputs)
+        return outputs
+
+
 def describe(ports: Ports, about: Mapping[str, Any]) -> str:
     """The JSON that a file holds: ``about``, and every input and output."""
     listed = {"inputs": ports.inputs, "outputs": ports.outputs}
@@ -319,7 +337,8 @@ def write_torchscript(graph: Graph, path: Path, about: Mapping[str, Any]) -> Non
         with _quiet(), torch.no_grad():
             # not strict: the outputs are a dict, whose keys are the same in every call
             traced = torch.jit.trace(graph, (graph.example(),), strict=False, check_trace=False)
-            torch.jit.save(traced, path, _extra_files={f"{METADATA}.json": describe(graph.ports, about)})
+            named = torch.jit.script(_Named(traced, [port.name for port in graph.ports.inputs]))
+            torch.jit.save(named, path, _extra_files={f"{METADATA}.json": describe(graph.ports, about)})
     except Exception as error:  # whatever an encoder makes the tracer raise
         reason = flat(error)[:300]
         raise ExportError(f"PyTorch can't trace this policy: {reason}") from error
