@@ -21,6 +21,7 @@ from ppo_cli.encoders import (
 )
 from ppo_cli.memory import EMPTY, Memory, NoMemory, RecurrentMemory
 from ppo_cli.trunks import DEFAULT_TRUNK, MLP, TrunkChoice
+from ppo_cli.value_heads import ValueHead
 
 ILLEGAL = -1e8  # logit of an action that the mask forbids: probability 0 without an infinity
 
@@ -74,6 +75,7 @@ class ActorCritic(nn.Module):
         shared: bool = True,
         ortho_init: bool = True,
         make_memory: Callable[[int], Memory] = NoMemory,
+        make_value_head: Callable[[int], ValueHead] = ValueHead,
         critic_encoder: Encoder | None = None,
         critic_trunk: TrunkChoice | None = None,
     ) -> None:
@@ -88,6 +90,7 @@ class ActorCritic(nn.Module):
                 the policy head and 1 in the value head, and zero biases (37 details, no. 2); else PyTorch's
                 own initialisation.
             make_memory: A function from a number of inputs to a memory.
+            make_value_head: A function from a number of features to a value head.
             critic_encoder: The critic's own encoder, where nothing is shared; None for the actor's.
             critic_trunk: The critic's own hidden layers, likewise; None for those of ``trunk``.
         """
@@ -104,7 +107,7 @@ class ActorCritic(nn.Module):
         self.trunk = MLP(self.memory.size, trunk)
         self.value_trunk = None if shared else MLP(self.critic.memory.size, critic_trunk or trunk)
         self.policy_head = make_head(self.trunk.size)
-        self.value_head = nn.Linear((self.value_trunk or self.trunk).size, 1)
+        self.value_head = make_value_head((self.value_trunk or self.trunk).size)
         if ortho_init:
             gains: dict[nn.Module | None, float] = {
                 self.trunk: math.sqrt(2),
@@ -144,11 +147,13 @@ class ActorCritic(nn.Module):
     def forward(
         self, obs: Tensor, state: Tensor = EMPTY, episode_starts: Tensor = EMPTY
     ) -> tuple[Tensor, Tensor]:
-        """Logits [B, P] and values [B] of K sequences of length L, one after the other, B = K*L.
+        """Logits [B, P] and outputs of the value head [B, K] for B rows.
+
+        The rows are sequences of length L, one after the other.
 
         Args:
             obs: The observations, [B, *shape].
-            state: The memory's state before the first step of each sequence, [K, S].
+            state: The memory's state before the first step of each sequence, [B / L, S].
             episode_starts: Whether a row is an episode's first, float [B, 1]; [B, 0] where S is 0.
         """
         encoded = self.actor.sequence(obs, state, episode_starts)
@@ -156,7 +161,7 @@ class ActorCritic(nn.Module):
         if self.has_own_critic:
             encoded = self.critic.sequence(obs, state, episode_starts)
         value_features = features if self.value_trunk is None else self.value_trunk(encoded)
-        return self.logits(features, obs), self.value_head(value_features).squeeze(-1)
+        return self.logits(features, obs), self.value_head(value_features)
 
     def encode(self, obs: Tensor, state: Tensor = EMPTY) -> tuple[Tensor, Tensor]:
         """What the policy's trunk works on, [B, E], and the actor's next state, [B, A].
@@ -181,8 +186,7 @@ class ActorCritic(nn.Module):
     def values(self, encoded: Tensor) -> Tensor:
         """Values [B] of what the critic's trunk works on."""
         trunk = self.trunk if self.value_trunk is None else self.value_trunk
-        values: Tensor = self.value_head(trunk(encoded))
-        return values.squeeze(-1)  # [B, 1] -> [B]
+        return self.value_head.decode(self.value_head(trunk(encoded)))
 
     def policy(self, obs: Tensor, state: Tensor = EMPTY) -> Tensor:
         """Logits [B, P] of observations."""
@@ -257,6 +261,7 @@ def make_actor_critic(
     head, hidden = HeadChoice(use_sde, log_std, log_std_init), TrunkChoice(**trunk)
     mask_size = distribution.logits_size if distribution.choices else None
     encoder, critic_encoder = _encoders(observation_space, encoders or EncoderChoice(), mask_size, shared)
+    own = None if critic_hidden_sizes is None else replace(hidden, hidden_sizes=critic_hidden_sizes)
     model = ActorCritic(
         encoder,
         lambda features: distribution.make_head(features, head),
@@ -264,8 +269,8 @@ def make_actor_critic(
         shared,
         ortho_init,
         NoMemory if memory == "none" else lambda inputs: RecurrentMemory(memory, inputs, memory_size),
-        critic_encoder,
-        None if critic_hidden_sizes is None else replace(hidden, hidden_sizes=critic_hidden_sizes),
+        critic_encoder=critic_encoder,
+        critic_trunk=own,
     )
     return model.eval()  # dropout in a user's encoder would make two policies of one, and their ratio noise
 
