@@ -307,7 +307,8 @@ def test_a_critic_that_sees_what_the_actor_can_not_has_it_learn_sooner(ppo_train
             outcome = ppo_train(
                 "env.id=probe_envs:HiddenReward-v0", "preset=none", "n_envs=8", "n_steps=64",
                 "batch_size=128", "n_epochs=4", "learning_rate=3e-3", "gamma=0.5", "gae_lambda=0.9",
-                "total_timesteps=10000", "network.hidden_sizes=[32,32]", "log.info_keys=[agrees:mean]", "eval.episodes=0",
+                "total_timesteps=10000", "network.hidden_sizes=[32,32]", "log.info_keys=[agrees:mean]",
+                "eval.episodes=0",
                 "compile=false", *ASYMMETRIC, f"network.critic.observations={keys}", f"seed={seed}",
                 f"hydra.run.dir={name}{seed}",
             )  # fmt: skip
