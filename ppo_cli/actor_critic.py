@@ -1,8 +1,9 @@
 """ActorCritic: encoder, memory, trunk, policy head and value head."""
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
 from gymnasium import spaces
@@ -10,7 +11,14 @@ from torch import Tensor, nn
 
 from ppo_cli.distributions import DiagonalGaussian, HeadChoice, make_distribution
 from ppo_cli.distributions.heads import PolicyHead
-from ppo_cli.encoders import Encoder, EncoderChoice, PackedEncoder, UserEncoder, make_encoder
+from ppo_cli.encoders import (
+    Encoder,
+    EncoderChoice,
+    PackedEncoder,
+    UserEncoder,
+    make_critic_encoder,
+    make_encoder,
+)
 from ppo_cli.memory import EMPTY, Memory, NoMemory, RecurrentMemory
 from ppo_cli.trunks import DEFAULT_TRUNK, MLP, TrunkChoice
 from ppo_cli.value_heads import ValueHead, head_maker
@@ -18,13 +26,45 @@ from ppo_cli.value_heads import ValueHead, head_maker
 ILLEGAL = -1e8  # logit of an action that the mask forbids: probability 0 without an infinity
 
 
+class Eyes(NamedTuple):
+    """What the actor or the critic sees by: an encoder, and the memory of what it has seen.
+
+    Attributes:
+        encoder: What turns observations into vectors.
+        memory: What remembers them.
+        columns: The memory's own part of a state [B, S]; None for all of it.
+    """
+
+    encoder: Encoder
+    memory: Memory
+    columns: slice | None = None
+
+    def step(self, obs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """What a trunk works on, [B, E], and the memory's next state."""
+        encoded: tuple[Tensor, Tensor] = self.memory(self.encoder(obs), self._own(state))
+        return encoded
+
+    def sequence(self, obs: Tensor, state: Tensor, episode_starts: Tensor) -> Tensor:
+        """What a trunk works on, [K*L, E], of K sequences one after the other, see `Memory.sequence`."""
+        return self.memory.sequence(self.encoder(obs), self._own(state), episode_starts)
+
+    def _own(self, state: Tensor) -> Tensor:
+        return state if self.columns is None else state[:, self.columns]
+
+
 class ActorCritic(nn.Module):
-    """Policy and value networks over one encoder and one memory.
+    """Policy and value networks, over one encoder and one memory or over one each.
 
     With ``shared`` one trunk extracts the features of both heads; without it the value head has a trunk of
-    its own (the published settings).
+    its own (the published settings). With a ``critic_encoder`` the critic has eyes of its own, too: an
+    encoder and, where there is one, a memory (Pinto et al. 2017, https://arxiv.org/abs/1710.06542).
 
-    Methods take the memory's states as ``state``, [B, S]; without a memory S is 0, and they read none.
+    Methods take the memory's states as ``state``, [B, S]: first the actor's A numbers, which are all that
+    acting reads, then the critic's, where it has its own. Without a memory S is 0, and they read none.
+
+    Attributes:
+        actor: What the policy sees by.
+        critic: What the value sees by: the same, or its own.
     """
 
     def __init__(
@@ -36,6 +76,8 @@ class ActorCritic(nn.Module):
         ortho_init: bool = True,
         make_memory: Callable[[int], Memory] = NoMemory,
         make_value_head: Callable[[int], ValueHead] = ValueHead,
+        critic_encoder: Encoder | None = None,
+        critic_trunk: TrunkChoice | None = None,
     ) -> None:
         """Builds and initialises the network with torch's global generator.
 
@@ -49,14 +91,23 @@ class ActorCritic(nn.Module):
                 no. 2); else PyTorch's own initialisation.
             make_memory: A function from a number of inputs to a memory.
             make_value_head: A function from a number of features to a value head.
+            critic_encoder: The critic's own encoder, where nothing is shared; None for the actor's.
+            critic_trunk: The critic's own hidden layers, likewise; None for those of ``trunk``.
         """
         super().__init__()
         self.encoder = encoder
         self.memory = make_memory(encoder.size)
+        self.actor = self.critic = Eyes(encoder, self.memory)
+        self.value_encoder, self.value_memory = critic_encoder, None
+        if critic_encoder is not None:
+            first = self.memory.state_size
+            self.value_memory = make_memory(critic_encoder.size)
+            self.actor = Eyes(encoder, self.memory, slice(first))
+            self.critic = Eyes(critic_encoder, self.value_memory, slice(first, None))
         self.trunk = MLP(self.memory.size, trunk)
-        self.value_trunk = None if shared else MLP(self.memory.size, trunk)
+        self.value_trunk = None if shared else MLP(self.critic.memory.size, critic_trunk or trunk)
         self.policy_head = make_head(self.trunk.size)
-        self.value_head = make_value_head(self.trunk.size)
+        self.value_head = make_value_head((self.value_trunk or self.trunk).size)
         if ortho_init:
             gains: dict[nn.Module | None, float] = {
                 self.trunk: math.sqrt(2),
@@ -65,21 +116,33 @@ class ActorCritic(nn.Module):
                 self.value_trunk: math.sqrt(2),
                 self.encoder: math.sqrt(2),
                 self.memory: 1.0,
+                self.value_encoder: math.sqrt(2),
+                self.value_memory: 1.0,
             }
             for module, gain in gains.items():
                 if module is not None:
                     _orthogonal_init(module, gain)
 
     @property
-    def state_size(self) -> int:
-        """Length S of a memory's state."""
+    def has_own_critic(self) -> bool:
+        """Whether the critic has eyes of its own."""
+        return self.value_encoder is not None
+
+    @property
+    def actor_state_size(self) -> int:
+        """Length A of the part of a state that acting reads."""
         return self.memory.state_size
+
+    @property
+    def state_size(self) -> int:
+        """Length S of a state, the critic's part included."""
+        return self.actor_state_size + (self.critic.memory.state_size if self.has_own_critic else 0)
 
     @property
     def is_heavy(self) -> bool:
         """Whether encoding costs so much that what acting computes is worth keeping."""
         heavy = (nn.Conv2d, UserEncoder)
-        return self.state_size > 0 or any(isinstance(module, heavy) for module in self.modules())
+        return self.state_size > 0 or any(isinstance(module, heavy) for module in self.encoder.modules())
 
     def forward(
         self, obs: Tensor, state: Tensor = EMPTY, episode_starts: Tensor = EMPTY
@@ -93,22 +156,35 @@ class ActorCritic(nn.Module):
             state: The memory's state before the first step of each sequence, [B / L, S].
             episode_starts: Whether a row is an episode's first, float [B, 1]; [B, 0] where S is 0.
         """
-        encoded = self.memory.sequence(self.encoder(obs), state, episode_starts)
+        encoded = self.actor.sequence(obs, state, episode_starts)
         features = self.trunk(encoded)
+        if self.has_own_critic:
+            encoded = self.critic.sequence(obs, state, episode_starts)
         value_features = features if self.value_trunk is None else self.value_trunk(encoded)
         return self.logits(features, obs), self.value_head(value_features)
 
     def encode(self, obs: Tensor, state: Tensor = EMPTY) -> tuple[Tensor, Tensor]:
-        """What the trunks work on, [B, E], and the memory's next state."""
-        encoded: tuple[Tensor, Tensor] = self.memory(self.encoder(obs), state)
-        return encoded
+        """What the policy's trunk works on, [B, E], and the actor's next state, [B, A].
+
+        Args:
+            obs: The observations, [B, *shape].
+            state: The state, [B, S], or the actor's part of it, [B, A].
+        """
+        return self.actor.step(obs, state)
+
+    def judge(self, obs: Tensor, state: Tensor, encoded: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
+        """Values [B], and the whole next state [B, S], where `encode` gave ``encoded`` and ``after``."""
+        if self.has_own_critic:
+            encoded, critics = self.critic.step(obs, state)
+            after = torch.cat([after, critics], dim=1)
+        return self.values(encoded), after
 
     def logits(self, features: Tensor, obs: Tensor) -> Tensor:
         """Logits [B, P] of the trunk's features."""
         return self._masked(self.policy_head(features), obs)
 
     def values(self, encoded: Tensor) -> Tensor:
-        """Values [B] of what `encode` gave."""
+        """Values [B] of what the critic's trunk works on."""
         trunk = self.trunk if self.value_trunk is None else self.value_trunk
         return self.value_head.values(self.value_head(trunk(encoded)))
 
@@ -118,7 +194,7 @@ class ActorCritic(nn.Module):
 
     def value(self, obs: Tensor, state: Tensor = EMPTY) -> Tensor:
         """Values [B] of observations."""
-        return self.values(self.encode(obs, state)[0])
+        return self.values(self.critic.step(obs, state)[0])
 
     def _masked(self, logits: Tensor, obs: Tensor) -> Tensor:
         return masked(logits, self.encoder.mask(obs) if isinstance(self.encoder, PackedEncoder) else None)
@@ -155,6 +231,7 @@ def make_actor_critic(
     memory_size: int = 128,
     value_loss: str = "mse",
     normalize_values: bool = False,
+    critic_hidden_sizes: Sequence[int] | None = None,
     **trunk: Any,  # noqa: ANN401
 ) -> ActorCritic:
     """The network for a single environment's spaces; names are those of the config.
@@ -164,7 +241,8 @@ def make_actor_critic(
         action_space: The space of the actions.
         use_sde: Whether Box actions are explored by gSDE.
         squash_actions: Whether Box actions go through a tanh.
-        encoders: The encoders; None for those that fit the observations.
+        encoders: The encoders, and who sees what; None for those that fit the observations, of which all
+            are seen.
         shared: Whether the two heads share the hidden layers.
         ortho_init: Whether weights are orthogonal at the start.
         log_std: On what the deviation of Box actions depends.
@@ -173,6 +251,7 @@ def make_actor_critic(
         memory_size: The memory's width.
         value_loss: The loss of the values, on which the value head depends.
         normalize_values: Whether values are normalised by running statistics of their targets.
+        critic_hidden_sizes: The widths of the critic's hidden layers; None for those of the policy.
         **trunk: The hidden layers, see `TrunkChoice`.
 
     Raises:
@@ -183,14 +262,33 @@ def make_actor_critic(
         raise ValueError(f"use_sde=true needs a Box action space, given {action_space}; set use_sde=false")
     if squash_actions and not distribution.is_squashed:
         raise ValueError(f"squash_actions=true needs Box actions, given {action_space}; set it to false")
-    head = HeadChoice(use_sde, log_std, log_std_init)
+    head, hidden = HeadChoice(use_sde, log_std, log_std_init), TrunkChoice(**trunk)
+    mask_size = distribution.logits_size if distribution.choices else None
+    encoder, critic_encoder = _encoders(observation_space, encoders or EncoderChoice(), mask_size, shared)
+    own = None if critic_hidden_sizes is None else replace(hidden, hidden_sizes=critic_hidden_sizes)
     model = ActorCritic(
-        make_encoder(observation_space, encoders, distribution.logits_size if distribution.choices else None),
+        encoder,
         lambda features: distribution.make_head(features, head),
-        TrunkChoice(**trunk),
+        hidden,
         shared,
         ortho_init,
         NoMemory if memory == "none" else lambda inputs: RecurrentMemory(memory, inputs, memory_size),
         head_maker(value_loss, normalize_values),
+        critic_encoder=critic_encoder,
+        critic_trunk=own,
     )
     return model.eval()  # dropout in a user's encoder would make two policies of one, and their ratio noise
+
+
+def _encoders(
+    space: spaces.Space[Any], choice: EncoderChoice, mask_size: int | None, shared: bool
+) -> tuple[Encoder, Encoder | None]:
+    """The actor's encoder, and the critic's own, where it has one."""
+    encoder = make_encoder(space, choice, mask_size)
+    critic_encoder = make_critic_encoder(space, choice, mask_size)
+    if shared and critic_encoder is not None:
+        raise ValueError(
+            "network.shared=true: one trunk can't serve an actor and a critic of different observations or "
+            "encoders; set network.shared=false"
+        )
+    return encoder, critic_encoder

@@ -123,15 +123,15 @@ class PPOAgent:
     def _act_in_torch(
         self, obs: Tensor, noise: Tensor, states: Tensor
     ) -> tuple[npt.NDArray[Any], ActorOutputs | None]:
-        obs = obs.to(self.device)
-        encoded, states = self.model.encode(obs, states.to(self.device))
+        obs, states = obs.to(self.device), states.to(self.device)
+        encoded, after = self.model.encode(obs, states)
         features = self.model.trunk(encoded)
         logits = self.model.logits(features, obs)
         actions = self.distribution.sample(logits, self.model.policy_head.action_noise(features, noise))
         if not self.keeps_outputs:
             return actions.cpu().numpy(), None
         logprobs = self.distribution.log_prob(logits, actions)
-        return actions.cpu().numpy(), ActorOutputs(logprobs, self.model.values(encoded), states)
+        return actions.cpu().numpy(), ActorOutputs(logprobs, *self.model.judge(obs, states, encoded, after))
 
     @torch.inference_mode()
     def compute_gae(self, rollout: Rollout) -> Batch:

@@ -133,6 +133,31 @@ class PackedObservations(spaces.Box):
         ]
 
 
+def lacks_leaves(given: spaces.Space[Any], whole: spaces.Space[Any]) -> bool:
+    """Whether packed observations are those of another space without some of its leaves."""
+    if not (isinstance(given, PackedObservations) and isinstance(whole, PackedObservations)):
+        return False
+    known = {leaf.path: leaf for leaf in whole.leaves}
+    return len(given.leaves) < len(known) and all(
+        leaf.path in known and _is_alike(leaf, known[leaf.path]) for leaf in given.leaves
+    )
+
+
+def _is_alike(leaf: Leaf, other: Leaf) -> bool:
+    is_box = isinstance(leaf.space, spaces.Box) and isinstance(other.space, spaces.Box)
+    same = (leaf.dtype, leaf.shape, leaf.is_mask) == (other.dtype, other.shape, other.is_mask)
+    return same and (is_box or leaf.space == other.space)
+
+
+def complete_rows(given: PackedObservations, whole: PackedObservations, rows: Array) -> Array:
+    """Rows [N, size] of a space that lacks leaves of another as rows of that one, where those are zeros."""
+    complete = np.zeros((len(rows), *whole.shape), np.uint8)
+    views = {leaf.path: view for leaf, view in zip(whole.leaves, whole.views(complete), strict=True)}
+    for leaf, values in zip(given.leaves, given.views(rows), strict=True):
+        views[leaf.path][...] = values
+    return complete
+
+
 class PackedActions(spaces.Box):
     """Rows of numbers, float64 [size]: the leaves of a Dict or Tuple action space side by side.
 

@@ -104,4 +104,5 @@ def compute_values(model: ActorCritic, observations: Tensor, states: Tensor) -> 
 
 def rows_at_once(model: ActorCritic) -> int:
     """The largest number of rows that a forward pass outside the update is given."""
-    return max(1, min(EVALUATION_ROWS, EVALUATION_NUMBERS // model.encoder.size))
+    widest = max(eyes.encoder.size for eyes in (model.actor, model.critic))
+    return max(1, min(EVALUATION_ROWS, EVALUATION_NUMBERS // widest))

@@ -92,5 +92,41 @@ class Times(gym.RewardWrapper):
         return self.by * reward
 
 
-for probe in (ConstantReward, ObservationReward, ActionReward, BothReward, DelayedReward, TruncatedReward):
+class HiddenReward(gym.Env):
+    """Pays 1 where the action agrees with the sign in ``state``, and `SPREAD` times the episode's ``luck``.
+
+    Luck, 1 or -1, can't be influenced: whoever sees it can tell it from what the action has earned, but acts
+    no better by it. An episode is cut after 10 steps.
+
+    Args:
+        tells: Whether the observation has the luck, too: a simulator does, the robot does not.
+    """
+
+    SPREAD = 5.0
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, tells=True):
+        self.tells = tells
+        keys = ("state", "luck") if tells else ("state",)
+        self.observation_space = spaces.Dict({key: spaces.Box(-1.0, 1.0, (1,)) for key in keys})
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t, self.luck = 0, float(self.np_random.choice([-1.0, 1.0]))
+        return self.look(), {}
+
+    def look(self):
+        self.sign = float(self.np_random.choice([-1.0, 1.0]))
+        seen = {"state": self.sign, "luck": self.luck}
+        return {key: np.array([seen[key]], np.float32) for key in self.observation_space}
+
+    def step(self, action):
+        self.t += 1
+        agrees = float((action == 1) == (self.sign > 0))
+        return self.look(), agrees + self.SPREAD * self.luck, False, self.t == 10, {"agrees": agrees}
+
+
+for probe in (
+    ConstantReward, ObservationReward, ActionReward, BothReward, DelayedReward, TruncatedReward, HiddenReward,
+):  # fmt: skip
     gym.register(f"{probe.__name__}-v0", probe)

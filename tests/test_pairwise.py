@@ -21,6 +21,7 @@ FACTORS = {
     ),
     "network": ("mlp", "norm_separate", "nature_cnn", "impala_cnn", "own"),
     "memory": ("none", "lstm", "gru"),
+    "critic": ("same", "own"),
     "mask": ("none", "info", "key"),
     "backend": ("sync", "async"),
     "normalize": ("false", "true"),
@@ -112,6 +113,10 @@ def command_line(setting):
     if setting["observation"] == "tuple" and setting["mask"] != "none":
         key = {"info": "observation", "key": "seen"}[setting["mask"]] + ".1.a"
     own = (f"+network.encoders.{key}={{name: zoo_envs.OwnEncoder, size: 5}}",)
+    eyes = f"+network.critic.encoders.{key}=flatten"
+    if setting["observation"] in ("dict", "tuple"):  # the critic sees the other keys, too
+        eyes = f"network.actor.observations=[{key}]"
+    critic = ("network.shared=false", "network.critic.hidden_sizes=[6]", eyes)
     return (
         *TINY,
         INTERRUPTIBLE,
@@ -120,6 +125,7 @@ def command_line(setting):
         f"+env.kwargs.mask={setting['mask']}",
         *BOXES.get(setting["action"], ()),
         *(own if setting["network"] == "own" else NETWORKS[setting["network"]]),
+        *(critic if setting["critic"] == "own" else ()),
         f"network.memory={setting['memory']}",
         *VALUES[setting["values"]],
         f"vectorization={setting['backend']}",

@@ -6,7 +6,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any, Optional, Union, get_args, get_origin
 
 from ppo_cli.config.knob import Integer, Knob, Range, describe_type
-from ppo_cli.config.schema import KNOBS, SHAPES, AnnealConfig, Config
+from ppo_cli.config.schema import KNOBS, SHAPES, AnnealConfig, Config, NetworkConfig
 from ppo_cli.envs.backends import REFUSALS, backend
 from ppo_cli.errors import ConfigError
 from ppo_cli.text import nearest
@@ -15,7 +15,9 @@ FLOAT32 = 2.0**-126, (2 - 2**-23) * 2.0**127  # what networks compute with: smal
 MOST_LAYERS = 64  # of network.hidden_sizes
 MOST_WRAPPERS = MOST_LOSSES = MOST_HOOKS = 64
 MOST_INFO_KEYS, LONGEST_INFO_KEY = 50, 100
-_INTEGERS = (Integer, list[Integer], Union[Integer, str], Optional[Integer])  # noqa: UP007, UP045
+_INTEGERS = (
+    Integer, list[Integer], Union[Integer, str], Optional[Integer], Optional[list[Integer]],  # noqa: UP007, UP045
+)  # fmt: skip
 
 
 def check(config: Config) -> None:
@@ -205,6 +207,22 @@ def _check_backend(config: Config) -> None:
             raise ConfigError(f"{knob}: {said}; leave it out, or use vectorization=auto")
 
 
+def _check_eyes(network: NetworkConfig) -> None:
+    """Raises ConfigError where actor or critic would see nothing, or the critic has no place for its own."""
+    for who, part in (("actor", network.actor), ("critic", network.critic)):
+        if part.observations == []:
+            raise ConfigError(
+                f"network.{who}.observations=[]: expected keys of the observation, or null for all of them"
+            )
+    own = {"hidden_sizes": network.critic.hidden_sizes, "encoders": network.critic.encoders or None}
+    for name, value in own.items():
+        if network.shared and value is not None:
+            raise ConfigError(
+                f"network.critic.{name}={value}: network.shared=true has one trunk for policy and value; "
+                "set network.shared=false"
+            )
+
+
 def _check_across(config: Config) -> None:
     if not config.env.id:
         raise ConfigError("env.id is empty: type env=ID, or env.id=ID for an id without its preset")
@@ -224,6 +242,7 @@ def _check_across(config: Config) -> None:
         if isinstance(value, str) and value != "auto":
             raise ConfigError(f"{name}={value}: expected {allowed} or auto")
     _check_backend(config)
+    _check_eyes(config.network)
     if config.eval.every and not config.eval.episodes:
         raise ConfigError(f"eval.every={config.eval.every} needs eval.episodes of at least 1, given 0")
     _check_device(config.device)

@@ -144,6 +144,8 @@ def describe_type(kind: Any) -> str:  # noqa: ANN401
         str: "a word",
         Integer: "an integer",
         list[Integer]: "a list of integers",
+        Optional[list[Integer]]: "a list of integers or null",  # noqa: UP045
+        Optional[list[str]]: "a list of words or null",  # noqa: UP045
         list[dict[str, Any]]: "a list of mappings such as {name: NAME, option: value}",
         Optional[float]: "a number or null",  # noqa: UP045
         Optional[Integer]: "an integer or null",  # noqa: UP045

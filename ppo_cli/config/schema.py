@@ -54,6 +54,22 @@ class AnnealConfig:
 
 
 @dataclass
+class ActorConfig:
+    """What the policy sees."""
+
+    observations: Optional[list[str]] = knob()  # noqa: UP045
+
+
+@dataclass
+class CriticConfig:
+    """What the value sees, and by what."""
+
+    observations: Optional[list[str]] = knob()  # noqa: UP045
+    hidden_sizes: Optional[list[Integer]] = knob(WIDTH)  # noqa: UP045
+    encoders: dict[str, Any] = knob(entries="an encoder of the critic's own")
+
+
+@dataclass
 class NetworkConfig:
     """The actor-critic network."""
 
@@ -69,6 +85,8 @@ class NetworkConfig:
     memory: str = knob(choices=("none", "lstm", "gru"))
     memory_size: Integer = knob(WIDTH)
     sequence_length: Integer = knob(COUNT)
+    actor: ActorConfig = section(ActorConfig)
+    critic: CriticConfig = section(CriticConfig)
 
 
 @dataclass

@@ -1,8 +1,9 @@
 """What a config from a file makes this process import: said in a line, or refused (docs/trust.md)."""
 
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from ppo_cli.config.schema import Config
 from ppo_cli.errors import ConfigError
@@ -53,9 +54,18 @@ def _import_paths(config: Config) -> Iterator[tuple[str, str]]:
         yield config.env.id, "env.id"
     for entry in config.env.wrappers:
         yield from _if_path(entry["name"], "env.wrappers")
-    for key, value in config.network.encoders.items():
-        name = value.get("name", "") if isinstance(value, dict) else value
-        yield from _if_path(str(name), f"network.encoders.{key}")
+    yield from _encoder_paths(config.network.encoders, "network.encoders")
+    yield from _encoder_paths(config.network.critic.encoders, "network.critic.encoders")
+
+
+def _encoder_paths(tree: Mapping[str, Any], knob: str) -> Iterator[tuple[str, str]]:
+    """Those of a tree of encoders, whose keys are nested where the observation's are."""
+    for key, value in tree.items():
+        name = value.get("name") if isinstance(value, Mapping) else value
+        if isinstance(name, str):
+            yield from _if_path(name, f"{knob}.{key}")
+        elif isinstance(value, Mapping):
+            yield from _encoder_paths(value, f"{knob}.{key}")
 
 
 def _of_training(config: Config) -> Iterator[tuple[str, str]]:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from ppo_cli.actor_critic import ActorCritic, masked
 from ppo_cli.distributions import Distribution
-from ppo_cli.encoders import PackedEncoder
+from ppo_cli.encoders import PackedEncoder, read_paths
 from ppo_cli.normalize import EPSILON, ObservationNormalizer
 from ppo_cli.policy import BatchPolicy
 from ppo_cli.spaces import PackedActions, PackedObservations, given_order, leaves_of, walk
@@ -66,7 +66,10 @@ class Port:
 
 @dataclass(frozen=True)
 class Ports:
-    """All inputs and outputs: of the observation and the action in the order of their spaces' leaves."""
+    """All inputs and outputs: of the observation and the action in the order of their spaces' leaves.
+
+    Of the observation, those leaves alone that the policy reads.
+    """
 
     observation: tuple[Port, ...]
     state: Port | None
@@ -96,7 +99,7 @@ def make_ports(
         actions: The space of its actions, likewise.
         sample: Whether the noise is an input.
     """
-    size = policy.model.state_size
+    size = policy.model.actor_state_size
     state = next_state = noise = None
     if size:
         state = Port("state", "float32", (size,), "the memory; zeros at an episode's start")
@@ -105,8 +108,15 @@ def make_ports(
         noise = Port("noise", "float32", (policy.distribution.noise_size,), _noise(policy.distribution))
     outs = _leaf_ports("action", actions, (), "to be sent to the environment")
     taken = [port.name for port in (*outs, state, next_state, noise) if port is not None]
-    ins = _leaf_ports("", observations, taken, "as the environment gives it")
+    given = _leaf_ports("", observations, taken, "as the environment gives it")
+    ins = tuple(given[place] for place in acting_places(policy, observations))
     return Ports(ins, state, noise, outs, next_state)
+
+
+def acting_places(policy: BatchPolicy, observations: spaces.Space[Any]) -> list[int]:
+    """Which leaves acting reads, by their places in the order in which the environment gives them."""
+    read, leaves = read_paths(policy.model.encoder), leaves_of(observations)
+    return [place for place, number in enumerate(given_order(observations)) if leaves[number].path in read]
 
 
 def _leaf_ports(
@@ -163,9 +173,10 @@ class Graph(nn.Module):
         self.trunk, self.policy_head = model.trunk, model.policy_head
         self.distribution = policy.distribution
         self.sample = sample
-        self.read = _Read(observations, policy.normalizer)
+        order, places = given_order(observations), acting_places(policy, observations)
+        self.read = _Read(observations, policy.normalizer, [order[place] for place in places])
         self.to_env = nn.ModuleList(part.to_env_module() for part in policy.distribution.parts)
-        given = [leaves_of(observations)[place].space for place in given_order(observations)]
+        given = [leaves_of(observations)[number].space for number in self.read.leaves]
         self._offsets = [np.asarray(getattr(space, "start", 0), space.dtype) for space in given]
         self.requires_grad_(False)
         self.eval()
@@ -228,24 +239,46 @@ class _Scale(nn.Module):
 
 
 class _Read(nn.Module):
-    """The leaves of an observation as the network takes them, in the order in which they are kept."""
+    """Leaves of an observation as the network takes them, by their numbers."""
 
-    def __init__(self, space: spaces.Space[Any], normalizer: ObservationNormalizer | None) -> None:
+    def __init__(
+        self, space: spaces.Space[Any], normalizer: ObservationNormalizer | None, leaves: Sequence[int]
+    ) -> None:
         super().__init__()
-        self.positions = np.argsort(given_order(space)).tolist()
+        self.leaves = leaves
         self.scales = nn.ModuleList()
         self.dtypes = []
-        for leaf in leaves_of(space):
+        for number in leaves:
+            leaf = leaves_of(space)[number]
             statistics = None if normalizer is None else normalizer.of(leaf)
             clip = 0.0 if normalizer is None else normalizer.clip
             self.scales.append(nn.Identity() if statistics is None else _Scale(*statistics, clip))
             self.dtypes.append(getattr(torch, leaf.dtype))
 
-    def forward(self, values: Sequence[Tensor]) -> list[Tensor]:
-        """Each [B, *shape], in the order of the space -> in that in which they are kept."""
-        kept = [values[place].to(dtype) for place, dtype in zip(self.positions, self.dtypes, strict=True)]
+    def forward(self, values: Sequence[Tensor]) -> dict[int, Tensor]:
+        """Each [B, *shape], in the order of ``leaves`` -> by the leaves' numbers."""
+        kept = [value.to(dtype) for value, dtype in zip(values, self.dtypes, strict=True)]
         read = [scale(value) for scale, value in zip(self.scales, kept, strict=True)]
-        return [value.to(torch.float32) if value.dtype == torch.float64 else value for value in read]
+        small = [value.to(torch.float32) if value.dtype == torch.float64 else value for value in read]
+        return dict(zip(self.leaves, small, strict=True))
+
+
+class _Named(nn.Module):
+    """A traced graph, which alone would take no notice of inputs that it has not got."""
+
+    names: list[str]
+
+    def __init__(self, traced: nn.Module, names: list[str]) -> None:
+        super().__init__()
+        self.traced, self.names = traced, names
+
+    def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Inputs by their names to outputs by theirs, as `Graph`."""
+        for name in inputs:
+            if name not in self.names:
+                raise ValueError(f"the policy has no input {name}; it has {', '.join(self.names)}")
+        outputs: dict[str, Tensor] = self.traced(inputs)
+        return outputs
 
 
 def describe(ports: Ports, about: Mapping[str, Any]) -> str:
@@ -304,7 +337,8 @@ def write_torchscript(graph: Graph, path: Path, about: Mapping[str, Any]) -> Non
         with _quiet(), torch.no_grad():
             # not strict: the outputs are a dict, whose keys are the same in every call
             traced = torch.jit.trace(graph, (graph.example(),), strict=False, check_trace=False)
-            torch.jit.save(traced, path, _extra_files={f"{METADATA}.json": describe(graph.ports, about)})
+            named = torch.jit.script(_Named(traced, [port.name for port in graph.ports.inputs]))
+            torch.jit.save(named, path, _extra_files={f"{METADATA}.json": describe(graph.ports, about)})
     except Exception as error:  # whatever an encoder makes the tracer raise
         reason = flat(error)[:300]
         raise ExportError(f"PyTorch can't trace this policy: {reason}") from error

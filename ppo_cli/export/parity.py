@@ -11,7 +11,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from ppo_cli.export.graph import Arrays, ExportError, Ports, Run
+from ppo_cli.export.graph import Arrays, ExportError, Ports, Run, acting_places
 from ppo_cli.policy import BatchPolicy
 from ppo_cli.spaces import PackedActions, PackedObservations, given_order, leaves_of, walk
 
@@ -70,6 +70,7 @@ def check_parity(
         ExportError: they differ, or the file gives something of another kind.
     """
     rng = np.random.default_rng(seed)
+    places = acting_places(policy, observations)
     difference, ties = 0.0, 0
     for size in BATCHES:
         own = policy.initial_state.repeat(size, 1)
@@ -78,7 +79,8 @@ def check_parity(
             values = sample_observations(policy, observations, size, rng)
             generator = torch.Generator().manual_seed(int(rng.integers(2**62))) if ports.noise else None
             expected, noise = _answer(policy, ports, observations, actions, values, own, generator)
-            inputs = {port.name: value for port, value in zip(ports.observation, values, strict=True)}
+            named = zip(ports.observation, places, strict=True)
+            inputs = {port.name: values[place] for port, place in named}
             given = run({**inputs, **fed, **noise})
             for name, value in expected.outputs.items():
                 found = _difference(name, given[name], value, expected.allowed[name])

@@ -158,14 +158,21 @@ def _check_memory(config: Config, env: Spaces) -> None:
     shape, dtype = stored_observation(env.observation_space, config.normalize.observations)
     acts = make_distribution(env.action_space, config.squash_actions)
     row = math.prod(shape) * dtype.itemsize + math.prod(acts.action_shape) * acts.action_dtype.itemsize + 15
-    trunks = 1 if config.network.shared else 2
-    weights = trunks * sum(math.prod(pair) for pair in itertools.pairwise(config.network.hidden_sizes))
+    network, own = config.network, config.network.critic.hidden_sizes
+    trunks = [
+        network.hidden_sizes,
+        *([] if network.shared else [network.hidden_sizes if own is None else own]),
+    ]
+    weights = sum(math.prod(pair) for widths in trunks for pair in itertools.pairwise(widths))
     for name, size in (
         (
             f"n_envs * n_steps = {config.rollout_rows:,} steps",
             config.rollout_rows * row,
         ),
-        ("network.hidden_sizes", weights * 4 * 4),  # float32: weights, their gradient, Adam's two moments
+        (
+            "network.hidden_sizes" if own is None else "network.hidden_sizes and network.critic.hidden_sizes",
+            weights * 4 * 4,
+        ),  # float32: weights, their gradient, Adam's two moments
     ):
         if size > limit:
             raise ConfigError(
@@ -277,7 +284,13 @@ def build_model(config: Config, env: Env[Any, Any] | Spaces) -> ActorCritic:
         env.action_space,
         use_sde=config.use_sde,
         squash_actions=config.squash_actions,
-        encoders=EncoderChoice(config.network.image_encoder, config.network.encoders),
+        encoders=EncoderChoice(
+            config.network.image_encoder,
+            config.network.encoders,
+            config.network.actor.observations,
+            config.network.critic.observations,
+            config.network.critic.encoders,
+        ),
         shared=config.network.shared,
         ortho_init=config.network.ortho_init,
         log_std=config.network.log_std,
@@ -286,6 +299,7 @@ def build_model(config: Config, env: Env[Any, Any] | Spaces) -> ActorCritic:
         memory_size=config.network.memory_size,
         value_loss=config.value_loss,
         normalize_values=config.normalize.values,
+        critic_hidden_sizes=config.network.critic.hidden_sizes,
         **same_named(config.network, TrunkChoice),
     )
 

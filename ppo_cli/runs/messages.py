@@ -3,15 +3,17 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from ppo_cli.actor_critic import ActorCritic
+from ppo_cli.actor_critic import ActorCritic, Eyes
 from ppo_cli.config.quoting import program_to_paste, shell_quoted
 from ppo_cli.encoders import ImpalaCNN, NatureCNN, PackedEncoder, UserEncoder
 from ppo_cli.episodes import Evaluation
 from ppo_cli.memory import RecurrentMemory
 from ppo_cli.schedules import trained_steps
 from ppo_cli.text import counted, mean_and_deviation, short
+from ppo_cli.trunks import MLP
 
 _ENCODERS = {NatureCNN: "nature_cnn", ImpalaCNN: "impala_cnn", UserEncoder: "an encoder of your own"}
+MOST_KEYS = 5  # of an observation that are named, rather than counted
 MUCH = 0.2  # of the larger return: what the evaluation's may differ from the training's without a word
 
 
@@ -26,16 +28,42 @@ def pack(pieces: Sequence[str], columns: int) -> list[str]:
 
 def network_words(model: ActorCritic) -> str:
     """A network from the observations to the heads: encoders other than flat ones, memory, hidden layers."""
-    encoder = model.encoder
+    actor, critic = (", ".join(_eyes_words(eyes)) for eyes in (model.actor, model.critic))
+    widths, own = (_trunk_words(trunk) for trunk in (model.trunk, model.value_trunk or model.trunk))
+    if model.has_own_critic:
+        return f"actor of {_seen_words(model.actor, actor, widths)}; critic of " + _seen_words(
+            model.critic, critic, own
+        )
+    if widths != own:
+        return ", ".join(filter(None, (actor, f"actor {widths or 'linear'}", f"critic {own or 'linear'}")))
+    verb, each = ("share ", "") if model.value_trunk is None else ("", " each")
+    trunks = f"actor and critic {verb}{widths}{each}" if widths else ""
+    return ", ".join(filter(None, (actor, trunks))) or "actor and critic linear"
+
+
+def _eyes_words(eyes: Eyes) -> list[str]:
+    """Encoders other than flat ones, and the memory."""
+    encoder, memory = eyes.encoder, eyes.memory
     encoders = list(encoder.encoders) if isinstance(encoder, PackedEncoder) else [encoder]
     parts = [name for kind, name in _ENCODERS.items() if any(isinstance(each, kind) for each in encoders)]
-    if isinstance(model.memory, RecurrentMemory):
-        parts.append(f"{model.memory.kind} {model.memory.size}")
-    widths = "-".join(str(linear.out_features) for linear in model.trunk.linears)
-    if widths:
-        verb, each = ("share ", "") if model.value_trunk is None else ("", " each")
-        parts.append(f"actor and critic {verb}{widths} {model.trunk.choice.activation}{each}")
-    return ", ".join(parts or ["actor and critic linear"])
+    return [*parts, f"{memory.kind} {memory.size}"] if isinstance(memory, RecurrentMemory) else parts
+
+
+def _trunk_words(trunk: MLP) -> str:
+    widths = "-".join(str(linear.out_features) for linear in trunk.linears)
+    return f"{widths} {trunk.choice.activation}" if widths else ""
+
+
+def _seen_words(eyes: Eyes, front: str, trunk: str) -> str:
+    """What somebody sees by eyes of its own, and what it makes of it."""
+    encoder = eyes.encoder
+    keys = (
+        [encoder.space.leaves[number].key for number in encoder.leaves]
+        if isinstance(encoder, PackedEncoder)
+        else ["the observation"]
+    )
+    seen = ", ".join(keys) if len(keys) <= MOST_KEYS else counted(len(keys), "key")
+    return f"{seen}: {', '.join(filter(None, (front, trunk))) or 'linear'}"
 
 
 def budget_words(asked: int, n_envs: int, n_steps: int, filled: bool = False) -> str:

@@ -1,10 +1,11 @@
 """A run's policy: the way to one from a checkpoint, and how it acts in a Gymnasium environment."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
@@ -12,13 +13,15 @@ import numpy.typing as npt
 import torch
 from gymnasium import spaces
 
+from ppo_cli.actor_critic import ActorCritic
 from ppo_cli.agent import flatten_parameters
 from ppo_cli.config.convert import from_stored
 from ppo_cli.config.schema import Config, resolve_device
 from ppo_cli.config.trust import imports
 from ppo_cli.distributions import make_distribution
+from ppo_cli.encoders import read_paths
 from ppo_cli.envs import calls
-from ppo_cli.envs.make import make_env
+from ppo_cli.envs.make import make_env, spaces_of
 from ppo_cli.envs.pack import ObservationCheck, ObservedMask, as_array, flat_mask
 from ppo_cli.errors import ConfigError
 from ppo_cli.normalize import stored_observation
@@ -26,7 +29,16 @@ from ppo_cli.policy import BatchPolicy
 from ppo_cli.runs.build import build_model, build_normalizers, env_maker
 from ppo_cli.runs.checkpoint import CheckpointError, load_run
 from ppo_cli.runs.checkpoint_schema import Checkpoint
-from ppo_cli.spaces import MASK, Leaf, PackedActions, PackedObservations, leaves_of
+from ppo_cli.spaces import (
+    MASK,
+    Leaf,
+    PackedActions,
+    PackedObservations,
+    Spaces,
+    complete_rows,
+    lacks_leaves,
+    leaves_of,
+)
 from ppo_cli.text import flat
 
 logger = logging.getLogger(__name__)
@@ -64,7 +76,7 @@ class Policy:
             steps: The environment steps that it was trained for.
         """
         self.batch, self.config, self.steps = batch, config, steps
-        self._read = _Reader(env)
+        self._read = _Reader(env, read_paths(batch.model.encoder))
         self.observation_space = self._read.space
         packed = env.action_space
         self.action_space = packed.original if isinstance(packed, PackedActions) else packed
@@ -103,7 +115,8 @@ class Policy:
 
         Args:
             observation: As `observation_space` has it, a Dict or Tuple too; or N of them, as a Gymnasium
-                vector environment returns them: every array has one axis more, [N, ...].
+                vector environment returns them: every array has one axis more, [N, ...]. What only the
+                critic sees may be missing, and is not looked at.
             mask: The legal actions, for a policy that was trained with the masks that an environment gives
                 beside its observations: ``info["action_mask"]``, or what its ``action_masks()`` returns.
                 Masks inside a Dict observation are obeyed without it.
@@ -163,14 +176,19 @@ class _Reader:
         space: The space of one observation.
     """
 
-    def __init__(self, env: Env) -> None:
+    def __init__(self, env: Env, read: Collection[tuple[str | int, ...]]) -> None:
+        """Takes the spaces of an environment, and the paths of the leaves that the policy reads."""
         self._stored = env.observation_space
         masked = _find_mask_wrapper(env)
         whole = getattr(self._stored, "original", self._stored)
         self.space: spaces.Space[Any] = whole if masked is None else masked.env.observation_space
         self._is_masked = masked is not None
-        self._leaves = leaves_of(self._stored)
-        self._checks = [ObservationCheck(leaf.space, leaf.dtype, leaf.key) for leaf in self._leaves]
+        numbered = enumerate(leaves_of(self._stored))
+        self._leaves = {number: leaf for number, leaf in numbered if leaf.path in read}
+        self._checks = {
+            number: ObservationCheck(leaf.space, leaf.dtype, leaf.key)
+            for number, leaf in self._leaves.items()
+        }
 
     def __call__(self, observation: Any, mask: Any) -> tuple[Array, bool]:  # noqa: ANN401
         """Rows [N, ...], and whether it was a batch.
@@ -182,14 +200,15 @@ class _Reader:
             observation = self._joined(observation, mask)
         elif mask is not None:
             raise ValueError("a mask is given, and the policy was trained without: leave it out")
-        values = [as_array(self._value(leaf, observation)) for leaf in self._leaves]
-        first, shape = values[0], self._leaves[0].shape
+        values = [as_array(self._value(leaf, observation)) for leaf in self._leaves.values()]
+        first, shape = values[0], next(iter(self._leaves.values())).shape
         is_batch = np.ndim(first) == len(shape) + 1
         rows = len(first) if is_batch else 1
         stored = np.zeros((rows, *(self._stored.shape or ())), self._stored.dtype)
         packed = isinstance(self._stored, PackedObservations)
         views = self._stored.views(stored) if isinstance(self._stored, PackedObservations) else [stored]
-        for leaf, value, view, check in zip(self._leaves, values, views, self._checks, strict=True):
+        for (number, leaf), value in zip(self._leaves.items(), values, strict=True):
+            view, check = views[number], self._checks[number]
             if is_batch and len(value) != rows:
                 raise ValueError(f"an observation {leaf.key!r} of {len(value)} rows, not {rows}")
             for row in range(rows):
@@ -215,8 +234,8 @@ class _Reader:
                 "mask=info['action_mask'])"
             )
         parts = observation if isinstance(self.space, spaces.Dict) else {"observation": observation}
-        (leaf,) = (leaf for leaf in self._leaves if leaf.is_mask)
-        others = next(leaf for leaf in self._leaves if not leaf.is_mask)
+        (leaf,) = (leaf for leaf in self._leaves.values() if leaf.is_mask)
+        others = next(leaf for leaf in self._leaves.values() if not leaf.is_mask)
         is_batch = np.ndim(as_array(others.of(parts))) == len(others.shape) + 1
         flat = np.stack([flat_mask(each) for each in mask]) if is_batch else flat_mask(mask)
         if flat.shape[-1:] != leaf.shape:
@@ -270,27 +289,32 @@ def restore_policy(
     trained_on = config.env.kwargs
     config = replace(config, env=replace(config.env, kwargs={**trained_on, **(env_kwargs or {})}))
     with calls.closing(env_maker(config.env)()) as env:
+        here = trained = Spaces(env.observation_space, env.action_space)
+        if env_kwargs:
+            trained = spaces_of(env_maker(replace(config.env, kwargs=trained_on)))
+        is_lacking = lacks_leaves(here.observation_space, trained.observation_space)
+        fitting = here._replace(observation_space=trained.observation_space) if is_lacking else here
         try:
-            model = build_model(config, env).to(device)
+            model = build_model(config, fitting).to(device)
         except ValueError as error:
             raise ConfigError(flat(error)) from error
         try:
-            if env_kwargs:
-                _check_kinds(env_maker(replace(config.env, kwargs=trained_on))(), env)
+            _check_kinds(trained, fitting)
+            complete = _completing(here, trained, model) if is_lacking else None
             model.load_state_dict(saved.model)
             flatten_parameters(model)  # the memory layout of training: the same kernels, the same bits
-            normalizer, _ = build_normalizers(config, env.observation_space)
+            normalizer, _ = build_normalizers(config, fitting.observation_space)
             if normalizer is not None:
                 normalizer.statistics.load_state_dict(dict(saved.observation_statistics or {}))
         except (KeyError, TypeError, RuntimeError, ValueError) as error:
             has = " and ".join(
                 f"{what} {getattr(space, 'original', space)}"
-                for what, space in (("observations", env.observation_space), ("actions", env.action_space))
+                for what, space in (("observations", here.observation_space), ("actions", here.action_space))
             )
             given = f"{config.env.id} with env.kwargs={config.env.kwargs}, which has {has}"
             raise ConfigError(f"the network does not fit {' '.join(given.split())}") from error
-        batch = BatchPolicy(model, make_distribution(env.action_space, config.squash_actions), normalizer)
-        return Policy(batch, config, env, saved.steps)
+        distribution = make_distribution(env.action_space, config.squash_actions)
+        return Policy(BatchPolicy(model, distribution, normalizer, complete), config, env, saved.steps)
 
 
 def _device_here(name: str) -> torch.device:
@@ -300,12 +324,24 @@ def _device_here(name: str) -> torch.device:
     return torch.device("cpu") if lacking else device
 
 
-def _check_kinds(trained_on: Env, env: Env) -> None:
+def _check_kinds(trained: Spaces, here: Spaces) -> None:
     """Raises ValueError where spaces differ in kind or shape, which not every network would show."""
     kinds = [
         (make_distribution(each.action_space).form, stored_observation(each.observation_space, False))
-        for each in (trained_on, env)
+        for each in (trained, here)
     ]
-    calls.close(trained_on)
     if kinds[0] != kinds[1]:
         raise ValueError("other spaces than in training")
+
+
+def _completing(here: Spaces, trained: Spaces, model: ActorCritic) -> Callable[[Array], Array]:
+    """What puts zeros where observations lack what the actor does not see.
+
+    Raises:
+        ValueError: They lack more.
+    """
+    given, whole = here.observation_space, trained.observation_space
+    lacking = read_paths(model.encoder) - {leaf.path for leaf in leaves_of(given)}
+    if lacking:
+        raise ValueError("observations lack what the policy sees")
+    return partial(complete_rows, cast("PackedObservations", given), cast("PackedObservations", whole))
