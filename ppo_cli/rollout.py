@@ -28,6 +28,8 @@ class Rollout:
             its outputs.
         values: The values V(s_t), [T, N]; likewise.
         states: The memory's states before step t, zero at an episode's start, [T + 1, N, S]; S may be 0.
+        intrinsic_rewards: The intrinsic rewards of the transitions, as they are learned from, [T, N]; None
+            where there are none.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Rollout:
         self.logprobs = torch.zeros((n_steps, n_envs))
         self.values = torch.zeros((n_steps, n_envs))
         self.states = torch.zeros((n_steps + 1, n_envs, state_size))
+        self.intrinsic_rewards: Tensor | None = None
         # numpy views of the same memory: a row of them is cheaper to read and write than one of a tensor
         columns = (self.actions, self.rewards, self.terminated, self.truncated, self.valid)
         self._columns = [column.numpy() for column in columns]

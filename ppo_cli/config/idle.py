@@ -44,6 +44,11 @@ _RULES = (
         lambda c: c.objective == "kl_penalty",
         "objective=kl_penalty has no clip range (losses/clipfrac alone is counted by it)",
     ),
+    _Rule(
+        ("intrinsic_kwargs", "intrinsic_coef", "anneal.intrinsic_coef.final", "intrinsic_gamma"),
+        lambda c: c.intrinsic == "none",
+        "intrinsic=none",
+    ),
     _Rule(("vf_clip_ratio",), lambda c: not (c.vf_coef or c.anneal.vf_coef.final), "vf_coef=0"),
     *(
         _Rule(
