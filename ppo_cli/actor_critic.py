@@ -15,6 +15,7 @@ from ppo_cli.memory import EMPTY, Memory, NoMemory, RecurrentMemory
 from ppo_cli.trunks import DEFAULT_TRUNK, MLP, TrunkChoice
 from ppo_cli.value_heads import ValueHead
 
+NONE = torch.zeros(0)  # values of intrinsic returns where there are none
 ILLEGAL = -1e8  # logit of an action that the mask forbids: probability 0 without an infinity
 
 
@@ -36,6 +37,7 @@ class ActorCritic(nn.Module):
         ortho_init: bool = True,
         make_memory: Callable[[int], Memory] = NoMemory,
         make_value_head: Callable[[int], ValueHead] = ValueHead,
+        intrinsic: bool = False,
     ) -> None:
         """Builds and initialises the network with torch's global generator.
 
@@ -49,6 +51,7 @@ class ActorCritic(nn.Module):
                 own initialisation.
             make_memory: A function from a number of inputs to a memory.
             make_value_head: A function from a number of features to a value head.
+            intrinsic: Whether intrinsic returns have a value head, too.
         """
         super().__init__()
         self.encoder = encoder
@@ -57,11 +60,13 @@ class ActorCritic(nn.Module):
         self.value_trunk = None if shared else MLP(self.memory.size, trunk)
         self.policy_head = make_head(self.trunk.size)
         self.value_head = make_value_head(self.trunk.size)
+        self.intrinsic_head = nn.Linear(self.trunk.size, 1) if intrinsic else None
         if ortho_init:
             gains: dict[nn.Module | None, float] = {
                 self.trunk: math.sqrt(2),
                 self.policy_head: 0.01,
                 self.value_head: 1.0,
+                self.intrinsic_head: 1.0,
                 self.value_trunk: math.sqrt(2),
                 self.encoder: math.sqrt(2),
                 self.memory: 1.0,
@@ -84,7 +89,7 @@ class ActorCritic(nn.Module):
     def forward(
         self, obs: Tensor, state: Tensor = EMPTY, episode_starts: Tensor = EMPTY
     ) -> tuple[Tensor, Tensor]:
-        """Logits [B, P] and outputs of the value head [B, K] for B rows.
+        """Logits [B, P] and outputs of the value heads [B, K] for B rows; see `decode`.
 
         The rows are sequences of length L, one after the other.
 
@@ -96,7 +101,7 @@ class ActorCritic(nn.Module):
         encoded = self.memory.sequence(self.encoder(obs), state, episode_starts)
         features = self.trunk(encoded)
         value_features = features if self.value_trunk is None else self.value_trunk(encoded)
-        return self.logits(features, obs), self.value_head(value_features)
+        return self.logits(features, obs), self._outputs(value_features)
 
     def encode(self, obs: Tensor, state: Tensor = EMPTY) -> tuple[Tensor, Tensor]:
         """What the trunks work on, [B, E], and the memory's next state."""
@@ -109,8 +114,18 @@ class ActorCritic(nn.Module):
 
     def values(self, encoded: Tensor) -> Tensor:
         """Values [B] of what `encode` gave."""
+        return self.all_values(encoded)[0]
+
+    def all_values(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
+        """Values of what `encode` gave, and those of intrinsic returns, as `decode` gives them."""
         trunk = self.trunk if self.value_trunk is None else self.value_trunk
-        return self.value_head.decode(self.value_head(trunk(encoded)))
+        return self.decode(self._outputs(trunk(encoded)))
+
+    def decode(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Values [B], and those of intrinsic returns, [B] or none [0], of outputs [B, K]."""
+        if self.intrinsic_head is None:
+            return self.value_head.decode(outputs), NONE
+        return self.value_head.decode(outputs[:, :-1]), outputs[:, -1]
 
     def policy(self, obs: Tensor, state: Tensor = EMPTY) -> Tensor:
         """Logits [B, P] of observations."""
@@ -119,6 +134,12 @@ class ActorCritic(nn.Module):
     def value(self, obs: Tensor, state: Tensor = EMPTY) -> Tensor:
         """Values [B] of observations."""
         return self.values(self.encode(obs, state)[0])
+
+    def _outputs(self, value_features: Tensor) -> Tensor:
+        outputs: Tensor = self.value_head(value_features)
+        if self.intrinsic_head is None:
+            return outputs
+        return torch.cat([outputs, self.intrinsic_head(value_features)], 1)
 
     def _masked(self, logits: Tensor, obs: Tensor) -> Tensor:
         return masked(logits, self.encoder.mask(obs) if isinstance(self.encoder, PackedEncoder) else None)
@@ -153,6 +174,7 @@ def make_actor_critic(
     log_std_init: float = 0.0,
     memory: str = "none",
     memory_size: int = 128,
+    intrinsic: bool = False,
     **trunk: Any,  # noqa: ANN401
 ) -> ActorCritic:
     """The network for a single environment's spaces; names are those of the config.
@@ -169,6 +191,7 @@ def make_actor_critic(
         log_std_init: The initial log standard deviation of Box actions.
         memory: The memory's cell, or none.
         memory_size: The memory's width.
+        intrinsic: Whether intrinsic returns have a value head, too.
         **trunk: The hidden layers, see `TrunkChoice`.
 
     Raises:
@@ -187,5 +210,6 @@ def make_actor_critic(
         shared,
         ortho_init,
         NoMemory if memory == "none" else lambda inputs: RecurrentMemory(memory, inputs, memory_size),
+        intrinsic=intrinsic,
     )
     return model.eval()  # dropout in a user's encoder would make two policies of one, and their ratio noise

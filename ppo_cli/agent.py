@@ -131,7 +131,8 @@ class PPOAgent:
         if not self.keeps_outputs:
             return actions.cpu().numpy(), None
         logprobs = self.distribution.log_prob(logits, actions)
-        return actions.cpu().numpy(), ActorOutputs(logprobs, self.model.values(encoded), states)
+        values, intrinsic_values = self.model.all_values(encoded)
+        return actions.cpu().numpy(), ActorOutputs(logprobs, values, states, intrinsic_values)
 
     @torch.inference_mode()
     def compute_gae(self, rollout: Rollout) -> Batch:

@@ -39,17 +39,22 @@ def compute_batch(
     actions = rollout.actions.flatten(0, 1).to(device)  # [T, N] -> [T * N]
     if model.is_heavy:  # acting kept what it computed
         logprobs = rollout.logprobs.flatten().to(device)
-        last_values = compute_values(model, observations[n_steps * n_envs :], rollout.states[-1])
-        values = torch.cat([rollout.values.to(device), last_values.unsqueeze(0)])
+        last = compute_values(model, observations[n_steps * n_envs :], rollout.states[-1])
+        kept = (rollout.values, rollout.intrinsic_values)
+        values, intrinsic_values = (
+            torch.cat([row.to(device), after.unsqueeze(0)]) if after.numel() else after
+            for row, after in zip(kept, last, strict=True)
+        )
     else:
         rows = rows_at_once(model)
         chunks = zip(acted_on.split(rows), actions.split(rows), strict=True)
         logprobs = torch.cat([distribution.log_prob(model.policy(obs), taken) for obs, taken in chunks])
-        values = compute_values(model, observations, rollout.states.flatten(0, 1)).view(n_steps + 1, n_envs)
+        found = compute_values(model, observations, rollout.states.flatten(0, 1))
+        values, intrinsic_values = (each.view(-1, n_envs) for each in found)
     next_values = values[1:].clone()
     next_values[rollout.final_index] = compute_values(
         model, rollout.final_obs.to(device), rollout.final_states
-    )
+    )[0]
     advantages, returns = gae(
         rollout.rewards.to(device),
         values[:-1],
@@ -59,6 +64,11 @@ def compute_batch(
         knobs["gamma"],
         knobs["gae_lambda"],
     )
+    intrinsic_returns = intrinsic_values
+    if rollout.intrinsic_rewards is not None:
+        rewards = rollout.intrinsic_rewards.to(device)
+        bonus, intrinsic_returns = intrinsic_gae(rewards, intrinsic_values, knobs)
+        advantages = advantages + knobs["intrinsic_coef"] * bonus
     columns = (advantages, returns, values[:-1])
     memory = (rollout.states[:-1], rollout.episode_starts)
     return Batch(
@@ -67,16 +77,40 @@ def compute_batch(
         logprobs,
         *(column.flatten() for column in columns),
         *(column.flatten(0, 1).to(device) for column in memory),
+        intrinsic_returns=intrinsic_returns.flatten(),
     )
 
 
-def compute_values(model: ActorCritic, observations: Tensor, states: Tensor) -> Tensor:
-    """Values [R] of any number of rows [R, *shape] and the memory's states there [R, S]."""
+def intrinsic_gae(rewards: Tensor, values: Tensor, knobs: Mapping[str, float]) -> tuple[Tensor, Tensor]:
+    """Advantages and value targets of intrinsic rewards, both [T, N], by a discount of their own.
+
+    They go on across the ends of episodes (Burda et al. 2018, section 2.3): what is new stays new, whichever
+    episode it is found in.
+
+    Args:
+        rewards: The intrinsic rewards, [T, N].
+        values: The values of the intrinsic returns at s_0 to s_T, [T + 1, N].
+        knobs: The values in use of what may be annealed, by name.
+    """
+    never = torch.zeros_like(rewards, dtype=torch.bool)
+    gamma, gae_lambda = knobs["intrinsic_gamma"], knobs["gae_lambda"]
+    return gae(rewards, values[:-1], values[1:], never, never, gamma, gae_lambda)
+
+
+def compute_values(model: ActorCritic, observations: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
+    """Values [R] of any number of rows [R, *shape] and the memory's states there [R, S].
+
+    Returns:
+        The values of the returns [R], and of the intrinsic ones [R], or none [0].
+    """
     if not len(observations):  # no episode ended; not every module of a user's takes an empty batch
-        return torch.zeros(0, device=observations.device)
+        nothing = torch.zeros(0, device=observations.device)
+        return nothing, nothing
     rows = rows_at_once(model)
     pairs = zip(observations.split(rows), states.to(observations.device).split(rows), strict=True)
-    return torch.cat([model.value(some, before) for some, before in pairs])
+    found = [model.all_values(model.encode(some, before)[0]) for some, before in pairs]
+    values, intrinsic_values = (torch.cat(each) for each in zip(*found, strict=True))
+    return values, intrinsic_values
 
 
 def rows_at_once(model: ActorCritic) -> int:

@@ -26,7 +26,7 @@ FLOORS = (
     {"collector"},  # what it learns from
     {"agent", "export"},
     {"numpy_actor", "policy", "targets", "update"},
-    {"actor_critic", "config"},
+    {"actor_critic", "config", "intrinsic"},
     {"compile", "encoders", "envs", "objectives", "optimizers"},
     {"cache", "distributions", "import_path", "tables", "terminal"},
     {
@@ -50,8 +50,8 @@ KNOW_HYDRA = {"cli", "config", "sweeps"}
 STEPPING = {"collector", "trainer"}
 ALGORITHM = STEPPING | {
     "actor_critic", "advantages", "agent", "compile", "distributions", "encoders", "episodes", "hooks",
-    "losses", "memory", "normalize", "numpy_actor", "objectives", "optimizers", "policy", "rollout",
-    "schedules", "targets", "trunks", "update", "value_heads",
+    "intrinsic", "losses", "memory", "normalize", "numpy_actor", "objectives", "optimizers", "policy",
+    "rollout", "schedules", "targets", "trunks", "update", "value_heads",
 }  # fmt: skip
 SETTINGS_AND_LOGS = ("hydra", "omegaconf", "ppo_cli.config", "tensorboard", "torch.utils.tensorboard")
 ENVIRONMENTS = ("gymnasium.vector", "ppo_cli.envs")

@@ -137,7 +137,7 @@ class TrainingConfig:
     intrinsic: str = knob(fixed=True)
     intrinsic_kwargs: dict[str, Any] = knob(fixed=True, entries="an option of the intrinsic reward")
     intrinsic_coef: float = knob(low=0, annealed=True)
-    intrinsic_gamma: float = knob(low=0, high=1)
+    intrinsic_gamma: float = knob(low=0, high=1, annealed=True)
     use_sde: Boolean = knob(fixed=True)
     sde_sample_freq: Integer = knob(low=-1, high=10**9)
     squash_actions: Boolean = knob(fixed=True)
@@ -190,6 +190,11 @@ class Config(TrainingConfig):
         """Environment steps of the whole run; no more than what is asked where a backend fills rows."""
         is_filled = backend(self.vectorization).fills
         return schedules.trained_steps(self.total_timesteps, self.n_envs, self.n_steps, is_filled)
+
+    @property
+    def has_intrinsic(self) -> bool:
+        """Whether there are intrinsic rewards."""
+        return self.intrinsic != "none"
 
     @property
     def sequence_length(self) -> int:

@@ -1,6 +1,5 @@
 """What gives intrinsic rewards: the class that one's own is a subclass of."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,15 +10,15 @@ from ppo_cli.rollout import Rollout
 from ppo_cli.spaces import Spaces
 
 
-class IntrinsicReward(ABC):
+class IntrinsicReward:
     """A bonus for each transition of a rollout, beside the environment's reward.
 
-    It is made once a run as ``Class(spaces, device, **intrinsic_kwargs)``, and then told of each rollout twice:
-    `rewards`, then `learn`. The bonuses are scaled, discounted and valued by the run, so only their relation
-    to each other matters.
+    It is made once a run as ``Class(spaces, device, **intrinsic_kwargs)``, and then told of each rollout
+    twice: `rewards`, then `learn`. The bonuses are scaled, discounted and valued by the run, so only their
+    relation to each other matters.
 
-    While it is called, Python's, NumPy's and PyTorch's global generators are seeded for it, anew at each call,
-    from the run's seed, the iteration and the method: it draws the same in a run that was resumed, and
+    While it is called, Python's, NumPy's and PyTorch's global generators are seeded for it, anew at each
+    call, from the run's seed, the iteration and the method: it draws the same in a run that was resumed, and
     disturbs no other stream.
     """
 
@@ -32,7 +31,6 @@ class IntrinsicReward(ABC):
             device: The device on which the network runs.
         """
 
-    @abstractmethod
     def rewards(self, rollout: Rollout) -> Tensor:
         """The bonuses of a rollout's transitions, float [T, N]; those of rows that are none do not count.
 
@@ -40,6 +38,7 @@ class IntrinsicReward(ABC):
             rollout: The rollout, on the CPU, observations as the policy sees them. Its ``next_observations``
                 are what the transitions lead to, [T, N, *shape], the true final one where an episode ended.
         """
+        raise NotImplementedError("expected a method rewards(rollout) that gives bonuses [T, N]")
 
     def learn(self, rollout: Rollout) -> dict[str, float]:
         """Learns from a rollout, after its bonuses have been given.

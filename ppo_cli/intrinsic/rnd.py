@@ -23,8 +23,8 @@ class RandomNetworkDistillation(IntrinsicReward):
 
     f is a network with random weights that stay as they are, the target; f̂, the predictor, is trained to
     give the same on what has been seen. Observations are normalised by running statistics and clipped to ±5,
-    since the target can't adapt to their scale. A rollout is taken into these statistics before its bonuses are
-    computed, in place of the paper's random steps before the first one.
+    since the target can't adapt to their scale. A rollout is taken into these statistics before its bonuses
+    are computed, in place of the paper's random steps before the first one.
     """
 
     def __init__(
@@ -122,7 +122,8 @@ class RandomNetworkDistillation(IntrinsicReward):
     def _errors(self, observations: Tensor) -> Tensor:
         """The predictor's mean squared error at observations [R, *shape], [R]."""
         values = self.inputs(observations, self._device)
-        return (self.predictor(values) - self.target(values)).square().mean(1)
+        errors: Tensor = (self.predictor(values) - self.target(values)).square().mean(1)
+        return errors
 
     def _step(self, observations: Tensor) -> Tensor:
         """One step of Adam on a minibatch; gives its loss."""

@@ -158,11 +158,12 @@ def try_intrinsic(config: Config, spaces: Spaces) -> None:
 
 def _tried_rollout(config: Config, spaces: Spaces) -> Rollout:
     """A small rollout whose observations lie in their space."""
-    space, distribution = spaces.observation_space, make_distribution(spaces.action_space, config.squash_actions)
-    shape, dtype = stored_observation(space, config.normalize.observations)
-    rollout = Rollout(
-        TRIED, TRIED, shape, dtype, distribution.action_shape, distribution.action_dtype
+    space, distribution = (
+        spaces.observation_space,
+        make_distribution(spaces.action_space, config.squash_actions),
     )
+    shape, dtype = stored_observation(space, config.normalize.observations)
+    rollout = Rollout(TRIED, TRIED, shape, dtype, distribution.action_shape, distribution.action_dtype)
     observations = rollout.observations.numpy()
     if isinstance(space, PackedObservations):
         for leaf, values in zip(space.leaves, space.views(observations), strict=True):

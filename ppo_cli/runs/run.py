@@ -59,6 +59,7 @@ from ppo_cli.runs.signals import StopSignal
 from ppo_cli.runs.user_hooks import make_hooks
 from ppo_cli.runs.watchdog import Watchdog
 from ppo_cli.seeding import seed_global_generators
+from ppo_cli.spaces import Spaces
 from ppo_cli.terminal import width
 from ppo_cli.trainer import train
 
@@ -201,7 +202,8 @@ def _run_hooks(
 ) -> RunHooks:
     """Makes the hooks of a run. What is logged is evaluated next, and what is evaluated is saved."""
     infos = wanted_infos(config)
-    intrinsic = make_intrinsic(config, collector.spaces)
+    envs = collector.envs
+    intrinsic = make_intrinsic(config, Spaces(envs.single_observation_space, envs.single_action_space))
     users = make_hooks(config, caller.hooks)
     log = RunLog(
         folder, None if saved is None else saved.log, [f"info/{plain_key(key)}" for key in infos or ()]
