@@ -71,14 +71,14 @@ def compute_batch(
         advantages = advantages + knobs["intrinsic_coef"] * bonus
     columns = (advantages, returns, values[:-1])
     memory = (rollout.states[:-1], rollout.episode_starts)
-    return Batch(
+    batch = Batch(
         acted_on,
         actions,
         logprobs,
         *(column.flatten() for column in columns),
         *(column.flatten(0, 1).to(device) for column in memory),
-        intrinsic_returns=intrinsic_returns.flatten(),
     )
+    return batch._replace(intrinsic_returns=intrinsic_returns.flatten())
 
 
 def intrinsic_gae(rewards: Tensor, values: Tensor, knobs: Mapping[str, float]) -> tuple[Tensor, Tensor]:
