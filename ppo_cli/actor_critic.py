@@ -13,7 +13,7 @@ from ppo_cli.distributions.heads import PolicyHead
 from ppo_cli.encoders import Encoder, EncoderChoice, PackedEncoder, UserEncoder, make_encoder
 from ppo_cli.memory import EMPTY, Memory, NoMemory, RecurrentMemory
 from ppo_cli.trunks import DEFAULT_TRUNK, MLP, TrunkChoice
-from ppo_cli.value_heads import ValueHead
+from ppo_cli.value_heads import ValueHead, head_maker
 
 NONE = torch.zeros(0)  # values of intrinsic returns where there are none
 ILLEGAL = -1e8  # logit of an action that the mask forbids: probability 0 without an infinity
@@ -47,8 +47,8 @@ class ActorCritic(nn.Module):
             trunk: The hidden layers.
             shared: Whether the two heads share the hidden layers.
             ortho_init: Orthogonal weights with gain sqrt(2) in encoder and trunk, 1 in the memory, 0.01 in
-                the policy head and 1 in the value head, and zero biases (37 details, no. 2); else PyTorch's
-                own initialisation.
+                the policy head and 1 in the value head (0 for `TwoHotHead`), and zero biases (37 details,
+                no. 2); else PyTorch's own initialisation.
             make_memory: A function from a number of inputs to a memory.
             make_value_head: A function from a number of features to a value head.
             intrinsic: Whether intrinsic returns have a value head, too.
@@ -65,7 +65,7 @@ class ActorCritic(nn.Module):
             gains: dict[nn.Module | None, float] = {
                 self.trunk: math.sqrt(2),
                 self.policy_head: 0.01,
-                self.value_head: 1.0,
+                self.value_head: self.value_head.gain,
                 self.intrinsic_head: 1.0,
                 self.value_trunk: math.sqrt(2),
                 self.encoder: math.sqrt(2),
@@ -89,7 +89,7 @@ class ActorCritic(nn.Module):
     def forward(
         self, obs: Tensor, state: Tensor = EMPTY, episode_starts: Tensor = EMPTY
     ) -> tuple[Tensor, Tensor]:
-        """Logits [B, P] and outputs of the value heads [B, K] for B rows; see `decode`.
+        """Logits [B, P] and outputs of the value heads [B, K] for B rows; see `split`.
 
         The rows are sequences of length L, one after the other.
 
@@ -117,15 +117,16 @@ class ActorCritic(nn.Module):
         return self.all_values(encoded)[0]
 
     def all_values(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
-        """Values of what `encode` gave, and those of intrinsic returns, as `decode` gives them."""
+        """Values [B] of what `encode` gave, and those of intrinsic returns, [B] or none [0]."""
         trunk = self.trunk if self.value_trunk is None else self.value_trunk
-        return self.decode(self._outputs(trunk(encoded)))
+        outputs, intrinsic_values = self.split(self._outputs(trunk(encoded)))
+        return self.value_head.values(outputs), intrinsic_values
 
-    def decode(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Values [B], and those of intrinsic returns, [B] or none [0], of outputs [B, K]."""
+    def split(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Outputs of the value head [B, K], and intrinsic values [B] or none [0], of what `forward` gave."""
         if self.intrinsic_head is None:
-            return self.value_head.decode(outputs), NONE
-        return self.value_head.decode(outputs[:, :-1]), outputs[:, -1]
+            return outputs, NONE
+        return outputs[:, :-1], outputs[:, -1]
 
     def policy(self, obs: Tensor, state: Tensor = EMPTY) -> Tensor:
         """Logits [B, P] of observations."""
@@ -174,6 +175,8 @@ def make_actor_critic(
     log_std_init: float = 0.0,
     memory: str = "none",
     memory_size: int = 128,
+    value_loss: str = "mse",
+    normalize_values: bool = False,
     intrinsic: bool = False,
     **trunk: Any,  # noqa: ANN401
 ) -> ActorCritic:
@@ -191,6 +194,8 @@ def make_actor_critic(
         log_std_init: The initial log standard deviation of Box actions.
         memory: The memory's cell, or none.
         memory_size: The memory's width.
+        value_loss: The loss of the values, on which the value head depends.
+        normalize_values: Whether values are normalised by running statistics of their targets.
         intrinsic: Whether intrinsic returns have a value head, too.
         **trunk: The hidden layers, see `TrunkChoice`.
 
@@ -210,6 +215,7 @@ def make_actor_critic(
         shared,
         ortho_init,
         NoMemory if memory == "none" else lambda inputs: RecurrentMemory(memory, inputs, memory_size),
+        head_maker(value_loss, normalize_values),
         intrinsic=intrinsic,
     )
     return model.eval()  # dropout in a user's encoder would make two policies of one, and their ratio noise

@@ -16,7 +16,7 @@ from ppo_cli.numpy_actor import numpy_actor
 from ppo_cli.optimizers.optimizer import restored
 from ppo_cli.rollout import ActorOutputs, Batch, Rollout, minibatches, sequences
 from ppo_cli.schedules import Schedules
-from ppo_cli.targets import compute_batch
+from ppo_cli.targets import adapt_values, compute_batch
 from ppo_cli.update import (
     Hyperparameters,
     compile_step,
@@ -152,11 +152,12 @@ class PPOAgent:
         cut = sequences(valid.view(-1, self._n_envs), self.hyper.sequence_length)
         size, generator = min(self.hyper.batch_size, cut.total), self._minibatch_generator
         epochs = (minibatches(cut, size, generator) for _ in range(self.hyper.n_epochs))
+        fit = explained_variance(batch.values[rows], batch.returns[rows])
+        batch = adapt_values(self.model.value_head, batch, rows)
         state = first_state(self._params.clone(), self.optimizer, self.hyper)  # an optimizer may keep it
         state = run_epochs(self._step, state, batch, epochs, knobs)
         self._params.copy_(state.params)
         self.optimizer = state.optimizer
-        fit = explained_variance(batch.values[rows], batch.returns[rows])
         return {**mean_metrics(state, self.hyper), "explained_variance": fit.item()}
 
     def is_finite(self) -> bool:

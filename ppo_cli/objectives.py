@@ -33,6 +33,7 @@ class Terms(NamedTuple):
         actions: a_t as sampled, [B, *action_shape].
         weights: 1 for a row that counts, 0 for padding, [B].
         clip_ratio: ε > 0, a scalar.
+        vf_clip_ratio: That of the value's change, a scalar; None where it is not clipped.
         intrinsic_values: The values of the intrinsic returns, [B]; [0] where there are none.
         intrinsic_returns: Their targets, likewise.
     """
@@ -49,6 +50,7 @@ class Terms(NamedTuple):
     actions: Tensor
     weights: Tensor
     clip_ratio: Tensor
+    vf_clip_ratio: Tensor | None = None
     intrinsic_values: Tensor = torch.zeros(0)
     intrinsic_returns: Tensor = torch.zeros(0)
 
@@ -78,7 +80,7 @@ class Loss:
         Raises:
             UserCodeError: the function raised, returned something else, or changed a term in place.
         """
-        with calling(self.name, self.options, terms):
+        with calling(self.name, self.options, [term for term in terms if term is not None]):
             value = self.function(terms, **self.options)
         if not isinstance(value, Tensor) or value.dim() or not value.is_floating_point():
             kind = f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__

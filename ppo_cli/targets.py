@@ -1,6 +1,7 @@
 """What an update learns from: values, log-probabilities, advantages and value targets of a rollout."""
 
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -9,6 +10,7 @@ from ppo_cli.actor_critic import ActorCritic
 from ppo_cli.advantages import gae
 from ppo_cli.distributions import Distribution
 from ppo_cli.rollout import Batch, Rollout
+from ppo_cli.value_heads import ValueHead
 
 # Rows of a forward pass outside the update, and numbers in what they are encoded as; they bound its memory.
 EVALUATION_ROWS, EVALUATION_NUMBERS = 4096, 2**27
@@ -33,37 +35,32 @@ def compute_batch(
         knobs: The values in use of what may be annealed, by name.
         device: The device on which the batch is wanted.
     """
-    n_steps, n_envs = rollout.n_steps, rollout.n_envs
-    observations = rollout.observations.flatten(0, 1).to(device)  # [T + 1, N] -> [(T + 1) * N]
-    acted_on = observations[: n_steps * n_envs]
-    actions = rollout.actions.flatten(0, 1).to(device)  # [T, N] -> [T * N]
+    observations = rollout.observations.to(device)
+    acted_on = observations[:-1].flatten(0, 1)  # [T, N, ...] -> [T * N, ...]
+    actions = rollout.actions.flatten(0, 1).to(device)
     if model.is_heavy:  # acting kept what it computed
         logprobs = rollout.logprobs.flatten().to(device)
-        last = compute_values(model, observations[n_steps * n_envs :], rollout.states[-1])
-        kept = (rollout.values, rollout.intrinsic_values)
-        values, intrinsic_values = (
-            torch.cat([row.to(device), after.unsqueeze(0)]) if after.numel() else after
-            for row, after in zip(kept, last, strict=True)
-        )
     else:
         rows = rows_at_once(model)
         chunks = zip(acted_on.split(rows), actions.split(rows), strict=True)
         logprobs = torch.cat([distribution.log_prob(model.policy(obs), taken) for obs, taken in chunks])
-        found = compute_values(model, observations, rollout.states.flatten(0, 1))
-        values, intrinsic_values = (each.view(-1, n_envs) for each in found)
+    values, intrinsic_values = values_of(rollout, observations, model)
     next_values = values[1:].clone()
     next_values[rollout.final_index] = compute_values(
         model, rollout.final_obs.to(device), rollout.final_states
     )[0]
-    advantages, returns = gae(
+    estimate = partial(
+        gae,
         rollout.rewards.to(device),
         values[:-1],
         next_values,
         rollout.terminated.to(device),
         rollout.truncated.to(device),
         knobs["gamma"],
-        knobs["gae_lambda"],
     )
+    advantages, returns = estimate(knobs["gae_lambda"])
+    if "value_lambda" in knobs:
+        returns = estimate(knobs["value_lambda"])[1]
     intrinsic_returns = intrinsic_values
     if rollout.intrinsic_rewards is not None:
         rewards = rollout.intrinsic_rewards.to(device)
@@ -81,6 +78,27 @@ def compute_batch(
     return batch._replace(intrinsic_returns=intrinsic_returns.flatten())
 
 
+def values_of(rollout: Rollout, observations: Tensor, model: ActorCritic) -> tuple[Tensor, Tensor]:
+    """Values at s_0 to s_T: of the returns [T + 1, N], and of the intrinsic ones [T + 1, N], or none [0].
+
+    Args:
+        rollout: What was collected.
+        observations: Its observations on the network's device, [T + 1, N, *shape].
+        model: The network that acted.
+    """
+    states = rollout.states
+    if not model.is_heavy:
+        found = compute_values(model, observations.flatten(0, 1), states.flatten(0, 1))
+        values, intrinsic_values = (each.view(-1, rollout.n_envs) if each.numel() else each for each in found)
+        return values, intrinsic_values
+    kept = (rollout.values, rollout.intrinsic_values)
+    values, intrinsic_values = (
+        torch.cat([before.to(last.device), last.unsqueeze(0)]) if last.numel() else last
+        for before, last in zip(kept, compute_values(model, observations[-1], states[-1]), strict=True)
+    )
+    return values, intrinsic_values
+
+
 def intrinsic_gae(rewards: Tensor, values: Tensor, knobs: Mapping[str, float]) -> tuple[Tensor, Tensor]:
     """Advantages and value targets of intrinsic rewards, both [T, N], by a discount of their own.
 
@@ -95,6 +113,24 @@ def intrinsic_gae(rewards: Tensor, values: Tensor, knobs: Mapping[str, float]) -
     never = torch.zeros_like(rewards, dtype=torch.bool)
     gamma, gae_lambda = knobs["intrinsic_gamma"], knobs["gae_lambda"]
     return gae(rewards, values[:-1], values[1:], never, never, gamma, gae_lambda)
+
+
+def adapt_values(head: ValueHead, batch: Batch, rows: Tensor) -> Batch:
+    """Has a head that normalises its values learn the scale of a rollout's targets.
+
+    Args:
+        head: The head, which is changed in place; the values that it gives are not.
+        batch: The batch, whose values and targets are in units of the return.
+        rows: The indices of the rows that are transitions, int64 [M].
+
+    Returns:
+        The batch with values and targets in the units of the head.
+    """
+    if head.statistics is None:
+        return batch
+    head.adapt(batch.returns[rows])
+    normalize = head.statistics.normalize
+    return batch._replace(returns=normalize(batch.returns), values=normalize(batch.values))
 
 
 def compute_values(model: ActorCritic, observations: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:

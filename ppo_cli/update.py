@@ -21,6 +21,7 @@ from ppo_cli.optimizers.optimizer import Optimizer, OptimizerState
 from ppo_cli.optimizers.rules import clip_by_norm
 from ppo_cli.rollout import Batch
 from ppo_cli.seeding import other_generators
+from ppo_cli.value_losses import MSE
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ class Hyperparameters:
     sequence_length: int = 1
     has_intrinsic: bool = False
     objective: Loss = CLIP
+    value_loss: Loss = MSE
     extra_losses: tuple[Loss, ...] = ()
     optimizer: Optimizer = ADAM
 
@@ -106,28 +108,61 @@ def ppo_loss(
 
     Args:
         terms: The tensors that the losses are functions of.
-        coefs: The values of the annealed knobs by name. Without ``vf_clip_ratio`` no value is clipped.
+        coefs: The values of the annealed knobs by name.
         distribution: The distribution of the actions.
         hyper: The constant knobs.
     """
     policy_loss = hyper.objective(terms)
-    values_pred, mb_returns, weights = terms.values, terms.returns, terms.weights
-    if "vf_clip_ratio" in coefs:
-        value_loss = losses.clipped_value_loss(
-            values_pred, terms.old_values, mb_returns, coefs["vf_clip_ratio"], weights
-        )
-    else:
-        value_loss = losses.value_loss(values_pred, mb_returns, weights)
-    entropy = losses.weighted_mean(distribution.entropy(terms.logits), weights)
+    value_loss = hyper.value_loss(terms)
+    entropy = losses.weighted_mean(distribution.entropy(terms.logits), terms.weights)
     total = losses.total_loss(policy_loss, value_loss, entropy, coefs["vf_coef"], coefs["ent_coef"])
     further = {}
     if hyper.has_intrinsic:
-        further[INTRINSIC_LOSS] = losses.value_loss(terms.intrinsic_values, terms.intrinsic_returns, weights)
+        values, returns = terms.intrinsic_values, terms.intrinsic_returns
+        further[INTRINSIC_LOSS] = losses.value_loss(values, returns, terms.weights)
         total = total + coefs["vf_coef"] * further[INTRINSIC_LOSS]
     for each in hyper.extra_losses:
         further[each.metric] = each(terms)
         total = total + coefs[f"{each.metric}_coef"] * further[each.metric]
     return LossParts(policy_loss, value_loss, entropy, total)._asdict() | further
+
+
+Forward = Callable[[Tensor, Batch, Tensor, dict[str, Tensor]], Terms]
+
+
+def make_forward(model: ActorCritic, distribution: Distribution, hyper: Hyperparameters) -> Forward:
+    """What the losses of a minibatch are made of, as a pure function of one flat parameter vector.
+
+    Args:
+        model: The network whose parameters the vector holds.
+        distribution: The distribution of the actions.
+        hyper: The constant knobs.
+    """
+    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    shapes = parameter_shapes(model)
+    sizes = [shape.numel() for shape in shapes]
+
+    def forward(params: Tensor, batch: Batch, weights: Tensor, coefs: dict[str, Tensor]) -> Terms:
+        pieces = zip(names, shapes, params.split(sizes), strict=True)
+        tree = {name: piece.view(shape) for name, shape, piece in pieces}
+        states = batch.states[:: hyper.sequence_length]  # of a sequence's first row
+        inputs = (batch.observations, states, batch.episode_starts)
+        logits, value_outputs = functional_call(model, tree, inputs)
+        value_outputs, intrinsic_values = model.split(value_outputs)
+        values_pred = model.value_head.decode(value_outputs)
+        new_logprobs = distribution.log_prob(logits, batch.actions)
+        ratio = losses.probability_ratio(new_logprobs, batch.logprobs)
+        advantages = batch.advantages
+        if hyper.normalize_advantage:
+            advantages = normalize_advantages(advantages, weights)
+        return Terms(
+            logits, value_outputs, values_pred, new_logprobs, batch.logprobs, ratio, advantages,
+            batch.returns, batch.values, batch.actions, weights, coefs["clip_ratio"],
+            coefs.get("vf_clip_ratio"),
+            intrinsic_values, batch.intrinsic_returns,
+        )  # fmt: skip
+
+    return forward
 
 
 def make_step(
@@ -140,35 +175,16 @@ def make_step(
         distribution: The distribution of the actions.
         hyper: The constant knobs.
         knobs: The names of the annealed ones, whose values at one iteration a step is given as one tensor [K]
-            (so that one compiled step serves all values). Without ``target_kl`` nothing stops.
+            (so that one compiled step serves all values). Without ``target_kl`` nothing stops, and without
+            ``vf_clip_ratio`` no value is clipped.
     """
-    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-    shapes = parameter_shapes(model)
-    sizes = [shape.numel() for shape in shapes]
-
-    def forward(params: Tensor, batch: Batch, weights: Tensor, clip_ratio: Tensor) -> Terms:
-        pieces = zip(names, shapes, params.split(sizes), strict=True)
-        tree = {name: piece.view(shape) for name, shape, piece in pieces}
-        states = batch.states[:: hyper.sequence_length]  # of a sequence's first row
-        inputs = (batch.observations, states, batch.episode_starts)
-        logits, value_outputs = functional_call(model, tree, inputs)
-        values_pred, intrinsic_values = model.decode(value_outputs)
-        new_logprobs = distribution.log_prob(logits, batch.actions)
-        ratio = losses.probability_ratio(new_logprobs, batch.logprobs)
-        advantages = batch.advantages
-        if hyper.normalize_advantage:
-            advantages = normalize_advantages(advantages, weights)
-        return Terms(
-            logits, value_outputs, values_pred, new_logprobs, batch.logprobs, ratio, advantages,
-            batch.returns, batch.values, batch.actions, weights, clip_ratio,
-            intrinsic_values, batch.intrinsic_returns,
-        )  # fmt: skip
+    forward, shapes = make_forward(model, distribution, hyper), parameter_shapes(model)
 
     def step(state: TrainState, batch: Batch, indices: Tensor, weights: Tensor, values: Tensor) -> TrainState:
         coefs = dict(zip(knobs, values.unbind(), strict=True))
         minibatch = batch.with_columns(rows[indices] for rows in batch.columns)  # [T*N, ...] -> [B, ...]
         params = state.params.detach().requires_grad_()
-        terms = forward(params, minibatch, weights, coefs["clip_ratio"])
+        terms = forward(params, minibatch, weights, coefs)
         metrics = ppo_loss(terms, coefs, distribution, hyper)
         metrics |= {name: metric(terms) for name, metric in DIAGNOSTICS.items()}
         (grad,) = torch.autograd.grad(metrics["total_loss"], params)

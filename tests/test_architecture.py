@@ -26,20 +26,10 @@ FLOORS = (
     {"collector"},  # what it learns from
     {"agent", "export"},
     {"numpy_actor", "policy", "targets", "update"},
-    {"actor_critic", "config", "intrinsic"},
+    {"actor_critic", "config", "intrinsic", "value_losses"},
     {"compile", "encoders", "envs", "objectives", "optimizers"},
-    {"cache", "distributions", "import_path", "tables", "terminal"},
-    {
-        "advantages",
-        "episodes",
-        "losses",
-        "memory",
-        "normalize",
-        "rollout",
-        "schedules",
-        "trunks",
-        "value_heads",
-    },
+    {"cache", "distributions", "import_path", "tables", "terminal", "value_heads"},
+    {"advantages", "episodes", "losses", "memory", "normalize", "rollout", "schedules", "trunks"},
     {"files", "names", "seeding", "spaces", "statistics", "stop_signals"},  # the ground
     {"errors", "text", "versions"},
     {"__version__"},
@@ -52,6 +42,7 @@ ALGORITHM = STEPPING | {
     "actor_critic", "advantages", "agent", "compile", "distributions", "encoders", "episodes", "hooks",
     "intrinsic", "losses", "memory", "normalize", "numpy_actor", "objectives", "optimizers", "policy",
     "rollout", "schedules", "targets", "trunks", "update", "value_heads",
+    "value_losses",
 }  # fmt: skip
 SETTINGS_AND_LOGS = ("hydra", "omegaconf", "ppo_cli.config", "tensorboard", "torch.utils.tensorboard")
 ENVIRONMENTS = ("gymnasium.vector", "ppo_cli.envs")

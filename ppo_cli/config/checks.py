@@ -149,6 +149,21 @@ def _check_extra_losses(entries: list[dict[str, Any]]) -> None:
             )
 
 
+def _check_values(config: Config) -> None:
+    """Raises ConfigError where the value's loss has no use for what is asked of it."""
+    loss = config.value_loss
+    if config.normalize.values and loss in ("symlog", "two_hot"):
+        raise ConfigError(
+            f"normalize.values=true: value_loss={loss} has a scale of its own; set it to false, "
+            "or use mse or huber"
+        )
+    if config.vf_clip_ratio is not None and loss not in ("mse", "huber", "symlog"):
+        raise ConfigError(
+            f"vf_clip_ratio={config.vf_clip_ratio:g}: value_loss={loss} clips no values; set it to null, "
+            "or use mse, huber or symlog"
+        )
+
+
 def _is_number(value: Any) -> bool:  # noqa: ANN401
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= FLOAT32[1]
 
@@ -213,6 +228,7 @@ def _check_across(config: Config) -> None:
         raise ConfigError(f"eval.every={config.eval.every} needs eval.episodes of at least 1, given 0")
     _check_device(config.device)
     _check_extra_losses(config.extra_losses)
+    _check_values(config)
     for name, known in KNOBS.items():
         if known.annealed:
             _check_schedule(name, getattr(config, name), getattr(config.anneal, name))

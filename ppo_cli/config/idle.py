@@ -55,7 +55,11 @@ _RULES = (
         lambda c: not c.has_intrinsic,
         "intrinsic=none",
     ),
-    _Rule(("vf_clip_ratio",), lambda c: not (c.vf_coef or c.anneal.vf_coef.final), "vf_coef=0"),
+    _Rule(
+        ("vf_clip_ratio", "value_loss", "value_lambda", "normalize.values"),
+        lambda c: not (c.vf_coef or c.anneal.vf_coef.final),
+        "vf_coef=0",
+    ),
     *(
         _Rule(
             (f"anneal.{knob}.shape",),

@@ -77,6 +77,7 @@ class NormalizeConfig:
 
     observations: Boolean = knob()
     rewards: Boolean = knob()
+    values: Boolean = knob()
     clip: float = knob(above=0)
 
 
@@ -122,6 +123,7 @@ class TrainingConfig:
     learning_rate: float = knob(above=0, annealed=True)
     gamma: float = knob(low=0, high=1, annealed=True)
     gae_lambda: float = knob(low=0, high=1, annealed=True)
+    value_lambda: Optional[float] = knob(low=0, high=1, annealed=True)  # noqa: UP045
     clip_ratio: float = knob(above=0, annealed=True)
     vf_clip_ratio: Optional[float] = knob(above=0, annealed=True)  # noqa: UP045
     normalize_advantage: Boolean = knob()
@@ -131,6 +133,8 @@ class TrainingConfig:
     target_kl: Optional[float] = knob(above=0, annealed=True)  # noqa: UP045
     objective: str = knob()
     objective_kwargs: dict[str, Any] = knob(entries="an option of the objective")
+    value_loss: str = knob(fixed=True)  # the value head is made for it
+    value_loss_kwargs: dict[str, Any] = knob(entries="an option of the value loss")
     extra_losses: list[dict[str, Any]] = knob()
     optimizer: str = knob(fixed=True)  # what checkpoints hold is its own
     optimizer_kwargs: dict[str, Any] = knob(entries="an option of the optimizer")

@@ -61,6 +61,7 @@ def _import_paths(config: Config) -> Iterator[tuple[str, str]]:
 def _of_training(config: Config) -> Iterator[tuple[str, str]]:
     """The import paths that only training needs."""
     yield from _if_path(config.objective, "objective")
+    yield from _if_path(config.value_loss, "value_loss")
     for entry in config.extra_losses:
         yield from _if_path(entry["name"], "extra_losses")
     yield from _if_path(config.optimizer, "optimizer")

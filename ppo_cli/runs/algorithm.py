@@ -21,6 +21,7 @@ from ppo_cli.rollout import Batch
 from ppo_cli.schedules import Schedule
 from ppo_cli.text import flat
 from ppo_cli.update import Hyperparameters, first_state, make_step, parameter_shapes
+from ppo_cli.value_losses import VALUE_LOSSES
 
 ANNEALED = [name for name, known in KNOBS.items() if known.annealed]
 ANNEALING = ("coef", "final", "shape")  # of an extra loss's entry, beside its name and its options
@@ -48,6 +49,7 @@ def build_hyperparameters(config: Config) -> Hyperparameters:
     """
     functions = {
         "objective": _loss("objective", config.objective, config.objective_kwargs, OBJECTIVES),
+        "value_loss": _loss("value_loss", config.value_loss, config.value_loss_kwargs, VALUE_LOSSES),
         "extra_losses": tuple(
             _loss("extra_losses", entry["name"], _options(entry), {}) for entry in config.extra_losses
         ),
@@ -79,8 +81,9 @@ def try_update(config: Config, env: Spaces, model: ActorCritic) -> None:
         ConfigError: they can't be used; one line that says why.
     """
     hyper, schedules = build_hyperparameters(config), build_schedules(config)
-    chosen = (hyper.objective, hyper.optimizer)
-    is_ours = hyper.objective.name in OBJECTIVES and hyper.optimizer.name in OPTIMIZERS
+    chosen = (hyper.objective, hyper.value_loss, hyper.optimizer)
+    is_ours = hyper.objective.name in OBJECTIVES and hyper.value_loss.name in VALUE_LOSSES
+    is_ours = is_ours and hyper.optimizer.name in OPTIMIZERS
     if is_ours and not hyper.extra_losses and not any(each.options for each in chosen):
         return
     distribution = make_distribution(env.action_space, config.squash_actions)

@@ -286,6 +286,8 @@ def build_model(config: Config, env: Env[Any, Any] | Spaces) -> ActorCritic:
         log_std_init=config.network.log_std_init,
         memory=config.network.memory,
         memory_size=config.network.memory_size,
+        value_loss=config.value_loss,
+        normalize_values=config.normalize.values,
         intrinsic=config.has_intrinsic,
         **same_named(config.network, TrunkChoice),
     )
