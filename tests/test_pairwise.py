@@ -24,6 +24,7 @@ FACTORS = {
     "mask": ("none", "info", "key"),
     "backend": ("sync", "async"),
     "normalize": ("false", "true"),
+    "intrinsic": ("none", "rnd"),
     "compile": ("false", "true"),
     "export": ("onnx", "onnx-sample", "torchscript", "torchscript-sample"),
 }  # fmt: skip
@@ -117,6 +118,7 @@ def command_line(setting):
         f"compile={setting['compile']}",
         f"normalize.observations={setting['normalize']}",
         f"normalize.rewards={setting['normalize']}",
+        f"intrinsic={setting['intrinsic']}",
     )
 
 

@@ -43,7 +43,9 @@ class Inputs:
         """Takes in observations [R, *shape]."""
         if self.statistics.mean.size:
             for rows in observations.split(self.chunk):
-                boxes = [values.flatten(1) for values, leaf in self._values(rows) if _is_box(leaf)]
+                boxes = [
+                    values.reshape(len(rows), -1) for values, leaf in self._values(rows) if _is_box(leaf)
+                ]
                 self.statistics.update(torch.cat([box.double() for box in boxes], 1).numpy())
 
     def __call__(self, observations: Tensor, device: torch.device) -> list[Tensor]:
@@ -54,7 +56,7 @@ class Inputs:
         for values, leaf in self._values(observations):
             if _is_box(leaf):
                 places = slice(first, first + math.prod(leaf.shape))
-                scaled = (values.flatten(1).float() - mean[places]) / deviation[places]
+                scaled = (values.reshape(len(values), -1).float() - mean[places]) / deviation[places]
                 values = scaled.clamp(-self.clip, self.clip).reshape(values.shape)
                 first = places.stop
                 values = _as_image(values, leaf)
