@@ -27,15 +27,7 @@ TINY = (
     "env=CartPole-v1", "preset=none", "n_envs=2", "n_steps=32", "total_timesteps=192", "n_epochs=2",
     "batch_size=32", "eval.episodes=1", "vectorization=sync", "checkpoint.every=1", "compile=false",
 )  # fmt: skip
-# What solves a sea of twenty rows. Without a bonus the same knobs leave its treasure to chance.
-DIVE = (
-    "env=sparse_envs:DeepSea-v0", "preset=none", "n_envs=32", "n_steps=40", "batch_size=320", "n_epochs=4",
-    "learning_rate=1e-3", "ent_coef=0.01", "vectorization=sync", "eval.episodes=5",
-)  # fmt: skip
-CURIOUS = (
-    "intrinsic=rnd", "intrinsic_coef=20", "+intrinsic_kwargs.n_epochs=4",
-    "+intrinsic_kwargs.hidden_sizes=[256,256]",
-)  # fmt: skip
+SEA = ("env=deep_sea:DeepSea-v0", "experiment=rnd", "vectorization=sync", "eval.episodes=5")
 
 
 def line_rollout(*places):
@@ -190,25 +182,26 @@ def test_a_run_with_it_goes_on_to_the_same_bits(ppo_train, tmp_path, interrupt):
     assert "intrinsic can't change on resuming: it was rnd, given none" in refused.err
 
 
-def own_counts():
-    """The text of the page's `counts.py`."""
-    (text,) = (
-        each for each in blocks(ROOT / "docs" / "extending.md", "python") if each.startswith("# counts.py")
-    )
+def module_of(page, name):
+    """The text of a module that a page shows."""
+    (text,) = (block for block in blocks(ROOT / "docs" / page, "python") if block.startswith(f"# {name}.py"))
     return text
 
 
 @pytest.fixture
-def counts(tmp_path_factory, monkeypatch):
-    """The module that docs/extending.md shows, where it can be imported."""
-    folder = tmp_path_factory.mktemp("counts")
-    (folder / "counts.py").write_text(own_counts())
+def shown(tmp_path_factory, monkeypatch):
+    """The modules that pages show, where they can be imported."""
+    folder = tmp_path_factory.mktemp("shown")
+    pages = {"counts": "extending.md", "deep_sea": "recipes.md"}
+    for name, page in pages.items():
+        (folder / f"{name}.py").write_text(module_of(page, name))
     monkeypatch.syspath_prepend(folder)
     yield folder
-    sys.modules.pop("counts", None)
+    for name in pages:
+        sys.modules.pop(name, None)
 
 
-def test_ones_own_class_counts_draws_from_its_own_stream_and_resumes(ppo_train, tmp_path, counts, interrupt):
+def test_ones_own_class_counts_draws_from_its_own_stream_and_resumes(ppo_train, tmp_path, shown, interrupt):
     typed = (*TINY, "intrinsic=counts.Counts", "+intrinsic_kwargs.bins=5", INTERRUPTIBLE)
     assert ppo_train(*typed, "hydra.run.dir=whole").status == 0
     interrupt(1)
@@ -263,14 +256,24 @@ def test_what_does_nothing_without_it_is_said(ppo_train):
 
 
 def dive(ppo_train, *typed):
-    outcome = ppo_train(*DIVE, *typed, "hydra.run.dir=run")
+    """The mean return of the evaluation at the end of a run that stops where it dives right each time."""
+    hook = "hooks=[{name: run_hooks.StopAbove, mean_return: 0.9, iterations: 5}]"
+    outcome = ppo_train(*SEA, *typed, hook, "hydra.run.dir=run", "total_timesteps=2e5")
     assert outcome.status == 0, outcome.err
-    return ppo_cli.read("run").evaluation["mean"]
+    return ppo_cli.read("run")
+
+
+def test_the_recipe_explores_from_its_first_iteration(ppo_train, shown):
+    run = dive(ppo_train, "total_timesteps=2560", "eval.episodes=0")
+    assert list(run.metrics["charts/intrinsic_coef"]) == [50, 50]
+    assert run.metrics["intrinsic/reward"].iloc[-1] > 0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
-def test_a_sea_of_twenty_rows_is_dived_through_with_it_and_not_without(ppo_train, seed):
+def test_a_sea_of_twenty_rows_is_dived_through_with_it_and_not_without(ppo_train, shown, seed):
     typed = (f"seed={seed}", f"+env.kwargs.mapping_seed={seed}")
-    assert dive(ppo_train, *typed, *CURIOUS, "total_timesteps=2e5") == pytest.approx(0.99)
-    assert ppo_cli.read("run").metrics is not None
+    assert dive(ppo_train, *typed).evaluation.mean == pytest.approx(0.99)
+    without = ppo_train(*SEA, *typed, "intrinsic=none", "total_timesteps=2e5", "hydra.run.dir=without")
+    assert without.status == 0, without.err
+    assert not (ppo_cli.read("without").metrics["charts/episodic_return"] > 0).any()
