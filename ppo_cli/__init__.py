@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ppo_cli.episodes import Evaluation
     from ppo_cli.errors import ConfigError, EnvError, RunError, UserCodeError
     from ppo_cli.hooks import Hook
+    from ppo_cli.intrinsic import IntrinsicReward
     from ppo_cli.runs.policy import Policy
 
 __version__ = "0.1.0"
@@ -22,6 +23,7 @@ __all__ = [
     "EnvError",
     "Evaluation",
     "Hook",
+    "IntrinsicReward",
     "Policy",
     "Run",
     "RunError",
@@ -38,6 +40,7 @@ _HOMES = {
     "EnvError": "errors",
     "Evaluation": "episodes",
     "Hook": "hooks",
+    "IntrinsicReward": "intrinsic",
     "Policy": "runs.policy",
     "RunError": "errors",
     "UserCodeError": "errors",

@@ -23,6 +23,7 @@ from ppo_cli.memory import EMPTY, Memory, NoMemory, RecurrentMemory
 from ppo_cli.trunks import DEFAULT_TRUNK, MLP, TrunkChoice
 from ppo_cli.value_heads import ValueHead, head_maker
 
+NONE = torch.zeros(0)  # values of intrinsic returns where there are none
 ILLEGAL = -1e8  # logit of an action that the mask forbids: probability 0 without an infinity
 
 
@@ -78,6 +79,7 @@ class ActorCritic(nn.Module):
         make_value_head: Callable[[int], ValueHead] = ValueHead,
         critic_encoder: Encoder | None = None,
         critic_trunk: TrunkChoice | None = None,
+        intrinsic: bool = False,
     ) -> None:
         """Builds and initialises the network with torch's global generator.
 
@@ -93,6 +95,7 @@ class ActorCritic(nn.Module):
             make_value_head: A function from a number of features to a value head.
             critic_encoder: The critic's own encoder, where nothing is shared; None for the actor's.
             critic_trunk: The critic's own hidden layers, likewise; None for those of ``trunk``.
+            intrinsic: Whether intrinsic returns have a value head, too.
         """
         super().__init__()
         self.encoder = encoder
@@ -107,12 +110,15 @@ class ActorCritic(nn.Module):
         self.trunk = MLP(self.memory.size, trunk)
         self.value_trunk = None if shared else MLP(self.critic.memory.size, critic_trunk or trunk)
         self.policy_head = make_head(self.trunk.size)
-        self.value_head = make_value_head((self.value_trunk or self.trunk).size)
+        value_features = (self.value_trunk or self.trunk).size
+        self.value_head = make_value_head(value_features)
+        self.intrinsic_head = nn.Linear(value_features, 1) if intrinsic else None
         if ortho_init:
             gains: dict[nn.Module | None, float] = {
                 self.trunk: math.sqrt(2),
                 self.policy_head: 0.01,
                 self.value_head: self.value_head.gain,
+                self.intrinsic_head: 1.0,
                 self.value_trunk: math.sqrt(2),
                 self.encoder: math.sqrt(2),
                 self.memory: 1.0,
@@ -147,7 +153,7 @@ class ActorCritic(nn.Module):
     def forward(
         self, obs: Tensor, state: Tensor = EMPTY, episode_starts: Tensor = EMPTY
     ) -> tuple[Tensor, Tensor]:
-        """Logits [B, P] and outputs of the value head [B, K] for B rows.
+        """Logits [B, P] and outputs of the value heads [B, K] for B rows; see `split`.
 
         The rows are sequences of length L, one after the other.
 
@@ -161,7 +167,7 @@ class ActorCritic(nn.Module):
         if self.has_own_critic:
             encoded = self.critic.sequence(obs, state, episode_starts)
         value_features = features if self.value_trunk is None else self.value_trunk(encoded)
-        return self.logits(features, obs), self.value_head(value_features)
+        return self.logits(features, obs), self._outputs(value_features)
 
     def encode(self, obs: Tensor, state: Tensor = EMPTY) -> tuple[Tensor, Tensor]:
         """What the policy's trunk works on, [B, E], and the actor's next state, [B, A].
@@ -172,12 +178,22 @@ class ActorCritic(nn.Module):
         """
         return self.actor.step(obs, state)
 
-    def judge(self, obs: Tensor, state: Tensor, encoded: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
-        """Values [B], and the whole next state [B, S], where `encode` gave ``encoded`` and ``after``."""
+    def judge(
+        self, obs: Tensor, state: Tensor, encoded: Tensor, after: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Values [B], the whole next state [B, S], and intrinsic values, [B] or none [0].
+
+        Args:
+            obs: The observations, [B, *shape].
+            state: The state, [B, S].
+            encoded: What `encode` gave for them, [B, E].
+            after: The actor's next state, which it gave too.
+        """
         if self.has_own_critic:
             encoded, critics = self.critic.step(obs, state)
             after = torch.cat([after, critics], dim=1)
-        return self.values(encoded), after
+        values, intrinsic_values = self.all_values(encoded)
+        return values, after, intrinsic_values
 
     def logits(self, features: Tensor, obs: Tensor) -> Tensor:
         """Logits [B, P] of the trunk's features."""
@@ -185,8 +201,19 @@ class ActorCritic(nn.Module):
 
     def values(self, encoded: Tensor) -> Tensor:
         """Values [B] of what the critic's trunk works on."""
+        return self.all_values(encoded)[0]
+
+    def all_values(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
+        """Values [B] of what the critic's trunk works on, and those of intrinsic returns, [B] or none [0]."""
         trunk = self.trunk if self.value_trunk is None else self.value_trunk
-        return self.value_head.values(self.value_head(trunk(encoded)))
+        outputs, intrinsic_values = self.split(self._outputs(trunk(encoded)))
+        return self.value_head.values(outputs), intrinsic_values
+
+    def split(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Outputs of the value head [B, K], and intrinsic values [B] or none [0], of what `forward` gave."""
+        if self.intrinsic_head is None:
+            return outputs, NONE
+        return outputs[:, :-1], outputs[:, -1]
 
     def policy(self, obs: Tensor, state: Tensor = EMPTY) -> Tensor:
         """Logits [B, P] of observations."""
@@ -195,6 +222,12 @@ class ActorCritic(nn.Module):
     def value(self, obs: Tensor, state: Tensor = EMPTY) -> Tensor:
         """Values [B] of observations."""
         return self.values(self.critic.step(obs, state)[0])
+
+    def _outputs(self, value_features: Tensor) -> Tensor:
+        outputs: Tensor = self.value_head(value_features)
+        if self.intrinsic_head is None:
+            return outputs
+        return torch.cat([outputs, self.intrinsic_head(value_features)], 1)
 
     def _masked(self, logits: Tensor, obs: Tensor) -> Tensor:
         return masked(logits, self.encoder.mask(obs) if isinstance(self.encoder, PackedEncoder) else None)
@@ -232,6 +265,7 @@ def make_actor_critic(
     value_loss: str = "mse",
     normalize_values: bool = False,
     critic_hidden_sizes: Sequence[int] | None = None,
+    intrinsic: bool = False,
     **trunk: Any,  # noqa: ANN401
 ) -> ActorCritic:
     """The network for a single environment's spaces; names are those of the config.
@@ -252,6 +286,7 @@ def make_actor_critic(
         value_loss: The loss of the values, on which the value head depends.
         normalize_values: Whether values are normalised by running statistics of their targets.
         critic_hidden_sizes: The widths of the critic's hidden layers; None for those of the policy.
+        intrinsic: Whether intrinsic returns have a value head, too.
         **trunk: The hidden layers, see `TrunkChoice`.
 
     Raises:
@@ -276,6 +311,7 @@ def make_actor_critic(
         head_maker(value_loss, normalize_values),
         critic_encoder=critic_encoder,
         critic_trunk=own,
+        intrinsic=intrinsic,
     )
     return model.eval()  # dropout in a user's encoder would make two policies of one, and their ratio noise
 

@@ -22,7 +22,7 @@ class Terms(NamedTuple):
 
     Attributes:
         logits: The parameters of the policy's distribution, [B, P]; illegal actions are masked.
-        value_outputs: What the value head gives, [B, K], of which the values are made.
+        value_outputs: What the value heads give, [B, K], of which the values are made.
         values: The values V_θ(s_t), [B].
         new_logprobs: The log π_θ(a_t | s_t), [B].
         old_logprobs: The log π_θ_old(a_t | s_t), of the policy that collected the rollout, [B].
@@ -34,6 +34,8 @@ class Terms(NamedTuple):
         weights: 1 for a row that counts, 0 for padding, [B].
         clip_ratio: ε > 0, a scalar.
         vf_clip_ratio: That of the value's change, a scalar; None where it is not clipped.
+        intrinsic_values: The values of the intrinsic returns, [B]; [0] where there are none.
+        intrinsic_returns: Their targets, likewise.
     """
 
     logits: Tensor
@@ -49,6 +51,8 @@ class Terms(NamedTuple):
     weights: Tensor
     clip_ratio: Tensor
     vf_clip_ratio: Tensor | None = None
+    intrinsic_values: Tensor = torch.zeros(0)
+    intrinsic_returns: Tensor = torch.zeros(0)
 
 
 @dataclass(frozen=True)

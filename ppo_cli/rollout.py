@@ -1,6 +1,6 @@
 """What a rollout holds, [T, N, ...], and how it is cut into minibatches."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,7 +27,10 @@ class Rollout:
         logprobs: The log-probabilities log π(a_t | s_t) of acting, [T, N]; meaningless unless the agent keeps
             its outputs.
         values: The values V(s_t), [T, N]; likewise.
+        intrinsic_values: The values of the intrinsic returns, [T, N]; likewise, and where there are any.
         states: The memory's states before step t, zero at an episode's start, [T + 1, N, S]; S may be 0.
+        intrinsic_rewards: The intrinsic rewards of the transitions, as they are learned from, [T, N]; None
+            where there are none.
     """
 
     def __init__(
@@ -50,7 +53,9 @@ class Rollout:
         self.valid = torch.ones((n_steps, n_envs), dtype=torch.bool)
         self.logprobs = torch.zeros((n_steps, n_envs))
         self.values = torch.zeros((n_steps, n_envs))
+        self.intrinsic_values = torch.zeros((n_steps, n_envs))
         self.states = torch.zeros((n_steps + 1, n_envs, state_size))
+        self.intrinsic_rewards: Tensor | None = None
         # numpy views of the same memory: a row of them is cheaper to read and write than one of a tensor
         columns = (self.actions, self.rewards, self.terminated, self.truncated, self.valid)
         self._columns = [column.numpy() for column in columns]
@@ -97,6 +102,8 @@ class Rollout:
         """
         self.logprobs[t] = outputs.logprobs
         self.values[t] = outputs.values
+        if outputs.intrinsic_values.numel():
+            self.intrinsic_values[t] = outputs.intrinsic_values
         self.states[t + 1] = outputs.states
         self.states[t + 1, torch.from_numpy(restarts)] = 0.0
 
@@ -162,19 +169,24 @@ class ActorOutputs(NamedTuple):
         logprobs: The log-probabilities log π(a | s), [N].
         values: The values V(s), [N].
         states: The memory's states after the step, [N, S].
+        intrinsic_values: The values of the intrinsic returns, [N]; [0] where there are none.
     """
 
     logprobs: Tensor
     values: Tensor
     states: Tensor
+    intrinsic_values: Tensor = torch.zeros(0)
 
 
 class Batch(NamedTuple):
-    """A rollout flattened for the update, every axis [T*N, ...]; the last two are empty without a memory.
+    """A rollout flattened for the update, every axis [T*N, ...].
+
+    What there is no need for is empty: the memory's columns without one, and intrinsic returns.
 
     Attributes:
         states: The memory's states before each step, [T*N, S].
         episode_starts: Whether the memory begins anew at a step, float [T*N, 1].
+        intrinsic_returns: The targets of the intrinsic returns' values, [T*N].
     """
 
     observations: Tensor
@@ -185,11 +197,17 @@ class Batch(NamedTuple):
     values: Tensor
     states: Tensor = torch.zeros(0, 0)
     episode_starts: Tensor = torch.zeros(0, 0)
+    intrinsic_returns: Tensor = torch.zeros(0)
 
     @property
     def columns(self) -> list[Tensor]:
         """Those that hold numbers: what is gathered for a minibatch, and what a compiled step is given."""
         return [column for column in self if column.numel()]
+
+    def with_columns(self, columns: Iterable[Tensor]) -> "Batch":
+        """A batch that has others in place of its `columns`."""
+        others = iter(columns)
+        return Batch(*(next(others) if column.numel() else column for column in self))
 
 
 class Sequences(NamedTuple):

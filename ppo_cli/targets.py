@@ -35,23 +35,20 @@ def compute_batch(
         knobs: The values in use of what may be annealed, by name.
         device: The device on which the batch is wanted.
     """
-    n_steps, n_envs = rollout.n_steps, rollout.n_envs
-    observations = rollout.observations.flatten(0, 1).to(device)  # [T + 1, N] -> [(T + 1) * N]
-    acted_on = observations[: n_steps * n_envs]
-    actions = rollout.actions.flatten(0, 1).to(device)  # [T, N] -> [T * N]
+    observations = rollout.observations.to(device)
+    acted_on = observations[:-1].flatten(0, 1)  # [T, N, ...] -> [T * N, ...]
+    actions = rollout.actions.flatten(0, 1).to(device)
     if model.is_heavy:  # acting kept what it computed
         logprobs = rollout.logprobs.flatten().to(device)
-        last_values = compute_values(model, observations[n_steps * n_envs :], rollout.states[-1])
-        values = torch.cat([rollout.values.to(device), last_values.unsqueeze(0)])
     else:
         rows = rows_at_once(model)
         chunks = zip(acted_on.split(rows), actions.split(rows), strict=True)
         logprobs = torch.cat([distribution.log_prob(model.policy(obs), taken) for obs, taken in chunks])
-        values = compute_values(model, observations, rollout.states.flatten(0, 1)).view(n_steps + 1, n_envs)
+    values, intrinsic_values = values_of(rollout, observations, model)
     next_values = values[1:].clone()
     next_values[rollout.final_index] = compute_values(
         model, rollout.final_obs.to(device), rollout.final_states
-    )
+    )[0]
     estimate = partial(
         gae,
         rollout.rewards.to(device),
@@ -64,15 +61,58 @@ def compute_batch(
     advantages, returns = estimate(knobs["gae_lambda"])
     if "value_lambda" in knobs:
         returns = estimate(knobs["value_lambda"])[1]
+    intrinsic_returns = intrinsic_values
+    if rollout.intrinsic_rewards is not None:
+        rewards = rollout.intrinsic_rewards.to(device)
+        bonus, intrinsic_returns = intrinsic_gae(rewards, intrinsic_values, knobs)
+        advantages = advantages + knobs["intrinsic_coef"] * bonus
     columns = (advantages, returns, values[:-1])
     memory = (rollout.states[:-1], rollout.episode_starts)
-    return Batch(
+    batch = Batch(
         acted_on,
         actions,
         logprobs,
         *(column.flatten() for column in columns),
         *(column.flatten(0, 1).to(device) for column in memory),
     )
+    return batch._replace(intrinsic_returns=intrinsic_returns.flatten())
+
+
+def values_of(rollout: Rollout, observations: Tensor, model: ActorCritic) -> tuple[Tensor, Tensor]:
+    """Values at s_0 to s_T: of the returns [T + 1, N], and of the intrinsic ones [T + 1, N], or none [0].
+
+    Args:
+        rollout: What was collected.
+        observations: Its observations on the network's device, [T + 1, N, *shape].
+        model: The network that acted.
+    """
+    states = rollout.states
+    if not model.is_heavy:
+        found = compute_values(model, observations.flatten(0, 1), states.flatten(0, 1))
+        values, intrinsic_values = (each.view(-1, rollout.n_envs) if each.numel() else each for each in found)
+        return values, intrinsic_values
+    kept = (rollout.values, rollout.intrinsic_values)
+    values, intrinsic_values = (
+        torch.cat([before.to(last.device), last.unsqueeze(0)]) if last.numel() else last
+        for before, last in zip(kept, compute_values(model, observations[-1], states[-1]), strict=True)
+    )
+    return values, intrinsic_values
+
+
+def intrinsic_gae(rewards: Tensor, values: Tensor, knobs: Mapping[str, float]) -> tuple[Tensor, Tensor]:
+    """Advantages and value targets of intrinsic rewards, both [T, N], by a discount of their own.
+
+    They go on across the ends of episodes (Burda et al. 2018, section 2.3): what is new stays new, whichever
+    episode it is found in.
+
+    Args:
+        rewards: The intrinsic rewards, [T, N].
+        values: The values of the intrinsic returns at s_0 to s_T, [T + 1, N].
+        knobs: The values in use of what may be annealed, by name.
+    """
+    never = torch.zeros_like(rewards, dtype=torch.bool)
+    gamma, gae_lambda = knobs["intrinsic_gamma"], knobs["gae_lambda"]
+    return gae(rewards, values[:-1], values[1:], never, never, gamma, gae_lambda)
 
 
 def adapt_values(head: ValueHead, batch: Batch, rows: Tensor) -> Batch:
@@ -93,13 +133,20 @@ def adapt_values(head: ValueHead, batch: Batch, rows: Tensor) -> Batch:
     return batch._replace(returns=normalize(batch.returns), values=normalize(batch.values))
 
 
-def compute_values(model: ActorCritic, observations: Tensor, states: Tensor) -> Tensor:
-    """Values [R] of any number of rows [R, *shape] and the memory's states there [R, S]."""
+def compute_values(model: ActorCritic, observations: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
+    """Values [R] of any number of rows [R, *shape] and the memory's states there [R, S].
+
+    Returns:
+        The values of the returns [R], and of the intrinsic ones [R], or none [0].
+    """
     if not len(observations):  # no episode ended; not every module of a user's takes an empty batch
-        return torch.zeros(0, device=observations.device)
+        nothing = torch.zeros(0, device=observations.device)
+        return nothing, nothing
     rows = rows_at_once(model)
     pairs = zip(observations.split(rows), states.to(observations.device).split(rows), strict=True)
-    return torch.cat([model.value(some, before) for some, before in pairs])
+    found = [model.all_values(model.critic.step(some, before)[0]) for some, before in pairs]
+    values, intrinsic_values = (torch.cat(each) for each in zip(*found, strict=True))
+    return values, intrinsic_values
 
 
 def rows_at_once(model: ActorCritic) -> int:

@@ -10,7 +10,9 @@ from ppo_cli.collector import Collector
 from ppo_cli.envs.infos import mean_over
 from ppo_cli.hooks import RunState
 
-SELDOM_ANNEALED = ("vf_clip_ratio", "gamma", "gae_lambda", "value_lambda", "max_grad_norm", "target_kl")
+SELDOM_ANNEALED = (
+    "vf_clip_ratio", "gamma", "gae_lambda", "value_lambda", "max_grad_norm", "target_kl", "intrinsic_gamma",
+)  # fmt: skip
 
 
 def train(run: RunState) -> None:

@@ -34,6 +34,9 @@ DIAGNOSTICS: dict[str, Callable[[Terms], Tensor]] = {
 }
 
 
+INTRINSIC_LOSS = "intrinsic_value_loss"  # what that of the intrinsic returns is logged as
+
+
 @dataclass(frozen=True)
 class Hyperparameters:
     """What stays constant over a run; names are those of the config.
@@ -46,6 +49,7 @@ class Hyperparameters:
     normalize_advantage: bool = True
     sde_sample_freq: int = -1
     sequence_length: int = 1
+    has_intrinsic: bool = False
     objective: Loss = CLIP
     value_loss: Loss = MSE
     extra_losses: tuple[Loss, ...] = ()
@@ -55,7 +59,8 @@ class Hyperparameters:
     def metrics(self) -> tuple[str, ...]:
         """Names of what a minibatch step tells."""
         extra = (loss.metric for loss in self.extra_losses)
-        return (*LossParts._fields, *extra, *DIAGNOSTICS, "grad_norm")
+        intrinsic = (INTRINSIC_LOSS,) if self.has_intrinsic else ()
+        return (*LossParts._fields, *intrinsic, *extra, *DIAGNOSTICS, "grad_norm")
 
 
 class LossParts(NamedTuple):
@@ -111,10 +116,15 @@ def ppo_loss(
     value_loss = hyper.value_loss(terms)
     entropy = losses.weighted_mean(distribution.entropy(terms.logits), terms.weights)
     total = losses.total_loss(policy_loss, value_loss, entropy, coefs["vf_coef"], coefs["ent_coef"])
-    extra = {each.metric: each(terms) for each in hyper.extra_losses}
-    for name, value in extra.items():
-        total = total + coefs[f"{name}_coef"] * value
-    return LossParts(policy_loss, value_loss, entropy, total)._asdict() | extra
+    further = {}
+    if hyper.has_intrinsic:
+        values, returns = terms.intrinsic_values, terms.intrinsic_returns
+        further[INTRINSIC_LOSS] = losses.value_loss(values, returns, terms.weights)
+        total = total + coefs["vf_coef"] * further[INTRINSIC_LOSS]
+    for each in hyper.extra_losses:
+        further[each.metric] = each(terms)
+        total = total + coefs[f"{each.metric}_coef"] * further[each.metric]
+    return LossParts(policy_loss, value_loss, entropy, total)._asdict() | further
 
 
 Forward = Callable[[Tensor, Batch, Tensor, dict[str, Tensor]], Terms]
@@ -138,6 +148,7 @@ def make_forward(model: ActorCritic, distribution: Distribution, hyper: Hyperpar
         states = batch.states[:: hyper.sequence_length]  # of a sequence's first row
         inputs = (batch.observations, states, batch.episode_starts)
         logits, value_outputs = functional_call(model, tree, inputs)
+        value_outputs, intrinsic_values = model.split(value_outputs)
         values_pred = model.value_head.decode(value_outputs)
         new_logprobs = distribution.log_prob(logits, batch.actions)
         ratio = losses.probability_ratio(new_logprobs, batch.logprobs)
@@ -148,6 +159,7 @@ def make_forward(model: ActorCritic, distribution: Distribution, hyper: Hyperpar
             logits, value_outputs, values_pred, new_logprobs, batch.logprobs, ratio, advantages,
             batch.returns, batch.values, batch.actions, weights, coefs["clip_ratio"],
             coefs.get("vf_clip_ratio"),
+            intrinsic_values, batch.intrinsic_returns,
         )  # fmt: skip
 
     return forward
@@ -170,7 +182,7 @@ def make_step(
 
     def step(state: TrainState, batch: Batch, indices: Tensor, weights: Tensor, values: Tensor) -> TrainState:
         coefs = dict(zip(knobs, values.unbind(), strict=True))
-        minibatch = Batch(*(rows[indices] for rows in batch.columns))  # [T*N, ...] -> [B, ...]
+        minibatch = batch.with_columns(rows[indices] for rows in batch.columns)  # [T*N, ...] -> [B, ...]
         params = state.params.detach().requires_grad_()
         terms = forward(params, minibatch, weights, coefs)
         metrics = ppo_loss(terms, coefs, distribution, hyper)
@@ -242,11 +254,12 @@ def compile_step(step: Step, cache: Path) -> Step:
         inputs = [*_leaves(state), *batch.columns, indices, weights, values]
         if library is None:
             n_leaves, like = len(state) - 1 + len(state.optimizer), state
+            of_batch = batch.with_columns(column[:1] for column in batch.columns)
 
             def flat_step(*inputs: Tensor) -> tuple[Tensor, ...]:
                 *columns, indices, weights, values = inputs[n_leaves:]
                 before = _with_leaves(like, inputs[:n_leaves])
-                return tuple(_leaves(step(before, Batch(*columns), indices, weights, values)))
+                return tuple(_leaves(step(before, of_batch.with_columns(columns), indices, weights, values)))
 
             try:
                 with other_generators(0):  # for what a loss draws while it is looked at

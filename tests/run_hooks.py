@@ -30,6 +30,18 @@ class Interrupt(Hook):
             signal.raise_signal(Interrupt.number)
 
 
+class StopAbove(Hook):
+    """Stops a run whose mean return has been above a bound in a number of iterations in a row."""
+
+    def __init__(self, mean_return, iterations):
+        self.mean_return, self.iterations, self.count = mean_return, iterations, 0
+
+    def after_iteration(self, run, scalars):
+        self.count = self.count + 1 if scalars["charts/episodic_return"] > self.mean_return else 0
+        if self.count == self.iterations:
+            run.stop(f"above {self.mean_return}")
+
+
 class FullDisk(Hook):
     """A limit on the size of files fails as a full disk does, with an OSError in the middle of a write."""
 

@@ -26,7 +26,7 @@ FLOORS = (
     {"collector"},  # what it learns from
     {"agent", "export"},
     {"numpy_actor", "policy", "targets", "update"},
-    {"actor_critic", "config", "value_losses"},
+    {"actor_critic", "config", "intrinsic", "value_losses"},
     {"compile", "encoders", "envs", "objectives", "optimizers"},
     {"cache", "distributions", "import_path", "tables", "terminal", "value_heads"},
     {"advantages", "episodes", "losses", "memory", "normalize", "rollout", "schedules", "trunks"},
@@ -40,8 +40,9 @@ KNOW_HYDRA = {"cli", "config", "sweeps"}
 STEPPING = {"collector", "trainer"}
 ALGORITHM = STEPPING | {
     "actor_critic", "advantages", "agent", "compile", "distributions", "encoders", "episodes", "hooks",
-    "losses", "memory", "normalize", "numpy_actor", "objectives", "optimizers", "policy", "rollout",
-    "schedules", "targets", "trunks", "update", "value_heads", "value_losses",
+    "intrinsic", "losses", "memory", "normalize", "numpy_actor", "objectives", "optimizers", "policy",
+    "rollout", "schedules", "targets", "trunks", "update", "value_heads",
+    "value_losses",
 }  # fmt: skip
 SETTINGS_AND_LOGS = ("hydra", "omegaconf", "ppo_cli.config", "tensorboard", "torch.utils.tensorboard")
 ENVIRONMENTS = ("gymnasium.vector", "ppo_cli.envs")

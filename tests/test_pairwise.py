@@ -26,6 +26,7 @@ FACTORS = {
     "backend": ("sync", "async"),
     "normalize": ("false", "true"),
     "values": ("mse", "huber", "symlog", "two_hot", "popart"),
+    "intrinsic": ("none", "rnd"),
     "compile": ("false", "true"),
     "export": ("onnx", "onnx-sample", "torchscript", "torchscript-sample"),
 }  # fmt: skip
@@ -132,6 +133,7 @@ def command_line(setting):
         f"compile={setting['compile']}",
         f"normalize.observations={setting['normalize']}",
         f"normalize.rewards={setting['normalize']}",
+        f"intrinsic={setting['intrinsic']}",
     )
 
 

@@ -45,6 +45,17 @@ _RULES = (
         "objective=kl_penalty has no clip range (losses/clipfrac alone is counted by it)",
     ),
     _Rule(
+        (
+            "intrinsic_kwargs",
+            "intrinsic_coef",
+            "intrinsic_gamma",
+            "anneal.intrinsic_coef.final",
+            "anneal.intrinsic_gamma.final",
+        ),
+        lambda c: not c.has_intrinsic,
+        "intrinsic=none",
+    ),
+    _Rule(
         ("vf_clip_ratio", "value_loss", "value_lambda", "normalize.values"),
         lambda c: not (c.vf_coef or c.anneal.vf_coef.final),
         "vf_coef=0",

@@ -156,6 +156,10 @@ class TrainingConfig:
     extra_losses: list[dict[str, Any]] = knob()
     optimizer: str = knob(fixed=True)  # what checkpoints hold is its own
     optimizer_kwargs: dict[str, Any] = knob(entries="an option of the optimizer")
+    intrinsic: str = knob(fixed=True)
+    intrinsic_kwargs: dict[str, Any] = knob(fixed=True, entries="an option of the intrinsic reward")
+    intrinsic_coef: float = knob(low=0, annealed=True)
+    intrinsic_gamma: float = knob(low=0, high=1, annealed=True)
     use_sde: Boolean = knob(fixed=True)
     sde_sample_freq: Integer = knob(low=-1, high=10**9)
     squash_actions: Boolean = knob(fixed=True)
@@ -208,6 +212,11 @@ class Config(TrainingConfig):
         """Environment steps of the whole run; no more than what is asked where a backend fills rows."""
         is_filled = backend(self.vectorization).fills
         return schedules.trained_steps(self.total_timesteps, self.n_envs, self.n_steps, is_filled)
+
+    @property
+    def has_intrinsic(self) -> bool:
+        """Whether there are intrinsic rewards."""
+        return self.intrinsic != "none"
 
     @property
     def sequence_length(self) -> int:

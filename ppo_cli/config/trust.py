@@ -37,8 +37,8 @@ def imports(config: Config, source: object, trains: bool = True, typed: Collecti
         if parts[0] in (*sys.stdlib_module_names, "test") or "__main__" in parts:
             raise ConfigError(
                 f"{source} has {knob}={path}: {module} is a module of Python's own, or a program; "
-                "expected one that has environments, wrappers, encoders, losses, optimizers or hooks, or "
-                f"{knob} given anew where it is yours"
+                "expected one that has environments, wrappers, encoders, losses, optimizers, intrinsic "
+                f"rewards or hooks, or {knob} given anew where it is yours"
             )
         named.setdefault(module, f"{knob}={path}")
     _check_writers(config, source)
@@ -75,6 +75,7 @@ def _of_training(config: Config) -> Iterator[tuple[str, str]]:
     for entry in config.extra_losses:
         yield from _if_path(entry["name"], "extra_losses")
     yield from _if_path(config.optimizer, "optimizer")
+    yield from _if_path(config.intrinsic, "intrinsic")
     for entry in config.hooks:
         yield from _if_path(entry["name"], "hooks")
 

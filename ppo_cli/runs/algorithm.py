@@ -54,6 +54,7 @@ def build_hyperparameters(config: Config) -> Hyperparameters:
             _loss("extra_losses", entry["name"], _options(entry), {}) for entry in config.extra_losses
         ),
         "optimizer": _optimizer(config),
+        "has_intrinsic": config.has_intrinsic,
     }
     hyper = Hyperparameters(**(same_named(config, Hyperparameters) | functions))
     _check_metrics(hyper)
@@ -65,7 +66,7 @@ def build_schedules(config: Config) -> dict[str, Schedule]:
     found = {}
     for name in ANNEALED:
         start, curve = getattr(config, name), getattr(config.anneal, name)
-        if start is not None:
+        if start is not None and (config.has_intrinsic or not name.startswith("intrinsic_")):
             found[name] = Schedule(start, curve.final, curve.shape)
     for entry in config.extra_losses:
         final, shape = entry.get("final"), entry.get("shape", "linear")
@@ -94,6 +95,7 @@ def try_update(config: Config, env: Spaces, model: ActorCritic) -> None:
         torch.zeros((rows, *distribution.action_shape), dtype=distribution.action_dtype),
         logprobs, advantages, returns, values,
         torch.zeros(rows, model.state_size), torch.zeros(rows, min(1, model.state_size)),
+        torch.zeros(rows if hyper.has_intrinsic else 0),
     )  # fmt: skip
     step = make_step(model, distribution, hyper, tuple(schedules))
     knobs = torch.tensor([schedule(0.0) for schedule in schedules.values()])
@@ -147,7 +149,7 @@ def _instance(kind: type[Any], name: str) -> Any:  # noqa: ANN401
 
 def _check_metrics(hyper: Hyperparameters) -> None:
     """Raises ConfigError where two losses, or their coefficients, are logged by the same name."""
-    ours: Collection[str] = {*Hyperparameters().metrics, "explained_variance"}
+    ours: Collection[str] = {*Hyperparameters(has_intrinsic=True).metrics, "explained_variance"}
     seen: dict[str, str] = {}
     for loss in hyper.extra_losses:
         taken = f"losses/{loss.metric}" if loss.metric in ours else ""

@@ -46,6 +46,7 @@ from ppo_cli.normalize import (
     stored_observation,
 )
 from ppo_cli.runs.algorithm import build_hyperparameters, build_schedules, try_update
+from ppo_cli.runs.intrinsic import try_intrinsic
 from ppo_cli.runs.signals import no_advice
 from ppo_cli.runs.user_hooks import check_hooks
 from ppo_cli.runs.watchdog import Watchdog
@@ -135,6 +136,7 @@ def check_network(config: Config, spaces: Spaces) -> None:
     try:
         _check_memory(config, spaces)
         try_update(config, spaces, build_model(config, spaces))
+        try_intrinsic(config, spaces)
     except ConfigError:
         raise
     except ValueError as error:
@@ -300,6 +302,7 @@ def build_model(config: Config, env: Env[Any, Any] | Spaces) -> ActorCritic:
         value_loss=config.value_loss,
         normalize_values=config.normalize.values,
         critic_hidden_sizes=config.network.critic.hidden_sizes,
+        intrinsic=config.has_intrinsic,
         **same_named(config.network, TrunkChoice),
     )
 

@@ -140,6 +140,7 @@ class Checkpoint:
         versions: The versions of what computed it.
         hooks: The names and the states of the user's hooks, in the order in which they are told.
         stopped: Why a hook stopped the run; empty where none did.
+        intrinsic: The state of what gives intrinsic rewards, where there is one.
     """
 
     iteration: Annotated[int, _count]
@@ -176,6 +177,7 @@ class Checkpoint:
         default_factory=list
     )
     stopped: Annotated[str, str] = field(default_factory=str)
+    intrinsic: Annotated[Mapping[str, Any] | None, {"scale": dict, "source": dict}] = None
 
     @classmethod
     def checked(cls, payload: Mapping[str, Any]) -> "Checkpoint":

@@ -43,6 +43,7 @@ from ppo_cli.runs.checkpoint_schema import Checkpoint
 from ppo_cli.runs.checkpointing import CheckpointKeeper, begin, restore
 from ppo_cli.runs.evaluation import summarize
 from ppo_cli.runs.folder import RunFolder, advice_for, noted_failure, own_run, repair
+from ppo_cli.runs.intrinsic import IntrinsicRewards, make_intrinsic
 from ppo_cli.runs.log import Knob, RunLog
 from ppo_cli.runs.messages import (
     budget_words,
@@ -58,6 +59,7 @@ from ppo_cli.runs.signals import StopSignal
 from ppo_cli.runs.user_hooks import make_hooks
 from ppo_cli.runs.watchdog import Watchdog
 from ppo_cli.seeding import seed_global_generators
+from ppo_cli.spaces import Spaces
 from ppo_cli.terminal import width
 from ppo_cli.trainer import train
 
@@ -149,7 +151,7 @@ def _run(
         if saved is None:
             begin(state, config)
         else:
-            _say_lost(restore(state, config, saved, hooks.users), config.n_envs)
+            _say_lost(restore(state, config, saved, hooks.users, hooks.intrinsic), config.n_envs)
         with telling_hooks(state):
             train(state)
             state.trained = True
@@ -172,7 +174,8 @@ class RunHooks(NamedTuple):
     """All that is told of a run.
 
     Attributes:
-        users: The user's hooks, which are told first.
+        intrinsic: Gives the intrinsic rewards, where there are any; it is told first.
+        users: The user's hooks, which are told next.
         log: Writes the scalars.
         progress: Shows how far the run is.
         evaluating: Evaluates the policy.
@@ -180,6 +183,7 @@ class RunHooks(NamedTuple):
         all: These and those of the caller, in their order.
     """
 
+    intrinsic: IntrinsicRewards | None
     users: list[UserHook]
     log: RunLog
     progress: Progress
@@ -198,6 +202,8 @@ def _run_hooks(
 ) -> RunHooks:
     """Makes the hooks of a run. What is logged is evaluated next, and what is evaluated is saved."""
     infos = wanted_infos(config)
+    envs = collector.envs
+    intrinsic = make_intrinsic(config, Spaces(envs.single_observation_space, envs.single_action_space))
     users = make_hooks(config, caller.hooks)
     log = RunLog(
         folder, None if saved is None else saved.log, [f"info/{plain_key(key)}" for key in infos or ()]
@@ -207,9 +213,10 @@ def _run_hooks(
         config.eval, env_maker(config.env), on_error_of(config.env), infos, progress.counting
     )
     signals = [] if signal is None else [Signals(signal, partial(advice_for, folder))]
-    keeper = CheckpointKeeper(config, folder, log, users)
-    everyone = [*users, log, progress, evaluating, *signals, keeper, *caller.own_hooks]
-    return RunHooks(users, log, progress, evaluating, keeper, Hooks(everyone))
+    keeper = CheckpointKeeper(config, folder, log, users, intrinsic)
+    first = [] if intrinsic is None else [intrinsic]
+    everyone = [*first, *users, log, progress, evaluating, *signals, keeper, *caller.own_hooks]
+    return RunHooks(intrinsic, users, log, progress, evaluating, keeper, Hooks(everyone))
 
 
 def _make_envs(checked: Checked, saved: Checkpoint | None) -> tuple[Vector, list[str]]:
