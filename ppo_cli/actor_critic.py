@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from ppo_cli.distributions import DiagonalGaussian, HeadChoice, make_distributio
 from ppo_cli.distributions.heads import PolicyHead
 from ppo_cli.encoders import Encoder, EncoderChoice, PackedEncoder, UserEncoder, make_encoder
 from ppo_cli.memory import EMPTY, Memory, NoMemory, RecurrentMemory
-from ppo_cli.trunks import DEFAULT_TRUNK, MLP, TrunkChoice
+from ppo_cli.trunks import DEFAULT_TRUNK, SimBa, TrunkChoice, make_trunk
 
 ILLEGAL = -1e8  # logit of an action that the mask forbids: probability 0 without an infinity
 
@@ -43,15 +44,15 @@ class ActorCritic(nn.Module):
             trunk: The hidden layers.
             shared: Whether the two heads share the hidden layers.
             ortho_init: Orthogonal weights with gain sqrt(2) in encoder and trunk, 1 in the memory, 0.01 in
-                the policy head and 1 in the value head, and zero biases (37 details, no. 2); else PyTorch's
-                own initialisation.
+                the policy head and 1 in the value head, and zero biases (37 details, no. 2); a SimBa trunk
+                has its published weights; else PyTorch's own initialisation.
             make_memory: A function from a number of inputs to a memory.
         """
         super().__init__()
         self.encoder = encoder
         self.memory = make_memory(encoder.size)
-        self.trunk = MLP(self.memory.size, trunk)
-        self.value_trunk = None if shared else MLP(self.memory.size, trunk)
+        self.trunk = make_trunk(self.memory.size, trunk)
+        self.value_trunk = None if shared else make_trunk(self.memory.size, trunk)
         self.policy_head = make_head(self.trunk.size)
         self.value_head = nn.Linear(self.trunk.size, 1)
         if ortho_init:
@@ -128,6 +129,9 @@ def masked(logits: Tensor, mask: Tensor | None) -> Tensor:
 def _orthogonal_init(module: nn.Module, gain: float) -> None:
     if isinstance(module, UserEncoder):  # it may come with weights of its own
         return
+    if isinstance(module, SimBa):
+        module.init_published()
+        return
     if isinstance(module, (nn.Linear, nn.Conv2d)):
         nn.init.orthogonal_(module.weight, gain)
         if module.bias is not None:
@@ -140,46 +144,52 @@ def make_actor_critic(
     observation_space: spaces.Space[Any],
     action_space: spaces.Space[Any],
     *,
-    use_sde: bool = False,
     squash_actions: bool = False,
+    box_policy: str = "gaussian",
+    action_bins: int = 41,
     encoders: EncoderChoice | None = None,
     shared: bool = True,
     ortho_init: bool = True,
-    log_std: str = "free",
-    log_std_init: float = 0.0,
     memory: str = "none",
     memory_size: int = 128,
-    **trunk: Any,  # noqa: ANN401
+    **choices: Any,  # noqa: ANN401
 ) -> ActorCritic:
     """The network for a single environment's spaces; names are those of the config.
 
     Args:
         observation_space: The space of the observations.
         action_space: The space of the actions.
-        use_sde: Whether Box actions are explored by gSDE.
-        squash_actions: Whether Box actions go through a tanh.
+        squash_actions: Whether Gaussian Box actions go through a tanh.
+        box_policy: The distribution of Box actions.
+        action_bins: The number of values of a component, where they are categorical.
         encoders: The encoders; None for those that fit the observations.
         shared: Whether the two heads share the hidden layers.
         ortho_init: Whether weights are orthogonal at the start.
-        log_std: On what the deviation of Box actions depends.
-        log_std_init: The initial log standard deviation of Box actions.
         memory: The memory's cell, or none.
         memory_size: The memory's width.
-        **trunk: The hidden layers, see `TrunkChoice`.
+        **choices: The policy head and the hidden layers: the fields of `HeadChoice` and `TrunkChoice`.
 
     Raises:
-        ValueError: an unsupported space, an encoder that does not fit, or gSDE without a Box action space.
+        ValueError: an unsupported space, an encoder that does not fit, or a policy of Boxes without one.
     """
-    distribution = make_distribution(action_space, squash_actions)
-    if use_sde and not isinstance(distribution, DiagonalGaussian):
+    distribution = make_distribution(action_space, squash_actions, box_policy, action_bins)
+    of_head = [each.name for each in fields(HeadChoice) if each.name in choices]
+    head = HeadChoice(**{name: choices.pop(name) for name in of_head})
+    if head.use_sde and not isinstance(distribution, DiagonalGaussian):
         raise ValueError(f"use_sde=true needs a Box action space, given {action_space}; set use_sde=false")
-    if squash_actions and not distribution.is_squashed:
-        raise ValueError(f"squash_actions=true needs Box actions, given {action_space}; set it to false")
-    head = HeadChoice(use_sde, log_std, log_std_init)
+    if not any(isinstance(part.space, spaces.Box) for part in distribution.parts):
+        for is_set, knob, value, default in (
+            (squash_actions, "squash_actions", "true", "false"),
+            (box_policy != "gaussian", "box_policy", box_policy, "gaussian"),
+        ):
+            if is_set:
+                raise ValueError(
+                    f"{knob}={value} needs Box actions, given {action_space}; set it to {default}"
+                )
     model = ActorCritic(
         make_encoder(observation_space, encoders, distribution.logits_size if distribution.choices else None),
         lambda features: distribution.make_head(features, head),
-        TrunkChoice(**trunk),
+        TrunkChoice(**choices),
         shared,
         ortho_init,
         NoMemory if memory == "none" else lambda inputs: RecurrentMemory(memory, inputs, memory_size),

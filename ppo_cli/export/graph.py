@@ -133,9 +133,9 @@ def _leaf_ports(
 def _noise(distribution: Distribution) -> str:
     """Which numbers the noise is made of, part by part: ``normal[0:2], gumbel[2:5]``."""
     found, start = [], 0
-    for part in distribution.parts:
-        found.append(f"{part.noise_kind}[{start}:{start + part.noise_size}]")
-        start += part.noise_size
+    for kind, size in (each for part in distribution.parts for each in part.noise_kinds):
+        found.append(f"{kind}[{start}:{start + size}]")
+        start += size
     return f"independent standard numbers: {', '.join(found)}; zeros give the most probable action"
 
 

@@ -31,10 +31,12 @@ def network_words(model: ActorCritic) -> str:
     parts = [name for kind, name in _ENCODERS.items() if any(isinstance(each, kind) for each in encoders)]
     if isinstance(model.memory, RecurrentMemory):
         parts.append(f"{model.memory.kind} {model.memory.size}")
-    widths = "-".join(str(linear.out_features) for linear in model.trunk.linears)
+    trunk = model.trunk.choice
+    widths = "-".join(map(str, trunk.hidden_sizes))
     if widths:
+        kind = "" if trunk.trunk == "mlp" else f"{trunk.trunk} "
         verb, each = ("share ", "") if model.value_trunk is None else ("", " each")
-        parts.append(f"actor and critic {verb}{widths} {model.trunk.choice.activation}{each}")
+        parts.append(f"actor and critic {verb}{kind}{widths} {trunk.activation}{each}")
     return ", ".join(parts or ["actor and critic linear"])
 
 
