@@ -37,6 +37,7 @@ class Distribution(ABC):
         logits_size: The number of values P that the policy head gives: logits are [B, P].
         noise_size: The number of values of the noise for one action.
         noise_kind: The distribution of one of them, in a word, where they all have the same.
+        zero_noise: The action that noise of zeros gives, in words.
         action_shape: The shape of one action as it is stored, behind the batch axes.
         action_dtype: The dtype of a stored action.
         choices: The number of alternatives of each component, where a mask can forbid some; else empty.
@@ -47,6 +48,7 @@ class Distribution(ABC):
     logits_size: int
     noise_size: int
     noise_kind: ClassVar[str] = "gumbel"
+    zero_noise: ClassVar[str] = "the most probable action"
     action_shape: tuple[int, ...]
     action_dtype: torch.dtype
     choices: tuple[int, ...] = ()

@@ -31,6 +31,7 @@ class Beta(BoxDistribution):
     """
 
     is_squashed = True
+    zero_noise = "an action near the median"  # x = (α - 1/3) / (α + β - 2/3)
 
     def __init__(self, space: spaces.Box) -> None:
         """Takes the space.

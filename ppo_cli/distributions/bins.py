@@ -74,7 +74,8 @@ class DiscretizedCategorical(Distribution):
 
     def to_env(self, actions: Array) -> Array:
         """The values of the indices, [N, *shape]."""
-        chosen: Array = self.values[np.arange(self.n), actions]
+        places = actions.astype(np.int64, copy=False)  # numbers, beside other parts' actions
+        chosen: Array = self.values[np.arange(self.n), places]
         return chosen.reshape(-1, *self.space.shape)
 
     def to_env_module(self) -> nn.Module:
@@ -107,6 +108,6 @@ class _ToValues(nn.Module):
 
     def forward(self, stored: Tensor) -> Tensor:
         """Indices [B, n] -> values [B, *shape]."""
-        places = stored.to(torch.int64).unsqueeze(-1)  # numbers, beside other parts' actions
+        places = stored.to(torch.int64).unsqueeze(-1)
         values = self.values.expand(stored.shape[0], -1, -1).gather(-1, places)
         return values.reshape(stored.shape[0], *self.shape)

@@ -136,7 +136,8 @@ def _noise(distribution: Distribution) -> str:
     for kind, size in (each for part in distribution.parts for each in part.noise_kinds):
         found.append(f"{kind}[{start}:{start + size}]")
         start += size
-    return f"independent standard numbers: {', '.join(found)}; zeros give the most probable action"
+    still = " and ".join(dict.fromkeys(part.zero_noise for part in distribution.parts))
+    return f"independent standard numbers: {', '.join(found)}; zeros give {still}"
 
 
 class Graph(nn.Module):
