@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any, NamedTuple
 
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from ppo_cli.distributions import DiagonalGaussian, HeadChoice, make_distribution
+from ppo_cli.distributions import DiagonalGaussian, Distribution, HeadChoice, make_distribution
 from ppo_cli.distributions.heads import PolicyHead
 from ppo_cli.encoders import (
     Encoder,
@@ -20,7 +20,7 @@ from ppo_cli.encoders import (
     make_encoder,
 )
 from ppo_cli.memory import EMPTY, Memory, NoMemory, RecurrentMemory
-from ppo_cli.trunks import DEFAULT_TRUNK, MLP, TrunkChoice
+from ppo_cli.trunks import DEFAULT_TRUNK, SimBa, TrunkChoice, make_trunk
 from ppo_cli.value_heads import ValueHead, head_maker
 
 NONE = torch.zeros(0)  # values of intrinsic returns where there are none
@@ -90,7 +90,7 @@ class ActorCritic(nn.Module):
             shared: Whether the two heads share the hidden layers.
             ortho_init: Orthogonal weights with gain sqrt(2) in encoder and trunk, 1 in the memory, 0.01 in
                 the policy head and 1 in the value head (0 for `TwoHotHead`), and zero biases (37 details,
-                no. 2); else PyTorch's own initialisation.
+                no. 2); a SimBa trunk has its published weights; else PyTorch's own initialisation.
             make_memory: A function from a number of inputs to a memory.
             make_value_head: A function from a number of features to a value head.
             critic_encoder: The critic's own encoder, where nothing is shared; None for the actor's.
@@ -107,8 +107,8 @@ class ActorCritic(nn.Module):
             self.value_memory = make_memory(critic_encoder.size)
             self.actor = Eyes(encoder, self.memory, slice(first))
             self.critic = Eyes(critic_encoder, self.value_memory, slice(first, None))
-        self.trunk = MLP(self.memory.size, trunk)
-        self.value_trunk = None if shared else MLP(self.critic.memory.size, critic_trunk or trunk)
+        self.trunk = make_trunk(self.memory.size, trunk)
+        self.value_trunk = None if shared else make_trunk(self.critic.memory.size, critic_trunk or trunk)
         self.policy_head = make_head(self.trunk.size)
         value_features = (self.value_trunk or self.trunk).size
         self.value_head = make_value_head(value_features)
@@ -241,6 +241,9 @@ def masked(logits: Tensor, mask: Tensor | None) -> Tensor:
 def _orthogonal_init(module: nn.Module, gain: float) -> None:
     if isinstance(module, UserEncoder):  # it may come with weights of its own
         return
+    if isinstance(module, SimBa):
+        module.init_published()
+        return
     if isinstance(module, (nn.Linear, nn.Conv2d)):
         nn.init.orthogonal_(module.weight, gain)
         if module.bias is not None:
@@ -253,67 +256,79 @@ def make_actor_critic(
     observation_space: spaces.Space[Any],
     action_space: spaces.Space[Any],
     *,
-    use_sde: bool = False,
     squash_actions: bool = False,
+    box_policy: str = "gaussian",
+    action_bins: int = 11,
     encoders: EncoderChoice | None = None,
     shared: bool = True,
     ortho_init: bool = True,
-    log_std: str = "free",
-    log_std_init: float = 0.0,
     memory: str = "none",
     memory_size: int = 128,
     value_loss: str = "mse",
     normalize_values: bool = False,
     critic_hidden_sizes: Sequence[int] | None = None,
     intrinsic: bool = False,
-    **trunk: Any,  # noqa: ANN401
+    **choices: Any,  # noqa: ANN401
 ) -> ActorCritic:
     """The network for a single environment's spaces; names are those of the config.
 
     Args:
         observation_space: The space of the observations.
         action_space: The space of the actions.
-        use_sde: Whether Box actions are explored by gSDE.
-        squash_actions: Whether Box actions go through a tanh.
-        encoders: The encoders, and who sees what; None for those that fit the observations, of which all
-            are seen.
+        squash_actions: Whether Gaussian Box actions go through a tanh.
+        box_policy: The distribution of Box actions.
+        action_bins: The number of values of a component, where they are categorical.
+        encoders: The encoders, and who sees what; None for those that fit the observations, all of them seen.
         shared: Whether the two heads share the hidden layers.
         ortho_init: Whether weights are orthogonal at the start.
-        log_std: On what the deviation of Box actions depends.
-        log_std_init: The initial log standard deviation of Box actions.
         memory: The memory's cell, or none.
         memory_size: The memory's width.
         value_loss: The loss of the values, on which the value head depends.
         normalize_values: Whether values are normalised by running statistics of their targets.
         critic_hidden_sizes: The widths of the critic's hidden layers; None for those of the policy.
         intrinsic: Whether intrinsic returns have a value head, too.
-        **trunk: The hidden layers, see `TrunkChoice`.
+        **choices: The policy head and the hidden layers: the fields of `HeadChoice` and `TrunkChoice`.
 
     Raises:
-        ValueError: an unsupported space, an encoder that does not fit, or gSDE without a Box action space.
+        ValueError: an unsupported space, an encoder that does not fit, or a policy of Boxes without one.
     """
-    distribution = make_distribution(action_space, squash_actions)
-    if use_sde and not isinstance(distribution, DiagonalGaussian):
-        raise ValueError(f"use_sde=true needs a Box action space, given {action_space}; set use_sde=false")
-    if squash_actions and not distribution.is_squashed:
-        raise ValueError(f"squash_actions=true needs Box actions, given {action_space}; set it to false")
-    head, hidden = HeadChoice(use_sde, log_std, log_std_init), TrunkChoice(**trunk)
+    distribution = make_distribution(action_space, squash_actions, box_policy, action_bins)
+    of_head = [each.name for each in fields(HeadChoice) if each.name in choices]
+    head = HeadChoice(**{name: choices.pop(name) for name in of_head})
+    _check_boxes(distribution, head.use_sde, squash_actions, box_policy)
     mask_size = distribution.logits_size if distribution.choices else None
     encoder, critic_encoder = _encoders(observation_space, encoders or EncoderChoice(), mask_size, shared)
-    own = None if critic_hidden_sizes is None else replace(hidden, hidden_sizes=critic_hidden_sizes)
+    trunk = TrunkChoice(**choices)
     model = ActorCritic(
         encoder,
         lambda features: distribution.make_head(features, head),
-        hidden,
+        trunk,
         shared,
         ortho_init,
         NoMemory if memory == "none" else lambda inputs: RecurrentMemory(memory, inputs, memory_size),
         head_maker(value_loss, normalize_values),
         critic_encoder=critic_encoder,
-        critic_trunk=own,
+        critic_trunk=None
+        if critic_hidden_sizes is None
+        else replace(trunk, hidden_sizes=critic_hidden_sizes),
         intrinsic=intrinsic,
     )
     return model.eval()  # dropout in a user's encoder would make two policies of one, and their ratio noise
+
+
+def _check_boxes(distribution: Distribution, use_sde: bool, squash_actions: bool, box_policy: str) -> None:
+    """Raises ValueError where the actions are none that the knobs of Box actions are for."""
+    space = distribution.space
+    if use_sde and not isinstance(distribution, DiagonalGaussian):
+        raise ValueError(f"use_sde=true needs a Box action space, given {space}; set use_sde=false")
+    if any(isinstance(part.space, spaces.Box) for part in distribution.parts):
+        return
+    for is_set, knob, value, default in (
+        (squash_actions, "squash_actions", "true", "false"),
+        (box_policy != "gaussian", "box_policy", box_policy, "gaussian"),
+    ):
+        if is_set:
+            raise ValueError(f"{knob}={value} needs Box actions, given {space}; set it to {default}")
 
 
 def _encoders(

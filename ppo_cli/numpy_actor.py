@@ -15,6 +15,7 @@ from torch import nn
 from ppo_cli.actor_critic import ActorCritic
 from ppo_cli.distributions.heads import view
 from ppo_cli.encoders import FlattenEncoder
+from ppo_cli.trunks import MLP
 
 Array = npt.NDArray[np.float32]
 Actor = Callable[[Array, Array], npt.NDArray[Any]]
@@ -42,11 +43,11 @@ def numpy_actor(model: ActorCritic, n_rows: int) -> Actor | None:
     """
     if model.value_head.weight.device.type != "cpu":
         return None
-    head = model.policy_head.in_numpy()
-    activation = ACTIVATIONS.get(model.trunk.choice.activation)
-    if head is None or activation is None or not _is_perceptron(model):
+    head, trunk = model.policy_head.in_numpy(), model.trunk
+    activation = ACTIVATIONS.get(trunk.choice.activation)
+    if head is None or activation is None or not (isinstance(trunk, MLP) and _is_perceptron(model, trunk)):
         return None
-    layers = [*model.trunk.linears, head.linear]
+    layers = [*trunk.linears, head.linear]
     if max(n_rows * layer.weight.numel() for layer in layers) > LARGEST_PRODUCT:
         return None
     forward = _perceptron(layers, activation, n_rows)
@@ -60,9 +61,9 @@ def numpy_actor(model: ActorCritic, n_rows: int) -> Actor | None:
     return lambda observations, noise: sample(*forward(observations), noise)
 
 
-def _is_perceptron(model: ActorCritic) -> bool:
+def _is_perceptron(model: ActorCritic, trunk: MLP) -> bool:
     """Whether nothing but linear layers and activations is between a vector and the features."""
-    if model.state_size or model.trunk.norms is not None:
+    if model.state_size or trunk.norms is not None:
         return False
     return isinstance(model.encoder, FlattenEncoder) and model.encoder.is_vector
 

@@ -131,15 +131,20 @@ NESTED = spaces.Dict({"steer": CONTINUOUS, "gear": spaces.Discrete(3)})
         (OBSERVATIONS, spaces.Discrete(4), {"memory": "lstm", "layer_norm": True}),
         (PackedObservations(MIXED), spaces.Discrete(4), {"memory": "gru"}),
         (PackedObservations(MIXED), PackedActions(NESTED), {"squash_actions": True, "log_std": "state"}),
+        (OBSERVATIONS, CONTINUOUS, {"box_policy": "beta", "memory": "gru"}),
+        (OBSERVATIONS, CONTINUOUS, {"box_policy": "categorical", "trunk": "simba", "shared": False}),
+        (OBSERVATIONS, CONTINUOUS, {"log_std": "softplus", "log_std_max": 0.0}),
+        (OBSERVATIONS, CONTINUOUS, {"log_std_max": -0.5, "log_std_init": -0.5}),
     ],
-    ids=["lstm", "gru-packed-masked", "packed-squashed-product"],
+    ids=["lstm", "gru-packed-masked", "packed-squashed-product", "beta", "bins-simba", "softplus", "bounded"],
 )
 def test_compiled_and_eager_updates_agree_in_every_network(tmp_path, observations, actions, options):
     n_steps, n_envs, length, size = 10, 3, 4, 16  # sequences are ragged
     rows = n_steps * n_envs
     torch.manual_seed(0)
     model = make_actor_critic(observations, actions, hidden_sizes=(16,), memory_size=8, **options)
-    distribution = make_distribution(actions, options.get("squash_actions", False))
+    policy = options.get("box_policy", "gaussian")
+    distribution = make_distribution(actions, options.get("squash_actions", False), policy)
     params = flatten_parameters(model).clone()
     generator = torch.Generator().manual_seed(0)
     obs = torch.randn(rows, 5, generator=generator)

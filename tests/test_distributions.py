@@ -9,11 +9,14 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 from torch import distributions as td
+from torch.nn import functional
 
 from ppo_cli.distributions import (
     Bernoulli,
+    Beta,
     Categorical,
     DiagonalGaussian,
+    DiscretizedCategorical,
     Distribution,
     MultiCategorical,
     Product,
@@ -32,7 +35,10 @@ DISTRIBUTIONS: list[Distribution] = [
     MultiCategorical(spaces.MultiDiscrete([2, 3, 4])),
     Bernoulli(spaces.MultiBinary(3)),
     DiagonalGaussian(box(2)),
+    DiscretizedCategorical(box(2), bins=4),
+    Beta(box(2)),
 ]
+DISCRETE = [*DISTRIBUTIONS[:3], DISTRIBUTIONS[4]]
 BATCH_SHAPES = [(), (7,), (3, 4)]
 DRAWS = 40_000
 # |frequency - p| of a fair draw is below 4.5 standard deviations but for 7 cases in a million
@@ -60,6 +66,13 @@ def reference(distribution: Distribution, logits: Tensor, actions: Tensor) -> tu
         parts = [td.Categorical(logits=part) for part in logits.split(distribution.choices, dim=-1)]
         log_prob = sum(part.log_prob(action) for part, action in zip(parts, actions.unbind(-1), strict=True))
         return log_prob, sum(part.entropy() for part in parts)
+    elif isinstance(distribution, DiscretizedCategorical):
+        theirs = td.Independent(td.Categorical(logits=logits.unflatten(-1, (-1, distribution.bins))), 1)
+    elif isinstance(distribution, Beta):
+        alpha, beta = (1 + functional.softplus(logits)).chunk(2, dim=-1)
+        stretched = td.TransformedDistribution(td.Beta(alpha, beta), td.AffineTransform(-1, 2))
+        log_prob = stretched.log_prob(torch.tanh(actions)).sum(-1)
+        return log_prob, (td.Beta(alpha, beta).entropy() + math.log(2)).sum(-1)
     elif isinstance(distribution, Bernoulli):
         theirs = td.Independent(td.Bernoulli(logits=logits), 1)
     else:
@@ -119,12 +132,15 @@ def all_actions(distribution: Distribution) -> Tensor:
     """Every action of a discrete distribution, [K, *action_shape]."""
     if isinstance(distribution, Categorical):
         return torch.arange(distribution.n)
-    choices = distribution.choices or [2] * distribution.logits_size
+    if isinstance(distribution, DiscretizedCategorical):
+        choices = (distribution.bins,) * distribution.n
+    else:
+        choices = distribution.choices or (2,) * distribution.logits_size
     rows = list(itertools.product(*(range(n) for n in choices)))
     return torch.tensor(rows).to(distribution.action_dtype)
 
 
-@pytest.mark.parametrize("distribution", DISTRIBUTIONS[:3], ids=repr)
+@pytest.mark.parametrize("distribution", DISCRETE, ids=repr)
 def test_sampled_frequencies_are_the_probabilities(distribution: Distribution) -> None:
     logits = random_logits(distribution)
     samples = draw(distribution, logits.expand(DRAWS, -1))
@@ -137,7 +153,7 @@ def test_sampled_frequencies_are_the_probabilities(distribution: Distribution) -
     assert ((frequencies - probabilities).abs() <= SIGMAS * deviation).all()
 
 
-@pytest.mark.parametrize("distribution", DISTRIBUTIONS[:3], ids=repr)
+@pytest.mark.parametrize("distribution", DISCRETE, ids=repr)
 def test_mode_is_the_most_probable_action(distribution: Distribution) -> None:
     actions = all_actions(distribution)
     for logits in random_logits(distribution, 30):
@@ -164,7 +180,7 @@ def test_multi_categorical_components_are_independent() -> None:
     assert agree == pytest.approx(0.5, abs=SIGMAS * 0.5 / DRAWS**0.5)
 
 
-@pytest.mark.parametrize("distribution", DISTRIBUTIONS[:3], ids=repr)
+@pytest.mark.parametrize("distribution", DISCRETE, ids=repr)
 def test_extreme_logits_stay_finite(distribution: Distribution) -> None:
     logits = torch.zeros(4, distribution.logits_size)
     logits[:, 0] = torch.tensor([500.0, -500.0, 500.0, -500.0])

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from scipy import stats
 
 from ppo_cli.actor_critic import make_actor_critic
 from ppo_cli.cli.export import main
@@ -57,7 +58,7 @@ class Exported(NamedTuple):
         return load(path, kind), graph.ports
 
 
-def build(observations, actions, normalized=False, squash=False, **network):
+def build(observations, actions, normalized=False, squash=False, box_policy="gaussian", **network):
     """A policy whose choices vary."""
     torch.manual_seed(0)
     if is_nested(observations):
@@ -65,6 +66,7 @@ def build(observations, actions, normalized=False, squash=False, **network):
     if is_nested(actions):
         actions = PackedActions(actions)
     network = {"hidden_sizes": (16,), "ortho_init": False, "squash_actions": squash, **network}
+    network["box_policy"] = box_policy
     model = make_actor_critic(observations, actions, **network)
     with torch.no_grad():
         for name, parameter in model.policy_head.named_parameters():
@@ -77,7 +79,8 @@ def build(observations, actions, normalized=False, squash=False, **network):
         rng = np.random.default_rng(1)
         normalizer.statistics.mean = rng.normal(3, 2, shape)
         normalizer.statistics.var = rng.uniform(0.1, 9, shape)
-    return Exported(BatchPolicy(model, make_distribution(actions, squash), normalizer), observations, actions)
+    distribution = make_distribution(actions, squash, box_policy, network.get("action_bins", 41))
+    return Exported(BatchPolicy(model, distribution, normalizer), observations, actions)
 
 
 UNEVEN = spaces.Box(np.array([-0.1, 2.0], np.float32), np.array([0.3, 70.0], np.float32))
@@ -91,6 +94,12 @@ CASES = {
     "Box of integers": lambda: build(VECTOR, spaces.Box(-3, 3, (2, 2), np.int64)),
     "gSDE": lambda: build(VECTOR, spaces.Box(-1, 1, (2,), np.float64), use_sde=True),
     "log_std of the state": lambda: build(VECTOR, spaces.Box(-1, 1, ()), log_std="state"),
+    "softplus, bounded": lambda: build(
+        VECTOR, UNEVEN, log_std="softplus", log_std_min=-2, log_std_max=0.1, trunk="simba", hidden_sizes=(8,)
+    ),
+    "Beta": lambda: build(VECTOR, UNEVEN, box_policy="beta"),
+    "Beta of integers": lambda: build(VECTOR, spaces.Box(-3, 3, (2, 2), np.int64), box_policy="beta"),
+    "categorical": lambda: build(VECTOR, spaces.Box(-1, 1, (2, 1), np.float64), box_policy="categorical"),
     "normalised": lambda: build(
         spaces.Box(-np.inf, np.inf, (3,), np.float64), spaces.Box(-np.inf, np.inf, (2,)), normalized=True
     ),
@@ -110,12 +119,22 @@ CASES = {
         ),
         squash=True,
     ),
+    "Tuple of Boxes": lambda: build(
+        VECTOR, spaces.Tuple([spaces.Discrete(3), UNEVEN, spaces.Box(-3, 3, (), np.int8)]),
+        box_policy="categorical", action_bins=7,
+    ),
     "GRU": lambda: build(VECTOR, spaces.Box(-1, 1, (2,)), memory="gru", memory_size=8),
     "LSTM": lambda: build(VECTOR, spaces.Discrete(4), normalized=True, memory="lstm", memory_size=8),
 }  # fmt: skip
-SAMPLED = ("MultiDiscrete", "MultiBinary", "gSDE", "Dict, mask", "Dict of actions", "LSTM")
+SAMPLED = (
+    "MultiDiscrete", "MultiBinary", "gSDE", "softplus, bounded", "Beta", "categorical", "Dict, mask",
+    "Dict of actions", "Tuple of Boxes", "LSTM",
+)  # fmt: skip
 # Whose parts others have too; ONNX takes a second a file.
-SHOWN_ELSEWHERE = ("MultiBinary", "Box of integers", "log_std of the state", "one-hot", "Box clipped", "GRU")
+SHOWN_ELSEWHERE = (
+    "MultiBinary", "Box of integers", "log_std of the state", "softplus, bounded", "Beta", "Beta of integers",
+    "categorical", "Tuple of Boxes", "one-hot", "Box clipped", "GRU",
+)  # fmt: skip
 FILES = [
     *((name, "torchscript", False) for name in CASES),
     *(
@@ -126,6 +145,10 @@ FILES = [
     *((name, "torchscript", True) for name in SAMPLED),
     # ONNX takes seconds a file: one with all kinds of noise, and the two that differ most from it
     *((name, "onnx", True) for name in ("Dict of actions", "gSDE", "LSTM")),
+    *(
+        pytest.param(name, "onnx", True, marks=pytest.mark.slow)
+        for name in ("softplus, bounded", "Beta", "categorical", "Tuple of Boxes")
+    ),
 ]
 
 
@@ -196,6 +219,20 @@ def test_no_noise_gives_the_most_probable_action(tmp_path):
     assert re.findall(r"(\w+)\[(\d):(\d)\]", ports.noise.meaning) == [
         (kind, *cuts) for kind, cuts in noise_by_hand(exported.actions)
     ]
+
+
+def test_no_noise_gives_a_beta_policys_action_near_the_median(tmp_path):
+    exported = CASES["Beta"]()
+    run, ports = exported.write(tmp_path / "sampled", "torchscript", sample=True)
+    assert re.search(r": normal\[0:24\], exponential\[24:48\]; zeros give an action near the median$",
+                     ports.noise.meaning)  # fmt: skip
+    inputs = some_inputs(exported, ports, 50)
+    logits = exported.policy.logits(inputs["observation"])[0]
+    alpha, beta = (1 + torch.nn.functional.softplus(logits)).chunk(2, -1)
+    median = stats.beta(alpha.numpy(), beta.numpy()).median()
+    still = run({**inputs, "noise": np.zeros_like(inputs["noise"])})["action"]
+    share = (still - UNEVEN.low) / (UNEVEN.high - UNEVEN.low)
+    np.testing.assert_allclose(share, median, atol=0.01)
 
 
 def noise_by_hand(actions):

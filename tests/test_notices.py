@@ -107,6 +107,8 @@ def test_a_wide_policy_is_not_far_from_a_wide_range():
     ("advice", "learns"),
     [
         ("squash_actions=true", True),
+        ("box_policy=beta", True),
+        ("box_policy=beta", True),
         ("env.wrappers=[{name:RescaleAction,min_action:-1,max_action:1}]", True),
         ("squash_actions=false", False),
     ],
@@ -302,6 +304,9 @@ def test_what_normalisation_leaves_alone_is_spoken_of(space, said):
         ("anneal.clip_ratio.shape=cosine", "anneal.clip_ratio.shape=cosine does nothing"),
         ("eval.seed=5", "eval.seed=5 does nothing: eval.episodes=0"),
         ("network.log_std=state", "does nothing: no Box among the actions Discrete(2)"),
+        ("network.log_std_max=1", "log_std_max=1.0 does nothing: no Box among the actions Discrete(2)"),
+        ("action_bins=7", "action_bins=7 does nothing: box_policy is not categorical"),
+        ("network.trunk=simba network.layer_norm=true", "layer_norm=True does nothing: simba's blocks"),
         ("network.image_encoder=impala_cnn", "does nothing: no image among the observations"),
         ("vf_clip_ratio=0.1 vf_coef=0", "vf_clip_ratio=0.1 does nothing: vf_coef=0"),
         ("clip_ratio=0.1 objective=kl_penalty", "clip_ratio=0.1 does nothing: objective=kl_penalty"),
@@ -317,6 +322,15 @@ def test_knobs_that_do_something_are_not_spoken_of():
     typed = ["network.memory=gru", "network.memory_size=7", "use_sde=true", "sde_sample_freq=4"]
     config = load("env=Pendulum-v1", "preset=none", "network.log_std_init=-1", *typed)
     assert check_environment(config).notices == ()
+
+
+@pytest.mark.parametrize("policy", ["beta", "categorical"])
+def test_a_policy_within_bounds_has_no_deviation_and_no_range_to_miss(policy):
+    config = load(
+        "env.id=odd_envs:Middle-v0", "preset=none", f"box_policy={policy}", "network.log_std_init=-1"
+    )
+    (line,) = check_environment(config).notices
+    assert line == "network.log_std_init=-1.0 does nothing: only box_policy=gaussian has deviations"
 
 
 def test_an_observation_without_numbers_is_refused():

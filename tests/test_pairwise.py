@@ -17,9 +17,9 @@ FACTORS = {
     "observation": ("dict", "vector", "hwc", "tuple", "float64", "discrete", "multi_binary", "chw"),
     "action": (
         "discrete", "start", "multi_discrete", "multi_binary", "box", "squashed", "sde", "state_std",
-        "product",
+        "softplus_std", "beta", "binned", "product",
     ),
-    "network": ("mlp", "norm_separate", "nature_cnn", "impala_cnn", "own"),
+    "network": ("mlp", "norm_separate", "simba", "nature_cnn", "impala_cnn", "own"),
     "memory": ("none", "lstm", "gru"),
     "critic": ("same", "own"),
     "mask": ("none", "info", "key"),
@@ -33,11 +33,15 @@ FACTORS = {
 BOXES = {
     "squashed": ("squash_actions=true",),
     "sde": ("use_sde=true", "sde_sample_freq=3"),
-    "state_std": ("network.log_std=state",),
+    "state_std": ("network.log_std=state", "network.log_std_min=-1", "network.log_std_max=0.5"),
+    "softplus_std": ("network.log_std=softplus",),
+    "beta": ("box_policy=beta",),
+    "binned": ("box_policy=categorical", "action_bins=5"),
 }
 NETWORKS = {
     "mlp": (),
     "norm_separate": ("network.layer_norm=true", "network.shared=false"),
+    "simba": ("network.trunk=simba", "network.hidden_sizes=[8,8]", "network.shared=false"),
     "nature_cnn": ("network.image_encoder=nature_cnn",),
     "impala_cnn": ("network.image_encoder=impala_cnn",),
 }
@@ -103,7 +107,7 @@ SETTINGS = [
     for compiled in FACTORS["compile"]
     for setting in ordered(setting for setting in COVERING if setting["compile"] == compiled)
 ]
-QUICK = 11  # that the fast suite runs; they have every level but the compiler's, which takes long
+QUICK = 13  # that the fast suite runs; they have every level but the compiler's, which takes long
 
 
 def command_line(setting):

@@ -223,6 +223,28 @@ def _check_eyes(network: NetworkConfig) -> None:
             )
 
 
+def _check_box_policy(config: Config) -> None:
+    """Raises ConfigError where the knobs of Box actions do not go together."""
+    network = config.network
+    for knob, value, plain in (
+        ("log_std", network.log_std, "free"),
+        ("log_std_min", network.log_std_min, None),
+        ("log_std_max", network.log_std_max, None),
+    ):
+        if config.use_sde and value != plain:
+            raise ConfigError(
+                f"network.{knob}={value}: use_sde=true has deviations of its own; set it to {plain or 'null'}"
+            )
+    if config.box_policy == "gaussian":
+        return
+    for knob, is_set in (("use_sde", config.use_sde), ("squash_actions", config.squash_actions)):
+        if is_set:
+            raise ConfigError(
+                f"{knob}=true: it is of Gaussian policies, given box_policy={config.box_policy}; "
+                f"set {knob}=false or box_policy=gaussian"
+            )
+
+
 def _check_across(config: Config) -> None:
     if not config.env.id:
         raise ConfigError("env.id is empty: type env=ID, or env.id=ID for an id without its preset")
@@ -231,8 +253,7 @@ def _check_across(config: Config) -> None:
     _check_info_keys(config.log.info_keys)
     if config.sde_sample_freq == 0:
         raise ConfigError("sde_sample_freq=0: expected at least 1, or -1 for once a rollout")
-    if config.use_sde and config.network.log_std == "state":
-        raise ConfigError("network.log_std=state: use_sde=true has deviations of its own; set it to free")
+    _check_box_policy(config)
     for name, value, allowed in (
         ("threads", config.threads, "an integer"),
         ("compile", config.compile, "true, false"),

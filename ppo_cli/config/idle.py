@@ -21,6 +21,7 @@ class _Rule(NamedTuple):
     why: str
 
 
+LOG_STD = tuple(f"network.{name}" for name in ("log_std", "log_std_init", "log_std_min", "log_std_max"))
 _RULES = (
     _Rule(("sde_sample_freq",), lambda c: not c.use_sde, "use_sde=false"),
     _Rule(
@@ -38,7 +39,10 @@ _RULES = (
         lambda c: not c.eval.episodes,
         "eval.episodes=0",
     ),
+    _Rule(LOG_STD, lambda c: c.box_policy != "gaussian", "only box_policy=gaussian has deviations"),
+    _Rule(("action_bins",), lambda c: c.box_policy != "categorical", "box_policy is not categorical"),
     _Rule(("network.layer_norm",), lambda c: not c.network.hidden_sizes, "network.hidden_sizes=[]"),
+    _Rule(("network.layer_norm",), lambda c: c.network.trunk == "simba", "simba's blocks have their own"),
     _Rule(
         ("clip_ratio", "anneal.clip_ratio.final"),
         lambda c: c.objective == "kl_penalty",
@@ -85,7 +89,7 @@ def idle_notices(config: Config, observations: spaces.Space[Any], actions: space
     if not any(isinstance(part, spaces.Box) for part in parts):
         shown = flat(getattr(actions, "original", actions))
         why = f"no Box among the actions {shown}"
-        rules.append(_Rule(("network.log_std", "network.log_std_init"), lambda _: True, why))
+        rules.append(_Rule(LOG_STD, lambda _: True, why))
     leaves = (
         [leaf.space for leaf in observations.leaves]
         if isinstance(observations, PackedObservations)

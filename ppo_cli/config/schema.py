@@ -76,10 +76,13 @@ class NetworkConfig:
     hidden_sizes: list[Integer] = knob(WIDTH)
     activation: str = knob(choices=("tanh", "relu", "leaky_relu", "elu", "gelu", "silu"))
     layer_norm: Boolean = knob()
+    trunk: str = knob(choices=("mlp", "simba"))
     shared: Boolean = knob()
     ortho_init: Boolean = knob()
-    log_std: str = knob(choices=("free", "state"))
+    log_std: str = knob(choices=("free", "state", "softplus"))
     log_std_init: float = knob(low=-20, high=20)
+    log_std_min: Optional[float] = knob(low=-20, high=20)  # noqa: UP045
+    log_std_max: Optional[float] = knob(low=-20, high=20)  # noqa: UP045
     image_encoder: str = knob(choices=("auto", "nature_cnn", "impala_cnn", "flatten"))
     encoders: dict[str, Any] = knob(entries="an observation's encoder")
     memory: str = knob(choices=("none", "lstm", "gru"))
@@ -163,6 +166,8 @@ class TrainingConfig:
     use_sde: Boolean = knob(fixed=True)
     sde_sample_freq: Integer = knob(low=-1, high=10**9)
     squash_actions: Boolean = knob(fixed=True)
+    box_policy: str = knob(choices=("gaussian", "beta", "categorical"), fixed=True)
+    action_bins: Integer = knob(low=2, high=10**4, fixed=True)
 
 
 if TYPE_CHECKING:

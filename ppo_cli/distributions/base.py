@@ -22,6 +22,8 @@ class HeadChoice:
     use_sde: bool = False
     log_std: str = "free"
     log_std_init: float = 0.0
+    log_std_min: float | None = None
+    log_std_max: float | None = None
 
 
 class Distribution(ABC):
@@ -34,17 +36,19 @@ class Distribution(ABC):
         space: A single environment's action space.
         logits_size: The number of values P that the policy head gives: logits are [B, P].
         noise_size: The number of values of the noise for one action.
-        noise_kind: The distribution of one of them, in a word.
+        noise_kind: The distribution of one of them, in a word, where they all have the same.
+        zero_noise: The action that noise of zeros gives, in words.
         action_shape: The shape of one action as it is stored, behind the batch axes.
         action_dtype: The dtype of a stored action.
         choices: The number of alternatives of each component, where a mask can forbid some; else empty.
-        is_squashed: Whether actions go through a tanh.
+        is_squashed: Whether stored actions go through a tanh on the way to the environment.
     """
 
     space: spaces.Space[Any]
     logits_size: int
     noise_size: int
     noise_kind: ClassVar[str] = "gumbel"
+    zero_noise: ClassVar[str] = "the most probable action"
     action_shape: tuple[int, ...]
     action_dtype: torch.dtype
     choices: tuple[int, ...] = ()
@@ -54,6 +58,11 @@ class Distribution(ABC):
     def parts(self) -> tuple["Distribution", ...]:
         """The distributions of a nested space's leaves; of a simple space itself."""
         return (self,)
+
+    @property
+    def noise_kinds(self) -> tuple[tuple[str, int], ...]:
+        """The kinds of noise, each with how many values of it there are, in their order."""
+        return ((self.noise_kind, self.noise_size),)
 
     @property
     def form(self) -> tuple[object, ...]:

@@ -1,4 +1,4 @@
-"""Box actions: Gaussians, squashed or not, and their policy heads."""
+"""Box actions: what all their distributions share, and Gaussians, squashed or not."""
 
 import math
 
@@ -9,28 +9,66 @@ from torch import Generator, Tensor
 from torch.nn.functional import softplus
 
 from ppo_cli.distributions.base import Array, Distribution, HeadChoice, ToEnv
+from ppo_cli.distributions.deviations import log_std_bounds
 from ppo_cli.distributions.heads import GaussianHead, PolicyHead, StateDependentHead, StateStdHead
 
 
-class DiagonalGaussian(Distribution):
-    """Box: independent normal components, stored flat and unclipped, [B, n].
+class BoxDistribution(Distribution):
+    """Box: real components, stored flat, [B, n], clipped or squashed on the way to the environment."""
+
+    space: spaces.Box
+    action_dtype = torch.float32
+
+    def __init__(self, space: spaces.Box) -> None:
+        self.space = space
+        self.n = math.prod(space.shape)
+        self.action_shape = (self.n,)
+        self.logits_size = 2 * self.n  # where a component lies, and how widely it varies
+        self._is_integral = np.issubdtype(space.dtype, np.integer)
+
+    def to_env(self, actions: Array) -> Array:
+        """Values clipped to the bounds, and rounded where the space holds integers, [N, *shape]."""
+        space = self.space
+        values = actions.reshape(-1, *space.shape)
+        values = self._stretched(values) if self.is_squashed else values
+        values = np.rint(values) if self._is_integral else values
+        return np.clip(values, space.low, space.high).astype(space.dtype)
+
+    def _stretched(self, values: Array) -> Array:
+        """The tanh of values, stretched to the bounds."""
+        # the bounds of small integers may lie further apart than they count
+        wide = np.float64 if self._is_integral else self.space.dtype
+        low, high = self.space.low, self.space.high
+        stretched: Array = low + (np.tanh(values) + 1) / 2 * np.subtract(high, low, dtype=wide)
+        return stretched
+
+    def to_env_module(self) -> ToEnv:
+        """`to_env` as a module."""
+        return _ToBounds(self.space, self.is_squashed)
+
+    def tolerance(self, logits: Tensor, noise: Tensor | None, stored: Array, relative: float) -> list[Array]:
+        """``relative`` of the values' size, and 1 where an integer was rounded from close to a half."""
+        low, high = self.space.low.astype(np.float64), self.space.high.astype(np.float64)
+        exact = type(self)(spaces.Box(low, high, dtype=np.float64)).to_env(stored.reshape(len(stored), -1))
+        scale = np.maximum(1, np.maximum(np.abs(exact), high - low if self.is_squashed else 0))
+        if not self._is_integral:
+            return [relative * scale]
+        return [np.where(np.abs(exact - np.floor(exact) - 0.5) <= relative * scale, 1.0, 0.0)]
+
+
+class DiagonalGaussian(BoxDistribution):
+    """Box: independent normal components, stored unclipped, [B, n].
 
     The logits are the means followed by the logarithms of the standard deviations, [B, 2n]. gSDE is this
     distribution too: its deviations depend on the state and its noise is correlated in time, both of
     which are the policy head's business.
     """
 
-    space: spaces.Box
     noise_kind = "normal"
-    action_dtype = torch.float32
 
     def __init__(self, space: spaces.Box) -> None:
-        self.space = space
-        self.n = math.prod(space.shape)
-        self.logits_size = 2 * self.n  # a mean and a log-deviation a component
+        super().__init__(space)
         self.noise_size = self.n
-        self.action_shape = (self.n,)
-        self._is_integral = np.issubdtype(space.dtype, np.integer)
 
     def noise(self, batch_shape: tuple[int, ...], generator: Generator) -> Tensor:
         """Standard normal noise, [B, n]."""
@@ -56,35 +94,15 @@ class DiagonalGaussian(Distribution):
         log_std = logits.chunk(2, dim=-1)[1]
         return (log_std + 0.5 * (1 + math.log(2 * math.pi))).sum(-1)
 
-    def to_env(self, actions: Array) -> Array:
-        """Values clipped to the bounds, and rounded where the space holds integers, [N, *shape]."""
-        space = self.space
-        values = self._stretched(actions.reshape(-1, *space.shape))
-        values = np.rint(values) if self._is_integral else values
-        return np.clip(values, space.low, space.high).astype(space.dtype)
-
-    def _stretched(self, values: Array) -> Array:
-        return values
-
-    def to_env_module(self) -> ToEnv:
-        """`to_env` as a module."""
-        return _ToBounds(self.space, self.is_squashed)
-
-    def tolerance(self, logits: Tensor, noise: Tensor | None, stored: Array, relative: float) -> list[Array]:
-        """``relative`` of the values' size, and 1 where an integer was rounded from close to a half."""
-        low, high = self.space.low.astype(np.float64), self.space.high.astype(np.float64)
-        exact = type(self)(spaces.Box(low, high, dtype=np.float64)).to_env(stored.reshape(len(stored), -1))
-        scale = np.maximum(1, np.maximum(np.abs(exact), high - low if self.is_squashed else 0))
-        if not self._is_integral:
-            return [relative * scale]
-        return [np.where(np.abs(exact - np.floor(exact) - 0.5) <= relative * scale, 1.0, 0.0)]
-
     def make_head(self, features: int, choice: HeadChoice) -> PolicyHead:
         """The head that the config asks for."""
+        init = choice.log_std_init
         if choice.use_sde:
-            return StateDependentHead(features, self, choice.log_std_init)
-        kind = StateStdHead if choice.log_std == "state" else GaussianHead
-        return kind(features, self, choice.log_std_init)
+            return StateDependentHead(features, self, init)
+        bounds = log_std_bounds(choice.log_std, init, choice.log_std_min, choice.log_std_max)
+        if choice.log_std == "free":
+            return GaussianHead(features, self, init, bounds)
+        return StateStdHead(features, self, init, bounds, softplus=choice.log_std == "softplus")
 
 
 class SquashedGaussian(DiagonalGaussian):
@@ -102,8 +120,7 @@ class SquashedGaussian(DiagonalGaussian):
         Raises:
             ValueError: it has no finite bounds to squash into.
         """
-        if not _has_a_span(space):
-            raise ValueError(f"squash_actions=true needs finite bounds, given {space}; set it to false")
+        check_span(space, "squash_actions=true", "false")
         super().__init__(space)
 
     def log_prob(self, logits: Tensor, actions: Tensor) -> Tensor:
@@ -124,19 +141,19 @@ class SquashedGaussian(DiagonalGaussian):
         distance = (_mean_magnitude(mean.unsqueeze(-1), deviations) * weights).sum((-2, -1))
         return super().entropy(logits) + 2 * (mean.shape[-1] * math.log(2) - distance)
 
-    def _stretched(self, values: Array) -> Array:
-        """The tanh of values, stretched to the bounds."""
-        # the bounds of small integers may lie further apart than they count
-        wide = np.float64 if self._is_integral else self.space.dtype
-        low, high = self.space.low, self.space.high
-        stretched: Array = low + (np.tanh(values) + 1) / 2 * np.subtract(high, low, dtype=wide)
-        return stretched
 
+def check_span(space: spaces.Box, knob: str, instead: str) -> None:
+    """Raises ValueError where bounds are infinite, or further apart than the space's numbers reach.
 
-def _has_a_span(space: spaces.Box) -> bool:
-    """Whether bounds are finite, and no further apart than the space's numbers reach."""
+    Args:
+        space: The space.
+        knob: What needs the bounds, with its value.
+        instead: The value with which none are needed.
+    """
     with np.errstate(over="ignore", invalid="ignore"):
-        return space.is_bounded() and bool(np.isfinite(space.high - space.low).all())
+        if space.is_bounded() and np.isfinite(space.high - space.low).all():
+            return
+    raise ValueError(f"{knob} needs finite bounds, given {space}; set it to {instead}")
 
 
 def _log_slope(u: Tensor) -> Tensor:

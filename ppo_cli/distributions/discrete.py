@@ -58,7 +58,7 @@ class Categorical(Distribution):
 
     def tolerance(self, logits: Tensor, noise: Tensor | None, stored: Array, relative: float) -> list[Array]:
         """Any action where the two best scores are as good."""
-        return [_ties(logits if noise is None else logits + noise, self.choices, relative)]
+        return [score_ties(logits if noise is None else logits + noise, self.choices, relative)]
 
     def numpy_sample(self, logits: Array, noise: Array) -> Array:
         """`sample` in NumPy."""
@@ -113,7 +113,7 @@ class MultiCategorical(Distribution):
 
     def tolerance(self, logits: Tensor, noise: Tensor | None, stored: Array, relative: float) -> list[Array]:
         """Any index of a component whose two best scores are as good."""
-        return [_ties(logits if noise is None else logits + noise, self.choices, relative)]
+        return [score_ties(logits if noise is None else logits + noise, self.choices, relative)]
 
     def numpy_sample(self, logits: Array, noise: Array) -> Array:
         """`sample` in NumPy."""
@@ -132,7 +132,8 @@ class _ToIndex(ToEnv):
         return values.to(torch.int64) + self.starts
 
 
-def _ties(scores: Tensor, choices: Sequence[int], relative: float) -> Array:
+def score_ties(scores: Tensor, choices: Sequence[int], relative: float) -> Array:
+    """The tolerance of components' choices, [B, D], by scores [B, Σn]: infinite where two are as good."""
     margins, sizes = [], []
     for part in scores.split(list(choices), dim=-1):
         best = part.topk(min(2, part.shape[-1]), dim=-1).values

@@ -8,11 +8,12 @@ import numpy.typing as npt
 import torch
 from torch import Generator, Tensor, nn
 
+from ppo_cli.distributions.deviations import Bounds, bounded, softplus_log_std
+
 if TYPE_CHECKING:
     from ppo_cli.distributions.base import Distribution
 
 FloatArray = npt.NDArray[Any]
-LOG_STD_RANGE = (-20.0, 2.0)  # of deviations that depend on the state, which nothing else bounds
 Sampler = Callable[[FloatArray, FloatArray, FloatArray], npt.NDArray[Any]]
 
 
@@ -97,37 +98,56 @@ class ProductHead(PolicyHead):
 class GaussianHead(PolicyHead):
     """Policy head of Box: a mean from the features, a log-deviation that is free of the state."""
 
-    def __init__(self, features: int, distribution: "Distribution", log_std_init: float) -> None:
+    def __init__(
+        self, features: int, distribution: "Distribution", log_std_init: float, bounds: Bounds
+    ) -> None:
         super().__init__()
         self.distribution = distribution
         (actions,) = distribution.action_shape
         self.linear = nn.Linear(features, actions)
         self.log_std = nn.Parameter(torch.full((actions,), log_std_init))
+        self.bounds = bounds
 
     def forward(self, features: Tensor) -> Tensor:
         """[B, F] -> [B, 2A]: means, then log-deviations."""
         mean = self.linear(features)
-        return torch.cat([mean, self.log_std.expand_as(mean)], dim=-1)
+        return torch.cat([mean, bounded(self.log_std, self.bounds).expand_as(mean)], dim=-1)
 
     def in_numpy(self) -> InNumPy:
         """The means, and the noise scaled by the deviations."""
-        log_std = view(self.log_std)
-        return InNumPy(self.linear, lambda _, means, noise: means + np.exp(log_std) * noise)
+        log_std, bounds = view(self.log_std), self.bounds
+        if bounds == Bounds():  # not looked at in each step
+            return InNumPy(self.linear, lambda _, means, noise: means + np.exp(log_std) * noise)
+        return InNumPy(self.linear, lambda _, means, noise: means + np.exp(np.clip(log_std, *bounds)) * noise)
 
 
 class StateStdHead(PolicyHead):
-    """Policy head of Box: mean and log-deviation both linear in the features (``network.log_std=state``)."""
+    """Policy head of Box: mean and deviation both from the features, σ being e^x of a linear layer's x.
 
-    def __init__(self, features: int, distribution: "Distribution", log_std_init: float) -> None:
+    With ``softplus`` it is the softplus of x above a floor instead (`softplus_log_std`).
+    """
+
+    def __init__(
+        self,
+        features: int,
+        distribution: "Distribution",
+        log_std_init: float,
+        bounds: Bounds,
+        softplus: bool = False,
+    ) -> None:
         super().__init__()
         self.distribution = distribution
         self.linear = nn.Linear(features, distribution.logits_size)
-        self.log_std_init = log_std_init
+        self.log_std_init, self.bounds, self.softplus = log_std_init, bounds, softplus
 
     def forward(self, features: Tensor) -> Tensor:
         """[B, F] -> [B, 2A]: means, then log-deviations."""
-        mean, log_std = self.linear(features).chunk(2, dim=-1)
-        return torch.cat([mean, torch.clamp(log_std + self.log_std_init, *LOG_STD_RANGE)], dim=-1)
+        mean, x = self.linear(features).chunk(2, dim=-1)
+        if self.softplus:
+            log_std = softplus_log_std(x, self.log_std_init, self.bounds)
+        else:
+            log_std = bounded(x + self.log_std_init, self.bounds)
+        return torch.cat([mean, log_std], dim=-1)
 
 
 class StateDependentHead(PolicyHead):

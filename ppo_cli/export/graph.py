@@ -143,10 +143,11 @@ def _leaf_ports(
 def _noise(distribution: Distribution) -> str:
     """Which numbers the noise is made of, part by part: ``normal[0:2], gumbel[2:5]``."""
     found, start = [], 0
-    for part in distribution.parts:
-        found.append(f"{part.noise_kind}[{start}:{start + part.noise_size}]")
-        start += part.noise_size
-    return f"independent standard numbers: {', '.join(found)}; zeros give the most probable action"
+    for kind, size in (each for part in distribution.parts for each in part.noise_kinds):
+        found.append(f"{kind}[{start}:{start + size}]")
+        start += size
+    still = " and ".join(dict.fromkeys(part.zero_noise for part in distribution.parts))
+    return f"independent standard numbers: {', '.join(found)}; zeros give {still}"
 
 
 class Graph(nn.Module):

@@ -10,7 +10,7 @@ from ppo_cli.actor_critic import ActorCritic
 from ppo_cli.agent import flatten_parameters
 from ppo_cli.config.convert import same_named
 from ppo_cli.config.schema import KNOBS, Config
-from ppo_cli.distributions import make_distribution
+from ppo_cli.distributions import Distribution, make_distribution
 from ppo_cli.errors import ConfigError, UserCodeError
 from ppo_cli.import_path import check_options, load_object
 from ppo_cli.normalize import stored_observation
@@ -61,6 +61,11 @@ def build_hyperparameters(config: Config) -> Hyperparameters:
     return hyper
 
 
+def build_distribution(config: Config, space: spaces.Space[Any]) -> Distribution:
+    """The distribution over a single environment's actions."""
+    return make_distribution(space, config.squash_actions, config.box_policy, config.action_bins)
+
+
 def build_schedules(config: Config) -> dict[str, Schedule]:
     """The schedule of every number of the update, extra losses' among them, but of those that are off."""
     found = {}
@@ -86,7 +91,7 @@ def try_update(config: Config, env: Spaces, model: ActorCritic) -> None:
     is_ours = is_ours and hyper.optimizer.name in OPTIMIZERS
     if is_ours and not hyper.extra_losses and not any(each.options for each in chosen):
         return
-    distribution = make_distribution(env.action_space, config.squash_actions)
+    distribution = build_distribution(config, env.action_space)
     shape, dtype = stored_observation(env.observation_space, config.normalize.observations)
     rows = 2 * hyper.sequence_length
     logprobs = advantages = returns = values = torch.zeros(rows)

@@ -1,6 +1,5 @@
 """From a checked config to the objects of a run; the one place that unpacks it."""
 
-import itertools
 import logging
 import math
 import os
@@ -21,7 +20,7 @@ from ppo_cli.cache import trusted_folder
 from ppo_cli.config.convert import same_named
 from ppo_cli.config.idle import idle_notices
 from ppo_cli.config.schema import Config, EnvConfig
-from ppo_cli.distributions import make_distribution
+from ppo_cli.distributions import HeadChoice
 from ppo_cli.encoders import EncoderChoice
 from ppo_cli.envs import calls
 from ppo_cli.envs.backends import backend
@@ -45,7 +44,7 @@ from ppo_cli.normalize import (
     make_observation_normalizer,
     stored_observation,
 )
-from ppo_cli.runs.algorithm import build_hyperparameters, build_schedules, try_update
+from ppo_cli.runs.algorithm import build_distribution, build_hyperparameters, build_schedules, try_update
 from ppo_cli.runs.intrinsic import try_intrinsic
 from ppo_cli.runs.signals import no_advice
 from ppo_cli.runs.user_hooks import check_hooks
@@ -53,7 +52,7 @@ from ppo_cli.runs.watchdog import Watchdog
 from ppo_cli.seeding import spawn_seeds, stream_generator
 from ppo_cli.spaces import Spaces, leaves_of
 from ppo_cli.text import flat
-from ppo_cli.trunks import TrunkChoice
+from ppo_cli.trunks import TrunkChoice, count_weights
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +125,8 @@ def _check_environment(config: Config, keep: bool) -> Checked:
 
 def _notices(config: Config, spaces: Spaces) -> list[str | None]:
     """Lines on bounds and on what normalisation leaves out."""
-    ranges = None if config.squash_actions else range_notice(spaces.action_space, config.network.log_std_init)
+    is_clipped = config.box_policy == "gaussian" and not config.squash_actions
+    ranges = range_notice(spaces.action_space, config.network.log_std_init) if is_clipped else None
     normalized = config.normalize.observations
     return [ranges, normalization_notice(spaces.observation_space) if normalized else None]
 
@@ -158,14 +158,15 @@ def _check_memory(config: Config, env: Spaces) -> None:
         return
     limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     shape, dtype = stored_observation(env.observation_space, config.normalize.observations)
-    acts = make_distribution(env.action_space, config.squash_actions)
+    acts = build_distribution(config, env.action_space)
     row = math.prod(shape) * dtype.itemsize + math.prod(acts.action_shape) * acts.action_dtype.itemsize + 15
-    network, own = config.network, config.network.critic.hidden_sizes
-    trunks = [
-        network.hidden_sizes,
-        *([] if network.shared else [network.hidden_sizes if own is None else own]),
-    ]
-    weights = sum(math.prod(pair) for widths in trunks for pair in itertools.pairwise(widths))
+    trunk, own = TrunkChoice(**same_named(config.network, TrunkChoice)), config.network.critic.hidden_sizes
+    trunks = (
+        [trunk]
+        if config.network.shared
+        else [trunk, trunk if own is None else replace(trunk, hidden_sizes=own)]
+    )
+    weights = sum(count_weights(each) for each in trunks)
     for name, size in (
         (
             f"n_envs * n_steps = {config.rollout_rows:,} steps",
@@ -284,7 +285,6 @@ def build_model(config: Config, env: Env[Any, Any] | Spaces) -> ActorCritic:
     return make_actor_critic(
         env.observation_space,
         env.action_space,
-        use_sde=config.use_sde,
         squash_actions=config.squash_actions,
         encoders=EncoderChoice(
             config.network.image_encoder,
@@ -293,16 +293,18 @@ def build_model(config: Config, env: Env[Any, Any] | Spaces) -> ActorCritic:
             config.network.critic.observations,
             config.network.critic.encoders,
         ),
+        box_policy=config.box_policy,
+        action_bins=config.action_bins,
         shared=config.network.shared,
         ortho_init=config.network.ortho_init,
-        log_std=config.network.log_std,
-        log_std_init=config.network.log_std_init,
         memory=config.network.memory,
         memory_size=config.network.memory_size,
         value_loss=config.value_loss,
         normalize_values=config.normalize.values,
         critic_hidden_sizes=config.network.critic.hidden_sizes,
         intrinsic=config.has_intrinsic,
+        **same_named(config, HeadChoice),
+        **same_named(config.network, HeadChoice),
         **same_named(config.network, TrunkChoice),
     )
 
@@ -312,7 +314,7 @@ def build_agent(config: Config, env: Env[Any, Any] | Spaces) -> PPOAgent:
     torch.manual_seed(spawn_seeds(config.seed, "model", 1)[0])
     return PPOAgent(
         build_model(config, env),
-        make_distribution(env.action_space, config.squash_actions),
+        build_distribution(config, env.action_space),
         build_hyperparameters(config),
         build_schedules(config),
         stream_generator(config.seed, "action"),

@@ -10,7 +10,7 @@ from ppo_cli.episodes import Evaluation
 from ppo_cli.memory import RecurrentMemory
 from ppo_cli.schedules import trained_steps
 from ppo_cli.text import counted, mean_and_deviation, short
-from ppo_cli.trunks import MLP
+from ppo_cli.trunks import Trunk
 
 _ENCODERS = {NatureCNN: "nature_cnn", ImpalaCNN: "impala_cnn", UserEncoder: "an encoder of your own"}
 MOST_KEYS = 5  # of an observation that are named, rather than counted
@@ -49,9 +49,11 @@ def _eyes_words(eyes: Eyes) -> list[str]:
     return [*parts, f"{memory.kind} {memory.size}"] if isinstance(memory, RecurrentMemory) else parts
 
 
-def _trunk_words(trunk: MLP) -> str:
-    widths = "-".join(str(linear.out_features) for linear in trunk.linears)
-    return f"{widths} {trunk.choice.activation}" if widths else ""
+def _trunk_words(trunk: Trunk) -> str:
+    choice = trunk.choice
+    widths = "-".join(map(str, choice.hidden_sizes))
+    kind = "" if choice.trunk == "mlp" else f"{choice.trunk} "
+    return f"{kind}{widths} {choice.activation}" if widths else ""
 
 
 def _seen_words(eyes: Eyes, front: str, trunk: str) -> str:

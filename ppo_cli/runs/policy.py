@@ -26,6 +26,7 @@ from ppo_cli.envs.pack import ObservationCheck, ObservedMask, as_array, flat_mas
 from ppo_cli.errors import ConfigError
 from ppo_cli.normalize import stored_observation
 from ppo_cli.policy import BatchPolicy
+from ppo_cli.runs.algorithm import build_distribution
 from ppo_cli.runs.build import build_model, build_normalizers, env_maker
 from ppo_cli.runs.checkpoint import CheckpointError, load_run
 from ppo_cli.runs.checkpoint_schema import Checkpoint
@@ -313,8 +314,8 @@ def restore_policy(
             )
             given = f"{config.env.id} with env.kwargs={config.env.kwargs}, which has {has}"
             raise ConfigError(f"the network does not fit {' '.join(given.split())}") from error
-        distribution = make_distribution(env.action_space, config.squash_actions)
-        return Policy(BatchPolicy(model, distribution, normalizer, complete), config, env, saved.steps)
+        batch = BatchPolicy(model, build_distribution(config, env.action_space), normalizer, complete)
+        return Policy(batch, config, env, saved.steps)
 
 
 def _device_here(name: str) -> torch.device:
