@@ -12,6 +12,7 @@ from torch.func import functional_call
 
 from ppo_cli import losses
 from ppo_cli.actor_critic import ActorCritic
+from ppo_cli.adaptive import KLAdaptive
 from ppo_cli.advantages import normalize_advantages
 from ppo_cli.compile import Library, compile_function, explain_failure
 from ppo_cli.distributions import Distribution
@@ -38,6 +39,9 @@ class Hyperparameters:
     """What stays constant over a run; names are those of the config.
 
     The numbers that may change are `ppo_cli.schedules.Schedules`.
+
+    Attributes:
+        adaptive: What steers the learning rate in place of its schedule, if anything does.
     """
 
     batch_size: int = 64
@@ -48,6 +52,7 @@ class Hyperparameters:
     objective: Loss = CLIP
     extra_losses: tuple[Loss, ...] = ()
     optimizer: Optimizer = ADAM
+    adaptive: KLAdaptive | None = None
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -69,7 +74,8 @@ class TrainState(NamedTuple):
     """Everything that a minibatch step changes.
 
     ``active`` is 1.0 until the KL stop, then 0.0: it freezes the rest. ``sums`` adds up the metrics of the
-    ``seen`` minibatches, in the order of `Hyperparameters.metrics`.
+    ``seen`` minibatches, in the order of `Hyperparameters.metrics`. ``learning_rate`` is that of the last
+    step where `Hyperparameters.adaptive` steers it; elsewhere there is none.
     """
 
     params: Tensor
@@ -77,16 +83,27 @@ class TrainState(NamedTuple):
     active: Tensor
     sums: Tensor
     seen: Tensor
+    learning_rate: Tensor | None = None
 
 
 Step = Callable[[TrainState, Batch, Tensor, Tensor, Tensor], TrainState]
 
 
-def first_state(params: Tensor, optimizer: OptimizerState, hyper: Hyperparameters) -> TrainState:
-    """The state with which the minibatches of an iteration begin."""
+def first_state(
+    params: Tensor, optimizer: OptimizerState, hyper: Hyperparameters, learning_rate: float = 0.0
+) -> TrainState:
+    """The state with which the minibatches of an iteration begin.
+
+    Args:
+        params: The flat vector of parameters [P].
+        optimizer: The optimizer's state.
+        hyper: The constant knobs.
+        learning_rate: The learning rate so far, where `Hyperparameters.adaptive` steers it.
+    """
     one = torch.ones((), device=params.device)
     sums = torch.zeros(len(hyper.metrics), device=params.device)
-    return TrainState(params, optimizer, one, sums, torch.zeros_like(one))
+    rate = None if hyper.adaptive is None else one * learning_rate
+    return TrainState(params, optimizer, one, sums, torch.zeros_like(one), rate)
 
 
 def parameter_shapes(model: ActorCritic) -> list[torch.Size]:
@@ -161,12 +178,14 @@ def make_step(
         metrics |= {name: metric(terms) for name, metric in DIAGNOSTICS.items()}
         (grad,) = torch.autograd.grad(metrics["total_loss"], params)
         grad, metrics["grad_norm"] = clip_by_norm(grad, coefs["max_grad_norm"])
-        new_params, optimizer = hyper.optimizer.step(
-            state.params, grad, state.optimizer, coefs["learning_rate"], shapes
-        )
+        rate, before = coefs["learning_rate"], state.learning_rate
+        if hyper.adaptive is not None and before is not None:
+            rate = hyper.adaptive(before, metrics["approx_kl"])
+        new_params, optimizer = hyper.optimizer.step(state.params, grad, state.optimizer, rate, shapes)
         sums = state.sums + torch.stack([metrics[name] for name in hyper.metrics]).detach()
         if "target_kl" not in coefs:
-            return TrainState(new_params, optimizer, state.active, sums, state.seen + 1)
+            steered = None if before is None else rate
+            return TrainState(new_params, optimizer, state.active, sums, state.seen + 1, steered)
         # a minibatch whose KL is too large counts in the means but takes no step, nor does any after it
         active = state.active * (metrics["approx_kl"] <= 1.5 * coefs["target_kl"])
         moments = zip(optimizer, state.optimizer, strict=True)
@@ -176,6 +195,8 @@ def make_step(
             active,
             torch.where(state.active > 0, sums, state.sums),
             state.seen + state.active,
+            # the minibatch that stops the update has told of the rate too
+            None if before is None else torch.where(state.active > 0, rate, before),
         )
 
     return step
@@ -225,7 +246,7 @@ def compile_step(step: Step, cache: Path) -> Step:
         nonlocal library
         inputs = [*_leaves(state), *batch.columns, indices, weights, values]
         if library is None:
-            n_leaves, like = len(state) - 1 + len(state.optimizer), state
+            n_leaves, like = len(_leaves(state)), state
 
             def flat_step(*inputs: Tensor) -> tuple[Tensor, ...]:
                 *columns, indices, weights, values = inputs[n_leaves:]
@@ -246,10 +267,12 @@ def compile_step(step: Step, cache: Path) -> Step:
 
 def _leaves(state: TrainState) -> list[Tensor]:
     """The tensors of a state, those of its optimizer among them."""
-    return [state.params, state.active, state.sums, state.seen, *state.optimizer]
+    adapted = [] if state.learning_rate is None else [state.learning_rate]
+    return [state.params, state.active, state.sums, state.seen, *adapted, *state.optimizer]
 
 
 def _with_leaves(like: TrainState, leaves: Sequence[Tensor]) -> TrainState:
     """The state of the same kind that has these tensors."""
-    params, active, sums, seen, *moments = leaves
-    return TrainState(params, like.optimizer._make(moments), active, sums, seen)
+    params, active, sums, seen, *rest = leaves
+    adapted = None if like.learning_rate is None else rest.pop(0)
+    return TrainState(params, like.optimizer._make(rest), active, sums, seen, adapted)

@@ -29,7 +29,7 @@ FLOORS = (
     {"actor_critic", "config"},
     {"compile", "encoders", "envs", "objectives", "optimizers"},
     {"cache", "distributions", "import_path", "tables", "terminal"},
-    {"advantages", "episodes", "losses", "memory", "normalize", "rollout", "schedules", "trunks"},
+    {"adaptive", "advantages", "episodes", "losses", "memory", "normalize", "rollout", "schedules", "trunks"},
     {"files", "names", "seeding", "spaces", "statistics", "stop_signals"},  # the ground
     {"errors", "text", "versions"},
     {"__version__"},
@@ -39,7 +39,7 @@ KNOW_HYDRA = {"cli", "config", "sweeps"}
 # The algorithm. Those of `STEPPING` know the environments that the loop steps, the others know none.
 STEPPING = {"collector", "trainer"}
 ALGORITHM = STEPPING | {
-    "actor_critic", "advantages", "agent", "compile", "distributions", "encoders", "episodes", "hooks",
+    "actor_critic", "adaptive", "advantages", "agent", "compile", "distributions", "encoders", "episodes", "hooks",
     "losses", "memory", "normalize", "numpy_actor", "objectives", "optimizers", "policy", "rollout",
     "schedules", "trunks", "update",
 }  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import yaml
 from gymnasium import spaces
 
-from ppo_cli.config.schema import KNOBS, Config, conf_dir
+from ppo_cli.config.schema import KL, KNOBS, AnnealConfig, Config, conf_dir
 from ppo_cli.files import read_yaml
 from ppo_cli.spaces import PackedActions, PackedObservations, image_layout
 from ppo_cli.text import flat
@@ -19,6 +19,11 @@ class _Rule(NamedTuple):
     knobs: tuple[str, ...]
     is_idle: Callable[[Config], bool]
     why: str
+
+
+def _is_shapeless(curve: AnnealConfig) -> bool:
+    """Whether a knob goes nowhere, so that no shape says how."""
+    return curve.final is None and curve.shape != KL
 
 
 _RULES = (
@@ -44,11 +49,27 @@ _RULES = (
         lambda c: c.objective == "kl_penalty",
         "objective=kl_penalty has no clip range (losses/clipfrac alone is counted by it)",
     ),
+    _Rule(
+        ("desired_kl", "learning_rate_min", "learning_rate_max"),
+        lambda c: not c.adapts_learning_rate,
+        f"anneal.learning_rate.shape is not {KL}",
+    ),
+    _Rule(
+        ("anneal.learning_rate.final",),
+        lambda c: c.adapts_learning_rate,
+        f"anneal.learning_rate.shape={KL} ends where it leads",
+    ),
+    _Rule(
+        ("anneal.learning_rate.shape",),
+        lambda c: c.adapts_learning_rate and c.n_epochs * c.minibatches == 1,
+        "n_epochs=1 with one minibatch, which is taken before the policy has moved",
+    ),
+    _Rule(("stop.window",), lambda c: getattr(c.stop, "return") is None, "stop.return=null"),
     _Rule(("vf_clip_ratio",), lambda c: not (c.vf_coef or c.anneal.vf_coef.final), "vf_coef=0"),
     *(
         _Rule(
             (f"anneal.{knob}.shape",),
-            lambda c, knob=knob: getattr(c.anneal, knob).final is None,  # type: ignore[misc]
+            lambda c, knob=knob: _is_shapeless(getattr(c.anneal, knob)),  # type: ignore[misc]
             f"anneal.{knob}.final=null",
         )
         for knob, known in KNOBS.items()
