@@ -71,7 +71,8 @@ def autograd_step(agent: PPOAgent, batch: Batch, size: int) -> Callable[[], None
 
     def step() -> None:
         rows, weights = next(pieces)
-        logits, values = model(batch.observations[rows])
+        logits, outputs = model(batch.observations[rows])
+        values = model.value_head.decode(outputs)
         logprobs = distribution.log_prob(logits, batch.actions[rows])
         ratio = losses.probability_ratio(logprobs, batch.logprobs[rows])
         advantages = normalize_advantages(batch.advantages[rows], weights)

@@ -13,6 +13,7 @@ from ppo_cli.distributions.heads import PolicyHead
 from ppo_cli.encoders import Encoder, EncoderChoice, PackedEncoder, UserEncoder, make_encoder
 from ppo_cli.memory import EMPTY, Memory, NoMemory, RecurrentMemory
 from ppo_cli.trunks import DEFAULT_TRUNK, MLP, TrunkChoice
+from ppo_cli.value_heads import ValueHead
 
 ILLEGAL = -1e8  # logit of an action that the mask forbids: probability 0 without an infinity
 
@@ -34,6 +35,7 @@ class ActorCritic(nn.Module):
         shared: bool = True,
         ortho_init: bool = True,
         make_memory: Callable[[int], Memory] = NoMemory,
+        make_value_head: Callable[[int], ValueHead] = ValueHead,
     ) -> None:
         """Builds and initialises the network with torch's global generator.
 
@@ -46,6 +48,7 @@ class ActorCritic(nn.Module):
                 the policy head and 1 in the value head, and zero biases (37 details, no. 2); else PyTorch's
                 own initialisation.
             make_memory: A function from a number of inputs to a memory.
+            make_value_head: A function from a number of features to a value head.
         """
         super().__init__()
         self.encoder = encoder
@@ -53,7 +56,7 @@ class ActorCritic(nn.Module):
         self.trunk = MLP(self.memory.size, trunk)
         self.value_trunk = None if shared else MLP(self.memory.size, trunk)
         self.policy_head = make_head(self.trunk.size)
-        self.value_head = nn.Linear(self.trunk.size, 1)
+        self.value_head = make_value_head(self.trunk.size)
         if ortho_init:
             gains: dict[nn.Module | None, float] = {
                 self.trunk: math.sqrt(2),
@@ -81,17 +84,19 @@ class ActorCritic(nn.Module):
     def forward(
         self, obs: Tensor, state: Tensor = EMPTY, episode_starts: Tensor = EMPTY
     ) -> tuple[Tensor, Tensor]:
-        """Logits [B, P] and values [B] of K sequences of length L, one after the other, B = K*L.
+        """Logits [B, P] and outputs of the value head [B, K] for B rows.
+
+        The rows are sequences of length L, one after the other.
 
         Args:
             obs: The observations, [B, *shape].
-            state: The memory's state before the first step of each sequence, [K, S].
+            state: The memory's state before the first step of each sequence, [B / L, S].
             episode_starts: Whether a row is an episode's first, float [B, 1]; [B, 0] where S is 0.
         """
         encoded = self.memory.sequence(self.encoder(obs), state, episode_starts)
         features = self.trunk(encoded)
         value_features = features if self.value_trunk is None else self.value_trunk(encoded)
-        return self.logits(features, obs), self.value_head(value_features).squeeze(-1)
+        return self.logits(features, obs), self.value_head(value_features)
 
     def encode(self, obs: Tensor, state: Tensor = EMPTY) -> tuple[Tensor, Tensor]:
         """What the trunks work on, [B, E], and the memory's next state."""
@@ -105,8 +110,7 @@ class ActorCritic(nn.Module):
     def values(self, encoded: Tensor) -> Tensor:
         """Values [B] of what `encode` gave."""
         trunk = self.trunk if self.value_trunk is None else self.value_trunk
-        values: Tensor = self.value_head(trunk(encoded))
-        return values.squeeze(-1)  # [B, 1] -> [B]
+        return self.value_head.decode(self.value_head(trunk(encoded)))
 
     def policy(self, obs: Tensor, state: Tensor = EMPTY) -> Tensor:
         """Logits [B, P] of observations."""

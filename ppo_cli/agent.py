@@ -10,12 +10,13 @@ import torch
 from torch import Generator, Tensor
 
 from ppo_cli.actor_critic import ActorCritic
-from ppo_cli.advantages import explained_variance, gae
+from ppo_cli.advantages import explained_variance
 from ppo_cli.distributions import Distribution
 from ppo_cli.numpy_actor import numpy_actor
 from ppo_cli.optimizers.optimizer import restored
 from ppo_cli.rollout import ActorOutputs, Batch, Rollout, minibatches, sequences
 from ppo_cli.schedules import Schedules
+from ppo_cli.targets import compute_batch
 from ppo_cli.update import (
     Hyperparameters,
     compile_step,
@@ -25,9 +26,6 @@ from ppo_cli.update import (
     parameter_shapes,
     run_epochs,
 )
-
-# Rows of a forward pass outside the update, and numbers in what they are encoded as; they bound its memory.
-EVALUATION_ROWS, EVALUATION_NUMBERS = 4096, 2**27
 
 
 class PPOAgent:
@@ -75,7 +73,6 @@ class PPOAgent:
         self._minibatch_generator = minibatch_generator
         self._params = flatten_parameters(model)
         self._n_envs = n_envs
-        self._rows = max(1, min(EVALUATION_ROWS, EVALUATION_NUMBERS // model.encoder.size))
         self._numpy_actor = numpy_actor(model, n_envs)
         self.keeps_outputs = model.is_heavy
         self.optimizer = hyper.optimizer.init(self._params, parameter_shapes(model))
@@ -143,53 +140,8 @@ class PPOAgent:
 
     @torch.inference_mode()
     def compute_gae(self, rollout: Rollout) -> Batch:
-        """Values, log-probabilities, advantages and value targets of a rollout, flattened for the update.
-
-        What was not kept while acting is computed here, in one pass over the whole rollout rather than at
-        each step.
-        """
-        n_steps, n_envs = rollout.n_steps, rollout.n_envs
-        observations = rollout.observations.flatten(0, 1).to(self.device)  # [T + 1, N] -> [(T + 1) * N]
-        acted_on = observations[: n_steps * n_envs]
-        actions = rollout.actions.flatten(0, 1).to(self.device)  # [T, N] -> [T * N]
-        if self.keeps_outputs:
-            logprobs = rollout.logprobs.flatten().to(self.device)
-            last_values = self._values(observations[n_steps * n_envs :], rollout.states[-1])
-            values = torch.cat([rollout.values.to(self.device), last_values.unsqueeze(0)])
-        else:
-            chunks = zip(acted_on.split(self._rows), actions.split(self._rows), strict=True)
-            logprobs = torch.cat(
-                [self.distribution.log_prob(self.model.policy(obs), taken) for obs, taken in chunks]
-            )
-            values = self._values(observations, rollout.states.flatten(0, 1)).view(n_steps + 1, n_envs)
-        next_values = values[1:].clone()
-        final_obs = rollout.final_obs.to(self.device)
-        next_values[rollout.final_index] = self._values(final_obs, rollout.final_states)
-        advantages, returns = gae(
-            rollout.rewards.to(self.device),
-            values[:-1],
-            next_values,
-            rollout.terminated.to(self.device),
-            rollout.truncated.to(self.device),
-            self.knobs["gamma"],
-            self.knobs["gae_lambda"],
-        )
-        columns = (advantages, returns, values[:-1])
-        memory = (rollout.states[:-1], rollout.episode_starts)
-        return Batch(
-            acted_on,
-            actions,
-            logprobs,
-            *(column.flatten() for column in columns),
-            *(column.flatten(0, 1).to(self.device) for column in memory),
-        )
-
-    def _values(self, observations: Tensor, states: Tensor) -> Tensor:
-        """Values [R] of any number of rows [R, *shape] and the memory's states there [R, S]."""
-        if not len(observations):  # no episode ended; not every module of a user's takes an empty batch
-            return torch.zeros(0, device=self.device)
-        pairs = zip(observations.split(self._rows), states.to(self.device).split(self._rows), strict=True)
-        return torch.cat([self.model.value(rows, before) for rows, before in pairs])
+        """Values, log-probabilities, advantages and value targets of a rollout, flattened for the update."""
+        return compute_batch(rollout, self.model, self.distribution, self.knobs, self.device)
 
     def update(self, batch: Batch, rows: Tensor) -> dict[str, float]:
         """Epochs of minibatch steps; gives means over the minibatches, and the critic's fit to the rollout.

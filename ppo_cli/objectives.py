@@ -22,6 +22,7 @@ class Terms(NamedTuple):
 
     Attributes:
         logits: The parameters of the policy's distribution, [B, P]; illegal actions are masked.
+        value_outputs: What the value head gives, [B, K], of which the values are made.
         values: The values V_θ(s_t), [B].
         new_logprobs: The log π_θ(a_t | s_t), [B].
         old_logprobs: The log π_θ_old(a_t | s_t), of the policy that collected the rollout, [B].
@@ -35,6 +36,7 @@ class Terms(NamedTuple):
     """
 
     logits: Tensor
+    value_outputs: Tensor
     values: Tensor
     new_logprobs: Tensor
     old_logprobs: Tensor

@@ -158,15 +158,17 @@ def make_step(
         pieces = zip(names, shapes, params.split(sizes), strict=True)
         tree = {name: piece.view(shape) for name, shape, piece in pieces}
         states = batch.states[:: hyper.sequence_length]  # of a sequence's first row
-        logits, values_pred = functional_call(model, tree, (batch.observations, states, batch.episode_starts))
+        inputs = (batch.observations, states, batch.episode_starts)
+        logits, value_outputs = functional_call(model, tree, inputs)
+        values_pred = model.value_head.decode(value_outputs)
         new_logprobs = distribution.log_prob(logits, batch.actions)
         ratio = losses.probability_ratio(new_logprobs, batch.logprobs)
         advantages = batch.advantages
         if hyper.normalize_advantage:
             advantages = normalize_advantages(advantages, weights)
         return Terms(
-            logits, values_pred, new_logprobs, batch.logprobs, ratio, advantages, batch.returns, batch.values,
-            batch.actions, weights, clip_ratio,
+            logits, value_outputs, values_pred, new_logprobs, batch.logprobs, ratio, advantages,
+            batch.returns, batch.values, batch.actions, weights, clip_ratio,
         )  # fmt: skip
 
     def step(state: TrainState, batch: Batch, indices: Tensor, weights: Tensor, values: Tensor) -> TrainState:

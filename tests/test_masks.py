@@ -123,7 +123,8 @@ def test_gradients_are_finite_with_one_legal_action_and_with_none(only):
     if only == "one":
         rows[:, leaf.start + 2] = 1
     model, distribution = network(packed), make_distribution(packed.action_space)
-    logits, values = model(rows)
+    logits, outputs = model(rows)
+    values = model.value_head.decode(outputs)
     actions = torch.full((4,), 2)
     (distribution.log_prob(logits, actions) + distribution.entropy(logits) + values).sum().backward()
     assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
@@ -223,9 +224,9 @@ def test_an_observation_that_is_only_a_mask_trains_on_the_mask_alone():
     env = Masked(spaces.Discrete(3), spaces.MultiBinary(3))
     env.observation_space = spaces.Dict({"action_mask": spaces.MultiBinary(3)})
     packed = pack(env, False)
-    logits, values = network(packed)(torch.zeros(4, *packed.observation_space.shape, dtype=torch.uint8))
+    logits, outputs = network(packed)(torch.zeros(4, *packed.observation_space.shape, dtype=torch.uint8))
     assert logits.shape == (4, 3)
-    assert values.shape == (4,)
+    assert outputs.shape == (4, 1)
 
 
 def refused(outcome, *words):

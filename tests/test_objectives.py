@@ -18,6 +18,7 @@ def terms(new, old, advantages, weights, clip_ratio=EPS):
     ratio = torch.exp(new - old)
     return Terms(
         other,
+        other.unsqueeze(-1),
         other,
         new,
         old,
