@@ -178,30 +178,42 @@ def make_step(
         terms = forward(params, minibatch, weights, coefs["clip_ratio"])
         metrics = ppo_loss(terms, coefs, distribution, hyper)
         metrics |= {name: metric(terms) for name, metric in DIAGNOSTICS.items()}
+        steered = state.learning_rate
+        if hyper.adaptive is not None and steered is not None:
+            steered = coefs["learning_rate"] = hyper.adaptive(steered, metrics["approx_kl"])
         (grad,) = torch.autograd.grad(metrics["total_loss"], params)
         grad, metrics["grad_norm"] = clip_by_norm(grad, coefs["max_grad_norm"])
-        rate, before = coefs["learning_rate"], state.learning_rate
-        if hyper.adaptive is not None and before is not None:
-            rate = hyper.adaptive(before, metrics["approx_kl"])
-        new_params, optimizer = hyper.optimizer.step(state.params, grad, state.optimizer, rate, shapes)
-        sums = state.sums + torch.stack([metrics[name] for name in hyper.metrics]).detach()
-        if "target_kl" not in coefs:
-            steered = None if before is None else rate
-            return TrainState(new_params, optimizer, state.active, sums, state.seen + 1, steered)
-        # a minibatch whose KL is too large counts in the means but takes no step, nor does any after it
-        active = state.active * (metrics["approx_kl"] <= 1.5 * coefs["target_kl"])
-        moments = zip(optimizer, state.optimizer, strict=True)
-        return TrainState(
-            torch.where(active > 0, new_params, state.params),
-            optimizer._make(torch.where(active > 0, new, old) for new, old in moments),
-            active,
-            torch.where(state.active > 0, sums, state.sums),
-            state.seen + state.active,
-            # the minibatch that stops the update has told of the rate too
-            None if before is None else torch.where(state.active > 0, rate, before),
+        new_params, optimizer = hyper.optimizer.step(
+            state.params, grad, state.optimizer, coefs["learning_rate"], shapes
         )
+        sums = state.sums + torch.stack([metrics[name] for name in hyper.metrics]).detach()
+        after = TrainState(new_params, optimizer, state.active, sums, state.seen + 1, steered)
+        if "target_kl" not in coefs:
+            return after
+        active = state.active * (metrics["approx_kl"] <= 1.5 * coefs["target_kl"])
+        return _gated(state, after, active)
 
     return step
+
+
+def _gated(before: TrainState, after: TrainState, active: Tensor) -> TrainState:
+    """The state after a minibatch whose step counts only where ``active`` is 1.
+
+    A minibatch whose KL is too large counts in the means, and in a learning rate that is steered, but takes
+    no step, nor does any after it.
+    """
+    moments = zip(after.optimizer, before.optimizer, strict=True)
+    steered = None
+    if after.learning_rate is not None and before.learning_rate is not None:
+        steered = torch.where(before.active > 0, after.learning_rate, before.learning_rate)
+    return TrainState(
+        torch.where(active > 0, after.params, before.params),
+        after.optimizer._make(torch.where(active > 0, new, old) for new, old in moments),
+        active,
+        torch.where(before.active > 0, after.sums, before.sums),
+        before.seen + before.active,
+        steered,
+    )
 
 
 def run_epochs(
