@@ -10,7 +10,7 @@ from collections.abc import Iterable
 LONGEST = 4000  # characters of a line; an error of somebody else's may hold megabytes
 WHOLE = re.compile(r"`[^`]+`|[<>]=? \d\S*|2\^32 - 1|\[-?[\d.]+, -?[\d.]+\]")  # what no line is broken in
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}  # of a time, in seconds
-DURATION = re.compile(rf"(\d+(?:\.\d*)?(?:e[+-]?\d+)?) ?([{''.join(UNITS)}]?)", re.ASCII | re.IGNORECASE)
+DURATION = re.compile(rf"(\d+(?:\.\d*)?(?:e[+-]?\d+)?) ?([{''.join(UNITS)}]?)", re.ASCII)
 SPELLING = "ppo_cli.spelling"  # how `str.encode` and streams name what `spell` does
 # What is written for signs of ours that an encoding lacks.
 SPELLED = {
@@ -79,7 +79,7 @@ def clock(seconds: float) -> str:
 
 def seconds_of(time: float | str) -> float | None:
     """The seconds of a time such as ``90s``, ``30m``, ``2h``, ``1d`` or a number of them; None for others."""
-    match = DURATION.fullmatch(str(time))
+    match = DURATION.fullmatch(str(time).lower())
     seconds = float(match[1]) * UNITS[match[2]] if match else 0.0
     return seconds if 0 < seconds < math.inf else None
 
