@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ppo_cli.config.comments import knob_comments, knob_sections
-from ppo_cli.config.convert import load_yaml
+from ppo_cli.config.convert import from_stored, to_dict
 from ppo_cli.config.knob import Knob, describe_type
 from ppo_cli.config.schema import KNOBS, conf_dir
 
@@ -144,7 +144,7 @@ def _cell(text: str) -> str:
 
 def knob_tables() -> str:
     """Every knob of conf/config.yaml: name, default, what it takes, meaning; a table a section."""
-    defaults, comments = load_yaml(conf_dir() / "config.yaml"), knob_comments()
+    defaults, comments = to_dict(from_stored({"env": {"id": "any"}})), knob_comments()
     lines = []
     for title, keys in knob_sections():
         lines += [

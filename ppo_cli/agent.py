@@ -35,7 +35,8 @@ class PPOAgent:
         model: The network; its parameters, but for frozen ones, are views of one flat vector.
         optimizer: The optimizer's state over that vector.
         keeps_outputs: Whether what `act` computes is kept, because computing it again would cost more.
-        knobs: The values in use of what may be annealed, by name, set by `anneal`.
+        knobs: The values in use of what may be annealed, by name, set by `anneal`; `update` changes those of
+            them that it steers itself.
     """
 
     def __init__(
@@ -75,14 +76,18 @@ class PPOAgent:
         self._numpy_actor = numpy_actor(model, n_envs)
         self.keeps_outputs = model.is_heavy
         self.optimizer = hyper.optimizer.init(self._params, parameter_shapes(model))
+        self._steered: dict[str, float] = {}
+        if hyper.adaptive is not None:
+            self._steered["learning_rate"] = schedules["learning_rate"].initial
         self.compiled = compile_cache is not None
         step = make_step(model, distribution, hyper, tuple(schedules))
         self._step = compile_step(step, compile_cache) if compile_cache else step
         self.anneal(0.0)
 
-    def anneal(self, progress: float) -> None:
-        """Sets every knob that may be annealed for ``progress`` in [0, 1] through the run."""
-        self.knobs = {name: schedule(progress) for name, schedule in self.schedules.items()}
+    def anneal(self, progress: float, step: float = 0.0) -> None:
+        """Sets every knob that may be annealed for ``progress`` in [0, 1], as `Schedule` takes it."""
+        self.knobs = {name: schedule(progress, step) for name, schedule in self.schedules.items()}
+        self.knobs |= self._steered
 
     def update_ent_coef(self, progress: float) -> None:
         """Anneals the entropy coefficient, from exploration to exploitation, for ``progress`` in [0, 1]."""
@@ -153,10 +158,14 @@ class PPOAgent:
         epochs = (minibatches(cut, size, generator) for _ in range(self.hyper.n_epochs))
         fit = explained_variance(batch.values[rows], batch.returns[rows])
         batch = adapt_values(self.model.value_head, batch, rows)
-        state = first_state(self._params.clone(), self.optimizer, self.hyper)  # an optimizer may keep it
+        params = self._params.clone()  # an optimizer may keep it
+        state = first_state(params, self.optimizer, self.hyper, self.knobs["learning_rate"])
         state = run_epochs(self._step, state, batch, epochs, knobs)
         self._params.copy_(state.params)
         self.optimizer = state.optimizer
+        if state.learning_rate is not None:
+            self._steered["learning_rate"] = state.learning_rate.item()
+            self.knobs |= self._steered
         return {**mean_metrics(state, self.hyper), "explained_variance": fit.item()}
 
     def is_finite(self) -> bool:
@@ -170,6 +179,7 @@ class PPOAgent:
             "optimizer": self.optimizer._asdict(),
             "action_generator": self._action_generator.get_state(),
             "minibatch_generator": self._minibatch_generator.get_state(),
+            "steered": dict(self._steered),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -178,6 +188,10 @@ class PPOAgent:
         self.optimizer = restored(self.optimizer, state["optimizer"])
         self._action_generator.set_state(state["action_generator"])
         self._minibatch_generator.set_state(state["minibatch_generator"])
+        known = {
+            name: float(value) for name, value in state.get("steered", {}).items() if name in self._steered
+        }
+        self._steered |= known  # a run may have begun without
 
 
 def flatten_parameters(model: ActorCritic) -> Tensor:

@@ -29,27 +29,45 @@ def trained_steps(asked: int, n_envs: int, n_steps: int, filled: bool = False) -
 
 @dataclass(frozen=True)
 class Schedule:
-    """A knob that goes from ``initial`` to ``final`` over a run.
+    """A knob that goes from ``initial`` to ``final`` over a run, or what is left of it after a warm-up.
 
     Attributes:
-        initial: The value at progress 0.
+        initial: The value at progress 0, or at the end of the warm-up.
         final: The value at progress 1, or None for a constant.
         shape: The curve between the two; ``exponential`` needs both ends above 0.
+        warmup: The share w in [0, 1) of the run over which the value first rises linearly from 0.
     """
 
     initial: float
     final: float | None = None
     shape: Shape = "linear"
+    warmup: float = 0.0
 
-    def __call__(self, progress: float) -> float:
+    @property
+    def is_constant(self) -> bool:
+        """Whether the value is the same all the run."""
+        return self.final is None and not self.warmup
+
+    def __call__(self, progress: float, step: float = 0.0) -> float:
         r"""Value at ``progress`` p in [0, 1].
 
             linear:      x_0 + (x_1 - x_0) p
             cosine:      x_1 + (x_0 - x_1) (1 + cos(π p)) / 2
             exponential: x_0 (x_1 / x_0)^p
 
-        x_0 is ``initial``, x_1 is ``final``.
+        x_0 is ``initial``, x_1 is ``final``. With a warm-up, p is (p - w) / (1 - w) in these, and before:
+
+            warm-up:     x_0 min(1, (p + s) / w)   where p < w
+
+        Args:
+            progress: The share p of the run that lies behind.
+            step: The share s that the value is used for. The rise ends there, so that none of it is used with
+                0, which many a knob may not be.
         """
+        if self.warmup:
+            if progress < self.warmup:
+                return self.initial * min(1.0, (progress + step) / self.warmup)
+            progress = (progress - self.warmup) / (1 - self.warmup)
         if self.final is None:
             return self.initial
         if self.shape == "linear":

@@ -2,12 +2,15 @@
 
 import codecs
 import difflib
+import math
 import re
 import textwrap
 from collections.abc import Iterable
 
 LONGEST = 4000  # characters of a line; an error of somebody else's may hold megabytes
 WHOLE = re.compile(r"`[^`]+`|[<>]=? \d\S*|2\^32 - 1|\[-?[\d.]+, -?[\d.]+\]")  # what no line is broken in
+UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}  # of a time, in seconds
+DURATION = re.compile(rf"(\d+(?:\.\d*)?(?:e[+-]?\d+)?) ?([{''.join(UNITS)}]?)", re.ASCII)
 SPELLING = "ppo_cli.spelling"  # how `str.encode` and streams name what `spell` does
 # What is written for signs of ours that an encoding lacks.
 SPELLED = {
@@ -72,6 +75,13 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def seconds_of(time: float | str) -> float | None:
+    """The seconds of a time such as ``90s``, ``30m``, ``2h``, ``1d`` or a number of them; None for others."""
+    match = DURATION.fullmatch(str(time).lower())
+    seconds = float(match[1]) * UNITS[match[2]] if match else 0.0
+    return seconds if 0 < seconds < math.inf else None
 
 
 def counted(number: int, noun: str) -> str:

@@ -18,7 +18,7 @@ SELDOM_ANNEALED = (
 def train(run: RunState) -> None:
     """Trains for whole iterations until a run's budget is used up, or a hook stops it.
 
-    Iteration i of I (from 0) has progress i / I for every schedule.
+    Iteration i of I (from 0) has progress i / I for every schedule, and is 1 / I of the run.
 
     Args:
         run: The state of the run, with an agent to train and a collector that has been reset, or brought back
@@ -30,7 +30,8 @@ def train(run: RunState) -> None:
     agent, collector, rollout = run.agent, run.collector, run.collector.rollout
     iterations = schedules.iterations(run.total_timesteps, rollout.n_envs, rollout.n_steps)
     while not run.is_over:
-        agent.anneal(min(run.iteration, iterations - 1) / iterations)  # filler rows can make it more than I
+        done = min(run.iteration, iterations - 1)  # filler rows can make it more than I
+        agent.anneal(done / iterations, 1 / iterations)
         started = time.perf_counter()
         collector.collect(agent)
         collect = time.perf_counter() - started
@@ -77,4 +78,4 @@ def _scalars(
 
 def _is_charted(agent: PPOAgent, knob: str) -> bool:
     """Whether a number of the update is logged: what few anneal only where it changes."""
-    return knob not in SELDOM_ANNEALED or agent.schedules[knob].final is not None
+    return knob not in SELDOM_ANNEALED or not agent.schedules[knob].is_constant

@@ -12,6 +12,7 @@ from torch.func import functional_call
 
 from ppo_cli import losses
 from ppo_cli.actor_critic import ActorCritic
+from ppo_cli.adaptive import KLAdaptive
 from ppo_cli.advantages import normalize_advantages
 from ppo_cli.compile import Library, compile_function, explain_failure
 from ppo_cli.distributions import Distribution
@@ -42,6 +43,9 @@ class Hyperparameters:
     """What stays constant over a run; names are those of the config.
 
     The numbers that may change are `ppo_cli.schedules.Schedules`.
+
+    Attributes:
+        adaptive: What steers the learning rate in place of its schedule, if anything does.
     """
 
     batch_size: int = 64
@@ -54,6 +58,7 @@ class Hyperparameters:
     value_loss: Loss = MSE
     extra_losses: tuple[Loss, ...] = ()
     optimizer: Optimizer = ADAM
+    adaptive: KLAdaptive | None = None
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -76,7 +81,8 @@ class TrainState(NamedTuple):
     """Everything that a minibatch step changes.
 
     ``active`` is 1.0 until the KL stop, then 0.0: it freezes the rest. ``sums`` adds up the metrics of the
-    ``seen`` minibatches, in the order of `Hyperparameters.metrics`.
+    ``seen`` minibatches, in the order of `Hyperparameters.metrics`. ``learning_rate`` is that of the last
+    step where `Hyperparameters.adaptive` steers it; elsewhere there is none.
     """
 
     params: Tensor
@@ -84,16 +90,27 @@ class TrainState(NamedTuple):
     active: Tensor
     sums: Tensor
     seen: Tensor
+    learning_rate: Tensor | None = None
 
 
 Step = Callable[[TrainState, Batch, Tensor, Tensor, Tensor], TrainState]
 
 
-def first_state(params: Tensor, optimizer: OptimizerState, hyper: Hyperparameters) -> TrainState:
-    """The state with which the minibatches of an iteration begin."""
+def first_state(
+    params: Tensor, optimizer: OptimizerState, hyper: Hyperparameters, learning_rate: float = 0.0
+) -> TrainState:
+    """The state with which the minibatches of an iteration begin.
+
+    Args:
+        params: The flat vector of parameters [P].
+        optimizer: The optimizer's state.
+        hyper: The constant knobs.
+        learning_rate: The learning rate so far, where `Hyperparameters.adaptive` steers it.
+    """
     one = torch.ones((), device=params.device)
     sums = torch.zeros(len(hyper.metrics), device=params.device)
-    return TrainState(params, optimizer, one, sums, torch.zeros_like(one))
+    rate = None if hyper.adaptive is None else one * learning_rate
+    return TrainState(params, optimizer, one, sums, torch.zeros_like(one), rate)
 
 
 def parameter_shapes(model: ActorCritic) -> list[torch.Size]:
@@ -187,26 +204,42 @@ def make_step(
         terms = forward(params, minibatch, weights, coefs)
         metrics = ppo_loss(terms, coefs, distribution, hyper)
         metrics |= {name: metric(terms) for name, metric in DIAGNOSTICS.items()}
+        steered = state.learning_rate
+        if hyper.adaptive is not None and steered is not None:
+            steered = coefs["learning_rate"] = hyper.adaptive(steered, metrics["approx_kl"])
         (grad,) = torch.autograd.grad(metrics["total_loss"], params)
         grad, metrics["grad_norm"] = clip_by_norm(grad, coefs["max_grad_norm"])
         new_params, optimizer = hyper.optimizer.step(
             state.params, grad, state.optimizer, coefs["learning_rate"], shapes
         )
         sums = state.sums + torch.stack([metrics[name] for name in hyper.metrics]).detach()
+        after = TrainState(new_params, optimizer, state.active, sums, state.seen + 1, steered)
         if "target_kl" not in coefs:
-            return TrainState(new_params, optimizer, state.active, sums, state.seen + 1)
-        # a minibatch whose KL is too large counts in the means but takes no step, nor does any after it
+            return after
         active = state.active * (metrics["approx_kl"] <= 1.5 * coefs["target_kl"])
-        moments = zip(optimizer, state.optimizer, strict=True)
-        return TrainState(
-            torch.where(active > 0, new_params, state.params),
-            optimizer._make(torch.where(active > 0, new, old) for new, old in moments),
-            active,
-            torch.where(state.active > 0, sums, state.sums),
-            state.seen + state.active,
-        )
+        return _gated(state, after, active)
 
     return step
+
+
+def _gated(before: TrainState, after: TrainState, active: Tensor) -> TrainState:
+    """The state after a minibatch whose step counts only where ``active`` is 1.
+
+    A minibatch whose KL is too large counts in the means, and in a learning rate that is steered, but takes
+    no step, nor does any after it.
+    """
+    moments = zip(after.optimizer, before.optimizer, strict=True)
+    steered = None
+    if after.learning_rate is not None and before.learning_rate is not None:
+        steered = torch.where(before.active > 0, after.learning_rate, before.learning_rate)
+    return TrainState(
+        torch.where(active > 0, after.params, before.params),
+        after.optimizer._make(torch.where(active > 0, new, old) for new, old in moments),
+        active,
+        torch.where(before.active > 0, after.sums, before.sums),
+        before.seen + before.active,
+        steered,
+    )
 
 
 def run_epochs(
@@ -253,7 +286,7 @@ def compile_step(step: Step, cache: Path) -> Step:
         nonlocal library
         inputs = [*_leaves(state), *batch.columns, indices, weights, values]
         if library is None:
-            n_leaves, like = len(state) - 1 + len(state.optimizer), state
+            n_leaves, like = len(_leaves(state)), state
             of_batch = batch.with_columns(column[:1] for column in batch.columns)
 
             def flat_step(*inputs: Tensor) -> tuple[Tensor, ...]:
@@ -275,10 +308,12 @@ def compile_step(step: Step, cache: Path) -> Step:
 
 def _leaves(state: TrainState) -> list[Tensor]:
     """The tensors of a state, those of its optimizer among them."""
-    return [state.params, state.active, state.sums, state.seen, *state.optimizer]
+    adapted = [] if state.learning_rate is None else [state.learning_rate]
+    return [state.params, state.active, state.sums, state.seen, *adapted, *state.optimizer]
 
 
 def _with_leaves(like: TrainState, leaves: Sequence[Tensor]) -> TrainState:
     """The state of the same kind that has these tensors."""
-    params, active, sums, seen, *moments = leaves
-    return TrainState(params, like.optimizer._make(moments), active, sums, seen)
+    params, active, sums, seen, *rest = leaves
+    adapted = None if like.learning_rate is None else rest.pop(0)
+    return TrainState(params, like.optimizer._make(rest), active, sums, seen, adapted)

@@ -28,8 +28,19 @@ FLOORS = (
     {"numpy_actor", "policy", "targets", "update"},
     {"actor_critic", "config", "intrinsic", "value_losses"},
     {"compile", "encoders", "envs", "objectives", "optimizers"},
-    {"cache", "distributions", "import_path", "tables", "terminal", "value_heads"},
-    {"advantages", "episodes", "losses", "memory", "normalize", "rollout", "schedules", "trunks"},
+    {"cache", "distributions", "import_path", "tables", "terminal"},
+    {
+        "adaptive",
+        "advantages",
+        "episodes",
+        "losses",
+        "memory",
+        "normalize",
+        "rollout",
+        "schedules",
+        "trunks",
+        "value_heads",
+    },
     {"files", "names", "seeding", "spaces", "statistics", "stop_signals"},  # the ground
     {"errors", "text", "versions"},
     {"__version__"},
@@ -39,10 +50,9 @@ KNOW_HYDRA = {"cli", "config", "sweeps"}
 # The algorithm. Those of `STEPPING` know the environments that the loop steps, the others know none.
 STEPPING = {"collector", "trainer"}
 ALGORITHM = STEPPING | {
-    "actor_critic", "advantages", "agent", "compile", "distributions", "encoders", "episodes", "hooks",
-    "intrinsic", "losses", "memory", "normalize", "numpy_actor", "objectives", "optimizers", "policy",
-    "rollout", "schedules", "targets", "trunks", "update", "value_heads",
-    "value_losses",
+    "actor_critic", "adaptive", "advantages", "agent", "compile", "distributions", "encoders", "episodes",
+    "hooks", "intrinsic", "losses", "memory", "normalize", "numpy_actor", "objectives", "optimizers",
+    "policy", "rollout", "schedules", "targets", "trunks", "update", "value_heads", "value_losses",
 }  # fmt: skip
 SETTINGS_AND_LOGS = ("hydra", "omegaconf", "ppo_cli.config", "tensorboard", "torch.utils.tensorboard")
 ENVIRONMENTS = ("gymnasium.vector", "ppo_cli.envs")

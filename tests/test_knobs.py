@@ -16,7 +16,7 @@ def stored(**knobs):
 def test_a_section_of_annealing_is_made_for_each_annealed_knob():
     annealed = [name for name, known in KNOBS.items() if known.annealed]
     assert [name for name in KNOBS if name.startswith("anneal.")] == [
-        f"anneal.{name}.{what}" for name in annealed for what in ("final", "shape")
+        f"anneal.{name}.{what}" for name in annealed for what in ("final", "shape", "warmup")
     ]
     assert {"learning_rate", "clip_ratio", "ent_coef", "vf_coef"} <= set(annealed)
     assert AnnealsConfig.__module__ == "ppo_cli.config.schema"  # where a pickle looks for it

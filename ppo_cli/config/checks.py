@@ -6,10 +6,10 @@ from dataclasses import fields, is_dataclass
 from typing import Any, Optional, Union, get_args, get_origin
 
 from ppo_cli.config.knob import Integer, Knob, Range, describe_type
-from ppo_cli.config.schema import KNOBS, SHAPES, AnnealConfig, Config, NetworkConfig
+from ppo_cli.config.schema import KL, KNOBS, SHAPES, WARMUP, AnnealConfig, Config, NetworkConfig
 from ppo_cli.envs.backends import REFUSALS, backend
 from ppo_cli.errors import ConfigError
-from ppo_cli.text import nearest
+from ppo_cli.text import nearest, seconds_of
 
 FLOAT32 = 2.0**-126, (2 - 2**-23) * 2.0**127  # what networks compute with: smallest normal and largest number
 MOST_LAYERS = 64  # of network.hidden_sizes
@@ -144,6 +144,9 @@ def _check_extra_losses(entries: list[dict[str, Any]]) -> None:
         if shape not in SHAPES:
             hint = nearest(str(shape), list(SHAPES))
             raise ConfigError(f"extra_losses: {name} has shape={shape}: expected {', '.join(SHAPES)}{hint}")
+        warmup = entry.get("warmup", 0)
+        if not (_is_number(warmup) and warmup in WARMUP):
+            raise ConfigError(f"extra_losses: {name} has warmup={warmup}: expected a value {WARMUP}")
         if shape == "exponential" and final is not None and min(coef, final) <= 0:
             raise ConfigError(
                 f"extra_losses: {name} has shape=exponential: expected both ends above 0, given "
@@ -269,13 +272,49 @@ def _check_across(config: Config) -> None:
     _check_device(config.device)
     _check_extra_losses(config.extra_losses)
     _check_values(config)
+    _check_stop(config)
+    _check_learning_rate(config)
     for name, known in KNOBS.items():
         if known.annealed:
             _check_schedule(name, getattr(config, name), getattr(config.anneal, name))
 
 
+def _check_stop(config: Config) -> None:
+    """Raises ConfigError where what is to end a run never could."""
+    time, patience = config.stop.time, config.stop.patience
+    if time is not None and seconds_of(time) is None:
+        raise ConfigError(
+            f"stop.time={time}: expected a number of seconds above 0, or a time such as 90s, 30m, 2h or 1d"
+        )
+    if patience is not None and not config.eval.every:
+        raise ConfigError(f"stop.patience={patience} counts evaluations on the way: set eval.every, given 0")
+
+
+def _check_learning_rate(config: Config) -> None:
+    """Raises ConfigError where the learning rate can't be steered as it is asked to."""
+    if not config.adapts_learning_rate:
+        return
+    warmup = config.anneal.learning_rate.warmup
+    low, high = config.learning_rate_min, config.learning_rate_max
+    if warmup:
+        raise ConfigError(
+            f"anneal.learning_rate.warmup={warmup:g}: shape={KL} raises the rate by itself, from "
+            "learning_rate on; leave it out, or use another shape"
+        )
+    if not low <= config.learning_rate <= high:
+        raise ConfigError(
+            f"learning_rate={config.learning_rate:g}: expected a value from learning_rate_min={low:g} to "
+            f"learning_rate_max={high:g}, between which anneal.learning_rate.shape={KL} steers it"
+        )
+
+
 def _check_schedule(name: str, start: float | None, anneal: AnnealConfig) -> None:
     """Raises ConfigError where a knob can't go from its value to the end of its schedule."""
+    if anneal.shape == KL and name != "learning_rate":
+        allowed = ", ".join(SHAPES)
+        raise ConfigError(f"anneal.{name}.shape={KL} is for the learning rate alone: expected {allowed}")
+    if anneal.warmup and (start is None or math.isinf(start)):
+        raise ConfigError(f"anneal.{name}.warmup={anneal.warmup:g}: expected a finite {name} to rise to")
     if anneal.final is None:
         return
     if start is None or math.isinf(start):

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import yaml
 from gymnasium import spaces
 
-from ppo_cli.config.schema import KNOBS, Config, conf_dir
+from ppo_cli.config.schema import KL, KNOBS, AnnealConfig, Config, conf_dir
 from ppo_cli.files import read_yaml
 from ppo_cli.spaces import PackedActions, PackedObservations, image_layout
 from ppo_cli.text import flat
@@ -22,6 +22,13 @@ class _Rule(NamedTuple):
 
 
 LOG_STD = tuple(f"network.{name}" for name in ("log_std", "log_std_init", "log_std_min", "log_std_max"))
+
+
+def _is_shapeless(curve: AnnealConfig) -> bool:
+    """Whether a knob goes nowhere, so that no shape says how."""
+    return curve.final is None and curve.shape != KL
+
+
 _RULES = (
     _Rule(("sde_sample_freq",), lambda c: not c.use_sde, "use_sde=false"),
     _Rule(
@@ -64,10 +71,26 @@ _RULES = (
         lambda c: not (c.vf_coef or c.anneal.vf_coef.final),
         "vf_coef=0",
     ),
+    _Rule(
+        ("desired_kl", "learning_rate_min", "learning_rate_max"),
+        lambda c: not c.adapts_learning_rate,
+        f"anneal.learning_rate.shape is not {KL}",
+    ),
+    _Rule(
+        ("anneal.learning_rate.final",),
+        lambda c: c.adapts_learning_rate,
+        f"anneal.learning_rate.shape={KL} ends where it leads",
+    ),
+    _Rule(
+        ("anneal.learning_rate.shape",),
+        lambda c: c.adapts_learning_rate and c.n_epochs * c.minibatches == 1,
+        "n_epochs=1 with one minibatch, which is taken before the policy has moved",
+    ),
+    _Rule(("stop.window",), lambda c: getattr(c.stop, "return") is None, "stop.return=null"),
     *(
         _Rule(
             (f"anneal.{knob}.shape",),
-            lambda c, knob=knob: getattr(c.anneal, knob).final is None,  # type: ignore[misc]
+            lambda c, knob=knob: _is_shapeless(getattr(c.anneal, knob)),  # type: ignore[misc]
             f"anneal.{knob}.final=null",
         )
         for knob, known in KNOBS.items()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Optional, Union, get_args
 from ppo_cli import schedules
 from ppo_cli.config.knob import (
     Boolean,
+    Duration,
     Integer,
     Knob,
     Range,
@@ -19,6 +20,7 @@ from ppo_cli.config.knob import (
     is_section,
     knob,
     section,
+    section_of,
     walk,
 )
 from ppo_cli.envs.backends import BACKENDS, backend
@@ -29,6 +31,8 @@ COUNT = Range(1, 10**9)  # of what nobody would see the end above
 WIDTH = Range(1, 2**14)
 SEED = Range(0, 2**32 - 1)
 SHAPES = get_args(schedules.Shape)  # of annealing
+WARMUP = Range(0, 1, open_high=True)
+KL = "kl"  # in place of a shape: the learning rate that steers itself by the divergence of its steps
 
 
 @dataclass
@@ -50,7 +54,8 @@ class AnnealConfig:
     """How one knob changes over the run."""
 
     final: Optional[float] = knob()  # noqa: UP045
-    shape: str = knob(choices=SHAPES)
+    shape: str = knob(choices=(*SHAPES, KL))
+    warmup: float = knob(WARMUP, default=0.0)
 
 
 @dataclass
@@ -122,6 +127,28 @@ class CheckpointConfig:
     exact: Boolean = knob(fixed=True)
 
 
+if TYPE_CHECKING:
+
+    class StopConfig:
+        """What ends a run before its budget is used up; ``return`` is read with `getattr`."""
+
+        window: int
+        time: Duration
+        patience: int | None
+
+else:
+    StopConfig = section_of(
+        "StopConfig",
+        __name__,
+        {
+            "return": (Optional[float], knob(low=-1e38, high=1e38)),  # noqa: UP045
+            "window": (Integer, knob(low=1, high=10**6)),
+            "time": (Duration, knob()),
+            "patience": (Optional[Integer], knob(COUNT)),  # noqa: UP045
+        },
+    )
+
+
 @dataclass
 class LogConfig:
     """What is logged beside what every run logs."""
@@ -142,6 +169,9 @@ class TrainingConfig:
     batch_size: Integer = knob(COUNT)
     n_epochs: Integer = knob(low=1, high=10**6)
     learning_rate: float = knob(above=0, annealed=True)
+    desired_kl: float = knob(above=0)
+    learning_rate_min: float = knob(above=0)
+    learning_rate_max: float = knob(above=0)
     gamma: float = knob(low=0, high=1, annealed=True)
     gae_lambda: float = knob(low=0, high=1, annealed=True)
     value_lambda: Optional[float] = knob(low=0, high=1, annealed=True)  # noqa: UP045
@@ -193,6 +223,7 @@ class Config(TrainingConfig):
     threads: Union[Integer, str] = knob(low=1, high=1024, learned=False)  # noqa: UP007
     compile: Union[bool, str] = knob(learned=False)  # noqa: UP007
     eval: EvalConfig = section(EvalConfig, learned=False, searched=False)
+    stop: StopConfig = section(StopConfig, searched=False)
     checkpoint: CheckpointConfig = section(CheckpointConfig, learned=False, searched=False)
     log: LogConfig = section(LogConfig, learned=False)
     hooks: list[dict[str, Any]] = knob(searched=False)
@@ -227,6 +258,11 @@ class Config(TrainingConfig):
     def sequence_length(self) -> int:
         """Steps that a memory is trained through at a time; 1 without one."""
         return 1 if self.network.memory == "none" else min(self.network.sequence_length, self.n_steps)
+
+    @property
+    def adapts_learning_rate(self) -> bool:
+        """Whether the learning rate is steered by the divergence of its steps."""
+        return self.anneal.learning_rate.shape == KL
 
     @property
     def checkpoint_interval(self) -> int:

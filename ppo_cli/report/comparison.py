@@ -143,6 +143,7 @@ class Comparison:
         runs = [run for summary in self.summaries for run in summary.group.runs]
         lines = [_unfinished(summary.group) for summary in self.summaries if _is_going(summary.group)]
         lines += [_inexact(summary.group) for summary in self.summaries if _is_inexact(summary.group)]
+        lines += [_stopped(summary.group) for summary in self.summaries if _is_stopped(summary.group)]
         lines += self._apart()
         lines += self._tests()
         if any(len(summary.group.runs) < FEWEST_FOR_IQM for summary in self.summaries):
@@ -152,7 +153,7 @@ class Comparison:
             )
         if len({run.evaluated is None for run in runs}) > 1:
             lines.append("Final returns of evaluations and of training, whose policy samples, are not alike.")
-        steps = [run.last_step for run in runs if run.status == "finished"]
+        steps = [run.last_step for run in runs if run.status == "finished" and not run.stopped]
         if steps and len({run.budget for run in runs}) == 1 and max(steps) > ROUNDED * min(steps):
             lines.append(
                 f"Finished runs trained for {min(steps):,} to {max(steps):,} steps: a budget is rounded up "
@@ -302,13 +303,14 @@ def _improvements(base: RunGroup, groups: Sequence[RunGroup]) -> list[Improvemen
 def unlike(*groups: RunGroup) -> str:
     """Why final returns can't be held against each other, a key of `WHY`; nothing where they can.
 
-    They can where all runs have trained to one budget, or stand at one step, and returns are of one kind: a
+    They can where all runs have used up one budget, or stand at one step, and returns are of one kind: a
     deterministic policy returns more than one that samples, whatever was learned. Of a group in which runs
     failed early, those that are left are no fair sample.
     """
     runs = [run for group in groups for run in group.runs]
-    finished = all(run.status == "finished" for run in runs) and len({run.budget for run in runs}) == 1
-    if any(group.failed for group in groups) or not (finished or len({run.last_step for run in runs}) == 1):
+    whole = all(run.status == "finished" and not run.stopped for run in runs)
+    is_alike = (whole and len({run.budget for run in runs}) == 1) or len({run.last_step for run in runs}) == 1
+    if any(group.failed for group in groups) or not is_alike:
         return UNLIKE_STEPS
     return UNLIKE_RETURNS if len({run.kind for run in runs}) > 1 else ""
 
@@ -354,6 +356,19 @@ def _curve(runs: Sequence[Run], smooth: int) -> Curve | None:
 
 def _is_going(group: RunGroup) -> bool:
     return any(run.status == "running" for run in group.runs)
+
+
+def _is_stopped(group: RunGroup) -> bool:
+    return any(run.stopped for run in group.runs)
+
+
+def _stopped(group: RunGroup) -> str:
+    ended = [run for run in group.runs if run.stopped]
+    least, most = (f"{each(run.last_step for run in ended):,}" for each in (min, max))
+    steps = least if least == most else f"{least} to {most}"
+    return (
+        f"{group.name}: {len(ended)} of {len(group.runs)} runs stopped at {steps} steps: {ended[0].stopped}."
+    )
 
 
 def _is_inexact(group: RunGroup) -> bool:

@@ -11,14 +11,16 @@ from typing import Any
 import yaml
 
 from ppo_cli.config.convert import dotted, from_stored, to_dict
-from ppo_cli.config.schema import find_knob
+from ppo_cli.config.schema import KL, find_knob
 from ppo_cli.envs.backends import backend
 from ppo_cli.files import printable, read_yaml
 from ppo_cli.report.broken import LARGEST, MOST_KNOBS, MOST_STEPS, BrokenRunError
 
 ARROW = "→"
 NUMBER = re.compile(r"((?:(?<![\w.])-)?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)")
-ANNEALS = "anneal."  # the section that says how knobs change over a run: anneal.KNOB.final and .shape
+ANNEALS = (
+    "anneal."  # the section that says how knobs change over a run: anneal.KNOB.final, .shape and .warmup
+)
 LONGEST_NAME = 200  # characters of a value, and of a group's name, as it is shown
 
 
@@ -74,9 +76,7 @@ def learned(knobs: Mapping[str, str]) -> dict[str, str]:
     A config of an older version has the knobs that are younger at their defaults, as where it goes on.
     """
     every = {**_defaults(), **knobs}
-    idle = {
-        f"{name.removesuffix('.final')}.shape" for name, value in every.items() if _is_constant(name, value)
-    }
+    idle = {shape for shape in every if shape.endswith(".shape") and _is_idle(every, shape)}
     return {name: value for name, value in every.items() if _is_learned(name) and name not in idle}
 
 
@@ -86,8 +86,10 @@ def _defaults() -> dict[str, str]:
     return {name: _typed(value) for name, value in dotted(to_dict(from_stored({"env": {"id": "any"}})))}
 
 
-def _is_constant(name: str, value: str) -> bool:
-    return name.startswith(ANNEALS) and name.endswith(".final") and value == "null"
+def _is_idle(knobs: Mapping[str, str], shape: str) -> bool:
+    """Whether an ``anneal.KNOB.shape`` is that of no annealing: it has no end, and needs one."""
+    ends = f"{shape.removesuffix('.shape')}.final"
+    return shape.startswith(ANNEALS) and knobs.get(ends) == "null" and knobs[shape] != KL
 
 
 def _is_learned(name: str) -> bool:
@@ -119,17 +121,24 @@ def number(value: str) -> float | None:
 
 
 def annealed(knobs: Mapping[str, str], name: str) -> str:
-    """How a knob changes over a run: ``→0``, ``→0 cosine`` where that is not linear, or nothing."""
-    final = knobs.get(f"{ANNEALS}{name}.final", "null")
-    shape = knobs.get(f"{ANNEALS}{name}.shape", "linear")
-    return "" if final == "null" else f"{ARROW}{final}{'' if shape == 'linear' else f' {shape}'}"
+    """How a knob changes over a run: ``→0``, ``→0 cosine warmup 0.1``, ``→kl``, or nothing."""
+    final, shape, warmup = (
+        knobs.get(f"{ANNEALS}{name}.{what}", default)
+        for what, default in (("final", "null"), ("shape", "linear"), ("warmup", "0.0"))
+    )
+    words = [final, *([] if shape == "linear" else [shape])] if final != "null" else []
+    words = [KL] if shape == KL else words
+    words += [] if number(warmup) == 0 else [f"warmup {warmup}"]
+    return f"{ARROW}{' '.join(words)}" if words else ""
 
 
 def annealed_knob(name: str, names: Collection[str]) -> str | None:
-    """The knob that a ``anneal.KNOB.final`` or ``.shape`` is of, if there is one."""
+    """The knob that a ``anneal.KNOB.final``, ``.shape`` or ``.warmup`` is of, if there is one."""
     section, _, rest = name.partition(".")
     knob, _, what = rest.rpartition(".")
-    return knob if f"{section}." == ANNEALS and what in ("final", "shape") and knob in names else None
+    return (
+        knob if f"{section}." == ANNEALS and what in ("final", "shape", "warmup") and knob in names else None
+    )
 
 
 def order_of(value: str) -> list[tuple[bool, float, str]]:

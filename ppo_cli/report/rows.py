@@ -73,7 +73,7 @@ def run_rows(comparisons: Iterable[Comparison]) -> Iterator[dict[str, Cell]]:
                     "seed": run.seed,
                     "folder": printable(str(run.folder)),
                     "status": run.status,
-                    "reason": run.reason,
+                    "reason": run.reason or run.stopped,
                     "steps": run.last_step,
                     "final_return": run.final_return,
                     "final_return_from": "training" if run.evaluated is None else "evaluation",

@@ -18,7 +18,7 @@ from ppo_cli.report.metrics import read_metrics
 from ppo_cli.runs.folder import RunFolder
 from ppo_cli.statistics import Floats
 
-# running: short of its budget, whether it goes on or stands
+# running: short of its budget, whether it goes on or stands; what stopped itself there is finished
 Status = Literal["finished", "running", "failed"]
 
 # What a run's folder holds when it has logged something, and what else says that one with a config ran.
@@ -45,11 +45,13 @@ class Run:
         cut_episodes: The number of episodes that resuming cut; 0 where the run is as if it had never stopped.
         evaluated: The mean return of the final evaluation, or None.
         evaluation: How its evaluations are made, in words.
-        status: "finished" when it trained to its budget, "failed" when its folder says so, else "running".
+        status: "finished" when it trained to its budget or was stopped before, and was evaluated then,
+            "failed" when its folder says so, else "running".
         reason: One line on why it failed, or nothing.
         held: Whether a process is known to run it now.
         logged_steps: The environment steps at each iteration.
         infos: The environment's own scalars by their key, at each of ``logged_steps``, or NaN.
+        stopped: What ended it before its budget was used up; nothing where nothing did.
     """
 
     folder: Path
@@ -69,6 +71,7 @@ class Run:
     held: bool
     logged_steps: Floats
     infos: Mapping[str, Floats]
+    stopped: str = ""
 
     @property
     def final_return(self) -> float:
@@ -153,7 +156,7 @@ def read_run(folder: Path) -> Run | FailedRun:
             if not reason:
                 raise
             return FailedRun(folder, env_id, seed, trained, 0, reason)
-        evaluated = _read_evaluation(own, log.steps[-1])
+        evaluated, stopped = _read_evaluation(own, log.steps[-1])
     except FileNotFoundError as error:
         raise BrokenRunError(f"it has no {Path(error.filename).name}") from error
     except NotPlainError as error:
@@ -180,11 +183,12 @@ def read_run(folder: Path) -> Run | FailedRun:
         cut_episodes=log.cut_episodes,
         evaluated=evaluated,
         evaluation=f"{knobs.get('eval.episodes')} {'sampled' if sampled else 'deterministic'} episodes",
-        status="failed" if reason else "finished" if last_step >= budget else "running",
+        status="failed" if reason else "finished" if last_step >= budget or stopped else "running",
         reason=reason,
         held=_is_held(folder),
         logged_steps=log.steps,
         infos=log.infos,
+        stopped=stopped if last_step < budget else "",
     )
 
 
@@ -221,12 +225,15 @@ def _is_held(folder: Path) -> bool:
         os.close(descriptor)
 
 
-def _read_evaluation(folder: RunFolder, last_step: float) -> float | None:
-    """Mean return of the final evaluation; None where there is none, or the run has gone on since."""
+def _read_evaluation(folder: RunFolder, last_step: float) -> tuple[float | None, str]:
+    """Mean return of the final evaluation, and what stopped the run before its budget was used up.
+
+    None and nothing where there is no evaluation, or the run has gone on since.
+    """
     try:  # a ValueError is also what no text raises
         summary = folder.evaluation
         if summary is None:
-            return None
+            return None, ""
         mean, steps = float(summary["mean"]), int(summary["steps"])
     except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise BrokenRunError("eval.json is damaged") from error
@@ -234,7 +241,7 @@ def _read_evaluation(folder: RunFolder, last_step: float) -> float | None:
         raise BrokenRunError("the mean of eval.json is not finite")
     if abs(mean) > LARGEST:
         raise BrokenRunError(f"the mean of eval.json is beyond {LARGEST:.0e}")
-    return mean if steps >= last_step else None
+    return (mean, shown(str(summary.get("stopped", "")))) if steps >= last_step else (None, "")
 
 
 def _last_tenth(values: Floats) -> float:

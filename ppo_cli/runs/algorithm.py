@@ -7,6 +7,7 @@ import torch
 from gymnasium import spaces
 
 from ppo_cli.actor_critic import ActorCritic
+from ppo_cli.adaptive import KLAdaptive
 from ppo_cli.agent import flatten_parameters
 from ppo_cli.config.convert import same_named
 from ppo_cli.config.schema import KNOBS, Config
@@ -24,7 +25,7 @@ from ppo_cli.update import Hyperparameters, first_state, make_step, parameter_sh
 from ppo_cli.value_losses import VALUE_LOSSES
 
 ANNEALED = [name for name, known in KNOBS.items() if known.annealed]
-ANNEALING = ("coef", "final", "shape")  # of an extra loss's entry, beside its name and its options
+ANNEALING = ("coef", "final", "shape", "warmup")  # of an extra loss's entry, beside its name and its options
 INIT = ("params", "shapes")  # what an optimizer's functions take
 STEP = ("params", "grad", "state", "learning_rate", "shapes")
 
@@ -55,6 +56,7 @@ def build_hyperparameters(config: Config) -> Hyperparameters:
         ),
         "optimizer": _optimizer(config),
         "has_intrinsic": config.has_intrinsic,
+        "adaptive": KLAdaptive(**same_named(config, KLAdaptive)) if config.adapts_learning_rate else None,
     }
     hyper = Hyperparameters(**(same_named(config, Hyperparameters) | functions))
     _check_metrics(hyper)
@@ -72,10 +74,12 @@ def build_schedules(config: Config) -> dict[str, Schedule]:
     for name in ANNEALED:
         start, curve = getattr(config, name), getattr(config.anneal, name)
         if start is not None and (config.has_intrinsic or not name.startswith("intrinsic_")):
-            found[name] = Schedule(start, curve.final, curve.shape)
+            found[name] = Schedule(start, **vars(curve))
+    if config.adapts_learning_rate:  # from there on by itself
+        found["learning_rate"] = Schedule(config.learning_rate)
     for entry in config.extra_losses:
-        final, shape = entry.get("final"), entry.get("shape", "linear")
-        found[f"{metric_name(entry['name'])}_coef"] = Schedule(entry["coef"], final, shape)
+        curve = {key: entry[key] for key in ("final", "shape", "warmup") if key in entry}
+        found[f"{metric_name(entry['name'])}_coef"] = Schedule(entry["coef"], **curve)
     return found
 
 
@@ -103,10 +107,11 @@ def try_update(config: Config, env: Spaces, model: ActorCritic) -> None:
         torch.zeros(rows if hyper.has_intrinsic else 0),
     )  # fmt: skip
     step = make_step(model, distribution, hyper, tuple(schedules))
-    knobs = torch.tensor([schedule(0.0) for schedule in schedules.values()])
+    knobs = torch.tensor([schedule.initial for schedule in schedules.values()])
     try:
         params = flatten_parameters(model)
-        state = first_state(params, hyper.optimizer.init(params, parameter_shapes(model)), hyper)
+        moments = hyper.optimizer.init(params, parameter_shapes(model))
+        state = first_state(params, moments, hyper, config.learning_rate)
         step(state, batch, torch.arange(rows), torch.ones(rows), knobs)
     except UserCodeError as error:
         raise ConfigError(str(error)) from error

@@ -44,6 +44,11 @@ def _number(value: Any) -> bool:  # noqa: ANN401
     return type(value) in (int, float) and value == value
 
 
+def _positive(value: Any) -> bool:  # noqa: ANN401
+    """A finite number above 0."""
+    return type(value) in (int, float) and 0 < value <= sys.float_info.max
+
+
 def _finite(value: Any) -> bool:  # noqa: ANN401
     """A tensor without NaN or infinity."""
     return isinstance(value, Tensor) and (
@@ -138,6 +143,7 @@ class Checkpoint:
         log: The names and the lengths of the log's files.
         config: The run's config.
         versions: The versions of what computed it.
+        steered: The values of the knobs that the update steers itself; older versions wrote none.
         hooks: The names and the states of the user's hooks, in the order in which they are told.
         stopped: Why a hook stopped the run; empty where none did.
         intrinsic: The state of what gives intrinsic rewards, where there is one.
@@ -173,6 +179,7 @@ class Checkpoint:
     ]
     config: Annotated[Mapping[str, Any], _plain_mapping]
     versions: Annotated[Mapping[str, str], Each(str)]
+    steered: Annotated[Mapping[str, float], Each(_positive)] = field(default_factory=dict)
     hooks: Annotated[Sequence[Mapping[str, Any]], [{"name": str, "state": dict}]] = field(
         default_factory=list
     )

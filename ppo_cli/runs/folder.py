@@ -156,7 +156,7 @@ class RunFolder:
         return load_newest(self.checkpoints)
 
     def has_reached(self, saved: "Checkpoint", config: Config) -> bool:
-        """Whether a run has trained to its config's budget, or a hook has stopped it, and it is evaluated."""
+        """Whether a run has trained to its config's budget, or was stopped before, and it is evaluated."""
         evaluated = not config.eval.episodes or self.evaluated_at == saved.steps
         return evaluated and (saved.steps >= config.total_timesteps or bool(saved.stopped))
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ppo_cli.config.compose import override_config
 from ppo_cli.config.convert import dotted, from_stored, to_dict
 from ppo_cli.config.overrides import read_override
-from ppo_cli.config.schema import KNOBS, Config
+from ppo_cli.config.schema import KL, KNOBS, Config
 from ppo_cli.config.trust import imports
 from ppo_cli.envs.backends import backend
 from ppo_cli.errors import ConfigError, RunError
@@ -113,12 +113,12 @@ def _go_on(
         if saved is None:
             logger.info("%s has trained nothing yet: it starts from the beginning", folder)
         else:
-            saved = replace(saved, stopped=_still_stopped(saved, after, caller))
+            stopped = _still_stopped(saved, after, caller)
+            saved = replace(saved, stopped=stopped, steered=_still_steered(saved, after))
             if run.has_reached(saved, after):
-                other = f" ({saved.stopped}); other hooks= or" if saved.stopped else ";"
                 logger.info(
-                    "%s is finished: %s of total_timesteps=%s%s a larger total_timesteps= extends it",
-                    folder, f"{saved.steps:,}", f"{after.total_timesteps:,}", other,
+                    "%s is finished: %s of total_timesteps=%s%s extends it",
+                    folder, f"{saved.steps:,}", f"{after.total_timesteps:,}", _remedy(saved),
                 )  # fmt: skip
                 return
             logger.info("going on from step %s in %s", f"{saved.steps:,}", folder)
@@ -126,13 +126,48 @@ def _go_on(
 
 
 def _still_stopped(saved: "Checkpoint", after: Config, caller: Caller) -> str:
-    """Why a hook stopped the run, where its budget and its hooks are what they were then; else nothing."""
+    """Why a hook stopped the run, where its hooks and ``stop`` are what they were then; else nothing.
+
+    A larger budget has a run go on that a hook of the user's has stopped, and not one that ``stop`` has: what
+    it asks for is reached.
+    """
     from ppo_cli.runs.user_hooks import hook_names
 
     before = from_stored(saved.config)
     names = [hook["name"] for hook in saved.hooks]
     same = before.hooks == after.hooks and names == hook_names(after, caller.hooks)
-    return saved.stopped if same and before.total_timesteps >= after.total_timesteps else ""
+    same = same and before.stop == after.stop
+    lasts = _reached(saved) or before.total_timesteps >= after.total_timesteps
+    return saved.stopped if same and lasts else ""
+
+
+def _reached(saved: "Checkpoint") -> str:
+    """The knob ``stop.*`` that has stopped the run; empty where none has."""
+    from ppo_cli.runs import stopping
+
+    return next(
+        (stopping.reached(hook["state"]) for hook in saved.hooks if hook["name"] == stopping.NAME), ""
+    )
+
+
+def _remedy(saved: "Checkpoint") -> str:
+    """What a finished run was stopped by, if it was, and what has it go on."""
+    if not saved.stopped:
+        return "; a larger total_timesteps="
+    knob = _reached(saved)
+    if knob:
+        return f" ({saved.stopped}); another {knob}="
+    return f" ({saved.stopped}); other hooks= or a larger total_timesteps="
+
+
+def _still_steered(saved: "Checkpoint", after: Config) -> dict[str, float]:
+    """Where the update has steered knobs to, but for those that are given another start."""
+    before = from_stored(saved.config)
+    return {
+        name: value
+        for name, value in saved.steered.items()
+        if getattr(before, name, None) == getattr(after, name, None)
+    }
 
 
 def _check_same_run(folder: Path, run: Config, checkpoint: Config) -> None:
@@ -167,7 +202,12 @@ def _differences(before: Config, after: Config) -> list[str]:
                 f"{old[key]}, given {new[key]}"
             )
     lines = [f"{key}: {old.get(key)} -> {new[key]}" for key in changed]
-    annealed = [name for name in vars(after.anneal) if getattr(after.anneal, name).final is not None]
+    curves = {name: getattr(after.anneal, name) for name in vars(after.anneal)}
+    annealed = [
+        name
+        for name, curve in curves.items()
+        if curve.shape != KL and (curve.final is not None or curve.warmup)
+    ]
     if "total_timesteps" in changed and annealed:
         lines.append(f"the schedule of {', '.join(annealed)} follows total_timesteps: its value changes here")
     return lines
