@@ -44,6 +44,7 @@ _RULES = (
         lambda c: c.objective == "kl_penalty",
         "objective=kl_penalty has no clip range (losses/clipfrac alone is counted by it)",
     ),
+    _Rule(("init_from_partial", "init_parts"), lambda c: c.init_from is None, "init_from=null"),
     _Rule(("vf_clip_ratio",), lambda c: not (c.vf_coef or c.anneal.vf_coef.final), "vf_coef=0"),
     *(
         _Rule(

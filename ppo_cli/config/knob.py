@@ -147,6 +147,8 @@ def describe_type(kind: Any) -> str:  # noqa: ANN401
         list[dict[str, Any]]: "a list of mappings such as {name: NAME, option: value}",
         Optional[float]: "a number or null",  # noqa: UP045
         Optional[Integer]: "an integer or null",  # noqa: UP045
+        Optional[str]: "a text or null",  # noqa: UP045
+        list[str]: "a list of words",
         Union[Integer, str]: "an integer or auto",  # noqa: UP007
         Union[bool, str]: "true, false or auto",  # noqa: UP007
         Any: "auto, null, or a list of keys such as [is_success,reward_forward:mean]",

@@ -137,6 +137,10 @@ class TrainingConfig:
     use_sde: Boolean = knob(fixed=True)
     sde_sample_freq: Integer = knob(low=-1, high=10**9)
     squash_actions: Boolean = knob(fixed=True)
+    init_from: Optional[str] = knob(fixed=True)  # noqa: UP045
+    init_from_partial: Boolean = knob(fixed=True)
+    init_parts: str = knob(choices=("all", "policy", "value", "encoder"), fixed=True)
+    freeze: list[str] = knob(fixed=True)  # the optimizer's state has none of them
 
 
 if TYPE_CHECKING:
