@@ -9,17 +9,17 @@ from ppo_cli.text import nearest
 
 
 def chosen_parts(model: ActorCritic, which: str) -> list[str]:
-    """The names of the parts that a choice stands for, those without weights among them.
+    """The names of the parts that a choice stands for, those among them that this network lacks.
 
     Args:
         model: The network.
         which: ``all``; ``policy``, what actions are computed with; ``value``, what values are computed with;
             or ``encoder``.
     """
-    trunk = "trunk" if model.value_trunk is None else "value_trunk"
+    shared = ["trunk"] if model.value_trunk is None else []
     parts = {
         "policy": ["encoder", "memory", "trunk", "policy_head"],
-        "value": ["encoder", "memory", trunk, "value_head"],
+        "value": ["encoder", "memory", *shared, "value_trunk", "value_head"],
         "encoder": ["encoder"],
     }
     return parts.get(which, [name for name, _ in model.named_children()])

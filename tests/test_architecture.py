@@ -25,7 +25,7 @@ FLOORS = (
     {"hooks"},  # who is told of it
     {"collector"},  # what it learns from
     {"agent", "export"},
-    {"numpy_actor", "policy", "update"},
+    {"numpy_actor", "parts", "policy", "update"},
     {"actor_critic", "config"},
     {"compile", "encoders", "envs", "objectives", "optimizers"},
     {"cache", "distributions", "import_path", "tables", "terminal"},
@@ -40,7 +40,7 @@ KNOW_HYDRA = {"cli", "config", "sweeps"}
 STEPPING = {"collector", "trainer"}
 ALGORITHM = STEPPING | {
     "actor_critic", "advantages", "agent", "compile", "distributions", "encoders", "episodes", "hooks",
-    "losses", "memory", "normalize", "numpy_actor", "objectives", "optimizers", "policy", "rollout",
+    "losses", "memory", "normalize", "numpy_actor", "objectives", "optimizers", "parts", "policy", "rollout",
     "schedules", "trunks", "update",
 }  # fmt: skip
 SETTINGS_AND_LOGS = ("hydra", "omegaconf", "ppo_cli.config", "tensorboard", "torch.utils.tensorboard")

@@ -101,9 +101,9 @@ def plan_beginning(config: Config, model: ActorCritic, source: Source, normalize
             "spaces and network are taken whole, and init_from_partial=true takes what fits"
         )
     if not fit.taken:
+        why = _some(fit.differences) if fit.differences else "this network has no weights there"
         raise ConfigError(
-            f"init_from={config.init_from} has nothing that this run could take of its {', '.join(parts)}"
-            + (f": {_some(fit.differences)}" if fit.differences else ", which have no weights")
+            f"init_from={config.init_from} has nothing to take (init_parts={config.init_parts}): {why}"
         )
     rewards = None
     if config.init_parts in ("all", "value"):
@@ -137,7 +137,7 @@ def _fit(config: Config, model: ActorCritic, source: Source, parts: Sequence[str
         else:
             fit.taken[name] = given
     for name in source.weights:
-        if name.split(".")[0] in parts and name not in ours:
+        if name not in ours and (config.init_parts == "all" or name.split(".")[0] in parts):
             fit.differences.append(f"{printable(name)[:80]} is there alone")
     own_settings = settings_of(config)
     for knob, meant in _MEANINGS.items():

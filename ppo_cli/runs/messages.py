@@ -8,6 +8,7 @@ from ppo_cli.config.quoting import program_to_paste, shell_quoted
 from ppo_cli.encoders import ImpalaCNN, NatureCNN, PackedEncoder, UserEncoder
 from ppo_cli.episodes import Evaluation
 from ppo_cli.memory import RecurrentMemory
+from ppo_cli.parts import frozen_parts
 from ppo_cli.schedules import trained_steps
 from ppo_cli.text import counted, mean_and_deviation, short
 
@@ -35,7 +36,9 @@ def network_words(model: ActorCritic) -> str:
     if widths:
         verb, each = ("share ", "") if model.value_trunk is None else ("", " each")
         parts.append(f"actor and critic {verb}{widths} {model.trunk.choice.activation}{each}")
-    return ", ".join(parts or ["actor and critic linear"])
+    frozen = frozen_parts(model)
+    parts = parts or ["actor and critic linear"]
+    return ", ".join([*parts, f"frozen: {' and '.join(frozen)}"] if frozen else parts)
 
 
 def budget_words(asked: int, n_envs: int, n_steps: int, filled: bool = False) -> str:
