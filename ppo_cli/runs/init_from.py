@@ -156,7 +156,10 @@ def _reads_bytes(model: ActorCritic) -> bool:
 
 
 def _differs(knob: str, own: Mapping[str, Any], source: Source) -> bool:
-    if knob not in source.settings or (knob == "network.log_std_init" and own["network.log_std"] != "state"):
+    """Whether a knob that says something of this run's network has another value there."""
+    idle = {"network.log_std_init": own["network.log_std"] != "state"}
+    idle["network.memory_size"] = own["network.memory"] == "none"
+    if knob not in source.settings or idle.get(knob, False):
         return False
     return bool(own[knob] != source.settings[knob])
 
