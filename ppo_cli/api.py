@@ -62,6 +62,10 @@ class Run:
     evaluation: Evaluation | None
     checkpoints: tuple[int, ...]
 
+    def __fspath__(self) -> str:
+        """The folder, so that a run can stand where a path does, as in ``train(init_from=run)``."""
+        return fspath(self.folder)
+
     def __repr__(self) -> str:
         """One line: the environment, how far it is, and the evaluation's mean return."""
         steps = self.metrics["step"]

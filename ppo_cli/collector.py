@@ -56,6 +56,21 @@ class Collector:
         self.rollout.observations[-1, environments] = first
         self.rollout.states[-1, environments] = 0.0
 
+    def take_statistics(
+        self, observations: Mapping[str, Any] | None, rewards: Mapping[str, Any] | None
+    ) -> None:
+        """Has statistics of another run's in place of its own, which has seen nothing but first observations.
+
+        Args:
+            observations: The statistics of observations, or None.
+            rewards: The statistics of rewards, or None.
+        """
+        if rewards is not None and self.reward_normalizer is not None:
+            self.reward_normalizer.statistics.load_state_dict(dict(rewards))
+        if observations is not None and self.observation_normalizer is not None:
+            self.observation_normalizer.statistics.load_state_dict(dict(observations))
+            self.rollout.observations[-1] = torch.as_tensor(self.observe(self.envs.observations))
+
     def collect(self, agent: PPOAgent) -> None:
         """Fills the rollout with the next T steps of each environment."""
         rollout = self.rollout

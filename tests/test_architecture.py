@@ -25,7 +25,7 @@ FLOORS = (
     {"hooks"},  # who is told of it
     {"collector"},  # what it learns from
     {"agent", "export"},
-    {"numpy_actor", "policy", "targets", "update"},
+    {"numpy_actor", "parts", "policy", "targets", "update"},
     {"actor_critic", "config", "intrinsic", "value_losses"},
     {"compile", "encoders", "envs", "objectives", "optimizers"},
     {"cache", "distributions", "import_path", "tables", "terminal"},
@@ -51,7 +51,7 @@ KNOW_HYDRA = {"cli", "config", "sweeps"}
 STEPPING = {"collector", "trainer"}
 ALGORITHM = STEPPING | {
     "actor_critic", "adaptive", "advantages", "agent", "compile", "distributions", "encoders", "episodes",
-    "hooks", "intrinsic", "losses", "memory", "normalize", "numpy_actor", "objectives", "optimizers",
+    "hooks", "intrinsic", "losses", "memory", "normalize", "numpy_actor", "objectives", "optimizers", "parts",
     "policy", "rollout", "schedules", "targets", "trunks", "update", "value_heads", "value_losses",
 }  # fmt: skip
 SETTINGS_AND_LOGS = ("hydra", "omegaconf", "ppo_cli.config", "tensorboard", "torch.utils.tensorboard")

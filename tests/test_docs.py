@@ -445,3 +445,22 @@ def test_the_quick_start_runs_as_it_stands(ppo_train, tmp_path, monkeypatch):
                 {"ppo-eval": evaluate.main, "ppo-report": report.main}[program]()
             assert not ended.value.code
     assert (sweep / "report" / "report.html").is_file()
+
+
+@pytest.mark.slow
+def test_the_recipe_to_fine_tune_runs_as_it_stands(ppo_train, tmp_path):
+    tiny = ("total_timesteps=64", "n_envs=2", "n_steps=32", "n_epochs=1", "eval.episodes=1", "compile=false")
+    text = (ROOT / "docs" / "recipes.md").read_text().partition("## Fine-tune\n")[2].partition("\n## ")[0]
+    lines = [line for block in FENCE.findall(text) for line in block[1].splitlines()]
+    assert len(lines) > 5 and all(line.startswith("ppo-train ") for line in lines)
+    stable_baselines3 = pytest.importorskip("stable_baselines3")
+    stable_baselines3.PPO("MlpPolicy", "CartPole-v1").save(tmp_path / "ppo_cartpole.zip")
+    for line in lines:
+        words = [word.replace("range(5)", "range(2)") for word in shlex.split(line)[1:]]
+        outcome = ppo_train(*words, *tiny, "vectorization=sync")
+        assert outcome.status == 0, outcome.err
+        begins = "init_from" in line and "-m" not in words
+        assert ("begins with " in outcome.out) or not begins
+    partial, frozen = "policy_head.weight is there alone", "frozen: trunk"
+    logs = "".join(path.read_text() for path in (tmp_path / "outputs").rglob("train.log"))
+    assert partial in logs and frozen in logs

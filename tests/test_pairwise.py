@@ -27,6 +27,7 @@ FACTORS = {
     "normalize": ("false", "true"),
     "values": ("mse", "huber", "symlog", "two_hot", "popart"),
     "intrinsic": ("none", "rnd"),
+    "begin": ("fresh", "from_frozen"),
     "compile": ("false", "true"),
     "export": ("onnx", "onnx-sample", "torchscript", "torchscript-sample"),
 }  # fmt: skip
@@ -160,6 +161,10 @@ def test_the_settings_cover_every_pair_and_the_quick_ones_the_levels():
 )
 def test_trains_resumes_evaluates_and_exports(ppo_train, tmp_path, monkeypatch, capfd, interrupt, setting):
     arguments = command_line(setting)
+    if setting["begin"] == "from_frozen":
+        short = ("total_timesteps=16", "eval.episodes=0", "compile=false", "seed=1", "hydra.run.dir=source")
+        assert ppo_train(*arguments, *short).status == 0
+        arguments = (*arguments, "init_from=source", "freeze=[trunk]")
 
     def finish(main, *argv):
         monkeypatch.setattr(sys, "argv", [main.__module__, *argv])

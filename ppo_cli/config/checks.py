@@ -251,6 +251,8 @@ def _check_box_policy(config: Config) -> None:
 def _check_across(config: Config) -> None:
     if not config.env.id:
         raise ConfigError("env.id is empty: type env=ID, or env.id=ID for an id without its preset")
+    if config.init_from is not None and not config.init_from.strip():
+        raise ConfigError("init_from= names nothing: expected a run's folder or a file, or null")
     _check_wrappers(config)
     _check_hooks(config.hooks)
     _check_info_keys(config.log.info_keys)

@@ -87,6 +87,7 @@ _RULES = (
         "n_epochs=1 with one minibatch, which is taken before the policy has moved",
     ),
     _Rule(("stop.window",), lambda c: getattr(c.stop, "return") is None, "stop.return=null"),
+    _Rule(("init_from_partial", "init_parts"), lambda c: c.init_from is None, "init_from=null"),
     *(
         _Rule(
             (f"anneal.{knob}.shape",),

@@ -182,6 +182,8 @@ def describe_type(kind: Any) -> str:  # noqa: ANN401
         list[dict[str, Any]]: "a list of mappings such as {name: NAME, option: value}",
         Optional[float]: "a number or null",  # noqa: UP045
         Optional[Integer]: "an integer or null",  # noqa: UP045
+        Optional[str]: "a text or null",  # noqa: UP045
+        list[str]: "a list of words",
         Union[Integer, str]: "an integer or auto",  # noqa: UP007
         Union[bool, str]: "true, false or auto",  # noqa: UP007
         Duration: "seconds, a time such as 90s, 30m, 2h or 1d, or null",

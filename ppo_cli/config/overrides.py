@@ -14,7 +14,7 @@ from ppo_cli.config.quoting import hydra_quoted
 from ppo_cli.config.schema import KNOBS
 from ppo_cli.errors import ConfigError
 
-FOLDERS = ("hydra.run.dir", "hydra.sweep.dir")  # Hydra's settings whose values are paths
+FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "init_from")  # what has a path as its value
 TARGETS = ("resume", "sweep.resume")  # what to go on with; the value is a path as it is typed, no Hydra's
 AUTO = "auto"
 GROUPS = ("env", "network", "experiment", "search")  # folders of conf/ of which one file is chosen

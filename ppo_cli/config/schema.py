@@ -198,6 +198,10 @@ class TrainingConfig:
     squash_actions: Boolean = knob(fixed=True)
     box_policy: str = knob(choices=("gaussian", "beta", "categorical"), fixed=True)
     action_bins: Integer = knob(low=2, high=10**4, fixed=True)
+    init_from: Optional[str] = knob(fixed=True)  # noqa: UP045
+    init_from_partial: Boolean = knob(fixed=True)
+    init_parts: str = knob(choices=("all", "policy", "value", "encoder"), fixed=True)
+    freeze: list[str] = knob(fixed=True)  # the optimizer's state has none of them
 
 
 if TYPE_CHECKING:

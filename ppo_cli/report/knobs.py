@@ -38,6 +38,8 @@ def read_config(path: Path) -> dict[str, str]:
     given = config.get("vectorization")
     if given is not None and backend(str(given)).steps == backend("auto").steps:  # to the same bits
         config["vectorization"] = "auto"
+    if isinstance(source := config.get("init_from"), str):  # where it lies says nothing of what was taken
+        config["init_from"] = re.split(r"[/\\]", source.rstrip("/\\"))[-1]
     if isinstance(hooks := config.get("hooks"), list):  # those of a user's own may change what is learned
         config["hooks"] = [hook for hook in hooks if _is_own(hook)]
     knobs = {shown(name): shown(_typed(value)) for name, value in dotted(config)}

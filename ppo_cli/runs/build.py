@@ -44,9 +44,12 @@ from ppo_cli.normalize import (
     make_observation_normalizer,
     stored_observation,
 )
+from ppo_cli.parts import freeze
 from ppo_cli.runs.algorithm import build_distribution, build_hyperparameters, build_schedules, try_update
+from ppo_cli.runs.init_from import Beginning, plan_beginning
 from ppo_cli.runs.intrinsic import try_intrinsic
 from ppo_cli.runs.signals import no_advice
+from ppo_cli.runs.sources import Source, find_source
 from ppo_cli.runs.user_hooks import check_hooks
 from ppo_cli.runs.watchdog import Watchdog
 from ppo_cli.seeding import spawn_seeds, stream_generator
@@ -68,6 +71,7 @@ class Checked:
         spaces: The spaces of the environment.
         snapshot_kind: The kind of snapshot, where it had to be found out.
         env: The environment that was tried, where it is handed on: whoever takes it closes it.
+        beginning: What the run begins with of an earlier one, if anything.
     """
 
     config: Config
@@ -75,15 +79,19 @@ class Checked:
     spaces: Spaces
     snapshot_kind: SnapshotKind | None = None
     env: Env[Any, Any] | None = None
+    beginning: Beginning | None = None
 
 
-def check_environment(config: Config, watchdog: bool = True, keep: bool = False) -> Checked:
+def check_environment(
+    config: Config, watchdog: bool = True, keep: bool = False, begins: bool = True
+) -> Checked:
     """Makes the environment and the network once, to hold the config against them.
 
     Args:
         config: The config to check.
         watchdog: Whether a process is forked that ends this one where the environment hangs.
         keep: Whether the environment is handed on, rather than closed.
+        begins: Whether a run is to begin with it, for which what ``init_from`` names has to be there.
 
     Raises:
         ConfigError: the environment can't be made or trained on as the config asks; one line that says why.
@@ -91,12 +99,13 @@ def check_environment(config: Config, watchdog: bool = True, keep: bool = False)
     check_hooks(config)
     with Watchdog(config.env.timeout, no_advice) if watchdog else nullcontext():
         try:
-            return _check_environment(config, keep)
+            start = find_source(config.init_from) if begins and config.init_from is not None else None
+            return _check_environment(config, keep, start)
         except EnvError as error:
             raise ConfigError(str(error)) from error
 
 
-def _check_environment(config: Config, keep: bool) -> Checked:
+def _check_environment(config: Config, keep: bool, start: Source | None) -> Checked:
     typed = config.env.id
     env_id = resolve_env_id(typed)
     env = _try_environment(env_id, replace(config.env, action_mask=False))
@@ -113,11 +122,17 @@ def _check_environment(config: Config, keep: bool) -> Checked:
         spaces = Spaces(env.observation_space, env.action_space)
         notices += _notices(config, spaces)
         config = replace(config, env=replace(config.env, id=env_id, action_mask=masked))
-        check_network(config, spaces)
+        model = check_network(config, spaces)
+        beginning = None
+        if start is not None:
+            normalizers = build_normalizers(config, spaces.observation_space)
+            beginning = plan_beginning(config, model, start, normalizers)
+            notices += beginning.notices
+            config = replace(config, init_from=beginning.name)
         if keep or config.checkpoint.exact:
             opened.pop_all()
     notices += idle_notices(config, *spaces)
-    checked = Checked(config, tuple(line for line in notices if line), spaces)
+    checked = Checked(config, tuple(line for line in notices if line), spaces, beginning=beginning)
     if config.checkpoint.exact:
         return replace(checked, snapshot_kind=_exact_kind(config.env, env))
     return replace(checked, env=env) if keep else checked
@@ -131,12 +146,18 @@ def _notices(config: Config, spaces: Spaces) -> list[str | None]:
     return [ranges, normalization_notice(spaces.observation_space) if normalized else None]
 
 
-def check_network(config: Config, spaces: Spaces) -> None:
-    """Raises ConfigError where the network, or what it is trained on, can't be as the config asks."""
+def check_network(config: Config, spaces: Spaces) -> ActorCritic:
+    """A fresh network of those that the config asks for, with which the update was tried.
+
+    Raises:
+        ConfigError: it, or what it is trained on, can't be as the config asks.
+    """
     try:
         _check_memory(config, spaces)
-        try_update(config, spaces, build_model(config, spaces))
+        model = build_model(config, spaces)
+        try_update(config, spaces, model)
         try_intrinsic(config, spaces)
+        return model
     except ConfigError:
         raise
     except ValueError as error:
@@ -281,8 +302,12 @@ def _try_environment(env_id: str, config: EnvConfig) -> Env[Any, Any]:
 
 
 def build_model(config: Config, env: Env[Any, Any] | Spaces) -> ActorCritic:
-    """The network for an environment's spaces, with weights drawn from torch's global generator."""
-    return make_actor_critic(
+    """The network for an environment's spaces, with weights drawn from torch's global generator.
+
+    Raises:
+        ValueError: the network does not go with the spaces, or lacks a part that is to be frozen.
+    """
+    model = make_actor_critic(
         env.observation_space,
         env.action_space,
         squash_actions=config.squash_actions,
@@ -307,6 +332,8 @@ def build_model(config: Config, env: Env[Any, Any] | Spaces) -> ActorCritic:
         **same_named(config.network, HeadChoice),
         **same_named(config.network, TrunkChoice),
     )
+    freeze(model, config.freeze)
+    return model
 
 
 def build_agent(config: Config, env: Env[Any, Any] | Spaces) -> PPOAgent:

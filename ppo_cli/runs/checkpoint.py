@@ -45,7 +45,7 @@ def save_checkpoint(path: Path, payload: dict[str, Any]) -> None:
     folder = own_folder(path.parent)
     plain = _plain({"format": FORMAT, **payload})
     data = io.BytesIO()  # PyTorch's own writer of files hides why a write failed
-    torch.save({**plain, "sha256": _digest(plain)}, data)
+    torch.save({**plain, "sha256": digest(plain)}, data)
     with written_aside(path) as aside, open_own(aside, new=True) as file:
         file.write(data.getbuffer())
         file.flush()
@@ -84,7 +84,7 @@ def plain_state(state: dict[str, Any]) -> dict[str, Any]:
         plain: dict[str, Any] = _plain(state)
     except RecursionError:
         raise TypeError("its contents are nested too deeply, or hold themselves") from None
-    _check_plain(plain, MOST_BYTES, depth=3)  # the state of a hook lies in a list of dicts
+    check_plain(plain, MOST_BYTES, depth=3)  # the state of a hook lies in a list of dicts
     return plain
 
 
@@ -97,8 +97,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     try:
         data = read_bytes(path, MOST_BYTES)
-        _check_container(data)
-        payload: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        payload: dict[str, Any] = load_tensors(data)
     except FileNotFoundError as error:
         raise CheckpointError(f"no checkpoint at {path}") from error
     except (NotPlainError, IsADirectoryError) as error:
@@ -120,13 +119,25 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is not a ppo-cli checkpoint of format 2 or {FORMAT}")
     expected = payload.pop("sha256")
     try:
-        _check_plain(payload, len(data))
-        digest = _digest(payload)
+        check_plain(payload, len(data))
+        found = digest(payload)
     except (TypeError, RuntimeError, MemoryError) as error:
         raise CheckpointError(f"{path} is refused: {error}") from error
-    if digest != expected:
+    if found != expected:
         raise CheckpointError(f"{path} is damaged: its contents do not have the checksum written with them")
     return payload
+
+
+def load_tensors(data: bytes) -> Any:  # noqa: ANN401
+    """What `torch.save` made, on the CPU; no code in it is ever run.
+
+    Raises:
+        ValueError: it is none, or unpacks to more than it is.
+        pickle.UnpicklingError: it holds something else than tensors and plain values.
+        Exception: it is damaged; this may be almost anything.
+    """
+    check_container(data)
+    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
 
 
 def save_run(path: Path, checkpoint: Checkpoint) -> None:
@@ -218,14 +229,14 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - any tree of plain values
     raise TypeError(f"a checkpoint holds tensors and plain values, given {type(value).__name__}")
 
 
-def _check_container(data: bytes) -> None:
+def check_container(data: bytes) -> None:
     """Raises ValueError for what `torch.save` does not write, such as an archive that unpacks to more."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         if sum(entry.file_size for entry in archive.infolist()) > len(data):
             raise ValueError("its parts are larger than the file")
 
 
-def _check_plain(value: Any, size: int, depth: int = 0) -> None:  # noqa: ANN401
+def check_plain(value: Any, size: int, depth: int = 0) -> None:  # noqa: ANN401
     """Raises TypeError for a tree that is deeper, larger or of other things than a checkpoint's.
 
     Args:
@@ -254,7 +265,8 @@ def _check_plain(value: Any, size: int, depth: int = 0) -> None:  # noqa: ANN401
             raise TypeError(f"it holds a value of type {type(item).__name__}")
 
 
-def _digest(value: Any) -> str:  # noqa: ANN401
+def digest(value: Any) -> str:  # noqa: ANN401
+    """The SHA-256 of a tree of plain values and tensors, in letters."""
     sha = hashlib.sha256()
     _feed(sha, value)
     return sha.hexdigest()

@@ -30,6 +30,7 @@ from ppo_cli.runs.checkpoint import (
 )
 from ppo_cli.runs.checkpoint_schema import Checkpoint
 from ppo_cli.runs.folder import RunFolder, identity
+from ppo_cli.runs.init_from import Beginning
 from ppo_cli.runs.log import RunLog
 from ppo_cli.seeding import restore_generators, saved_generators, spawn_seeds
 from ppo_cli.text import flat
@@ -120,9 +121,11 @@ class CheckpointKeeper(Hook):
         )
 
 
-def begin(run: RunState, config: Config) -> None:
-    """Starts the environments' first episodes."""
+def begin(run: RunState, config: Config, beginning: Beginning | None = None) -> None:
+    """Starts the environments' first episodes, with what is taken of an earlier run, if anything."""
     run.collector.reset(_seeds(config, 0))
+    if beginning is not None:
+        beginning.put(run.agent.model, run.collector)
 
 
 def restore(

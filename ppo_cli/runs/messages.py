@@ -8,6 +8,7 @@ from ppo_cli.config.quoting import program_to_paste, shell_quoted
 from ppo_cli.encoders import ImpalaCNN, NatureCNN, PackedEncoder, UserEncoder
 from ppo_cli.episodes import Evaluation
 from ppo_cli.memory import RecurrentMemory
+from ppo_cli.parts import frozen_parts
 from ppo_cli.schedules import trained_steps
 from ppo_cli.text import counted, mean_and_deviation, short
 from ppo_cli.trunks import Trunk
@@ -28,6 +29,12 @@ def pack(pieces: Sequence[str], columns: int) -> list[str]:
 
 def network_words(model: ActorCritic) -> str:
     """A network from the observations to the heads: encoders other than flat ones, memory, hidden layers."""
+    frozen = frozen_parts(model)
+    return ", ".join([_path_words(model), *([f"frozen: {' and '.join(frozen)}"] if frozen else [])])
+
+
+def _path_words(model: ActorCritic) -> str:
+    """What is between the observations and the heads, of actor and critic."""
     actor, critic = (", ".join(_eyes_words(eyes)) for eyes in (model.actor, model.critic))
     widths, own = (_trunk_words(trunk) for trunk in (model.trunk, model.value_trunk or model.trunk))
     if model.has_own_critic:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ppo_cli.config.compose import override_config
 from ppo_cli.config.convert import dotted, from_stored, to_dict
 from ppo_cli.config.overrides import read_override
+from ppo_cli.config.quoting import shell_quoted
 from ppo_cli.config.schema import KL, KNOBS, Config
 from ppo_cli.config.trust import imports
 from ppo_cli.envs.backends import backend
@@ -65,7 +66,7 @@ def resumed_config(folder: Path, overrides: Sequence[str]) -> Config:
     """
     before = _stored_config(folder)
     after = override_config(before, overrides)
-    _differences(before, after)
+    _differences(folder, before, after)
     return after
 
 
@@ -100,10 +101,14 @@ def _go_on(
     if saved is not None:
         _check_same_run(folder, before, from_stored(saved.config))
     after = change(before)
-    lines = [f"{line}; going on from the one before" for line in damage] + _differences(before, after)
+    lines = [f"{line}; going on from the one before" for line in damage]
+    lines += _differences(folder, before, after)
     lines += imports(after, run.config_yaml, typed=typed)
+    first = None
     if saved is not None and not saved.iteration:
-        saved = None  # nothing has been trained: the beginning is exact whatever the environments are
+        first, saved = saved, None  # nothing is trained: beginning is exact whatever the environments are
+    elif saved is None and after.init_from is not None:
+        lines.append(f"reading the weights of {after.init_from}, which {run.config_yaml} names (init_from)")
     repair(folder, None if saved is None else saved.steps, after.checkpoint.keep)
     from ppo_cli.runs.run import run_owned  # late: it brings PyTorch
 
@@ -122,7 +127,7 @@ def _go_on(
                 )  # fmt: skip
                 return
             logger.info("going on from step %s in %s", f"{saved.steps:,}", folder)
-        run_owned(after, folder, saved, caller)
+        run_owned(after, folder, saved, caller, first=first)
 
 
 def _still_stopped(saved: "Checkpoint", after: Config, caller: Caller) -> str:
@@ -181,7 +186,7 @@ def _check_same_run(folder: Path, run: Config, checkpoint: Config) -> None:
             )
 
 
-def _differences(before: Config, after: Config) -> list[str]:
+def _differences(folder: Path, before: Config, after: Config) -> list[str]:
     """A line on each knob that changes, and on what that means for annealed ones.
 
     Raises:
@@ -192,7 +197,8 @@ def _differences(before: Config, after: Config) -> list[str]:
     for key in changed:
         if KNOBS[key].fixed:
             raise ConfigError(
-                f"{key} can't change on resuming: it was {old.get(key)}, given {new[key]}; start a new run"
+                f"{key} can't change on resuming: it was {old.get(key)}, given {new[key]}; "
+                f"init_from={shell_quoted(folder)} starts a new run with its weights"
             )
         if key == "vectorization" and (was := backend(old[key]).steps) != (
             new_ones := backend(new[key]).steps

@@ -5,6 +5,7 @@ import json
 import logging
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -43,6 +44,7 @@ from ppo_cli.runs.checkpoint_schema import Checkpoint
 from ppo_cli.runs.checkpointing import CheckpointKeeper, begin, restore
 from ppo_cli.runs.evaluation import summarize
 from ppo_cli.runs.folder import RunFolder, advice_for, noted_failure, own_run, repair
+from ppo_cli.runs.init_from import whole_beginning
 from ppo_cli.runs.intrinsic import IntrinsicRewards, make_intrinsic
 from ppo_cli.runs.log import Knob, RunLog
 from ppo_cli.runs.messages import (
@@ -56,6 +58,7 @@ from ppo_cli.runs.messages import (
 from ppo_cli.runs.own_hooks import Evaluating, Signals
 from ppo_cli.runs.progress import Progress
 from ppo_cli.runs.signals import StopSignal
+from ppo_cli.runs.sources import of_checkpoint
 from ppo_cli.runs.user_hooks import make_hooks
 from ppo_cli.runs.watchdog import Watchdog
 from ppo_cli.seeding import seed_global_generators
@@ -111,13 +114,26 @@ def run_owned(
     saved: Checkpoint | None,
     caller: Caller = COMMAND,
     checked: Checked | None = None,
+    first: Checkpoint | None = None,
 ) -> float:
-    """`run` in a folder that this process holds already, and that is in the state of ``saved``."""
+    """`run` in a folder that this process holds already, and that is in the state of ``saved``.
+
+    Args:
+        config: As for `run`.
+        folder: As for `run`.
+        saved: As for `run`.
+        caller: As for `run`.
+        checked: As for `run`.
+        first: The run's checkpoint of its beginning, where it begins again: with what it took of another run.
+    """
     advice = partial(advice_for, folder)
     signal = StopSignal(advice, at_once=True) if caller.owns_process else None
     watchdog = Watchdog(config.env.timeout, advice) if caller.watchdog else nullcontext()
     with signal or nullcontext(), watchdog:
-        checked = checked or check_environment(config, caller.watchdog, keep=True)
+        begins = saved is None and first is None
+        checked = checked or check_environment(config, caller.watchdog, keep=True, begins=begins)
+        if first is not None and config.init_from is not None:
+            checked = replace(checked, beginning=whole_beginning(of_checkpoint(first, config.init_from)))
         with noted_failure(folder):  # what is refused is no failure of the run
             try:
                 return _run(checked, folder, saved, caller, signal)
@@ -149,7 +165,7 @@ def _run(
         hooks = _run_hooks(config, folder, saved, caller, signal, collector)
         state = RunState(folder, to_dict(config), agent, collector, config.total_timesteps, hooks.all)
         if saved is None:
-            begin(state, config)
+            begin(state, config, checked.beginning)
         else:
             _say_lost(restore(state, config, saved, hooks.users, hooks.intrinsic), config.n_envs)
         with telling_hooks(state):

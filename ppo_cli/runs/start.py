@@ -1,5 +1,6 @@
 """How a run starts: it is composed and checked once, gets a folder, and runs there."""
 
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ from ppo_cli.config.overrides import CommandLine, text_of
 from ppo_cli.config.presets import forget_successors, preset_words
 from ppo_cli.config.quoting import shell_quoted
 from ppo_cli.config.running import run_composed
+from ppo_cli.config.schema import Config
 from ppo_cli.envs.make import resolve_env_id
 from ppo_cli.errors import ConfigError
 from ppo_cli.runs.caller import COMMAND, Caller
@@ -49,11 +51,13 @@ def start_run(
     there = None if given is None else RunFolder(given)
     if there is not None and there.has_checkpoints and not (line.goes_on and there.is_run):
         raise ConfigError(f"{given} holds a run already; resume={shell_quoted(given)} goes on with it")
-    checked = check_environment(job.config, caller.watchdog, keep=not line.goes_on)
+    is_there = line.goes_on and there is not None and there.is_run
+    wanted = _with_stored_source(job.config, there) if is_there and there is not None else job.config
+    checked = check_environment(wanted, caller.watchdog, keep=not line.goes_on, begins=not is_there)
     config = checked.config
     typed = [text_of(override) for override in line.typed]
     folder = run_dir(config.env.id, typed, datetime.now()) if given is None else given
-    if line.goes_on and RunFolder(folder).is_run:
+    if is_there:
         resume_as(folder, config, caller)
         return folder
     caller = caller._replace(preset=preset_words())
@@ -65,3 +69,11 @@ def start_run(
             with logging_to(RunFolder(folder).train_log, verbose=caller.live):
                 run_composed(job, folder, work, config_name, log=False)
     return folder
+
+
+def _with_stored_source(config: Config, run: RunFolder) -> Config:
+    """A config that names the weights it began with as the run there does, where both are the same."""
+    from ppo_cli.runs.sources import is_same_source
+
+    stored = run.config.init_from
+    return replace(config, init_from=stored) if is_same_source(config.init_from, stored) else config

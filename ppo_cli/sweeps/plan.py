@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -102,12 +102,17 @@ def plan_jobs(overrides: Sequence[str], config_dir: str | None, config_name: str
     from ppo_cli.runs.watchdog import Watchdog
 
     with Watchdog(max(config.env.timeout for _, config in jobs), no_advice):  # one for all
-        checked = [check_environment(config) for _, config in jobs]
+        # the weights that a job begins with are looked at and given a lasting name, but not kept
+        checked = [replace(check_environment(config), beginning=None) for _, config in jobs]
     for notice in dict.fromkeys(notice for each in checked for notice in each.notices):
         print(wrapped(notice))
     planned = [
-        Job(name, [override for override in job if not is_hydra(override)], to_dict(config))
-        for name, (job, config) in zip(job_names([job for job, _ in jobs]), jobs, strict=True)
+        Job(
+            name,
+            [override for override in job if not is_hydra(override)],
+            to_dict(replace(config, init_from=found.config.init_from)),
+        )
+        for name, (job, config), found in zip(job_names([job for job, _ in jobs]), jobs, checked, strict=True)
     ]
     return Sweep(config_name, list(overrides), planned)
 

@@ -165,6 +165,8 @@ def _launch(
 def _overrides(folder: Path, job: Job, going_on: bool) -> list[str]:
     """What a job is composed of; one that goes on has its whole config in its folder."""
     own = [] if going_on else list(job.overrides)
+    if own and job.config["init_from"] is not None:  # as it was found when the sweep was planned
+        own.append(f"init_from={hydra_quoted(job.config['init_from'])}")
     own.append(f"hydra.sweep.subdir={hydra_quoted(job.folder)}")
     if os.path.lexists(RunFolder(folder / job.folder).hydra):
         own.append("hydra.output_subdir=null")  # what it holds is how the job began

@@ -1,0 +1,239 @@
+"""A run that begins with the weights and statistics of an earlier one: what fits, and putting it in place.
+
+All else of the run is fresh: optimizer, schedules, environments and counters. Its first checkpoint holds what
+was taken, so that going on needs the source no more.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ppo_cli.actor_critic import ActorCritic
+from ppo_cli.collector import Collector
+from ppo_cli.config.schema import Config
+from ppo_cli.encoders import FlattenEncoder
+from ppo_cli.errors import ConfigError
+from ppo_cli.files import printable
+from ppo_cli.normalize import ObservationNormalizer, RewardNormalizer, RunningMeanStd
+from ppo_cli.parts import chosen_parts
+from ppo_cli.runs.sources import Source, settings_of
+from ppo_cli.text import flat
+
+NAMED = 3  # of the differences of two networks, in a line
+# The parts that compute something else with the same weights where a knob differs.
+_MEANINGS = {
+    "network.activation": ("trunk", "value_trunk"),
+    "network.memory": ("memory",),
+    "network.log_std_init": ("policy_head",),
+    "squash_actions": ("policy_head",),
+}
+Normalizers = tuple[ObservationNormalizer | None, RewardNormalizer | None]
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What a run begins with, of which everything fits its network.
+
+    Attributes:
+        name: What the run's config calls its source.
+        weights: The weights by name.
+        left_out: The names of the network's own that the loading decides on, of what older versions lack.
+        observations: The observation normaliser's statistics; None for fresh ones.
+        rewards: The reward normaliser's statistics; None for fresh ones.
+        notices: Lines on what was taken, and what was not.
+    """
+
+    name: str
+    weights: Mapping[str, Tensor]
+    left_out: frozenset[str] = frozenset()
+    observations: Mapping[str, Any] | None = None
+    rewards: Mapping[str, Any] | None = None
+    notices: tuple[str, ...] = ()
+
+    def put(self, model: ActorCritic, collector: Collector) -> None:
+        """Puts it in place of a network's own, and of the statistics of what has collected nothing yet."""
+        kept = {name: value for name, value in model.state_dict().items() if name not in self.left_out}
+        model.load_state_dict({**kept, **self.weights}, strict=False)
+        collector.take_statistics(self.observations, self.rewards)
+
+
+@dataclass
+class _Fit:
+    """How a source fits a network: what is taken by name, and in words what is not.
+
+    Attributes:
+        taken: The weights that fit.
+        left_out: The network's own that the source lacks, because its version had none.
+        differences: Names of weights that do not fit, with why.
+        meanings: Knobs by which the same weights compute something else, with why.
+    """
+
+    taken: dict[str, Tensor] = field(default_factory=dict)
+    left_out: set[str] = field(default_factory=set)
+    differences: list[str] = field(default_factory=list)
+    meanings: list[str] = field(default_factory=list)
+
+
+def plan_beginning(config: Config, model: ActorCritic, source: Source, normalizers: Normalizers) -> Beginning:
+    """What a run takes of a source.
+
+    Args:
+        config: The config of the run.
+        model: A network as the run will have it.
+        source: The source.
+        normalizers: Normalisers as the run will have them, for observations and rewards.
+
+    Raises:
+        ConfigError: the source does not fit; one line.
+    """
+    parts = chosen_parts(model, config.init_parts)
+    fit = _fit(config, model, source, parts)
+    observations = _statistics(source.observations, normalizers[0])
+    statistics = _of_observations(config, source, normalizers[0], observations)
+    problems = [*fit.meanings, *fit.differences, *statistics]
+    if problems and not config.init_from_partial:
+        knobs = _differing(config, source) if fit.differences else []
+        raise ConfigError(
+            f"init_from={config.init_from} does not fit this run: {_some(knobs or problems)}; the same "
+            "spaces and network are taken whole, and init_from_partial=true takes what fits"
+        )
+    if not fit.taken:
+        why = _some(fit.differences) if fit.differences else "this network has no weights there"
+        raise ConfigError(
+            f"init_from={config.init_from} has nothing to take (init_parts={config.init_parts}): {why}"
+        )
+    rewards = None
+    if config.init_parts in ("all", "value"):
+        rewards = _statistics(source.rewards, normalizers[1])
+    lines = [_taken_words(source, fit, observations, rewards)]
+    if problems:
+        lines.append(f"not taken, or taken for something else: {_some(problems, 8)}")
+    lines += _fresh_words(config, source, normalizers, rewards)
+    left = frozenset(fit.left_out)
+    return Beginning(source.name, fit.taken, left, observations, rewards, tuple(lines))
+
+
+def whole_beginning(source: Source) -> Beginning:
+    """A run's own first checkpoint, to begin with again."""
+    return Beginning(source.name, source.weights, frozenset(), source.observations, source.rewards)
+
+
+def _fit(config: Config, model: ActorCritic, source: Source, parts: Sequence[str]) -> _Fit:
+    """Compares weights by name, shape and type, and the knobs that decide what they mean."""
+    fit, parameters = _Fit(), {name for name, _ in model.named_parameters()}
+    ours = {name: value for name, value in model.state_dict().items() if name.split(".")[0] in parts}
+    for name, own in ours.items():
+        given = source.weights.get(name)
+        if given is None:
+            if name in parameters:
+                fit.differences.append(f"{name} is missing there")
+            else:
+                fit.left_out.add(name)
+        elif given.shape != own.shape or given.dtype != own.dtype:
+            fit.differences.append(f"{name} is {_form(given)} there and {_form(own)} here")
+        else:
+            fit.taken[name] = given
+    for name in source.weights:
+        if name not in ours and (config.init_parts == "all" or name.split(".")[0] in parts):
+            fit.differences.append(f"{printable(name)[:80]} is there alone")
+    own_settings = settings_of(config)
+    for knob, meant in _MEANINGS.items():
+        concerned = [part for part in meant if any(name.split(".")[0] == part for name in fit.taken)]
+        if concerned and _differs(knob, own_settings, source):
+            fit.meanings.append(_knob_words(knob, own_settings, source))
+    if not source.is_ours and _reads_bytes(model):
+        fit.meanings.append("bytes without a CNN are divided by 255 here, and not there")
+    return fit
+
+
+def _reads_bytes(model: ActorCritic) -> bool:
+    """Whether a flat encoder scales bytes, or floats in their range, which Stable-Baselines3 does not."""
+    encoder = model.encoder
+    return isinstance(encoder, FlattenEncoder) and (encoder.full_bytes or encoder.float_scale is not None)
+
+
+def _differs(knob: str, own: Mapping[str, Any], source: Source) -> bool:
+    """Whether a knob that says something of this run's network has another value there."""
+    idle = {"network.log_std_init": own["network.log_std"] != "state"}
+    idle["network.memory_size"] = own["network.memory"] == "none"
+    if knob not in source.settings or idle.get(knob, False):
+        return False
+    return bool(own[knob] != source.settings[knob])
+
+
+def _differing(config: Config, source: Source) -> list[str]:
+    """The knobs of the network in which two runs differ."""
+    own = settings_of(config)
+    return [_knob_words(knob, own, source) for knob in own if _differs(knob, own, source)]
+
+
+def _knob_words(knob: str, own: Mapping[str, Any], source: Source) -> str:
+    there = printable(flat(_typed(source.settings[knob])))[:80]
+    return f"{knob}={there} there and {_typed(own[knob])} here"
+
+
+def _typed(value: Any) -> str:  # noqa: ANN401
+    return str(value).lower() if isinstance(value, bool) else str(value).replace(" ", "")
+
+
+def _form(tensor: Tensor) -> str:
+    kind = "" if tensor.dtype == torch.float32 else f" {tensor.dtype}".replace("torch.", "")
+    return f"{list(tensor.shape)}{kind}"
+
+
+def _of_observations(
+    config: Config, source: Source, normalizer: ObservationNormalizer | None, taken: Mapping[str, Any] | None
+) -> list[str]:
+    """What is wrong with the statistics of observations, in words."""
+    if not source.is_ours or taken is not None:
+        return []
+    if source.observations is None:
+        return [] if normalizer is None else ["normalize.observations=false there and true here"]
+    if normalizer is None:
+        return ["normalize.observations=true there and false here"]
+    return ["the statistics of observations are of another shape, or damaged"]
+
+
+def _statistics(
+    given: Mapping[str, Any] | None, normalizer: ObservationNormalizer | RewardNormalizer | None
+) -> Mapping[str, Any] | None:
+    """Statistics that a normaliser can take; None where it can't, or there is none of both."""
+    if given is None or normalizer is None:
+        return None
+    trial = RunningMeanStd(normalizer.statistics.mean.shape)
+    try:
+        trial.load_state_dict(dict(given))
+    except (KeyError, TypeError, ValueError, RuntimeError):
+        return None
+    return given if 0 < trial.count < float("inf") else None
+
+
+def _taken_words(
+    source: Source, fit: _Fit, observations: Mapping[str, Any] | None, rewards: Mapping[str, Any] | None
+) -> str:
+    kinds = ("observations", observations), ("rewards", rewards)
+    statistics = " and ".join(name for name, found in kinds if found is not None)
+    parts = dict.fromkeys(name.split(".")[0] for name in fit.taken)
+    more = f", statistics of {statistics}" if statistics else ""
+    trained = f" ({source.steps:,} steps)" if source.steps else ""
+    return f"begins with {printable(source.name)}{trained}: {', '.join(parts)}{more}"
+
+
+def _fresh_words(
+    config: Config, source: Source, normalizers: Normalizers, rewards: Mapping[str, Any] | None
+) -> list[str]:
+    """A line on statistics that begin anew although weights do not."""
+    fresh = ["observations"] if not source.is_ours and normalizers[0] is not None else []
+    if normalizers[1] is not None and rewards is None and config.init_parts in ("all", "value"):
+        fresh.append("rewards")
+    why = "" if source.is_ours else " (those of VecNormalize are a pickle, which is not read)"
+    return [f"statistics of {' and '.join(fresh)} begin anew{why}"] if fresh else []
+
+
+def _some(items: Sequence[str], most: int = NAMED) -> str:
+    """The first of several things in words, and how many more there are."""
+    more = f", and {len(items) - most:,} more" if len(items) > most else ""
+    return f"{', '.join(items[:most])}{more}"
