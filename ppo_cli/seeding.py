@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 
 TWISTER_WORDS = 624  # of a Mersenne twister's state
 
-Stream = Literal["env", "eval", "model", "action", "minibatch", "hooks"]
-_STREAMS: dict[Stream, int] = {"env": 0, "eval": 1, "model": 2, "action": 3, "minibatch": 4, "hooks": 5}
+Stream = Literal["env", "eval", "model", "action", "minibatch", "hooks", "diagnostics"]
+_STREAMS: dict[Stream, int] = {
+    "env": 0, "eval": 1, "model": 2, "action": 3, "minibatch": 4, "hooks": 5, "diagnostics": 7,
+}  # fmt: skip
 
 
 def spawn_seeds(seed: int, stream: Stream, n: int, *part: int) -> list[int]:

@@ -79,6 +79,7 @@ class TrainState(NamedTuple):
     seen: Tensor
 
 
+Forward = Callable[[Tensor, Batch, Tensor, Tensor], Terms]
 Step = Callable[[TrainState, Batch, Tensor, Tensor, Tensor], TrainState]
 
 
@@ -121,17 +122,16 @@ def ppo_loss(
     return LossParts(policy_loss, value_loss, entropy, total)._asdict() | extra
 
 
-def make_step(
-    model: ActorCritic, distribution: Distribution, hyper: Hyperparameters, knobs: Sequence[str]
-) -> Step:
-    """The update of one minibatch as a pure function of the state, over one flat parameter vector.
+def make_forward(model: ActorCritic, distribution: Distribution, hyper: Hyperparameters) -> Forward:
+    """What a loss is made of, as a pure function of one flat parameter vector.
 
     Args:
         model: The network whose parameters the vector holds.
         distribution: The distribution of the actions.
         hyper: The constant knobs.
-        knobs: The names of the annealed ones, whose values at one iteration a step is given as one tensor [K]
-            (so that one compiled step serves all values). Without ``target_kl`` nothing stops.
+
+    Returns:
+        A function of the parameters [P], a minibatch, the weights of its rows [B] and the clip range.
     """
     names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     shapes = parameter_shapes(model)
@@ -151,6 +151,23 @@ def make_step(
             logits, values_pred, new_logprobs, batch.logprobs, ratio, advantages, batch.returns, batch.values,
             batch.actions, weights, clip_ratio,
         )  # fmt: skip
+
+    return forward
+
+
+def make_step(
+    model: ActorCritic, distribution: Distribution, hyper: Hyperparameters, knobs: Sequence[str]
+) -> Step:
+    """The update of one minibatch as a pure function of the state, over one flat parameter vector.
+
+    Args:
+        model: The network whose parameters the vector holds.
+        distribution: The distribution of the actions.
+        hyper: The constant knobs.
+        knobs: The names of the annealed ones, whose values at one iteration a step is given as one tensor [K]
+            (so that one compiled step serves all values). Without ``target_kl`` nothing stops.
+    """
+    forward, shapes = make_forward(model, distribution, hyper), parameter_shapes(model)
 
     def step(state: TrainState, batch: Batch, indices: Tensor, weights: Tensor, values: Tensor) -> TrainState:
         coefs = dict(zip(knobs, values.unbind(), strict=True))

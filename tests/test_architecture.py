@@ -24,7 +24,7 @@ FLOORS = (
     {"trainer"},  # the loop
     {"hooks"},  # who is told of it
     {"collector"},  # what it learns from
-    {"agent", "export"},
+    {"agent", "diagnostics", "export"},
     {"numpy_actor", "policy", "update"},
     {"actor_critic", "config"},
     {"compile", "encoders", "envs", "objectives", "optimizers"},
@@ -39,8 +39,8 @@ KNOW_HYDRA = {"cli", "config", "sweeps"}
 # The algorithm. Those of `STEPPING` know the environments that the loop steps, the others know none.
 STEPPING = {"collector", "trainer"}
 ALGORITHM = STEPPING | {
-    "actor_critic", "advantages", "agent", "compile", "distributions", "encoders", "episodes", "hooks",
-    "losses", "memory", "normalize", "numpy_actor", "objectives", "optimizers", "policy", "rollout",
+    "actor_critic", "advantages", "agent", "compile", "diagnostics", "distributions", "encoders", "episodes",
+    "hooks", "losses", "memory", "normalize", "numpy_actor", "objectives", "optimizers", "policy", "rollout",
     "schedules", "trunks", "update",
 }  # fmt: skip
 SETTINGS_AND_LOGS = ("hydra", "omegaconf", "ppo_cli.config", "tensorboard", "torch.utils.tensorboard")

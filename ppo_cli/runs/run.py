@@ -41,6 +41,7 @@ from ppo_cli.runs.caller import COMMAND, Caller
 from ppo_cli.runs.checkpoint import CheckpointError
 from ppo_cli.runs.checkpoint_schema import Checkpoint
 from ppo_cli.runs.checkpointing import CheckpointKeeper, begin, restore
+from ppo_cli.runs.diagnosing import Diagnosing
 from ppo_cli.runs.evaluation import summarize
 from ppo_cli.runs.folder import RunFolder, advice_for, noted_failure, own_run, repair
 from ppo_cli.runs.log import Knob, RunLog
@@ -208,7 +209,8 @@ def _run_hooks(
     )
     signals = [] if signal is None else [Signals(signal, partial(advice_for, folder))]
     keeper = CheckpointKeeper(config, folder, log, users)
-    everyone = [*users, log, progress, evaluating, *signals, keeper, *caller.own_hooks]
+    diagnosing = [Diagnosing(config.seed)] if config.log.diagnostics else []
+    everyone = [*diagnosing, *users, log, progress, evaluating, *signals, keeper, *caller.own_hooks]
     return RunHooks(users, log, progress, evaluating, keeper, Hooks(everyone))
 
 
