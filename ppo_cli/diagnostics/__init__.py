@@ -5,7 +5,7 @@ from the update's batch, the weights before it and those after it. What needs th
 sample of the rows.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,42 +14,13 @@ from torch import Generator, Tensor
 from ppo_cli.actor_critic import ActorCritic
 from ppo_cli.advantages import normalize_advantages
 from ppo_cli.diagnostics.behaviour import clipped_actions, deviation_and_share, kl_k1, moments, value_bias
-from ppo_cli.diagnostics.gradients import cosine, draw_sample, loss_gradients, noise_scale, shared
+from ppo_cli.diagnostics.gradients import Gradients, cosine, draw_sample, loss_gradients, noise_scale, shared
 from ppo_cli.diagnostics.network import dead_units, effective_rank, saturated_units, watching
 from ppo_cli.distributions import Distribution
 from ppo_cli.losses import approximate_kl
+from ppo_cli.objectives import Terms
 from ppo_cli.rollout import Batch, Rollout
 from ppo_cli.update import Hyperparameters, make_forward, parameter_shapes
-
-NAMES = (
-    "dead_units",
-    "saturated_units",
-    "policy_rank",
-    "value_rank",
-    "weight_norm",
-    "update_ratio",
-    "grad_norm_policy",
-    "grad_norm_value",
-    "grad_norm_entropy",
-    "grad_cosine",
-    "grad_cosine_shared",
-    "grad_noise_scale",
-    "ratio_max",
-    "kl_k1",
-    "kl_k3",
-    "action_deviation",
-    "entropy_share",
-    "clipped_actions",
-    "advantage_mean",
-    "advantage_std",
-    "advantage_skew",
-    "advantage_kurtosis",
-    "return_mean",
-    "return_std",
-    "return_skew",
-    "return_kurtosis",
-    "value_bias",
-)
 
 
 @dataclass(frozen=True)
@@ -87,44 +58,64 @@ def diagnose(of: Iteration, generator: Generator) -> dict[str, float]:
         of: The iteration.
         generator: Draws the sample, on the CPU.
     """
-    after, rows = trained_weights(of.model), of.rollout.rows.to(of.before.device)
-    coefs = {name: torch.tensor(value, device=after.device) for name, value in of.knobs.items()}
-    sample = draw_sample(of.batch, of.rollout.valid, of.hyper.sequence_length, generator)
-    chosen, weights = sample.batch, sample.weights
-    hyper = of.hyper
+    sample, hyper = draw_sample(of.batch, of.rollout.valid, of.hyper.sequence_length, generator), of.hyper
     if hyper.normalize_advantage:  # once, so that small batches and large ones have the same loss a row
-        chosen = chosen._replace(advantages=normalize_advantages(chosen.advantages, weights))
+        advantages = normalize_advantages(sample.batch.advantages, sample.weights)
+        sample = sample._replace(batch=sample.batch._replace(advantages=advantages))
         hyper = replace(hyper, normalize_advantage=False)
-    forward = make_forward(of.model, of.distribution, hyper)
-    found = loss_gradients(forward, of.before, sample._replace(batch=chosen), coefs, of.distribution, hyper)
-    sizes = [shape.numel() for shape in parameter_shapes(of.model)]
+    forward, after = make_forward(of.model, of.distribution, hyper), trained_weights(of.model)
+    coefs = {name: torch.tensor(value, device=after.device) for name, value in of.knobs.items()}
+    gradients = loss_gradients(forward, of.before, sample, coefs, of.distribution, hyper)
     with torch.no_grad(), watching(of.model) as units:
-        terms = forward(after, chosen, weights, coefs["clip_ratio"])
-    counts = weights > 0
-    ranks = {id(each): effective_rank(each[counts]) for each in units.features.values()}
-    policy_rank, value_rank = (ranks[id(units.features[head])] for head in ("policy_head", "value_head"))
-    deviation, share = deviation_and_share(of.distribution, terms.logits[counts])
-    values = (
-        dead_units(units.rectified),
-        saturated_units(units.bounded),
-        policy_rank,
-        value_rank,
-        after.norm().item(),
-        ((after - of.before).norm() / of.before.norm()).item(),
-        found.policy.norm().item(),
-        found.value.norm().item(),
-        found.entropy.norm().item(),
-        cosine(found.policy, found.value),
-        cosine(*shared(found.policy, found.value, sizes)),
-        noise_scale(found.small_square, found.total.square().sum().item(), found.small, found.big),
-        terms.ratio[counts].max().item(),
-        kl_k1(terms.new_logprobs, terms.old_logprobs, weights).item(),
-        approximate_kl(terms.new_logprobs, terms.old_logprobs, weights).item(),
-        deviation,
-        share,
-        clipped_actions(of.distribution, of.batch.actions[rows]),
-        *moments(of.batch.advantages[rows]),
-        *moments(of.batch.returns[rows]),
-        value_bias(of.batch, of.rollout, of.knobs["gamma"]),
+        terms = forward(after, sample.batch, sample.weights, coefs["clip_ratio"])
+    counts = sample.weights > 0
+    features = {head: given[counts] for head, given in units.features.items()}
+    return {
+        "dead_units": dead_units(units.rectified),
+        "saturated_units": saturated_units(units.bounded),
+        "policy_rank": effective_rank(features["policy_head"]),
+        "value_rank": effective_rank(features["value_head"]),
+        "weight_norm": after.norm().item(),
+        "update_ratio": ((after - of.before).norm() / of.before.norm()).item(),
+        **_of_gradients(gradients, [shape.numel() for shape in parameter_shapes(of.model)]),
+        **_of_policy(of.distribution, terms, counts),
+        **_of_rollout(of),
+    }
+
+
+def _of_gradients(found: Gradients, sizes: Sequence[int]) -> dict[str, float]:
+    squares = zip((found.total, found.policy), found.small_squares, strict=False)
+    noise, policy_noise = (
+        noise_scale(small_square, gradient.square().sum(), found.small, found.big)
+        for gradient, small_square in squares
     )
-    return dict(zip(NAMES, values, strict=True))
+    return {
+        "grad_norm_policy": found.policy.norm().item(),
+        "grad_norm_value": found.value.norm().item(),
+        "grad_norm_entropy": found.entropy.norm().item(),
+        "grad_cosine": cosine(found.policy, found.value),
+        "grad_cosine_shared": cosine(*shared(found.policy, found.value, sizes)),
+        "noise_scale": noise,
+        "noise_scale_policy": policy_noise,
+    }
+
+
+def _of_policy(distribution: Distribution, terms: Terms, counts: Tensor) -> dict[str, float]:
+    deviation, share = deviation_and_share(distribution, terms.logits[counts])
+    change = (terms.new_logprobs, terms.old_logprobs, terms.weights)
+    return {
+        "ratio_max": terms.ratio[counts].max().item(),
+        "kl_k1": kl_k1(*change).item(),
+        "kl_k3": approximate_kl(*change).item(),
+        "action_deviation": deviation,
+        "entropy_share": share,
+    }
+
+
+def _of_rollout(of: Iteration) -> dict[str, float]:
+    rows = of.rollout.rows.to(of.batch.returns.device)
+    found = {"clipped_actions": clipped_actions(of.distribution, of.batch.actions[rows])}
+    for name, values in (("advantage", of.batch.advantages), ("return", of.batch.returns)):
+        each = zip(("mean", "std", "skew", "kurtosis"), moments(values[rows]), strict=True)
+        found |= {f"{name}_{moment}": value for moment, value in each}
+    return found | {"value_bias": value_bias(of.batch, of.rollout, of.knobs["gamma"])}

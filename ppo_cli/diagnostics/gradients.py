@@ -56,7 +56,7 @@ class Gradients(NamedTuple):
         policy: ∇L^policy, [P].
         value: c_1 ∇L^VF, [P].
         entropy: -c_2 ∇S, [P].
-        small_square: The mean over the chunks of |∇L|² on one chunk.
+        small_squares: The means over the chunks of the squared norms that these four have on one chunk, [4].
         small: The mean number of rows of a chunk that count.
         big: The number of all rows that count.
     """
@@ -65,7 +65,7 @@ class Gradients(NamedTuple):
     policy: Tensor
     value: Tensor
     entropy: Tensor
-    small_square: float
+    small_squares: Tensor
     small: float
     big: float
 
@@ -89,7 +89,7 @@ def loss_gradients(
         hyper: The constant knobs.
     """
     params = params.detach().requires_grad_()
-    sums, squares = torch.zeros(4, len(params), device=params.device), []
+    sums, squares = params.new_zeros(4, len(params)), []
     chunks = zip(
         *(column.split(sample.chunk) for column in (*sample.batch.columns, sample.weights)), strict=True
     )
@@ -97,15 +97,19 @@ def loss_gradients(
         parts = ppo_loss(
             forward(params, Batch(*columns), weights, coefs["clip_ratio"]), dict(coefs), distribution, hyper
         )
-        value, entropy = coefs["vf_coef"] * parts["value_loss"], -coefs["ent_coef"] * parts["entropy"]
-        losses = (parts["total_loss"], parts["policy_loss"], value, entropy)
+        losses = (
+            parts["total_loss"],
+            parts["policy_loss"],
+            coefs["vf_coef"] * parts["value_loss"],
+            -coefs["ent_coef"] * parts["entropy"],
+        )
         gradients = torch.stack([_gradient(loss, params) for loss in losses])
         sums += weights.sum() * gradients
-        squares.append(gradients[0].square().sum())
+        squares.append(gradients.square().sum(1))
     big = sample.weights.sum()
-    total, policy, value_part, entropy_part = (sums / big).unbind()
-    small_square, rows = torch.stack(squares).mean().item(), big.item()
-    return Gradients(total, policy, value_part, entropy_part, small_square, rows / len(squares), rows)
+    rows = big.item()
+    total, policy, value, entropy = (sums / big).unbind()
+    return Gradients(total, policy, value, entropy, torch.stack(squares).mean(0), rows / len(squares), rows)
 
 
 def _gradient(loss: Tensor, params: Tensor) -> Tensor:
@@ -136,7 +140,7 @@ def shared(first: Tensor, second: Tensor, sizes: Sequence[int]) -> tuple[Tensor,
     return first[both], second[both]
 
 
-def noise_scale(small_square: float, big_square: float, small: float, big: float) -> float:
+def noise_scale(small_square: Tensor, big_square: Tensor, small: float, big: float) -> float:
     """B_simple = tr(Σ) / |G|², the batch size at which noise and gradient are as large as each other.
 
         |G|² ≈ (B |G_B|² - b |G_b|²) / (B - b)        tr(Σ) ≈ (|G_b|² - |G_B|²) / (1/b - 1/B)
@@ -150,10 +154,10 @@ def noise_scale(small_square: float, big_square: float, small: float, big: float
         big: B.
 
     Returns:
-        The scale in rows; NaN where one estimate is not above 0, since no gradient is seen for noise.
+        The scale in rows; NaN where an estimate is not above 0, and no gradient is seen for noise.
     """
     if not 0 < small < big:
         return math.nan
-    square = (big * big_square - small * small_square) / (big - small)
-    variance = (small_square - big_square) / (1 / small - 1 / big)
+    square = (big * big_square - small * small_square).item() / (big - small)
+    variance = (small_square - big_square).item() / (1 / small - 1 / big)
     return variance / square if square > 0 and variance > 0 else math.nan

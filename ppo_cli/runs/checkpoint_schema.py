@@ -140,6 +140,7 @@ class Checkpoint:
         versions: The versions of what computed it.
         hooks: The names and the states of the user's hooks, in the order in which they are told.
         stopped: Why a hook stopped the run; empty where none did.
+        own_hooks: The states of the run's own hooks that keep one, by name.
     """
 
     iteration: Annotated[int, _count]
@@ -176,6 +177,7 @@ class Checkpoint:
         default_factory=list
     )
     stopped: Annotated[str, str] = field(default_factory=str)
+    own_hooks: Annotated[Mapping[str, Any], Each(_plain_mapping)] = field(default_factory=dict)
 
     @classmethod
     def checked(cls, payload: Mapping[str, Any]) -> "Checkpoint":

@@ -40,7 +40,14 @@ logger = logging.getLogger(__name__)
 class CheckpointKeeper(Hook):
     """Writes a run's checkpoints."""
 
-    def __init__(self, config: Config, folder: Path, log: RunLog, hooks: Sequence[UserHook]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        folder: Path,
+        log: RunLog,
+        hooks: Sequence[UserHook],
+        own_hooks: Mapping[str, Hook],
+    ) -> None:
         """Of a run in ``folder``, which is to stay the one that it is now.
 
         Args:
@@ -48,8 +55,10 @@ class CheckpointKeeper(Hook):
             folder: The folder of the run.
             log: The log; what a checkpoint says of its files is true.
             hooks: The user's hooks, whose states are kept.
+            own_hooks: The run's own whose states are kept, by name.
         """
         self._config, self._folder, self._log, self._hooks = config, RunFolder(folder), log, hooks
+        self._own_hooks = own_hooks
         self._every = config.checkpoint_interval
         self._identity = identity(folder)
 
@@ -104,6 +113,7 @@ class CheckpointKeeper(Hook):
             snapshot_kind=run.collector.envs.snapshot_kind,
             generators=saved_generators(),
             hooks=[{"name": hook.name, "state": _state_of(hook)} for hook in self._hooks],
+            own_hooks={name: plain_state(hook.state_dict()) for name, hook in self._own_hooks.items()},
             log=self._log.lengths(),
             config=to_dict(self._config),
             versions=_versions(),
@@ -115,7 +125,13 @@ def begin(run: RunState, config: Config) -> None:
     run.collector.reset(_seeds(config, 0))
 
 
-def restore(run: RunState, config: Config, saved: Checkpoint, hooks: Sequence[UserHook]) -> list[Lost]:
+def restore(
+    run: RunState,
+    config: Config,
+    saved: Checkpoint,
+    hooks: Sequence[UserHook],
+    own_hooks: Mapping[str, Hook],
+) -> list[Lost]:
     """Brings a run to a checkpoint.
 
     Returns:
@@ -130,6 +146,9 @@ def restore(run: RunState, config: Config, saved: Checkpoint, hooks: Sequence[Us
         run.agent.load_state_dict(state)
         lost = run.collector.load_state_dict(state, _seeds(config, saved.iteration))
         restore_generators(saved.generators)
+        for name, own in own_hooks.items():
+            if name in saved.own_hooks:  # older checkpoints have none
+                own.load_state_dict(saved.own_hooks[name])
     except (EnvError, EnvFaultError, OSError):
         raise
     except Exception as error:  # whatever contents lead to that no schema foresees

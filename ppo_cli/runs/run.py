@@ -27,7 +27,8 @@ from ppo_cli.envs.vector import Recipe, Vector
 from ppo_cli.episodes import Evaluation
 from ppo_cli.errors import EnvError, RunError, UserCodeError
 from ppo_cli.files import read_json, read_yaml, write_whole
-from ppo_cli.hooks import Hooks, RunState, UserHook, telling_hooks
+from ppo_cli.hooks import Hook, Hooks, RunState, UserHook, telling_hooks
+from ppo_cli.runs.advising import Advising
 from ppo_cli.runs.build import (
     Checked,
     build_agent,
@@ -150,7 +151,7 @@ def _run(
         if saved is None:
             begin(state, config)
         else:
-            _say_lost(restore(state, config, saved, hooks.users), config.n_envs)
+            _say_lost(restore(state, config, saved, hooks.users, hooks.keeping), config.n_envs)
         with telling_hooks(state):
             train(state)
             state.trained = True
@@ -174,6 +175,7 @@ class RunHooks(NamedTuple):
 
     Attributes:
         users: The user's hooks, which are told first.
+        keeping: The run's own that keep a state, by the name that checkpoints have for it.
         log: Writes the scalars.
         progress: Shows how far the run is.
         evaluating: Evaluates the policy.
@@ -182,6 +184,7 @@ class RunHooks(NamedTuple):
     """
 
     users: list[UserHook]
+    keeping: dict[str, Hook]
     log: RunLog
     progress: Progress
     evaluating: Evaluating
@@ -208,10 +211,12 @@ def _run_hooks(
         config.eval, env_maker(config.env), on_error_of(config.env), infos, progress.counting
     )
     signals = [] if signal is None else [Signals(signal, partial(advice_for, folder))]
-    keeper = CheckpointKeeper(config, folder, log, users)
+    keeping: dict[str, Hook] = {"advising": Advising()}
+    keeper = CheckpointKeeper(config, folder, log, users, keeping)
     diagnosing = [Diagnosing(config.seed)] if config.log.diagnostics else []
-    everyone = [*diagnosing, *users, log, progress, evaluating, *signals, keeper, *caller.own_hooks]
-    return RunHooks(users, log, progress, evaluating, keeper, Hooks(everyone))
+    shown = [log, progress, evaluating, *signals, keeper, *caller.own_hooks]
+    everyone = [*diagnosing, *users, *keeping.values(), *shown]
+    return RunHooks(users, keeping, log, progress, evaluating, keeper, Hooks(everyone))
 
 
 def _make_envs(checked: Checked, saved: Checkpoint | None) -> tuple[Vector, list[str]]:
