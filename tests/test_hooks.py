@@ -47,6 +47,9 @@ class Listener(Hook):
     def after_rollout(self, run, rollout):
         self.note("after_rollout", run, tuple(rollout.rewards.shape))
 
+    def before_update(self, run, batch):
+        self.note("before_update", run, tuple(batch.advantages.shape))
+
     def after_iteration(self, run, scalars):
         self.note("after_iteration", run, run.steps, "losses/entropy" in scalars)
 
@@ -201,9 +204,11 @@ def test_hooks_are_told_in_order_and_before_the_runs_own(tmp_path, told_of):
         ("start", 0, 0, 256, 64),
         ("after_checkpoint", 0, "0.pt", True),
         ("after_rollout", 0, (64, 2)),
+        ("before_update", 0, (128,)),
         ("after_iteration", 1, steps, True),
         ("after_checkpoint", 1, "128.pt", True),
         ("after_rollout", 1, (64, 2)),
+        ("before_update", 1, (128,)),
         ("after_iteration", 2, 2 * steps, True),
         ("after_evaluation", 2, 2, True, False),
         ("after_checkpoint", 2, "best.pt", True),
