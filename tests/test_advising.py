@@ -159,7 +159,7 @@ def test_every_sign_lasts_and_is_said_in_words():
 def test_a_run_says_it_once_though_it_is_resumed(ppo_train, interrupt, tmp_path):
     arguments = (
         "env=Pendulum-v1", "preset=none", "n_steps=16", "batch_size=16", "total_timesteps=320",
-        "network.log_std_init=5", "compile=false", "eval.episodes=0", "checkpoint.every=1", INTERRUPTIBLE,
+        "network.log_std_init=10", "compile=false", "eval.episodes=0", "checkpoint.every=1", INTERRUPTIBLE,
     )  # fmt: skip
     interrupt(15)
     cut = ppo_train(*arguments, "hydra.run.dir=run")
