@@ -168,6 +168,14 @@ class Doubled(Hook):
         rollout.rewards *= 2
 
 
+class Indifferent(Hook):
+    """Has the policy learn from nothing."""
+
+    def before_update(self, run, batch):
+        with torch.inference_mode():
+            batch.advantages.zero_()
+
+
 class Odd(Hook):
     """Has a state that no checkpoint holds."""
 
@@ -364,9 +372,16 @@ def test_rewards_that_a_hook_changes_are_learned_from_and_not_told(ppo_train, tm
     assert float(doubled["losses/value_loss"]) > 2 * float(plain["losses/value_loss"])
 
 
+def test_advantages_that_a_hook_changes_are_learned_from(ppo_train, tmp_path):
+    assert ppo_train(*RUN, hooks("Indifferent"), "hydra.run.dir=run").status == 0
+    for row in rows(tmp_path / "run"):
+        assert float(row["losses/policy_loss"]) == 0
+        assert float(row["losses/value_loss"]) > 0
+
+
 METHODS = (
-    "__init__", "start", "after_rollout", "after_iteration", "after_evaluation", "after_checkpoint",
-    "state_dict", "end",
+    "__init__", "start", "after_rollout", "before_update", "after_iteration", "after_evaluation",
+    "after_checkpoint", "state_dict", "end",
 )  # fmt: skip
 
 
