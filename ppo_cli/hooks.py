@@ -25,7 +25,7 @@ from ppo_cli.agent import PPOAgent
 from ppo_cli.collector import Collector
 from ppo_cli.episodes import Evaluation
 from ppo_cli.errors import UserCodeError
-from ppo_cli.rollout import Rollout
+from ppo_cli.rollout import Batch, Rollout
 from ppo_cli.seeding import other_generators, spawn_seeds
 from ppo_cli.text import flat
 
@@ -33,9 +33,10 @@ logger = logging.getLogger(__name__)
 
 TAG = re.compile(r"[\w./-]{1,200}", re.ASCII)  # of a scalar, as metrics.csv and TensorBoard take it
 RESERVED = ("eval/", "info/")  # what the tags of evaluations, and of what environments tell, begin with
+# What a hook draws follows from a method's place here: further ones come behind.
 METHODS = (
     "__init__", "start", "after_rollout", "after_iteration", "after_evaluation", "after_checkpoint", "end",
-    "state_dict", "load_state_dict",
+    "state_dict", "load_state_dict", "before_update",
 )  # fmt: skip
 
 
@@ -69,6 +70,15 @@ class Hook:
             run: The run; ``run.steps`` does not count this rollout yet.
             rollout: The transitions, whose ``rewards`` may be changed in place. The update learns from them
                 then, while ``charts/episodic_return`` tells the environment's own, as do evaluations.
+        """
+
+    def before_update(self, run: "RunState", batch: Batch) -> None:
+        """Is called when advantages and value targets are computed, before the update.
+
+        Args:
+            run: The run; ``run.steps`` does not count this rollout yet.
+            batch: What the update learns from, [T*N, ...]. Its ``advantages`` and ``returns`` may be changed
+                in place, within ``torch.inference_mode()``.
         """
 
     def after_iteration(self, run: "RunState", scalars: dict[str, float]) -> None:
@@ -196,6 +206,11 @@ class Hooks(Hook):
         for hook in self._hooks:
             hook.after_rollout(run, rollout)
 
+    def before_update(self, run: RunState, batch: Batch) -> None:
+        """Calls theirs."""
+        for hook in self._hooks:
+            hook.before_update(run, batch)
+
     def after_iteration(self, run: RunState, scalars: dict[str, float]) -> None:
         """Calls theirs."""
         for hook in self._hooks:
@@ -265,6 +280,10 @@ class UserHook(Hook):
     def after_rollout(self, run: RunState, rollout: Rollout) -> None:
         """Calls the user's."""
         self._call("after_rollout", run.iteration, run, rollout)
+
+    def before_update(self, run: RunState, batch: Batch) -> None:
+        """Calls the user's."""
+        self._call("before_update", run.iteration, run, batch)
 
     def after_iteration(self, run: RunState, scalars: dict[str, float]) -> None:
         """Calls the user's, and holds what it adds against what can be logged."""

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
 TWISTER_WORDS = 624  # of a Mersenne twister's state
 
-Stream = Literal["env", "eval", "model", "action", "minibatch", "hooks", "intrinsic"]
+Stream = Literal["env", "eval", "model", "action", "minibatch", "hooks", "intrinsic", "diagnostics"]
 _STREAMS: dict[Stream, int] = {
     "env": 0, "eval": 1, "model": 2, "action": 3, "minibatch": 4, "hooks": 5, "intrinsic": 6,
+    "diagnostics": 7,
 }  # fmt: skip
 
 

@@ -126,9 +126,14 @@ def adapt_values(head: ValueHead, batch: Batch, rows: Tensor) -> Batch:
     Returns:
         The batch with values and targets in the units of the head.
     """
+    head.adapt(batch.returns[rows])
+    return in_head_units(head, batch)
+
+
+def in_head_units(head: ValueHead, batch: Batch) -> Batch:
+    """A batch whose values and targets, in units of the return, are in those of the head's loss."""
     if head.statistics is None:
         return batch
-    head.adapt(batch.returns[rows])
     normalize = head.statistics.normalize
     return batch._replace(returns=normalize(batch.returns), values=normalize(batch.values))
 

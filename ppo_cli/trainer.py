@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import ParamSpec, TypeVar
 
 from ppo_cli import schedules
 from ppo_cli.agent import PPOAgent
@@ -10,6 +11,8 @@ from ppo_cli.collector import Collector
 from ppo_cli.envs.infos import mean_over
 from ppo_cli.hooks import RunState
 
+P = ParamSpec("P")
+T = TypeVar("T")
 SELDOM_ANNEALED = (
     "vf_clip_ratio", "gamma", "gae_lambda", "value_lambda", "max_grad_norm", "target_kl", "intrinsic_gamma",
 )  # fmt: skip
@@ -32,16 +35,14 @@ def train(run: RunState) -> None:
     while not run.is_over:
         done = min(run.iteration, iterations - 1)  # filler rows can make it more than I
         agent.anneal(done / iterations, 1 / iterations)
-        started = time.perf_counter()
-        collector.collect(agent)
-        collect = time.perf_counter() - started
+        _, collect = _timed(collector.collect, agent)
         rows = rollout.rows
         if not len(rows):
             continue
         run.hooks.after_rollout(run, rollout)
-        started = time.perf_counter()
-        metrics = agent.update(agent.compute_gae(rollout), rows)
-        update = time.perf_counter() - started
+        batch, estimate = _timed(agent.compute_gae, rollout)
+        run.hooks.before_update(run, batch)
+        metrics, update = _timed(agent.update, batch, rows)
         run.iteration, run.steps = run.iteration + 1, run.steps + len(rows)
         loss, norm = metrics["total_loss"], metrics["grad_norm"]
         if not (math.isfinite(loss + norm) and agent.is_finite()):
@@ -49,7 +50,15 @@ def train(run: RunState) -> None:
                 f"the loss is {loss} and its gradient's norm {norm} at step {run.steps}; "
                 "lower learning_rate, or normalise observations and rewards"
             )
-        run.hooks.after_iteration(run, _scalars(agent, metrics, collector, (collect, update), len(rows)))
+        run.hooks.after_iteration(
+            run, _scalars(agent, metrics, collector, (collect, estimate + update), len(rows))
+        )
+
+
+def _timed(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> tuple[T, float]:
+    """What a function returns, and the seconds that it took."""
+    started = time.perf_counter()
+    return function(*args, **kwargs), time.perf_counter() - started
 
 
 def _scalars(

@@ -93,6 +93,7 @@ class TrainState(NamedTuple):
     learning_rate: Tensor | None = None
 
 
+Forward = Callable[[Tensor, Batch, Tensor, dict[str, Tensor]], Terms]
 Step = Callable[[TrainState, Batch, Tensor, Tensor, Tensor], TrainState]
 
 
@@ -144,9 +145,6 @@ def ppo_loss(
     return LossParts(policy_loss, value_loss, entropy, total)._asdict() | further
 
 
-Forward = Callable[[Tensor, Batch, Tensor, dict[str, Tensor]], Terms]
-
-
 def make_forward(model: ActorCritic, distribution: Distribution, hyper: Hyperparameters) -> Forward:
     """What the losses of a minibatch are made of, as a pure function of one flat parameter vector.
 
@@ -154,6 +152,9 @@ def make_forward(model: ActorCritic, distribution: Distribution, hyper: Hyperpar
         model: The network whose parameters the vector holds.
         distribution: The distribution of the actions.
         hyper: The constant knobs.
+
+    Returns:
+        A function of the parameters [P], a minibatch, the weights of its rows [B] and the annealed knobs.
     """
     names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     shapes = parameter_shapes(model)
@@ -192,8 +193,7 @@ def make_step(
         distribution: The distribution of the actions.
         hyper: The constant knobs.
         knobs: The names of the annealed ones, whose values at one iteration a step is given as one tensor [K]
-            (so that one compiled step serves all values). Without ``target_kl`` nothing stops, and without
-            ``vf_clip_ratio`` no value is clipped.
+            (so that one compiled step serves all values). Without ``target_kl`` nothing stops.
     """
     forward, shapes = make_forward(model, distribution, hyper), parameter_shapes(model)
 

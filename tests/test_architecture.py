@@ -24,7 +24,7 @@ FLOORS = (
     {"trainer"},  # the loop
     {"hooks"},  # who is told of it
     {"collector"},  # what it learns from
-    {"agent", "export"},
+    {"agent", "diagnostics", "export"},
     {"numpy_actor", "parts", "policy", "targets", "update"},
     {"actor_critic", "config", "intrinsic", "value_losses"},
     {"compile", "encoders", "envs", "objectives", "optimizers"},
@@ -50,9 +50,10 @@ KNOW_HYDRA = {"cli", "config", "sweeps"}
 # The algorithm. Those of `STEPPING` know the environments that the loop steps, the others know none.
 STEPPING = {"collector", "trainer"}
 ALGORITHM = STEPPING | {
-    "actor_critic", "adaptive", "advantages", "agent", "compile", "distributions", "encoders", "episodes",
-    "hooks", "intrinsic", "losses", "memory", "normalize", "numpy_actor", "objectives", "optimizers", "parts",
-    "policy", "rollout", "schedules", "targets", "trunks", "update", "value_heads", "value_losses",
+    "actor_critic", "adaptive", "advantages", "agent", "compile", "diagnostics", "distributions", "encoders",
+    "episodes", "hooks", "intrinsic", "losses", "memory", "normalize", "numpy_actor", "objectives",
+    "optimizers", "parts", "policy", "rollout", "schedules", "targets", "trunks", "update", "value_heads",
+    "value_losses",
 }  # fmt: skip
 SETTINGS_AND_LOGS = ("hydra", "omegaconf", "ppo_cli.config", "tensorboard", "torch.utils.tensorboard")
 ENVIRONMENTS = ("gymnasium.vector", "ppo_cli.envs")

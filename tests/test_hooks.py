@@ -47,6 +47,9 @@ class Listener(Hook):
     def after_rollout(self, run, rollout):
         self.note("after_rollout", run, tuple(rollout.rewards.shape))
 
+    def before_update(self, run, batch):
+        self.note("before_update", run, tuple(batch.advantages.shape))
+
     def after_iteration(self, run, scalars):
         self.note("after_iteration", run, run.steps, "losses/entropy" in scalars)
 
@@ -165,6 +168,14 @@ class Doubled(Hook):
         rollout.rewards *= 2
 
 
+class Indifferent(Hook):
+    """Has the policy learn from nothing."""
+
+    def before_update(self, run, batch):
+        with torch.inference_mode():
+            batch.advantages.zero_()
+
+
 class Odd(Hook):
     """Has a state that no checkpoint holds."""
 
@@ -201,9 +212,11 @@ def test_hooks_are_told_in_order_and_before_the_runs_own(tmp_path, told_of):
         ("start", 0, 0, 256, 64),
         ("after_checkpoint", 0, "0.pt", True),
         ("after_rollout", 0, (64, 2)),
+        ("before_update", 0, (128,)),
         ("after_iteration", 1, steps, True),
         ("after_checkpoint", 1, "128.pt", True),
         ("after_rollout", 1, (64, 2)),
+        ("before_update", 1, (128,)),
         ("after_iteration", 2, 2 * steps, True),
         ("after_evaluation", 2, 2, True, False),
         ("after_checkpoint", 2, "best.pt", True),
@@ -359,9 +372,16 @@ def test_rewards_that_a_hook_changes_are_learned_from_and_not_told(ppo_train, tm
     assert float(doubled["losses/value_loss"]) > 2 * float(plain["losses/value_loss"])
 
 
+def test_advantages_that_a_hook_changes_are_learned_from(ppo_train, tmp_path):
+    assert ppo_train(*RUN, hooks("Indifferent"), "hydra.run.dir=run").status == 0
+    for row in rows(tmp_path / "run"):
+        assert float(row["losses/policy_loss"]) == 0
+        assert float(row["losses/value_loss"]) > 0
+
+
 METHODS = (
-    "__init__", "start", "after_rollout", "after_iteration", "after_evaluation", "after_checkpoint",
-    "state_dict", "end",
+    "__init__", "start", "after_rollout", "before_update", "after_iteration", "after_evaluation",
+    "after_checkpoint", "state_dict", "end",
 )  # fmt: skip
 
 

@@ -29,6 +29,7 @@ FACTORS = {
     "intrinsic": ("none", "rnd"),
     "begin": ("fresh", "from_frozen"),
     "compile": ("false", "true"),
+    "diagnostics": ("false", "true"),
     "export": ("onnx", "onnx-sample", "torchscript", "torchscript-sample"),
 }  # fmt: skip
 BOXES = {
@@ -136,6 +137,7 @@ def command_line(setting):
         *VALUES[setting["values"]],
         f"vectorization={setting['backend']}",
         f"compile={setting['compile']}",
+        f"log.diagnostics={setting['diagnostics']}",
         f"normalize.observations={setting['normalize']}",
         f"normalize.rewards={setting['normalize']}",
         f"intrinsic={setting['intrinsic']}",
@@ -185,6 +187,7 @@ def test_trains_resumes_evaluates_and_exports(ppo_train, tmp_path, monkeypatch, 
         assert float(row["losses/clipfrac"]) == 0.0
         assert abs(float(row["losses/policy_loss"])) < 1e-5
         assert float(row["losses/grad_norm"]) > 0
+        assert ("diagnostics/weight_norm" in row) == (setting["diagnostics"] == "true")
     interrupt(2)
     assert ppo_train(*arguments, "hydra.run.dir=cut").status == 143
     interrupt(None)

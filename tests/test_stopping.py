@@ -17,7 +17,7 @@ from ppo_cli.hooks import RunState
 from ppo_cli.report.runs import read_run
 from ppo_cli.runs.checkpoint import load_checkpoint, plain_state
 from ppo_cli.runs.folder import RunFolder
-from ppo_cli.runs.stopping import Stopping, is_stoppable
+from ppo_cli.runs.stopping import Stopping, make_stopping
 from ppo_cli.text import seconds_of
 
 TINY = (
@@ -108,8 +108,8 @@ def test_the_section_is_like_others_though_python_keeps_one_of_its_words():
     config = from_stored({"env": {"id": "CartPole-v1"}, "stop": {"return": 3, "time": "2h"}})
     assert to_dict(config)["stop"] == {"return": 3.0, "window": 100, "time": "2h", "patience": None}
     assert from_dict(to_dict(config)).stop == config.stop != settings()
-    assert "return" in repr(config) and is_stoppable(config.stop)
-    assert not is_stoppable(from_stored({"env": {"id": "CartPole-v1"}}).stop)
+    assert "return" in repr(config) and make_stopping(config.stop) is not None
+    assert make_stopping(from_stored({"env": {"id": "CartPole-v1"}}).stop) is None
 
 
 @pytest.mark.parametrize(

@@ -154,6 +154,7 @@ class LogConfig:
     """What is logged beside what every run logs."""
 
     info_keys: Any = knob()
+    diagnostics: Boolean = knob()
 
 
 @dataclass

@@ -146,7 +146,7 @@ class Checkpoint:
         steered: The values of the knobs that the update steers itself; older versions wrote none.
         hooks: The names and the states of the user's hooks, in the order in which they are told.
         stopped: Why a hook stopped the run; empty where none did.
-        intrinsic: The state of what gives intrinsic rewards, where there is one.
+        own_hooks: The states of the run's own hooks that keep one, by name.
     """
 
     iteration: Annotated[int, _count]
@@ -184,7 +184,7 @@ class Checkpoint:
         default_factory=list
     )
     stopped: Annotated[str, str] = field(default_factory=str)
-    intrinsic: Annotated[Mapping[str, Any] | None, {"scale": dict, "source": dict}] = None
+    own_hooks: Annotated[Mapping[str, Any], Each(_plain_mapping)] = field(default_factory=dict)
 
     @classmethod
     def checked(cls, payload: Mapping[str, Any]) -> "Checkpoint":

@@ -47,7 +47,7 @@ class CheckpointKeeper(Hook):
         folder: Path,
         log: RunLog,
         hooks: Sequence[UserHook],
-        intrinsic: Hook | None = None,
+        own_hooks: Mapping[str, Hook],
     ) -> None:
         """Of a run in ``folder``, which is to stay the one that it is now.
 
@@ -56,10 +56,10 @@ class CheckpointKeeper(Hook):
             folder: The folder of the run.
             log: The log; what a checkpoint says of its files is true.
             hooks: The user's hooks, whose states are kept.
-            intrinsic: What gives intrinsic rewards, whose state is kept too.
+            own_hooks: The run's own whose states are kept, by name.
         """
         self._config, self._folder, self._log, self._hooks = config, RunFolder(folder), log, hooks
-        self._intrinsic = intrinsic
+        self._own_hooks = own_hooks
         self._every = config.checkpoint_interval
         self._identity = identity(folder)
 
@@ -114,7 +114,7 @@ class CheckpointKeeper(Hook):
             snapshot_kind=run.collector.envs.snapshot_kind,
             generators=saved_generators(),
             hooks=[{"name": hook.name, "state": _state_of(hook)} for hook in self._hooks],
-            intrinsic=None if self._intrinsic is None else self._intrinsic.state_dict(),
+            own_hooks={name: plain_state(hook.state_dict()) for name, hook in self._own_hooks.items()},
             log=self._log.lengths(),
             config=to_dict(self._config),
             versions=_versions(),
@@ -133,7 +133,7 @@ def restore(
     config: Config,
     saved: Checkpoint,
     hooks: Sequence[UserHook],
-    intrinsic: Hook | None = None,
+    own_hooks: Mapping[str, Hook],
 ) -> list[Lost]:
     """Brings a run to a checkpoint.
 
@@ -149,8 +149,9 @@ def restore(
         run.agent.load_state_dict(state)
         lost = run.collector.load_state_dict(state, _seeds(config, saved.iteration))
         restore_generators(saved.generators)
-        if intrinsic is not None and saved.intrinsic is not None:
-            intrinsic.load_state_dict(saved.intrinsic)
+        for name, own in own_hooks.items():
+            if name in saved.own_hooks:  # older checkpoints have none
+                own.load_state_dict(saved.own_hooks[name])
     except (EnvError, EnvFaultError, OSError):
         raise
     except Exception as error:  # whatever contents lead to that no schema foresees

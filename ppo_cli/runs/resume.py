@@ -150,9 +150,7 @@ def _reached(saved: "Checkpoint") -> str:
     """The knob ``stop.*`` that has stopped the run; empty where none has."""
     from ppo_cli.runs import stopping
 
-    return next(
-        (stopping.reached(hook["state"]) for hook in saved.hooks if hook["name"] == stopping.NAME), ""
-    )
+    return stopping.reached(saved.own_hooks.get(stopping.NAME, {}))
 
 
 def _remedy(saved: "Checkpoint") -> str:

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -28,7 +28,9 @@ from ppo_cli.envs.vector import Recipe, Vector
 from ppo_cli.episodes import Evaluation
 from ppo_cli.errors import EnvError, RunError, UserCodeError
 from ppo_cli.files import read_json, read_yaml, write_whole
-from ppo_cli.hooks import Hooks, RunState, UserHook, telling_hooks
+from ppo_cli.hooks import Hook, Hooks, RunState, UserHook, telling_hooks
+from ppo_cli.runs import stopping
+from ppo_cli.runs.advising import Advising
 from ppo_cli.runs.build import (
     Checked,
     build_agent,
@@ -42,10 +44,11 @@ from ppo_cli.runs.caller import COMMAND, Caller
 from ppo_cli.runs.checkpoint import CheckpointError
 from ppo_cli.runs.checkpoint_schema import Checkpoint
 from ppo_cli.runs.checkpointing import CheckpointKeeper, begin, restore
+from ppo_cli.runs.diagnosing import Diagnosing
 from ppo_cli.runs.evaluation import summarize
 from ppo_cli.runs.folder import RunFolder, advice_for, noted_failure, own_run, repair
 from ppo_cli.runs.init_from import whole_beginning
-from ppo_cli.runs.intrinsic import IntrinsicRewards, make_intrinsic
+from ppo_cli.runs.intrinsic import make_intrinsic
 from ppo_cli.runs.log import Knob, RunLog
 from ppo_cli.runs.messages import (
     budget_words,
@@ -167,7 +170,7 @@ def _run(
         if saved is None:
             begin(state, config, checked.beginning)
         else:
-            _say_lost(restore(state, config, saved, hooks.users, hooks.intrinsic), config.n_envs)
+            _say_lost(restore(state, config, saved, hooks.users, hooks.keeping), config.n_envs)
         with telling_hooks(state):
             train(state)
             state.trained = True
@@ -190,8 +193,8 @@ class RunHooks(NamedTuple):
     """All that is told of a run.
 
     Attributes:
-        intrinsic: Gives the intrinsic rewards, where there are any; it is told first.
-        users: The user's hooks, which are told next.
+        users: The user's hooks.
+        keeping: The run's own that keep a state, by the name that checkpoints have for it.
         log: Writes the scalars.
         progress: Shows how far the run is.
         evaluating: Evaluates the policy.
@@ -199,8 +202,8 @@ class RunHooks(NamedTuple):
         all: These and those of the caller, in their order.
     """
 
-    intrinsic: IntrinsicRewards | None
     users: list[UserHook]
+    keeping: Mapping[str, Hook]
     log: RunLog
     progress: Progress
     evaluating: Evaluating
@@ -219,7 +222,7 @@ def _run_hooks(
     """Makes the hooks of a run. What is logged is evaluated next, and what is evaluated is saved."""
     infos = wanted_infos(config)
     envs = collector.envs
-    intrinsic = make_intrinsic(config, Spaces(envs.single_observation_space, envs.single_action_space))
+    rewarding = make_intrinsic(config, Spaces(envs.single_observation_space, envs.single_action_space))
     users = make_hooks(config, caller.hooks)
     log = RunLog(
         folder, None if saved is None else saved.log, [f"info/{plain_key(key)}" for key in infos or ()]
@@ -229,10 +232,18 @@ def _run_hooks(
         config.eval, env_maker(config.env), on_error_of(config.env), infos, progress.counting
     )
     signals = [] if signal is None else [Signals(signal, partial(advice_for, folder))]
-    keeper = CheckpointKeeper(config, folder, log, users, intrinsic)
-    first = [] if intrinsic is None else [intrinsic]
-    everyone = [*first, *users, log, progress, evaluating, *signals, keeper, *caller.own_hooks]
-    return RunHooks(intrinsic, users, log, progress, evaluating, keeper, Hooks(everyone))
+    kept = {
+        "intrinsic": rewarding,
+        stopping.NAME: stopping.make_stopping(config.stop),
+        "advising": Advising(),
+    }
+    keeping = {name: hook for name, hook in kept.items() if hook is not None}
+    keeper = CheckpointKeeper(config, folder, log, users, keeping)
+    first = [rewarding, Diagnosing(config.seed) if config.log.diagnostics else None]
+    told = [*first, *users, kept[stopping.NAME], kept["advising"]]
+    shown = [log, progress, evaluating, *signals, keeper, *caller.own_hooks]
+    everyone = [*(hook for hook in told if hook is not None), *shown]
+    return RunHooks(users, keeping, log, progress, evaluating, keeper, Hooks(everyone))
 
 
 def _make_envs(checked: Checked, saved: Checkpoint | None) -> tuple[Vector, list[str]]:

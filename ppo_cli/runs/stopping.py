@@ -12,13 +12,14 @@ from ppo_cli.episodes import Evaluation
 from ppo_cli.hooks import Hook, RunState
 from ppo_cli.text import seconds_of, short
 
-NAME = "stop"  # what checkpoints call the hook; a user's has a dot in its name
+NAME = "stop"  # what checkpoints call the hook
 
 
-def is_stoppable(settings: StopConfig) -> bool:
-    """Whether anything is to end a run before its budget is used up."""
+def make_stopping(settings: StopConfig) -> "Stopping | None":
+    """What ends a run before its budget is used up; None where nothing does."""
     values = vars(settings)
-    return any(values[knob] is not None for knob in ("return", "time", "patience"))
+    asked = any(values[knob] is not None for knob in ("return", "time", "patience"))
+    return Stopping(settings) if asked else None
 
 
 def reached(state: Mapping[str, Any]) -> str:

@@ -9,7 +9,6 @@ from ppo_cli.config.schema import Config
 from ppo_cli.errors import ConfigError
 from ppo_cli.hooks import Hook, UserHook, guarded
 from ppo_cli.import_path import load_class
-from ppo_cli.runs import stopping
 from ppo_cli.text import flat, nearest
 
 
@@ -52,8 +51,7 @@ def check_hooks(config: Config) -> None:
 def make_hooks(config: Config, objects: Sequence[Hook]) -> list[UserHook]:
     """The hooks of a user's: those that the config names, objects, and those that come with this package.
 
-    What ``stop`` asks for stands behind the first two; the last ones log, and what the others add to the
-    scalars too.
+    The last ones log, and what the others add to the scalars too.
 
     Args:
         config: The config of the run.
@@ -74,15 +72,12 @@ def make_hooks(config: Config, objects: Sequence[Hook]) -> list[UserHook]:
                 f"hooks: expected objects of subclasses of ppo_cli.Hook, given {flat(repr(hook))}"
             )
         hooks.append(UserHook(hook, _name_of(type(hook)), config.seed, number))
-    if stopping.is_stoppable(config.stop):
-        hooks.append(UserHook(stopping.Stopping(config.stop), stopping.NAME, config.seed, len(hooks)))
     return sorted(hooks, key=lambda hook: hook.name in READY)
 
 
 def hook_names(config: Config, objects: Sequence[Hook]) -> list[str]:
     """What a checkpoint calls the hooks that `make_hooks` would make."""
     names = [_parts(entry)[0] for entry in config.hooks] + [_name_of(type(hook)) for hook in objects]
-    names += [stopping.NAME] if stopping.is_stoppable(config.stop) else []
     return sorted(names, key=lambda name: name in READY)
 
 
