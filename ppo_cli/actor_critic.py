@@ -1,7 +1,7 @@
 """ActorCritic: encoder, memory, trunk, policy head and value head."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, NamedTuple
 
@@ -62,10 +62,6 @@ class ActorCritic(nn.Module):
 
     Methods take the memory's states as ``state``, [B, S]: first the actor's A numbers, which are all that
     acting reads, then the critic's, where it has its own. Without a memory S is 0, and they read none.
-
-    Attributes:
-        actor: What the policy sees by.
-        critic: What the value sees by: the same, or its own.
     """
 
     def __init__(
@@ -100,13 +96,8 @@ class ActorCritic(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.memory = make_memory(encoder.size)
-        self.actor = self.critic = Eyes(encoder, self.memory)
-        self.value_encoder, self.value_memory = critic_encoder, None
-        if critic_encoder is not None:
-            first = self.memory.state_size
-            self.value_memory = make_memory(critic_encoder.size)
-            self.actor = Eyes(encoder, self.memory, slice(first))
-            self.critic = Eyes(critic_encoder, self.value_memory, slice(first, None))
+        self.value_encoder = critic_encoder
+        self.value_memory = None if critic_encoder is None else make_memory(critic_encoder.size)
         self.trunk = make_trunk(self.memory.size, trunk)
         self.value_trunk = None if shared else make_trunk(self.critic.memory.size, critic_trunk or trunk)
         self.policy_head = make_head(self.trunk.size)
@@ -133,6 +124,18 @@ class ActorCritic(nn.Module):
     def has_own_critic(self) -> bool:
         """Whether the critic has eyes of its own."""
         return self.value_encoder is not None
+
+    @property
+    def actor(self) -> Eyes:
+        """What the policy sees by."""
+        return Eyes(self.encoder, self.memory, slice(self.actor_state_size) if self.has_own_critic else None)
+
+    @property
+    def critic(self) -> Eyes:
+        """What the value sees by: the same, or its own."""
+        if self.value_encoder is None or self.value_memory is None:
+            return self.actor
+        return Eyes(self.value_encoder, self.value_memory, slice(self.actor_state_size, None))
 
     @property
     def actor_state_size(self) -> int:
@@ -293,12 +296,9 @@ def make_actor_critic(
         ValueError: an unsupported space, an encoder that does not fit, or a policy of Boxes without one.
     """
     distribution = make_distribution(action_space, squash_actions, box_policy, action_bins)
-    of_head = [each.name for each in fields(HeadChoice) if each.name in choices]
-    head = HeadChoice(**{name: choices.pop(name) for name in of_head})
+    head, trunk = _choices(choices)
     _check_boxes(distribution, head.use_sde, squash_actions, box_policy)
-    mask_size = distribution.logits_size if distribution.choices else None
-    encoder, critic_encoder = _encoders(observation_space, encoders or EncoderChoice(), mask_size, shared)
-    trunk = TrunkChoice(**choices)
+    encoder, critic_encoder = _encoders(observation_space, encoders or EncoderChoice(), distribution, shared)
     model = ActorCritic(
         encoder,
         lambda features: distribution.make_head(features, head),
@@ -314,6 +314,13 @@ def make_actor_critic(
         intrinsic=intrinsic,
     )
     return model.eval()  # dropout in a user's encoder would make two policies of one, and their ratio noise
+
+
+def _choices(choices: Mapping[str, Any]) -> tuple[HeadChoice, TrunkChoice]:
+    """What is chosen of the policy head, and of the hidden layers."""
+    of_head = {each.name for each in fields(HeadChoice)}
+    head = {name: value for name, value in choices.items() if name in of_head}
+    return HeadChoice(**head), TrunkChoice(**{name: choices[name] for name in choices if name not in of_head})
 
 
 def _check_boxes(distribution: Distribution, use_sde: bool, squash_actions: bool, box_policy: str) -> None:
@@ -332,9 +339,10 @@ def _check_boxes(distribution: Distribution, use_sde: bool, squash_actions: bool
 
 
 def _encoders(
-    space: spaces.Space[Any], choice: EncoderChoice, mask_size: int | None, shared: bool
+    space: spaces.Space[Any], choice: EncoderChoice, distribution: Distribution, shared: bool
 ) -> tuple[Encoder, Encoder | None]:
     """The actor's encoder, and the critic's own, where it has one."""
+    mask_size = distribution.logits_size if distribution.choices else None
     encoder = make_encoder(space, choice, mask_size)
     critic_encoder = make_critic_encoder(space, choice, mask_size)
     if shared and critic_encoder is not None:

@@ -28,7 +28,7 @@ FLOORS = (
     {"numpy_actor", "parts", "policy", "targets", "update"},
     {"actor_critic", "config", "intrinsic", "value_losses"},
     {"compile", "encoders", "envs", "objectives", "optimizers"},
-    {"cache", "distributions", "import_path", "tables", "terminal"},
+    {"cache", "distributions", "import_path", "tables", "terminal", "value_heads"},
     {
         "adaptive",
         "advantages",
@@ -39,7 +39,6 @@ FLOORS = (
         "rollout",
         "schedules",
         "trunks",
-        "value_heads",
     },
     {"files", "names", "seeding", "spaces", "statistics", "stop_signals"},  # the ground
     {"errors", "text", "versions"},

@@ -172,9 +172,8 @@ def test_no_better_evaluation_ends_a_run_with_its_last_checkpoint(ppo_train, tmp
     assert ppo_train(*TINY, *typed).status == 0
     assert len(rows(tmp_path / "run")) == 3
     last = load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")
-    (hook,) = last["hooks"]
-    assert last["stopped"].startswith("stop.patience=2") and hook["name"] == "stop"
-    assert hook["state"] == {"waited": 2, "reached": "stop.patience"}
+    assert last["stopped"].startswith("stop.patience=2")
+    assert last["own_hooks"]["stop"] == {"waited": 2, "reached": "stop.patience"}
     assert RunFolder(tmp_path / "run").is_finished
 
 
