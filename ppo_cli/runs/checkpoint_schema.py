@@ -184,7 +184,7 @@ class Checkpoint:
         default_factory=list
     )
     stopped: Annotated[str, str] = field(default_factory=str)
-    own_hooks: Annotated[Mapping[str, Any], Each(_plain_mapping)] = field(default_factory=dict)
+    own_hooks: Annotated[Mapping[str, Any], Each(dict)] = field(default_factory=dict)
 
     @classmethod
     def checked(cls, payload: Mapping[str, Any]) -> "Checkpoint":
