@@ -192,8 +192,8 @@ def test_what_fits_is_taken_where_that_is_asked_for_and_the_rest_is_said(ppo_tra
     ("parts", "shared", "taken"),
     [
         ("policy", "false", {"trunk", "policy_head"}),
-        ("policy", "true", {"trunk", "policy_head"}),
-        ("value", "false", {"value_trunk", "value_head"}),
+        pytest.param("policy", "true", {"trunk", "policy_head"}, marks=pytest.mark.slow),
+        pytest.param("value", "false", {"value_trunk", "value_head"}, marks=pytest.mark.slow),
     ],
 )
 def test_parts_are_taken_alone(ppo_train, source, parts, shared, taken):
@@ -354,6 +354,13 @@ def test_every_job_of_a_sweep_is_held_against_its_source_before_a_folder_is_made
     refused = ppo_train(*arguments, "init_from=source", "network.hidden_sizes=[8],[9]")
     assert (refused.status, "does not fit this run" in refused.err) == (2, True)
     assert not (tmp_path / "sweep").exists()
+
+
+@pytest.mark.slow
+def test_every_job_of_a_sweep_begins_with_what_its_source_was_when_it_was_planned(
+    ppo_train, source, tmp_path
+):
+    arguments = ("-m", *TINY, "hydra.sweep.dir=sweep", "total_timesteps=32")
     assert ppo_train(*arguments, "init_from=null,source", "seed=0,1").status == 0
     found = {
         path.name: load_yaml(path / "config.yaml")["init_from"] for path in (tmp_path / "sweep").glob("*/")

@@ -73,7 +73,12 @@ def typed(observation, action, ours):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("case", CASES)
+QUICK = ("relu", "box", "squashed", "images")  # with every option once
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=() if case in QUICK else pytest.mark.slow) for case in CASES]
+)
 def test_actions_and_values_are_the_same(case, tmp_path, monkeypatch):
     observation, action, policy, options, ours = CASES[case]
     monkeypatch.chdir(tmp_path)
