@@ -21,14 +21,22 @@ from ppo_cli.normalize import ObservationNormalizer, RewardNormalizer, RunningMe
 from ppo_cli.parts import chosen_parts
 from ppo_cli.runs.sources import Source, settings_of
 from ppo_cli.text import flat
+from ppo_cli.value_heads import HEADS
 
 NAMED = 3  # of the differences of two networks, in a line
 # The parts that compute something else with the same weights where a knob differs.
 _MEANINGS = {
     "network.activation": ("trunk", "value_trunk"),
-    "network.memory": ("memory",),
+    "network.memory": ("memory", "value_memory"),
+    "network.actor.observations": ("encoder",),
+    "network.critic.observations": ("value_encoder",),
+    "network.log_std": ("policy_head",),
     "network.log_std_init": ("policy_head",),
+    "network.log_std_min": ("policy_head",),
+    "network.log_std_max": ("policy_head",),
     "squash_actions": ("policy_head",),
+    "box_policy": ("policy_head",),
+    "value_loss": ("value_head",),
 }
 Normalizers = tuple[ObservationNormalizer | None, RewardNormalizer | None]
 
@@ -159,6 +167,7 @@ def _differs(knob: str, own: Mapping[str, Any], source: Source) -> bool:
     """Whether a knob that says something of this run's network has another value there."""
     idle = {"network.log_std_init": own["network.log_std"] != "state"}
     idle["network.memory_size"] = own["network.memory"] == "none"
+    idle["value_loss"] = {own["value_loss"], source.settings.get("value_loss")}.isdisjoint(HEADS)
     if knob not in source.settings or idle.get(knob, False):
         return False
     return bool(own[knob] != source.settings[knob])

@@ -24,8 +24,11 @@ from ppo_cli.text import flat
 
 # The knobs that say what network has the weights, and what becomes of what it computes.
 SETTINGS = (
-    "network.hidden_sizes", "network.activation", "network.layer_norm", "network.shared", "network.log_std",
-    "network.log_std_init", "network.memory", "network.memory_size", "use_sde", "squash_actions",
+    "network.hidden_sizes", "network.activation", "network.layer_norm", "network.trunk", "network.shared",
+    "network.log_std", "network.log_std_init", "network.log_std_min", "network.log_std_max", "network.memory",
+    "network.memory_size", "network.actor.observations", "network.critic.observations",
+    "network.critic.hidden_sizes", "use_sde", "squash_actions", "box_policy", "action_bins", "value_loss",
+    "normalize.values",
 )  # fmt: skip
 _PARTS = re.compile(r"(?P<path>.*?)(:(?P<which>best|last|\d{1,16}))?(@(?P<weights>[0-9a-f]{12}))?", re.DOTALL)
 LISTS = {"jobs.json": "sweep", "search.json": "search"}  # beside the runs of one
