@@ -343,11 +343,8 @@ def test_what_does_not_go_together_is_a_line(typed, line):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("vf_clip_ratio", [None, 0.2])
-@pytest.mark.parametrize("name", ["huber", "symlog", "two_hot"])
+@pytest.mark.parametrize(("name", "vf_clip_ratio"), [("huber", 0.2), ("symlog", 0.2), ("two_hot", None)])
 def test_compiled_and_eager_updates_agree(tmp_path, name, vf_clip_ratio):
-    if name == "two_hot" and vf_clip_ratio:
-        pytest.skip("it clips no values")
     torch.manual_seed(0)
     model, distribution = make_actor_critic(BOX, DISCRETE, value_loss=name), make_distribution(DISCRETE)
     params = flatten_parameters(model).clone()
