@@ -239,8 +239,7 @@ def make_actor_critic(
         action_space: The space of the actions.
         use_sde: Whether Box actions are explored by gSDE.
         squash_actions: Whether Box actions go through a tanh.
-        encoders: The encoders, and who sees what; None for those that fit the observations, of which all
-            are seen.
+        encoders: The encoders, and who sees what; None for those that fit, and all that there is to see.
         shared: Whether the two heads share the hidden layers.
         ortho_init: Whether weights are orthogonal at the start.
         log_std: On what the deviation of Box actions depends.
