@@ -281,7 +281,7 @@ def make_actor_critic(
         squash_actions: Whether Gaussian Box actions go through a tanh.
         box_policy: The distribution of Box actions.
         action_bins: The number of values of a component, where they are categorical.
-        encoders: The encoders, and who sees what; None for those that fit the observations, all of them seen.
+        encoders: The encoders, and who sees what; None for those that fit, and all that there is to see.
         shared: Whether the two heads share the hidden layers.
         ortho_init: Whether weights are orthogonal at the start.
         memory: The memory's cell, or none.

@@ -53,7 +53,8 @@ class ValueStatistics(nn.Module):
 class ValueHead(nn.Linear):
     """Outputs [B, K] as a linear function of features [B, F], and values [B] as a function of the outputs.
 
-    Here K is 1, and the output is the value.
+    Here K is 1, and the output is the value. Where values are normalised it starts with zeros: the first one
+    that is not 0 has the scale of the targets already.
 
     Attributes:
         gain: That of the orthogonal initialisation.
@@ -61,7 +62,7 @@ class ValueHead(nn.Linear):
     """
 
     outputs: ClassVar[int] = 1
-    gain: ClassVar[float] = 1.0
+    gain: float = 1.0
 
     def __init__(self, features: int, normalize: bool = False) -> None:
         """A head with PyTorch's own initialisation.
@@ -71,7 +72,11 @@ class ValueHead(nn.Linear):
             normalize: Whether its values are normalised by running statistics.
         """
         super().__init__(features, self.outputs)
-        self.statistics = ValueStatistics() if normalize else None
+        self.statistics: ValueStatistics | None = None
+        if normalize:
+            self.statistics, self.gain = ValueStatistics(), 0.0
+            nn.init.zeros_(self.weight)
+            nn.init.zeros_(self.bias)
 
     def decode(self, outputs: Tensor) -> Tensor:
         """Values [B] of outputs [B, K] in the units that the loss is in: a pure function."""

@@ -106,7 +106,6 @@ class HiddenReward(gym.Env):
     action_space = spaces.Discrete(2)
 
     def __init__(self, tells=True):
-        self.tells = tells
         keys = ("state", "luck") if tells else ("state",)
         self.observation_space = spaces.Dict({key: spaces.Box(-1.0, 1.0, (1,)) for key in keys})
 
