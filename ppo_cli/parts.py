@@ -17,10 +17,10 @@ def chosen_parts(model: ActorCritic, which: str) -> list[str]:
             or ``encoder``.
     """
     eyes = ["value_encoder", "value_memory"] if model.has_own_critic else ["encoder", "memory"]
-    trunk = "trunk" if model.value_trunk is None else "value_trunk"
+    shared = ["trunk"] if model.value_trunk is None else []
     parts = {
         "policy": ["encoder", "memory", "trunk", "policy_head"],
-        "value": [*eyes, trunk, "value_head", "intrinsic_head"],
+        "value": [*eyes, *shared, "value_trunk", "value_head", "intrinsic_head"],
         "encoder": ["encoder"],
     }
     return parts.get(which, [name for name, _ in model.named_children()])
