@@ -24,6 +24,7 @@ FACTORS = {
     "mask": ("none", "info", "key"),
     "backend": ("sync", "async"),
     "normalize": ("false", "true"),
+    "course": ("constant", "kl", "warmup", "stop"),
     "compile": ("false", "true"),
     "export": ("onnx", "onnx-sample", "torchscript", "torchscript-sample"),
 }  # fmt: skip
@@ -37,6 +38,11 @@ NETWORKS = {
     "norm_separate": ("network.layer_norm=true", "network.shared=false"),
     "nature_cnn": ("network.image_encoder=nature_cnn",),
     "impala_cnn": ("network.image_encoder=impala_cnn",),
+}
+COURSES = {
+    "kl": ("anneal.learning_rate.shape=kl",),
+    "warmup": ("anneal.learning_rate.warmup=0.5", "anneal.clip_ratio.warmup=0.5"),
+    "stop": ("stop.return=1e9", "stop.window=2", "stop.patience=9", "eval.every=1"),
 }
 TINY = (
     "env.id=zoo_envs:Zoo-v0", "preset=none", "n_envs=2", "n_steps=8", "batch_size=16", "n_epochs=1",
@@ -112,6 +118,7 @@ def command_line(setting):
         f"+env.kwargs.mask={setting['mask']}",
         *BOXES.get(setting["action"], ()),
         *(own if setting["network"] == "own" else NETWORKS[setting["network"]]),
+        *COURSES.get(setting["course"], ()),
         f"network.memory={setting['memory']}",
         f"vectorization={setting['backend']}",
         f"compile={setting['compile']}",
