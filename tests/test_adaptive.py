@@ -17,6 +17,7 @@ from ppo_cli.adaptive import KLAdaptive
 from ppo_cli.agent import flatten_parameters
 from ppo_cli.distributions import make_distribution
 from ppo_cli.optimizers.rules import adam_init
+from ppo_cli.report.knobs import annealed, learned
 from ppo_cli.rollout import Batch
 from ppo_cli.runs.checkpoint import load_checkpoint, save_checkpoint
 
@@ -230,3 +231,15 @@ def test_a_warm_up_is_logged_of_any_number_of_the_update_and_of_a_loss_of_ones_o
     assert column(tmp_path / "run", "charts/gamma") == pytest.approx([0.99 / 1.8, *[0.99] * 5])
     coefs = column(tmp_path / "run", "charts/drift_coef")
     assert coefs == pytest.approx([0.1, 0.2, 0.3, 0.3, 0.3 - 0.2 / 3, 0.3 - 0.4 / 3])
+
+
+def test_a_report_names_what_steers_a_knob_and_takes_its_shape_for_learned():
+    kl = {"anneal.learning_rate.shape": "kl", "anneal.learning_rate.final": "null"}
+    assert learned(kl)["anneal.learning_rate.shape"] == "kl"
+    assert "anneal.learning_rate.shape" not in learned({**kl, "anneal.learning_rate.shape": "cosine"})
+    assert annealed(kl, "learning_rate") == "→kl"
+    rising = {"anneal.clip_ratio.warmup": "0.1"}
+    assert annealed(rising, "clip_ratio") == "→warmup 0.1"
+    whole = {**rising, "anneal.clip_ratio.final": "0.0", "anneal.clip_ratio.shape": "cosine"}
+    assert annealed(whole, "clip_ratio") == "→0.0 cosine warmup 0.1"
+    assert annealed({**kl, "anneal.learning_rate.shape": "linear"}, "learning_rate") == ""

@@ -28,6 +28,7 @@ FACTORS = {
     "values": ("mse", "huber", "symlog", "two_hot", "popart"),
     "intrinsic": ("none", "rnd"),
     "begin": ("fresh", "from_frozen"),
+    "course": ("constant", "kl", "warmup", "stop"),
     "compile": ("false", "true"),
     "diagnostics": ("false", "true"),
     "export": ("onnx", "onnx-sample", "torchscript", "torchscript-sample"),
@@ -53,6 +54,11 @@ VALUES = {
     "symlog": ("value_loss=symlog", "vf_clip_ratio=0.2", "value_lambda=1", "anneal.value_lambda.final=0.9"),
     "two_hot": ("value_loss=two_hot",),
     "popart": ("normalize.values=true", "value_lambda=0.5"),
+}
+COURSES = {
+    "kl": ("anneal.learning_rate.shape=kl",),
+    "warmup": ("anneal.learning_rate.warmup=0.5", "anneal.clip_ratio.warmup=0.5"),
+    "stop": ("stop.return=1e9", "stop.window=2", "stop.patience=9", "eval.every=1"),
 }
 TINY = (
     "env.id=zoo_envs:Zoo-v0", "preset=none", "n_envs=2", "n_steps=8", "batch_size=16", "n_epochs=1",
@@ -133,6 +139,7 @@ def command_line(setting):
         *BOXES.get(setting["action"], ()),
         *(own if setting["network"] == "own" else NETWORKS[setting["network"]]),
         *(critic if setting["critic"] == "own" else ()),
+        *COURSES.get(setting["course"], ()),
         f"network.memory={setting['memory']}",
         *VALUES[setting["values"]],
         f"vectorization={setting['backend']}",

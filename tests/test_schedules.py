@@ -71,3 +71,21 @@ def test_reaches_zero_exactly_and_never_goes_below(shape: Shape) -> None:
     schedule = Schedule(2.5e-4, 0.0, shape)
     assert schedule(1.0) == 0.0
     assert min(schedule(i / 977) for i in range(978)) >= 0.0
+
+
+@pytest.mark.parametrize(("final", "shape"), [(None, "linear"), (0.0, "linear"), (0.0, "cosine")])
+def test_a_warm_up_rises_in_a_line_and_the_schedule_goes_on_to_the_same_end(
+    final: float | None, shape: Shape
+) -> None:
+    schedule, whole = Schedule(8.0, final, shape, warmup=0.25), Schedule(8.0, final, shape)
+    assert [schedule(p) for p in (0.0, 0.125, 0.25)] == [0.0, 4.0, 8.0]
+    assert schedule(0.625) == pytest.approx(whole(0.5))
+    assert schedule(1.0) == pytest.approx(whole(1.0))
+    assert not schedule.is_constant and whole.is_constant == (final is None)
+
+
+def test_no_iteration_of_a_warm_up_is_trained_with_nothing_or_with_more_than_the_value() -> None:
+    schedule = Schedule(6.0, warmup=0.5)
+    assert [schedule(i / 6, 1 / 6) for i in range(6)] == pytest.approx([2, 4, 6, 6, 6, 6])
+    assert [schedule(i / 5, 1 / 5) for i in range(5)] == pytest.approx([2.4, 4.8, 6, 6, 6])
+    assert Schedule(6.0, warmup=0.01)(0.0, 0.2) == 6.0  # a share of less than an iteration
