@@ -13,7 +13,7 @@ from ppo_cli.rollout import Batch, minibatches, sequences
 from ppo_cli.update import Forward, Hyperparameters, ppo_loss
 
 SAMPLE = 512  # rows of a rollout that the network is looked at with
-CHUNKS = 8  # small batches that they are cut into, for the gradient's noise
+CHUNKS = 4  # small batches that they are cut into, for the gradient's noise
 
 
 class Sample(NamedTuple):
