@@ -79,7 +79,7 @@ class TrainState(NamedTuple):
     seen: Tensor
 
 
-Forward = Callable[[Tensor, Batch, Tensor, Tensor], Terms]
+Forward = Callable[[Tensor, Batch, Tensor, dict[str, Tensor]], Terms]
 Step = Callable[[TrainState, Batch, Tensor, Tensor, Tensor], TrainState]
 
 
@@ -131,13 +131,13 @@ def make_forward(model: ActorCritic, distribution: Distribution, hyper: Hyperpar
         hyper: The constant knobs.
 
     Returns:
-        A function of the parameters [P], a minibatch, the weights of its rows [B] and the clip range.
+        A function of the parameters [P], a minibatch, the weights of its rows [B] and the annealed knobs.
     """
     names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     shapes = parameter_shapes(model)
     sizes = [shape.numel() for shape in shapes]
 
-    def forward(params: Tensor, batch: Batch, weights: Tensor, clip_ratio: Tensor) -> Terms:
+    def forward(params: Tensor, batch: Batch, weights: Tensor, coefs: dict[str, Tensor]) -> Terms:
         pieces = zip(names, shapes, params.split(sizes), strict=True)
         tree = {name: piece.view(shape) for name, shape, piece in pieces}
         states = batch.states[:: hyper.sequence_length]  # of a sequence's first row
@@ -149,7 +149,7 @@ def make_forward(model: ActorCritic, distribution: Distribution, hyper: Hyperpar
             advantages = normalize_advantages(advantages, weights)
         return Terms(
             logits, values_pred, new_logprobs, batch.logprobs, ratio, advantages, batch.returns, batch.values,
-            batch.actions, weights, clip_ratio,
+            batch.actions, weights, coefs["clip_ratio"],
         )  # fmt: skip
 
     return forward
@@ -173,7 +173,7 @@ def make_step(
         coefs = dict(zip(knobs, values.unbind(), strict=True))
         minibatch = Batch(*(rows[indices] for rows in batch.columns))  # [T*N, ...] -> [B, ...]
         params = state.params.detach().requires_grad_()
-        terms = forward(params, minibatch, weights, coefs["clip_ratio"])
+        terms = forward(params, minibatch, weights, coefs)
         metrics = ppo_loss(terms, coefs, distribution, hyper)
         metrics |= {name: metric(terms) for name, metric in DIAGNOSTICS.items()}
         (grad,) = torch.autograd.grad(metrics["total_loss"], params)

@@ -152,7 +152,7 @@ def test_the_parts_gradients_are_those_of_the_loss_and_add_up_to_its_own():
     torch.testing.assert_close(found.total, found.policy + found.value + found.entropy)
     distribution = make_distribution(THREE)
     params = trained_weights(model).requires_grad_()
-    terms = make_forward(model, distribution, hyper)(params, batch, torch.ones(64), COEFS["clip_ratio"])
+    terms = make_forward(model, distribution, hyper)(params, batch, torch.ones(64), COEFS)
     parts = ppo_loss(terms, COEFS, distribution, hyper)
     (expected,) = torch.autograd.grad(0.5 * parts["value_loss"], params)
     torch.testing.assert_close(found.value, expected)

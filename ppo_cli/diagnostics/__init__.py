@@ -67,7 +67,7 @@ def diagnose(of: Iteration, generator: Generator) -> dict[str, float]:
     coefs = {name: torch.tensor(value, device=after.device) for name, value in of.knobs.items()}
     gradients = loss_gradients(forward, of.before, sample, coefs, of.distribution, hyper)
     with torch.no_grad(), watching(of.model) as units:
-        terms = forward(after, sample.batch, sample.weights, coefs["clip_ratio"])
+        terms = forward(after, sample.batch, sample.weights, coefs)
     counts = sample.weights > 0
     features = {head: given[counts] for head, given in units.features.items()}
     return {

@@ -1,7 +1,7 @@
 """What the parts of the loss want of the weights, and how sure the rows are of it."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -74,7 +74,7 @@ def loss_gradients(
     forward: Forward,
     params: Tensor,
     sample: Sample,
-    coefs: Mapping[str, Tensor],
+    coefs: dict[str, Tensor],
     distribution: Distribution,
     hyper: Hyperparameters,
 ) -> Gradients:
@@ -94,9 +94,7 @@ def loss_gradients(
         *(column.split(sample.chunk) for column in (*sample.batch.columns, sample.weights)), strict=True
     )
     for *columns, weights in chunks:
-        parts = ppo_loss(
-            forward(params, Batch(*columns), weights, coefs["clip_ratio"]), dict(coefs), distribution, hyper
-        )
+        parts = ppo_loss(forward(params, Batch(*columns), weights, coefs), coefs, distribution, hyper)
         losses = (
             parts["total_loss"],
             parts["policy_loss"],
