@@ -120,6 +120,14 @@ def test_the_policy_of_a_task_that_is_solved_may_be_certain(played):
     assert played().go_on(lambda i: {"losses/entropy": 1.3 if i < 20 else 0.001}).told == []
 
 
+def test_a_task_may_be_learned_at_once(played):
+    def of(i):
+        learned = min(20.0, 4.0 * i) + (-1) ** i
+        return {"charts/episodic_return": learned, "losses/entropy": 1.3 if i < 5 else 0.001}
+
+    assert played().go_on(of).told == []
+
+
 def test_values_may_grow_with_the_returns(played):
     assert played().go_on(lambda i: {"losses/value_loss": 1.3**i}).told == []
 

@@ -15,6 +15,7 @@ from ppo_cli.diagnostics import Iteration, diagnose, trained_weights
 from ppo_cli.diagnostics.behaviour import (
     clipped_actions,
     deviation_and_share,
+    discounted_sums,
     kl_k1,
     moments,
     value_bias,
@@ -155,7 +156,7 @@ def test_the_parts_gradients_are_those_of_the_loss_and_add_up_to_its_own():
     parts = ppo_loss(terms, COEFS, distribution, hyper)
     (expected,) = torch.autograd.grad(0.5 * parts["value_loss"], params)
     torch.testing.assert_close(found.value, expected)
-    assert (found.small, found.big) == (8.0, 64.0)
+    assert (found.small, found.big) == (16.0, 64.0)
 
 
 def test_a_loss_that_no_parameter_changes_has_no_gradient():
@@ -201,7 +202,7 @@ def test_a_sample_keeps_sequences_whole_and_leaves_filler_rows_out():
     sample = draw_sample(batch, valid, 4, torch.Generator().manual_seed(0))
     sequences = sample.batch.returns.view(-1, 4)
     assert (sequences.diff(dim=1) == 3).all()  # one environment's steps lie n_envs rows apart
-    assert sample.chunk == 4
+    assert sample.chunk == 12
     assert 16.0 not in sample.batch.returns[sample.weights > 0]
     again = draw_sample(batch, valid, 4, torch.Generator().manual_seed(0))
     assert torch.equal(again.batch.returns, sample.batch.returns)
@@ -293,6 +294,16 @@ def test_a_cut_episode_goes_on_in_its_last_observations_value():
     targets = torch.tensor([0.0, 2.0 + 0.5 * 8.0])  # V(s') = 8
     batch = Batch(nothing, nothing, nothing, nothing, targets, values)
     assert value_bias(batch, rollout, 0.5) == pytest.approx(((6 - 4) + (7 - 6)) / 2)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 37, 64])
+def test_discounted_sums_are_those_of_a_loop(n):
+    torch.manual_seed(n)
+    rewards, decays = torch.randn(n, 3), torch.rand(n, 3) * (torch.rand(n, 3) > 0.1)
+    expected, running = torch.empty(n, 3), torch.zeros(3)
+    for t in reversed(range(n)):
+        expected[t] = running = rewards[t] + decays[t] * running
+    torch.testing.assert_close(discounted_sums(rewards, decays), expected)
 
 
 def test_without_an_ended_episode_there_is_no_value_bias():

@@ -8,7 +8,6 @@ from gymnasium import spaces
 from torch import Tensor
 
 from ppo_cli.actor_critic import ILLEGAL
-from ppo_cli.advantages import gae
 from ppo_cli.distributions import DiagonalGaussian, Distribution
 from ppo_cli.losses import weighted_mean
 from ppo_cli.rollout import Batch, Rollout
@@ -113,6 +112,19 @@ def value_bias(batch: Batch, rollout: Rollout, gamma: float) -> float:
     if not ended.any():
         return math.nan
     # the target of an episode's last step is r, plus γ V(s') where it was cut, whatever λ is
-    rewards, nothing = torch.where(done, targets, rewards), torch.zeros_like(rewards)
-    realised, _ = gae(rewards, nothing, nothing, done, torch.zeros_like(done), gamma, 1.0)
+    realised = discounted_sums(torch.where(done, targets, rewards), gamma * (~done).to(rewards.dtype))
     return (values - realised)[ended].mean().item()
+
+
+def discounted_sums(rewards: Tensor, decays: Tensor) -> Tensor:
+    """G_t = r_t + d_t G_{t+1} over T steps, 0 behind the last, both [T, N].
+
+    In about log2 T steps for all of them, each of which joins neighbouring sums of a length into sums of
+    twice that (Hillis & Steele 1986, https://doi.org/10.1145/7902.7903).
+    """
+    sums, length = rewards.clone(), 1
+    while length < len(rewards):
+        sums[:-length] += decays[:-length] * sums[length:].clone()
+        decays = torch.cat([decays[:-length] * decays[length:], torch.zeros_like(decays[-length:])])
+        length *= 2
+    return sums

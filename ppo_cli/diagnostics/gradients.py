@@ -1,7 +1,7 @@
 """What the parts of the loss want of the weights, and how sure the rows are of it."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from ppo_cli.rollout import Batch, minibatches, sequences
 from ppo_cli.update import Forward, Hyperparameters, ppo_loss
 
 SAMPLE = 512  # rows of a rollout that the network is looked at with
-CHUNKS = 8  # small batches that they are cut into, for the gradient's noise
+CHUNKS = 4  # small batches that they are cut into, for the gradient's noise
 
 
 class Sample(NamedTuple):
@@ -74,7 +74,7 @@ def loss_gradients(
     forward: Forward,
     params: Tensor,
     sample: Sample,
-    coefs: Mapping[str, Tensor],
+    coefs: dict[str, Tensor],
     distribution: Distribution,
     hyper: Hyperparameters,
 ) -> Gradients:
@@ -94,12 +94,8 @@ def loss_gradients(
         *(column.split(sample.chunk) for column in (*sample.batch.columns, sample.weights)), strict=True
     )
     for *columns, weights in chunks:
-        parts = ppo_loss(
-            forward(params, sample.batch.with_columns(columns), weights, dict(coefs)),
-            dict(coefs),
-            distribution,
-            hyper,
-        )
+        chunk = sample.batch.with_columns(columns)
+        parts = ppo_loss(forward(params, chunk, weights, coefs), coefs, distribution, hyper)
         losses = (
             parts["total_loss"],
             parts["policy_loss"],

@@ -20,6 +20,7 @@ from ppo_cli.text import short
 logger = logging.getLogger(__name__)
 
 FIRST = 10  # iterations, with ended episodes where it is of returns, that later ones are held against
+KNOWN = 30  # iterations with ended episodes, from which on the mean of the last returns is one
 LASTING = 10  # iterations in a row in which a sign has to be seen, but for those that look far back
 NO_ENTROPY = 0.01  # of the first iteration's, of choices
 NO_WIDTH = 5.0  # nats of each component of Box actions below the first iteration's: σ is less than 1 % of it
@@ -28,6 +29,7 @@ EXPLODED = 1e4  # times the value loss of the first iterations
 ALL_CLIPPED = 0.98
 LONG_EPISODE = 30_000  # steps of each environment; the longest of Atari's games are 27,000
 FLAT_ITERATIONS = 50  # with ended episodes, and half of the budget, before a return counts as flat
+UPPER = 0.75  # of the way from the lowest return to the highest
 SAME = 1e-3  # of a return: less is no change; a fifth of the budget is enough to tell then
 
 
@@ -96,8 +98,13 @@ class Past:
 
     @property
     def level(self) -> float:
-        """The return up to which none is better than at the start: a deviation above the first ones' mean."""
-        return self.first_return + math.sqrt(self.first_square)
+        """The return up to which none is better than at the start: a deviation above the first ones' mean.
+
+        What lies in the upper quarter of all returns is better in any case: a task may be learned at once.
+        """
+        start = self.first_return + math.sqrt(self.first_square)
+        level = min(start, self.lowest + UPPER * (self.highest - self.lowest))
+        return level + SAME * abs(level)
 
     @property
     def is_better(self) -> bool:
@@ -122,7 +129,7 @@ class Now(NamedTuple):
 def has_no_entropy(now: Now) -> bool:
     """Whether next to nothing is left to chance, and the return is no better than at the start."""
     past, distribution, entropy = now.past, now.run.agent.distribution, now.scalars["losses/entropy"]
-    if past.returns <= FIRST or past.is_better:
+    if past.returns < KNOWN or past.is_better:
         return False
     components = [math.prod(part.action_shape) for part in distribution.parts if _is_continuous(part)]
     if not components:
@@ -260,7 +267,7 @@ class Advising(Hook):
         """Goes on with that; what no iteration could have left raises an error."""
         lists = ("said", "seen")
         numbers = {name: type(at)(state[name]) for name, at in asdict(Past()).items() if name not in lists}
-        said = [kind for kind in SIGNS if kind in state["said"]]
+        said = [kind for kind in state["said"] if kind in SIGNS]
         self._past = Past(said, {kind: int(state["seen"].get(kind, 0)) for kind in SIGNS}, **numbers)
 
 
