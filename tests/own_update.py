@@ -26,6 +26,12 @@ def drift(terms):
     return weighted_mean((terms.values - terms.old_values) ** 2, terms.weights)
 
 
+def expectile(terms, tau=0.7):
+    """A value loss: values below their targets count more."""
+    error = terms.returns - terms.values
+    return weighted_mean(torch.where(error > 0, tau, 1 - tau) * error**2, terms.weights)
+
+
 def entropy(terms):
     """One with a name that is taken."""
     return terms.values.mean()

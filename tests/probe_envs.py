@@ -81,5 +81,16 @@ class TruncatedReward(Probe):
         return np.zeros(1, np.float32), 1.0, False, self.t == 5, {}
 
 
+class Times(gym.RewardWrapper):
+    """Rewards times a factor."""
+
+    def __init__(self, env, by):
+        super().__init__(env)
+        self.by = by
+
+    def reward(self, reward):
+        return self.by * reward
+
+
 for probe in (ConstantReward, ObservationReward, ActionReward, BothReward, DelayedReward, TruncatedReward):
     gym.register(f"{probe.__name__}-v0", probe)

@@ -24,6 +24,7 @@ FACTORS = {
     "mask": ("none", "info", "key"),
     "backend": ("sync", "async"),
     "normalize": ("false", "true"),
+    "values": ("mse", "huber", "symlog", "two_hot", "popart"),
     "intrinsic": ("none", "rnd"),
     "compile": ("false", "true"),
     "export": ("onnx", "onnx-sample", "torchscript", "torchscript-sample"),
@@ -38,6 +39,13 @@ NETWORKS = {
     "norm_separate": ("network.layer_norm=true", "network.shared=false"),
     "nature_cnn": ("network.image_encoder=nature_cnn",),
     "impala_cnn": ("network.image_encoder=impala_cnn",),
+}
+VALUES = {
+    "mse": (),
+    "huber": ("value_loss=huber", "vf_clip_ratio=0.2"),
+    "symlog": ("value_loss=symlog", "vf_clip_ratio=0.2", "value_lambda=1", "anneal.value_lambda.final=0.9"),
+    "two_hot": ("value_loss=two_hot",),
+    "popart": ("normalize.values=true", "value_lambda=0.5"),
 }
 TINY = (
     "env.id=zoo_envs:Zoo-v0", "preset=none", "n_envs=2", "n_steps=8", "batch_size=16", "n_epochs=1",
@@ -114,6 +122,7 @@ def command_line(setting):
         *BOXES.get(setting["action"], ()),
         *(own if setting["network"] == "own" else NETWORKS[setting["network"]]),
         f"network.memory={setting['memory']}",
+        *VALUES[setting["values"]],
         f"vectorization={setting['backend']}",
         f"compile={setting['compile']}",
         f"normalize.observations={setting['normalize']}",

@@ -218,7 +218,7 @@ class _Scale(nn.Module):
     def __init__(self, mean: Array, var: Array, clip: float) -> None:
         super().__init__()
         self.register_buffer("mean", torch.from_numpy(mean.copy()))
-        self.register_buffer("deviation", torch.from_numpy(np.asarray(np.sqrt(var + EPSILON))))
+        self.register_buffer("deviation", (torch.from_numpy(var.copy()) + EPSILON).sqrt())
         self.clip = clip
 
     def forward(self, values: Tensor) -> Tensor:
