@@ -256,9 +256,9 @@ def test_what_does_nothing_without_it_is_said(ppo_train):
 
 
 def dive(ppo_train, *typed):
-    """The mean return of the evaluation at the end of a run that stops where it dives right each time."""
+    """A run that stops where every episode ends at the treasure."""
     hook = "hooks=[{name: run_hooks.StopAbove, mean_return: 0.9, iterations: 5}]"
-    outcome = ppo_train(*SEA, *typed, hook, "hydra.run.dir=run", "total_timesteps=2e5")
+    outcome = ppo_train(*SEA, "total_timesteps=1.5e5", *typed, hook, "hydra.run.dir=run")
     assert outcome.status == 0, outcome.err
     return ppo_cli.read("run")
 
@@ -266,7 +266,7 @@ def dive(ppo_train, *typed):
 def test_the_recipe_explores_from_its_first_iteration(ppo_train, shown):
     run = dive(ppo_train, "total_timesteps=2560", "eval.episodes=0")
     assert list(run.metrics["charts/intrinsic_coef"]) == [50, 50]
-    assert run.metrics["intrinsic/reward"].iloc[-1] > 0
+    assert run.metrics["intrinsic/reward"][-1] > 0
 
 
 @pytest.mark.slow
@@ -274,6 +274,6 @@ def test_the_recipe_explores_from_its_first_iteration(ppo_train, shown):
 def test_a_sea_of_twenty_rows_is_dived_through_with_it_and_not_without(ppo_train, shown, seed):
     typed = (f"seed={seed}", f"+env.kwargs.mapping_seed={seed}")
     assert dive(ppo_train, *typed).evaluation.mean == pytest.approx(0.99)
-    without = ppo_train(*SEA, *typed, "intrinsic=none", "total_timesteps=2e5", "hydra.run.dir=without")
+    without = ppo_train(*SEA, *typed, "intrinsic=none", "total_timesteps=1e5", "hydra.run.dir=without")
     assert without.status == 0, without.err
     assert not (ppo_cli.read("without").metrics["charts/episodic_return"] > 0).any()
