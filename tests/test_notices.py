@@ -108,7 +108,6 @@ def test_a_wide_policy_is_not_far_from_a_wide_range():
     [
         ("squash_actions=true", True),
         ("box_policy=beta", True),
-        ("box_policy=beta", True),
         ("env.wrappers=[{name:RescaleAction,min_action:-1,max_action:1}]", True),
         ("squash_actions=false", False),
     ],
