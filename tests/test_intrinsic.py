@@ -2,6 +2,7 @@
 
 import sys
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -200,6 +201,7 @@ def shown(tmp_path_factory, monkeypatch):
     yield folder
     for name in pages:
         sys.modules.pop(name, None)
+    gym.registry.pop("DeepSea-v0", None)  # of which the next import would be the second
 
 
 def test_ones_own_class_counts_draws_from_its_own_stream_and_resumes(ppo_train, tmp_path, shown, interrupt):
