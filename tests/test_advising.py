@@ -79,9 +79,9 @@ def test_a_run_that_learns_hears_nothing(played, caplog):
     [
         ("entropy", DISCRETE, lambda i: {"losses/entropy": 1.3 if i < 20 else 0.001, **poor(i)}, "ent_coef"),
         ("entropy", BOX, lambda i: {"losses/entropy": 3.0 if i < 20 else -7.5, **poor(i)}, "ent_coef"),
-        ("values", DISCRETE, lambda i: {"losses/value_loss": 2.0**i, **poor(i)}, "normalize.rewards"),
+        ("values", DISCRETE, lambda i: {"losses/value_loss": 2.0**i, **poor(i)}, "normalize.values"),
         ("kl", DISCRETE, lambda i: {"losses/approx_kl": 0.02 if i < 20 else 3.0}, "target_kl"),
-        ("flat", DISCRETE, poor, "ent_coef"),
+        ("flat", DISCRETE, poor, "ent_coef, use_sde, intrinsic=rnd"),
         ("flat", DISCRETE, lambda i: {"charts/episodic_return": -200.0}, "reward"),
     ],
 )

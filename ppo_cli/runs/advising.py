@@ -199,7 +199,8 @@ SIGNS = {
         LASTING,
         lambda now: (
             f"the values' error explodes (value_loss {short(now.scalars['losses/value_loss'])}, at first "
-            f"{short(now.past.value_loss)}); lower learning_rate or vf_coef, or set normalize.rewards=true"
+            f"{short(now.past.value_loss)}); lower learning_rate or vf_coef, or set normalize.values=true or "
+            "normalize.rewards=true"
         ),
     ),
     "kl": Sign(
@@ -232,8 +233,8 @@ SIGNS = {
         1,
         lambda now: (
             f"the return is no better than at the start (now {short(now.past.recent_return)}, at first "
-            f"{short(now.past.first_return)}); explore more (ent_coef, use_sde), look whether the reward "
-            "tells good actions from bad ones, and see docs/metrics.md"
+            f"{short(now.past.first_return)}); explore more (ent_coef, use_sde, intrinsic=rnd), look whether "
+            "the reward tells good actions from bad ones, and see docs/metrics.md"
         ),
     ),
 }
