@@ -261,7 +261,7 @@ def make_actor_critic(
     *,
     squash_actions: bool = False,
     box_policy: str = "gaussian",
-    action_bins: int = 11,
+    action_bins: int = 41,
     encoders: EncoderChoice | None = None,
     shared: bool = True,
     ortho_init: bool = True,
