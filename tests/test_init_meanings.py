@@ -165,3 +165,23 @@ def test_an_image_of_floats_is_scaled_where_nothing_of_its_encoder_is_taken():
     kept = {name: value for name, value in model.state_dict().items() if name not in taken.left_out}
     model.load_state_dict({**kept, **taken.weights}, strict=False)
     assert model.encoder.input.float_scale.factor.item() == pytest.approx(1 / 255)
+
+
+def test_an_intrinsic_reward_begins_anew_and_its_head_needs_one():
+    bonus = source_of(config_of(intrinsic="rnd"))
+    taken = planned(config_of(intrinsic="rnd"), bonus)
+    assert "intrinsic_head.weight" in taken.weights
+    assert "intrinsic=rnd begins anew: all is new to it" in taken.notices
+    with pytest.raises(ppo_cli.ConfigError, match="intrinsic=rnd there and none here"):
+        planned(config_of(), bonus)
+
+
+def test_the_values_of_a_source_are_the_same_where_they_are_normalised_from_now_on():
+    config = config_of(normalize={"values": True})
+    source, model = source_of(config_of()), network(config, VECTOR, BOX)
+    model.load_state_dict({**model.state_dict(), **planned(config, source).weights})
+    rows = torch.randn(20, 4)
+    before = network(config_of(), VECTOR, BOX).value(rows)
+    torch.testing.assert_close(model.value(rows).float(), before)
+    model.value_head.adapt(torch.tensor([5.0, 90.0]))
+    torch.testing.assert_close(model.value(rows).float(), before, atol=1e-4, rtol=1e-4)

@@ -282,12 +282,15 @@ def _taken_words(
 def _fresh_words(
     config: Config, source: Source, normalizers: Normalizers, rewards: Mapping[str, Any] | None
 ) -> list[str]:
-    """A line on statistics that begin anew although weights do not."""
+    """Lines on what begins anew although weights do not: statistics, and what gives intrinsic rewards."""
     fresh = ["observations"] if not source.is_ours and normalizers[0] is not None else []
     if normalizers[1] is not None and rewards is None and config.init_parts in ("all", "value"):
         fresh.append("rewards")
     why = "" if source.is_ours else " (those of VecNormalize are a pickle, which is not read)"
-    return [f"statistics of {' and '.join(fresh)} begin anew{why}"] if fresh else []
+    lines = [f"statistics of {' and '.join(fresh)} begin anew{why}"] if fresh else []
+    if config.has_intrinsic:
+        lines.append(f"intrinsic={config.intrinsic} begins anew: all is new to it")
+    return lines
 
 
 def _some(items: Sequence[str], most: int = NAMED) -> str:
