@@ -195,6 +195,19 @@ def test_a_class_that_only_the_critic_uses_is_said_before_it_is_imported():
     assert any("importing his" in line for line in lines)
 
 
+def test_no_class_is_hidden_behind_an_observation_that_is_called_name():
+    space = PackedObservations(spaces.Dict({"robot": spaces.Dict({"name": BOX, "arm": BOX})}))
+
+    def made(**by_key):
+        choice = EncoderChoice(by_key={"robot": by_key})
+        return make_actor_critic(space, spaces.Discrete(3), encoders=choice)
+
+    hidden = {"name": "flatten", "arm": "his.Net"}
+    with pytest.raises(ValueError, match=r"robot\.name=flatten: expected {name: flatten} for an observation"):
+        made(**hidden)
+    assert isinstance(made(name={"name": "mlp"}, arm="flatten").encoder.encoders[1], MlpEncoder)
+
+
 def finish(main, monkeypatch, capfd, *argv):
     monkeypatch.setattr("sys.argv", [main.__module__, *argv])
     with pytest.raises(SystemExit) as ended:

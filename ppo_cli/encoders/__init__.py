@@ -231,4 +231,9 @@ def _check_tree(above: str, asked: Mapping[str, Any], known: Mapping[str, Any]) 
         if below is not None:
             if not isinstance(value, Mapping):
                 raise ValueError(f"{above}.{key}={value}: expected a mapping of {', '.join(sorted(below))}")
+            if "name" in below and isinstance(value.get("name"), str):  # it would pass for one encoder of all
+                raise ValueError(
+                    f"{above}.{key}.name={value['name']}: expected {{name: {value['name']}}} for an "
+                    "observation that is called name"
+                )
             _check_tree(f"{above}.{key}", value, below)
