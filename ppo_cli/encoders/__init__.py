@@ -32,6 +32,7 @@ __all__ = [
     "OneHotEncoder",
     "PackedEncoder",
     "UserEncoder",
+    "is_heavy",
     "make_critic_encoder",
     "make_encoder",
     "read_paths",
@@ -115,6 +116,11 @@ def make_critic_encoder(
         return None
     _check_keys("network.critic.encoders", choice.critic_by_key, leaves, seen)
     return _encode_leaves(space, seen, choice, (), choice.critic_by_key)
+
+
+def is_heavy(encoder: Encoder) -> bool:
+    """Whether it has convolutions, or is a user's own: what it computes costs more than the rest together."""
+    return any(isinstance(module, (nn.Conv2d, UserEncoder)) for module in encoder.modules())
 
 
 def read_paths(encoder: Encoder) -> set[Path]:
