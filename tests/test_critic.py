@@ -90,7 +90,7 @@ def test_the_actors_part_of_a_state_stands_first_and_is_all_that_acting_reads(me
     alone, same = model.encode(obs, state[:, : model.actor_state_size])
     assert torch.equal(encoded, alone)
     assert torch.equal(after, same)
-    values, whole = model.judge(obs, state, encoded, after)
+    values, whole, _ = model.judge(obs, state, encoded, after)
     assert whole.shape == state.shape
     assert torch.equal(whole[:, : model.actor_state_size], after)
     assert torch.equal(values, model.value(obs, state))

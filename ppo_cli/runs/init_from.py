@@ -44,7 +44,6 @@ _MEANINGS = {
     "box_policy": ("policy_head",),
     "value_loss": ("value_head",),
 }
-_SEEN = ("network.actor.observations", "network.critic.observations")
 _DEVIATIONS = ("network.log_std_init", "network.log_std_min", "network.log_std_max")
 # What has the places of a Dict's or Tuple's leaves in the names of its weights.
 _LISTS = ("encoder.encoders.", "value_encoder.encoders.", "policy_head.heads.")
@@ -181,8 +180,8 @@ def _compare(
 
 
 def _is_same_task(own: Mapping[str, Any], source: Source) -> bool:
-    """Whether the spaces are those there, as far as the two configs say."""
-    return all(own[knob] == source.settings.get(knob) for knob in (*TASK, *_SEEN))
+    """Whether the leaves are those there, as far as the two configs say."""
+    return all(own[knob] == source.settings.get(knob) for knob in TASK)
 
 
 def _leave_unknown_leaves(fit: _Fit, different: Collection[str]) -> None:

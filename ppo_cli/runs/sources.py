@@ -30,7 +30,8 @@ SETTINGS = (
     "network.critic.hidden_sizes", "network.encoders", "network.critic.encoders", "use_sde", "squash_actions",
     "box_policy", "action_bins", "value_loss", "normalize.values", "intrinsic",
 )  # fmt: skip
-TASK = ("env.id", "env.kwargs", "env.wrappers")  # what says which spaces they are of, as far as a config does
+# The knobs that say, as far as a config does, which leaves of which spaces they are of.
+TASK = ("env.id", "env.kwargs", "env.wrappers", "network.actor.observations", "network.critic.observations")
 _PARTS = re.compile(r"(?P<path>.*?)(:(?P<which>best|last|\d{1,16}))?(@(?P<weights>[0-9a-f]{12}))?", re.DOTALL)
 LISTS = {"jobs.json": "sweep", "search.json": "search"}  # beside the runs of one
 
@@ -107,8 +108,8 @@ def of_checkpoint(saved: Checkpoint, name: str) -> Source:
 
 def settings_in(config: Mapping[str, Any]) -> dict[str, Any]:
     """The values of `SETTINGS` and `TASK` in a stored config; younger knobs have their defaults."""
-    young = {key: _lookup(default_values(), key) for key in SETTINGS}
-    return {key: _lookup(config, key, young.get(key)) for key in (*SETTINGS, *TASK)}
+    defaults = {**dict.fromkeys(TASK), **{key: _lookup(default_values(), key) for key in SETTINGS}}
+    return {key: _lookup(config, key, default) for key, default in defaults.items()}
 
 
 def _split(typed: str) -> tuple[Path, str | None, str | None]:
