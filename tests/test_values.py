@@ -205,6 +205,15 @@ def test_values_stay_what_they_are_when_the_statistics_move(seed, scale):
         assert (after - before).abs().max().item() <= 1e-5 * size
 
 
+def test_a_frozen_head_and_its_statistics_stay_as_they_are():
+    head = popart()
+    head.adapt(torch.tensor([3.0, 90.0]))
+    before = {name: value.clone() for name, value in head.state_dict().items()}
+    head.requires_grad_(False)
+    head.adapt(torch.tensor([-1e3, 2e3]))
+    assert all(torch.equal(value, before[name]) for name, value in head.state_dict().items())
+
+
 def test_statistics_are_averages_without_the_bias_of_their_start():
     generator = np.random.default_rng(0)
     rollouts = [generator.normal(5 * i, 1 + i, size=400) for i in range(6)]

@@ -32,6 +32,7 @@ __all__ = [
     "OneHotEncoder",
     "PackedEncoder",
     "UserEncoder",
+    "is_heavy",
     "make_critic_encoder",
     "make_encoder",
     "read_paths",
@@ -115,6 +116,11 @@ def make_critic_encoder(
         return None
     _check_keys("network.critic.encoders", choice.critic_by_key, leaves, seen)
     return _encode_leaves(space, seen, choice, (), choice.critic_by_key)
+
+
+def is_heavy(encoder: Encoder) -> bool:
+    """Whether it has convolutions, or is a user's own: what it computes costs more than the rest together."""
+    return any(isinstance(module, (nn.Conv2d, UserEncoder)) for module in encoder.modules())
 
 
 def read_paths(encoder: Encoder) -> set[Path]:
@@ -231,4 +237,9 @@ def _check_tree(above: str, asked: Mapping[str, Any], known: Mapping[str, Any]) 
         if below is not None:
             if not isinstance(value, Mapping):
                 raise ValueError(f"{above}.{key}={value}: expected a mapping of {', '.join(sorted(below))}")
+            if "name" in below and isinstance(value.get("name"), str):  # it would pass for one encoder of all
+                raise ValueError(
+                    f"{above}.{key}.name={value['name']}: expected {{name: {value['name']}}} for an "
+                    "observation that is called name"
+                )
             _check_tree(f"{above}.{key}", value, below)
