@@ -239,6 +239,8 @@ def test_ones_own_class_counts_draws_from_its_own_stream_and_resumes(ppo_train, 
         (("intrinsic=own_intrinsic.Broken",), "rewards raised RuntimeError: nothing is new"),
         (("intrinsic=own_intrinsic.Infinite",), "rewards returned a number that is not finite"),
         (("intrinsic=own_intrinsic.Talker",), "learn returned 'much': expected numbers by name"),
+        (("intrinsic=own_intrinsic.Clash",), "learn returned {'reward': 1.0}: intrinsic/reward is logged"),
+        (("intrinsic=own_intrinsic.Loud",), "expected names of at most 190 letters, digits and _ . / -"),
         (("intrinsic=own_intrinsic.Keeper",), "state_dict: a checkpoint holds tensors and plain values"),
     ],
 )
@@ -248,6 +250,13 @@ def test_what_cant_give_intrinsic_rewards_is_refused_in_a_line(ppo_train, tmp_pa
     assert said in refused.err
     assert len(refused.err.strip().splitlines()) == 1
     assert not (tmp_path / "outputs").exists()
+
+
+def test_a_class_is_tried_with_actions_as_the_policy_has_them(ppo_train):
+    box = ("env=Pendulum-v1", "box_policy=categorical", "action_bins=3")
+    own = ("intrinsic=own_intrinsic.OfChoices", "total_timesteps=64", "eval.episodes=0")
+    tried = ppo_train(*TINY, *box, *own)
+    assert tried.status == 0, tried.err
 
 
 def test_what_does_nothing_without_it_is_said(ppo_train):
