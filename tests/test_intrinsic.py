@@ -177,7 +177,7 @@ def test_a_run_with_it_goes_on_to_the_same_bits(ppo_train, tmp_path, interrupt):
         assert (metrics[tag] > 0).all()
     assert (metrics["losses/intrinsic_value_loss"] > 0).all()
     saved = load_checkpoint(tmp_path / "whole" / "checkpoints" / "last.pt")
-    assert saved["intrinsic"]["source"]["observations"]["count"] == pytest.approx(192, abs=1e-3)
+    assert saved["own_hooks"]["intrinsic"]["source"]["observations"]["count"] == pytest.approx(192, abs=1e-3)
     refused = ppo_train("resume=cut", "intrinsic=none", "total_timesteps=256")
     assert "intrinsic can't change on resuming: it was rnd, given none" in refused.err
 
@@ -214,7 +214,8 @@ def test_ones_own_class_counts_draws_from_its_own_stream_and_resumes(ppo_train, 
     assert_same_end(tmp_path / "whole", tmp_path / "cut")
     known = ppo_cli.read("whole").metrics["intrinsic/cells"]
     assert list(known) == sorted(known) and known[-1] > 10
-    state = load_checkpoint(tmp_path / "whole" / "checkpoints" / "last.pt")["intrinsic"]["source"]
+    saved = load_checkpoint(tmp_path / "whole" / "checkpoints" / "last.pt")
+    state = saved["own_hooks"]["intrinsic"]["source"]
     assert sum(state["counts"].values()) == 192
 
 
