@@ -199,6 +199,10 @@ def test_the_minibatch_that_stops_an_update_still_lowers_the_rate_and_later_ones
         ("anneal.gamma.shape=kl", "anneal.gamma.shape=kl is for the learning rate alone: expected linear"),
         ("anneal.learning_rate.shape=kl learning_rate=0.1", "expected a value from learning_rate_min=1e-05"),
         (
+            "anneal.learning_rate.shape=kl learning_rate_min=0.1",
+            "learning_rate_min=0.1: expected at most learning_rate_max=0.01",
+        ),
+        (
             "anneal.learning_rate.shape=kl anneal.learning_rate.warmup=0.1",
             "leave it out, or use another shape",
         ),
