@@ -35,8 +35,7 @@ class KLAdaptive:
             learning_rate: The rate of the step before.
             kl: The divergence over the minibatch's rows before the step, without a gradient.
         """
-        lower = torch.clamp(learning_rate / STEP, min=self.learning_rate_min)
-        higher = torch.clamp(learning_rate * STEP, max=self.learning_rate_max)
         is_small = (kl < self.desired_kl / 2) & (kl > ROUNDING)
-        changed = torch.where(is_small, higher, learning_rate)
-        return torch.where(kl > 2 * self.desired_kl, lower, changed)
+        changed = torch.where(is_small, learning_rate * STEP, learning_rate)
+        changed = torch.where(kl > 2 * self.desired_kl, learning_rate / STEP, changed)
+        return changed.clamp(self.learning_rate_min, self.learning_rate_max)

@@ -99,6 +99,7 @@ def test_observations_are_normalised_as_written_out_and_cut():
 @pytest.mark.parametrize("name", OBSERVATIONS)
 def test_networks_see_observations_of_every_kind(name):
     original = OBSERVATIONS[name]
+    original.seed(0)  # a pixel that hardly varies is not what is looked at
     nested = isinstance(original, (spaces.Dict, spaces.Tuple))
     space = PackedObservations(original) if nested else original
     inputs = Inputs(space, 5.0)
@@ -177,7 +178,7 @@ def test_a_run_with_it_goes_on_to_the_same_bits(ppo_train, tmp_path, interrupt):
         assert (metrics[tag] > 0).all()
     assert (metrics["losses/intrinsic_value_loss"] > 0).all()
     saved = load_checkpoint(tmp_path / "whole" / "checkpoints" / "last.pt")
-    assert saved["intrinsic"]["source"]["observations"]["count"] == pytest.approx(192, abs=1e-3)
+    assert saved["own_hooks"]["intrinsic"]["source"]["observations"]["count"] == pytest.approx(192, abs=1e-3)
     refused = ppo_train("resume=cut", "intrinsic=none", "total_timesteps=256")
     assert "intrinsic can't change on resuming: it was rnd, given none" in refused.err
 
@@ -214,7 +215,8 @@ def test_ones_own_class_counts_draws_from_its_own_stream_and_resumes(ppo_train, 
     assert_same_end(tmp_path / "whole", tmp_path / "cut")
     known = ppo_cli.read("whole").metrics["intrinsic/cells"]
     assert list(known) == sorted(known) and known[-1] > 10
-    state = load_checkpoint(tmp_path / "whole" / "checkpoints" / "last.pt")["intrinsic"]["source"]
+    saved = load_checkpoint(tmp_path / "whole" / "checkpoints" / "last.pt")
+    state = saved["own_hooks"]["intrinsic"]["source"]
     assert sum(state["counts"].values()) == 192
 
 
@@ -231,6 +233,10 @@ def test_ones_own_class_counts_draws_from_its_own_stream_and_resumes(ppo_train, 
             ("intrinsic=rnd", "+intrinsic_kwargs.feature_size=0"),
             "feature_size: expected integers of at least 1",
         ),
+        (
+            ("intrinsic=rnd", "+intrinsic_kwargs.image_encoder=zoo_envs.OwnEncoder"),
+            "image_encoder: expected one of auto, nature_cnn, impala_cnn, flatten, given zoo_envs.OwnEncoder",
+        ),
         (("intrinsic=math.sqrt",), "math.sqrt is no subclass of ppo_cli.intrinsic.base.IntrinsicReward"),
         (
             ("intrinsic=own_intrinsic.Wide",),
@@ -239,6 +245,8 @@ def test_ones_own_class_counts_draws_from_its_own_stream_and_resumes(ppo_train, 
         (("intrinsic=own_intrinsic.Broken",), "rewards raised RuntimeError: nothing is new"),
         (("intrinsic=own_intrinsic.Infinite",), "rewards returned a number that is not finite"),
         (("intrinsic=own_intrinsic.Talker",), "learn returned 'much': expected numbers by name"),
+        (("intrinsic=own_intrinsic.Clash",), "learn returned {'reward': 1.0}: intrinsic/reward is logged"),
+        (("intrinsic=own_intrinsic.Loud",), "expected names of at most 190 letters, digits and _ . / -"),
         (("intrinsic=own_intrinsic.Keeper",), "state_dict: a checkpoint holds tensors and plain values"),
     ],
 )
@@ -248,6 +256,13 @@ def test_what_cant_give_intrinsic_rewards_is_refused_in_a_line(ppo_train, tmp_pa
     assert said in refused.err
     assert len(refused.err.strip().splitlines()) == 1
     assert not (tmp_path / "outputs").exists()
+
+
+def test_a_class_is_tried_with_actions_as_the_policy_has_them(ppo_train):
+    box = ("env=Pendulum-v1", "box_policy=categorical", "action_bins=3")
+    own = ("intrinsic=own_intrinsic.OfChoices", "total_timesteps=64", "eval.episodes=0")
+    tried = ppo_train(*TINY, *box, *own)
+    assert tried.status == 0, tried.err
 
 
 def test_what_does_nothing_without_it_is_said(ppo_train):

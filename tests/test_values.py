@@ -331,6 +331,7 @@ def table(folder):
             "value_loss=hubr: no loss 'hubr': expected mse, huber, symlog, two_hot or package.module",
         ),
         ("value_loss=huber +value_loss_kwargs.dlta=2", "huber takes no option 'dlta': it takes delta; did"),
+        ("value_loss=huber +value_loss_kwargs.delta=-1", "ValueError: delta=-1: expected a number above 0"),
         ("value_loss=huber +value_loss_kwargs.delta=much", "huber with {'delta': 'much'} raised TypeError: "),
         ("value_loss=own_update.rows", "own_update.rows returned torch.float32 [2]: expected a scalar"),
         ("value_loss=two_hot normalize.values=true", "value_loss=two_hot has a scale of its own"),

@@ -23,6 +23,7 @@ from ppo_cli.text import nearest
 
 __all__ = [
     "ENCODERS",
+    "IMAGE_ENCODERS",
     "Encoder",
     "EncoderChoice",
     "FlattenEncoder",
@@ -47,6 +48,7 @@ ENCODERS: dict[str, Callable[..., Encoder]] = {
     "nature_cnn": NatureCNN,
     "impala_cnn": ImpalaCNN,
 }
+IMAGE_ENCODERS = ("auto", "nature_cnn", "impala_cnn", "flatten")  # of images without one of their own
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class EncoderChoice:
     """Which encoders the config asks for, and who sees what.
 
     Attributes:
-        images: The encoder of images without one of their own: auto, nature_cnn, impala_cnn or flatten.
+        images: The encoder of images without one of their own, one of `IMAGE_ENCODERS`.
         by_key: A tree like the Dict observation's, with a name or a mapping ``{name: ..., option: ...}`` at a
             leaf; the key of an observation that is no Dict is ``observation``.
         actor_sees: The keys of the observation that the policy sees, with dots where they are nested; None

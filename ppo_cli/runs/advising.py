@@ -50,7 +50,6 @@ class Past:
         best_return: The highest of these means, since the first.
         lowest: The lowest return of an iteration.
         highest: The highest.
-        steps: The steps at the end of the last iteration.
         ended: The steps at the end of the last iteration in which an episode ended.
     """
 
@@ -240,12 +239,25 @@ SIGNS = {
 }
 
 
+OF_BEGINNINGS = ("entropy", "values", "flat")  # signs that are seen beside a run's first iterations
+
+
 class Advising(Hook):
     """Says what goes wrong, in a line for each kind of sign, once a run."""
 
     def __init__(self) -> None:
         """Has seen nothing yet."""
         self._past = Past()
+
+    def start(self, run: RunState) -> None:
+        """Does without what the beginning tells, where weights have learned already.
+
+        Those of an earlier run have, and those of a run that goes on whose beginning was not noted: older
+        versions kept nothing of it.
+        """
+        has_learned = run.iteration > 0 or run.config.get("init_from") is not None
+        if has_learned and not self._past.iterations:
+            self._past = Past(said=list(OF_BEGINNINGS), ended=run.steps)
 
     def after_iteration(self, run: RunState, scalars: dict[str, float]) -> None:
         """Takes in an iteration, and says what it is a sign of."""
