@@ -7,6 +7,7 @@ import itertools
 import pytest
 import torch
 from gymnasium import spaces
+from refusals import refusal
 from run_ends import assert_same_end
 from run_hooks import INTERRUPTIBLE
 from torch.distributions import Categorical, Normal
@@ -216,11 +217,8 @@ def test_the_minibatch_that_stops_an_update_still_lowers_the_rate_and_later_ones
         ("desired_kl=0", "desired_kl=0.0: expected a value above 0"),
     ],
 )
-def test_what_can_not_be_steered_or_raised_is_refused_in_a_line(ppo_train, tmp_path, typed, said):
-    refused = ppo_train(*SHORT, *typed.split())
-    assert (refused.status, refused.err.count("\n")) == (2, 1)
-    assert said in refused.err
-    assert not list(tmp_path.glob("outputs/*/*"))
+def test_what_can_not_be_steered_or_raised_is_refused_in_a_line(typed, said):
+    assert said in refusal(SHORT, *typed.split())
 
 
 def test_a_warm_up_is_logged_of_any_number_of_the_update_and_of_a_loss_of_ones_own(ppo_train, tmp_path):

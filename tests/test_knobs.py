@@ -80,3 +80,13 @@ def test_a_schedule_needs_a_number_to_start_from(monkeypatch):
     monkeypatch.setitem(KNOBS, "clip_ratio", KNOBS["max_grad_norm"].__class__(float, annealed=True))
     with pytest.raises(ConfigError, match=r"anneal\.clip_ratio\.final=0\.1: expected a finite clip_ratio"):
         check(config)
+
+
+def test_what_is_done_to_one_config_is_done_to_no_other():
+    first = stored(env={"id": "CartPole-v1", "kwargs": {"gravity": [9.8]}})
+    plain = to_dict(first)
+    first.env.kwargs["gravity"].append(1)
+    first.network.hidden_sizes.append(3)
+    first.hooks.append({"name": "wandb"})
+    assert to_dict(stored()) == to_dict(stored(**{**plain, "env": {"id": "CartPole-v1"}})) != to_dict(first)
+    assert to_dict(from_dict(plain)) == plain

@@ -1,6 +1,7 @@
 """Sweeps: a failing job stops no other, and a sweep that is stopped anywhere goes on to the same bits."""
 
 import json
+import logging
 import os
 import shutil
 import signal
@@ -178,10 +179,12 @@ def test_jobs_keep_the_configs_that_they_began_with(ppo_train, tmp_path, interru
 
 
 def test_a_range_is_a_sweep(ppo_train, tmp_path, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("hydra"), "level", logging.ERROR)  # a program's own
     outcome = ppo_train(
         "-m", "env=CartPole-v1", *RUN, "total_timesteps=1", "eval.episodes=0", "seed=range(3)"
     )
     assert outcome.status == 0, outcome.err
+    assert logging.getLogger("hydra").level == logging.ERROR
     (sweep,) = tmp_path.glob("outputs/sweeps/*")
     assert {path.name for path in sweep.iterdir() if path.is_dir()} == {"seed=0", "seed=1", "seed=2"}
     assert [job["folder"] for job in json.loads((sweep / "jobs.json").read_text())["jobs"]] == [

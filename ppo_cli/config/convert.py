@@ -1,6 +1,7 @@
 """A checked `Config` from plain values, YAML files and what Hydra composes, and the way back."""
 
 import contextlib
+import copy
 import functools
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -37,8 +38,8 @@ def parse(composed: DictConfig) -> Config:
     Raises:
         ConfigError: a value is missing, of a wrong type or out of range, or two values do not go together.
     """
-    own = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
-    raw: Any = OmegaConf.to_container(own)
+    raw: Any = OmegaConf.to_container(composed)
+    raw.pop("hydra", None)
     try:  # without its types, which would refuse the text that an environment variable resolves to
         plain = OmegaConf.to_container(OmegaConf.create(raw), resolve=True)
     except OmegaConfBaseException as error:
@@ -72,7 +73,7 @@ def from_dict(plain: Mapping[Any, Any]) -> Config:
         ConfigError: as `parse`.
     """
     try:
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), dict(plain)))
+        config = OmegaConf.to_object(OmegaConf.merge(_schema(), dict(plain)))
     except OmegaConfBaseException as error:
         raise ConfigError(explain(error)) from error
     if not isinstance(config, Config):
@@ -89,17 +90,28 @@ def from_stored(plain: Mapping[Any, Any]) -> Config:
     Raises:
         ConfigError: as `parse`.
     """
+    if _count(plain) > MOST_VALUES:
+        raise ConfigError(f"a config of more than {MOST_VALUES:,} values")
+    return from_dict(_laid_over(_defaults(), _map_texts(plain, _without_interpolations)))
+
+
+@functools.cache
+def _defaults() -> dict[str, Any]:
+    """The values of `conf/config.yaml`, read once: reading it takes longer than all else."""
     tops = {name.split(".")[0] for name in KNOBS}
     defaults = {key: value for key, value in load_yaml(conf_dir() / "config.yaml").items() if key in tops}
     del defaults["env"]["id"]  # which, only a config says: ours is whatever is being composed
-    if _count(plain) > MOST_VALUES:
-        raise ConfigError(f"a config of more than {MOST_VALUES:,} values")
-    own = _map_texts(plain, _without_interpolations)
-    try:
-        merged = OmegaConf.to_container(OmegaConf.merge(defaults, own))
-    except OmegaConfBaseException as error:
-        raise ConfigError(explain(error)) from error
-    return from_dict(merged if isinstance(merged, dict) else {})
+    return defaults
+
+
+def _laid_over(below: Mapping[Any, Any], above: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Nested mappings with the values of others in their place."""
+    merged = dict(below)
+    for key, value in above.items():
+        under = below.get(key)
+        both = isinstance(under, Mapping) and isinstance(value, Mapping)
+        merged[key] = _laid_over(under, value) if both else value  # type: ignore[arg-type]
+    return merged
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -197,9 +209,15 @@ def load_yaml(path: Path) -> dict[Any, Any]:
 
 
 @functools.cache
-def _types() -> DictConfig:
-    """A config that knows the type of every knob, to try values in: making one takes longer than all else."""
+def _schema() -> DictConfig:
+    """A config without values that knows the type of every knob; making one takes as long as filling it."""
     return OmegaConf.structured(Config)  # type: ignore[no-any-return]
+
+
+@functools.cache
+def _types() -> DictConfig:
+    """Another, to try values in."""
+    return copy.deepcopy(_schema())
 
 
 def check_type(key: str, value: Any, typed: str) -> None:  # noqa: ANN401

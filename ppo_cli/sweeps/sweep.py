@@ -6,10 +6,10 @@ read from the folders alone, so that a sweep goes on wherever it was stopped. Hy
 on going on, each from the config in its folder, so that nothing stored is composed.
 """
 
-import contextlib
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -65,7 +65,7 @@ def sweep(context: HydraContext, config: DictConfig, overrides: Sequence[str]) -
 def _imports(folder: Path, job: Job) -> list[str]:
     """Lines on what a job's stored config has imported; none where it can't be run, as the job will say."""
     own = RunFolder(folder / job.folder)
-    with contextlib.suppress(ConfigError):
+    with suppress(ConfigError):
         if own.config_yaml.exists():
             return imports(own.config, own.config_yaml)
         return imports(from_stored(job.config), folder / JOBS)
@@ -150,16 +150,28 @@ def _launch(
     if not jobs:
         return
     write_whole(folder / "multirun.yaml", OmegaConf.to_yaml(config))
-    for name in ("hydra", "hydra_plugins"):  # the launchers' own lines: the table says more
-        logging.getLogger(name).setLevel(logging.WARNING)
     task = partial(run_job, watching=os.getpid())
     with composing():
         launcher = Plugins.instance().instantiate_launcher(context, task, config)
     batch = composed_settings(SweepSettings, config.hydra.sweeper).max_batch_size or len(jobs)
-    with Board(folder, jobs):
+    with Board(folder, jobs), _launchers_silent():
         for first in range(0, len(jobs), batch):
             StopSignal.check()
             launcher.launch(overrides[first : first + batch], initial_job_idx=first)
+
+
+@contextmanager
+def _launchers_silent() -> Iterator[None]:
+    """Leaves the launchers' own lines out meanwhile: the table says more."""
+    loggers = [logging.getLogger(name) for name in ("hydra", "hydra_plugins")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.WARNING)
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _overrides(folder: Path, job: Job, going_on: bool) -> list[str]:
