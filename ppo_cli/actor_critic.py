@@ -16,6 +16,7 @@ from ppo_cli.encoders import (
     EncoderChoice,
     PackedEncoder,
     UserEncoder,
+    is_heavy,
     make_critic_encoder,
     make_encoder,
 )
@@ -150,8 +151,7 @@ class ActorCritic(nn.Module):
     @property
     def is_heavy(self) -> bool:
         """Whether encoding costs so much that what acting computes is worth keeping."""
-        heavy = (nn.Conv2d, UserEncoder)
-        return self.state_size > 0 or any(isinstance(module, heavy) for module in self.encoder.modules())
+        return self.state_size > 0 or is_heavy(self.encoder)
 
     def forward(
         self, obs: Tensor, state: Tensor = EMPTY, episode_starts: Tensor = EMPTY

@@ -15,13 +15,13 @@ ROUNDING = 2.0**-24
 class KLAdaptive:
     """The rule of rsl_rl (Rudin et al. 2021, https://arxiv.org/abs/2109.11978, table 3).
 
-        λ ← max(λ_min, λ / 1.5)   where KL(π_old ‖ π_θ) > 2 KL_desired
-        λ ← min(λ_max, 1.5 λ)     where 0 < KL(π_old ‖ π_θ) < KL_desired / 2
+        η ← max(η_min, η / 1.5)   where KL(π_old ‖ π_θ) > 2 KL_desired
+        η ← min(η_max, 1.5 η)     where 0 < KL(π_old ‖ π_θ) < KL_desired / 2
 
     Attributes:
         desired_kl: KL_desired > 0.
-        learning_rate_min: The least rate λ_min.
-        learning_rate_max: The largest rate λ_max.
+        learning_rate_min: The least rate η_min.
+        learning_rate_max: The largest rate η_max.
     """
 
     desired_kl: float
@@ -29,14 +29,13 @@ class KLAdaptive:
     learning_rate_max: float
 
     def __call__(self, learning_rate: Tensor, kl: Tensor) -> Tensor:
-        """The rate λ of the step on a minibatch, a scalar.
+        """The rate η of the step on a minibatch, a scalar.
 
         Args:
             learning_rate: The rate of the step before.
             kl: The divergence over the minibatch's rows before the step, without a gradient.
         """
-        lower = torch.clamp(learning_rate / STEP, min=self.learning_rate_min)
-        higher = torch.clamp(learning_rate * STEP, max=self.learning_rate_max)
         is_small = (kl < self.desired_kl / 2) & (kl > ROUNDING)
-        changed = torch.where(is_small, higher, learning_rate)
-        return torch.where(kl > 2 * self.desired_kl, lower, changed)
+        changed = torch.where(is_small, learning_rate * STEP, learning_rate)
+        changed = torch.where(kl > 2 * self.desired_kl, learning_rate / STEP, changed)
+        return changed.clamp(self.learning_rate_min, self.learning_rate_max)

@@ -114,6 +114,8 @@ def kl_penalty(terms: Terms, beta: float = 3.0) -> Tensor:
         terms: The terms of the minibatch.
         beta: β ≥ 0; 3 is the best of the fixed ones in the paper's table 1.
     """
+    if not beta >= 0:
+        raise ValueError(f"beta={beta}: expected a number from 0")
     surrogate = weighted_mean(terms.ratio * terms.advantages, terms.weights)
     return beta * approximate_kl(terms.new_logprobs, terms.old_logprobs, terms.weights) - surrogate
 
@@ -141,6 +143,8 @@ def dual_clip(terms: Terms, bound: float = 3.0) -> Tensor:
         terms: The terms of the minibatch.
         bound: The bound c > 1.
     """
+    if not bound > 1:
+        raise ValueError(f"bound={bound}: expected a number above 1")
     surr1 = terms.ratio * terms.advantages
     surr2 = torch.clamp(terms.ratio, 1 - terms.clip_ratio, 1 + terms.clip_ratio) * terms.advantages
     clipped = torch.min(surr1, surr2)

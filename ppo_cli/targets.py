@@ -9,11 +9,13 @@ from torch import Tensor
 from ppo_cli.actor_critic import ActorCritic
 from ppo_cli.advantages import gae
 from ppo_cli.distributions import Distribution
+from ppo_cli.encoders import is_heavy
 from ppo_cli.rollout import Batch, Rollout
-from ppo_cli.value_heads import ValueHead
+from ppo_cli.value_heads import ValueHead, ValueStatistics
 
 # Rows of a forward pass outside the update, and numbers in what they are encoded as; they bound its memory.
 EVALUATION_ROWS, EVALUATION_NUMBERS = 4096, 2**27
+HEAVY_ROWS = 256  # where a critic's own encoder has layers in between that are wider than that
 
 
 def compute_batch(
@@ -127,14 +129,19 @@ def adapt_values(head: ValueHead, batch: Batch, rows: Tensor) -> Batch:
         The batch with values and targets in the units of the head.
     """
     head.adapt(batch.returns[rows])
-    return in_head_units(head, batch)
+    return in_head_units(head.statistics, batch)
 
 
-def in_head_units(head: ValueHead, batch: Batch) -> Batch:
-    """A batch whose values and targets, in units of the return, are in those of the head's loss."""
-    if head.statistics is None:
+def in_head_units(statistics: ValueStatistics | None, batch: Batch) -> Batch:
+    """A batch whose values and targets, in units of the return, are in those of a head's loss.
+
+    Args:
+        statistics: Those by which the head normalises its values; None where it does not.
+        batch: The batch.
+    """
+    if statistics is None:
         return batch
-    normalize = head.statistics.normalize
+    normalize = statistics.normalize
     return batch._replace(returns=normalize(batch.returns), values=normalize(batch.values))
 
 
@@ -157,4 +164,5 @@ def compute_values(model: ActorCritic, observations: Tensor, states: Tensor) -> 
 def rows_at_once(model: ActorCritic) -> int:
     """The largest number of rows that a forward pass outside the update is given."""
     widest = max(eyes.encoder.size for eyes in (model.actor, model.critic))
-    return max(1, min(EVALUATION_ROWS, EVALUATION_NUMBERS // widest))
+    most = HEAVY_ROWS if model.has_own_critic and is_heavy(model.critic.encoder) else EVALUATION_ROWS
+    return max(1, min(most, EVALUATION_NUMBERS // widest))

@@ -94,12 +94,13 @@ class ValueHead(nn.Linear):
             w ← w σ / σ',  b ← (σ b + μ - μ') / σ'
 
         so that every value σ' (w h + b) + μ' stays what it was (van Hasselt et al. 2016,
-        https://arxiv.org/abs/1602.07714, proposition 1). What an optimiser remembers stays as it is.
+        https://arxiv.org/abs/1602.07714, proposition 1). What an optimiser remembers stays as it is. A frozen
+        layer stays as it is, and so do its statistics.
 
         Args:
             targets: The targets V^targ, [M], in units of the return.
         """
-        if self.statistics is None:
+        if self.statistics is None or not self.weight.requires_grad:
             return
         mean, deviation = self.statistics.mean.clone(), self.statistics.deviation.clone()
         self.statistics.update(targets)

@@ -27,6 +27,8 @@ def huber(terms: Terms, delta: float = 1.0) -> Tensor:
         terms: The terms of the minibatch.
         delta: The error δ > 0 up to which it is squared, in units of the targets.
     """
+    if not delta > 0:  # below it the loss has no bound
+        raise ValueError(f"delta={delta}: expected a number above 0")
     return _mean_error(terms, partial(losses.huber_error, delta=delta))
 
 

@@ -35,3 +35,20 @@ class Talker(Constant):
 class Keeper(Constant):
     def state_dict(self):
         return {"self": self}
+
+
+class Clash(Constant):
+    def learn(self, rollout):
+        return {"reward": 1.0}
+
+
+class Loud(Constant):
+    def learn(self, rollout):
+        return {"two words,\nand lines": 1.0}
+
+
+class OfChoices(Constant):
+    def rewards(self, rollout):
+        if rollout.actions.dtype.is_floating_point:
+            raise TypeError("expected the numbers of choices")
+        return super().rewards(rollout)

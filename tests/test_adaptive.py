@@ -134,6 +134,8 @@ def test_every_rate_and_every_step_is_that_of_rsl_rl(tmp_path, actions, is_compi
         (float("nan"), 3e-3, 3e-3),
         (1.0, 1.2e-5, 1e-5),
         (0.001, 9e-3, 1e-2),
+        (0.01, 3e-2, 1e-2),  # that of a run whose bounds are others since it goes on
+        (0.01, 1e-6, 1e-5),
     ],
 )
 def test_the_rule_by_hand(kl, rate, expected):
@@ -197,6 +199,10 @@ def test_the_minibatch_that_stops_an_update_still_lowers_the_rate_and_later_ones
     [
         ("anneal.gamma.shape=kl", "anneal.gamma.shape=kl is for the learning rate alone: expected linear"),
         ("anneal.learning_rate.shape=kl learning_rate=0.1", "expected a value from learning_rate_min=1e-05"),
+        (
+            "anneal.learning_rate.shape=kl learning_rate_min=0.1",
+            "learning_rate_min=0.1: expected at most learning_rate_max=0.01",
+        ),
         (
             "anneal.learning_rate.shape=kl anneal.learning_rate.warmup=0.1",
             "leave it out, or use another shape",

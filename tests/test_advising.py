@@ -9,7 +9,7 @@ from gymnasium import spaces
 from run_hooks import INTERRUPTIBLE
 
 from ppo_cli.distributions import make_distribution
-from ppo_cli.runs.advising import SIGNS, Advising
+from ppo_cli.runs.advising import OF_BEGINNINGS, SIGNS, Advising
 from ppo_cli.runs.checkpoint import load_checkpoint
 
 DISCRETE, BOX = spaces.Discrete(4), spaces.Box(-1, 1, (2,))
@@ -25,18 +25,23 @@ class Played:
         actions = torch.zeros(shape, dtype=self.distribution.action_dtype)
         self.rollout = SimpleNamespace(actions=actions, n_envs=n_envs)
         self.hook = Advising()
-        self.done = 0
+        self.done, self.init_from = 0, None
+
+    def run(self):
+        """The run after the iterations so far."""
+        return SimpleNamespace(
+            agent=SimpleNamespace(distribution=self.distribution),
+            collector=SimpleNamespace(rollout=self.rollout),
+            config={"init_from": self.init_from},
+            iteration=self.done,
+            steps=self.done * self.steps,
+            total_timesteps=self.iterations * self.steps,
+        )
 
     def go_on(self, of, n=None):
         """Further iterations, whose scalars ``of`` changes as a function of progress in [0, 1]."""
         for _ in range(self.iterations if n is None else n):
             self.done += 1
-            run = SimpleNamespace(
-                agent=SimpleNamespace(distribution=self.distribution),
-                collector=SimpleNamespace(rollout=self.rollout),
-                steps=self.done * self.steps,
-                total_timesteps=self.iterations * self.steps,
-            )
             healthy = {
                 "charts/episodic_return": 10.0 * self.done + (-1) ** self.done,
                 "losses/entropy": 1.3 - 0.005 * self.done,
@@ -44,13 +49,14 @@ class Played:
                 "losses/approx_kl": 0.02,
                 "losses/explained_variance": 0.5,
             }
-            self.hook.after_iteration(run, healthy | of(self.done))
+            self.hook.after_iteration(self.run(), healthy | of(self.done))
         return self
 
     def resume(self):
         """Goes on with a new hook that has this one's state."""
         state, self.hook = self.hook.state_dict(), Advising()
         self.hook.load_state_dict(state)
+        self.hook.start(self.run())
         return self
 
     @property
@@ -79,9 +85,9 @@ def test_a_run_that_learns_hears_nothing(played, caplog):
     [
         ("entropy", DISCRETE, lambda i: {"losses/entropy": 1.3 if i < 20 else 0.001, **poor(i)}, "ent_coef"),
         ("entropy", BOX, lambda i: {"losses/entropy": 3.0 if i < 20 else -7.5, **poor(i)}, "ent_coef"),
-        ("values", DISCRETE, lambda i: {"losses/value_loss": 2.0**i, **poor(i)}, "normalize.rewards"),
+        ("values", DISCRETE, lambda i: {"losses/value_loss": 2.0**i, **poor(i)}, "normalize.values"),
         ("kl", DISCRETE, lambda i: {"losses/approx_kl": 0.02 if i < 20 else 3.0}, "target_kl"),
-        ("flat", DISCRETE, poor, "ent_coef"),
+        ("flat", DISCRETE, poor, "ent_coef, use_sde, intrinsic=rnd"),
         ("flat", DISCRETE, lambda i: {"charts/episodic_return": -200.0}, "reward"),
     ],
 )
@@ -114,6 +120,26 @@ def test_a_run_that_goes_on_says_what_one_that_was_not_stopped_says(played, capl
     assert cut.hook.state_dict() == whole.hook.state_dict()
     assert [record.getMessage() for record in caplog.records] == lines
     assert len(lines) == 3
+
+
+def test_what_has_learned_before_is_held_against_no_beginning(played):
+    def solved(i):
+        loss = 1e-6 if i < 75 else 100.0
+        return {"charts/episodic_return": 500.0, "losses/entropy": 0.5 * 0.5**i, "losses/value_loss": loss}
+
+    def of_old(n_envs, done=40, init_from=None):
+        run = played(n_envs=n_envs)
+        run.done, run.init_from = done, init_from  # of which this hook saw nothing
+        run.hook.start(run.run())
+        return run
+
+    assert of_old(2).go_on(solved, 60).told == list(OF_BEGINNINGS)
+    assert of_old(2, 0, "earlier").go_on(solved).told == list(OF_BEGINNINGS)
+    assert of_old(2, 0).go_on(solved).told
+    endless = of_old(1).go_on(lambda i: {"charts/episodic_return": math.nan}, 29)
+    assert endless.told == list(OF_BEGINNINGS)
+    assert endless.go_on(lambda i: {"charts/episodic_return": math.nan}, 1).told[3:] == ["episodes"]
+    assert of_old(2).go_on(lambda i: {"losses/approx_kl": 3.0}, 3).told[3:] == ["kl"]
 
 
 def test_the_policy_of_a_task_that_is_solved_may_be_certain(played):

@@ -140,6 +140,23 @@ def test_a_beta_policy_reaches_the_bounds_and_nothing_beyond(space: spaces.Box) 
     np.testing.assert_allclose(exported, sent, rtol=1e-6, atol=1e-6)
 
 
+WIDEST = [
+    spaces.Box(np.iinfo(kind).min, np.iinfo(kind).max, (1,), kind)
+    for kind in (np.uint16, np.int64, np.uint64)
+]
+
+
+@pytest.mark.parametrize("space", WIDEST, ids=str)
+def test_discretised_integers_of_any_kind_reach_both_bounds(space: spaces.Box) -> None:
+    distribution = DiscretizedCategorical(space, 3)
+    indices = np.arange(3)[:, None]
+    sent = distribution.to_env(indices)
+    assert sent[0] == space.low and sent[0] < sent[1] < sent[2] == space.high
+    exported = distribution.to_env_module()(torch.from_numpy(indices)).numpy()
+    assert exported.dtype == space.dtype
+    np.testing.assert_array_equal(exported, sent)
+
+
 @pytest.mark.parametrize(
     ("space", "bins"), [(UNEVEN, 41), (INTEGERS, 7), (spaces.Box(-1, 1, (), np.float64), 2)]
 )

@@ -30,6 +30,7 @@ from ppo_cli.runs.checkpoint import load_checkpoint, load_run
 from ppo_cli.runs.messages import network_words
 from ppo_cli.runs.policy import restore_policy
 from ppo_cli.spaces import PackedObservations
+from ppo_cli.targets import compute_values
 
 BOX = spaces.Box(-1, 1, (2,))
 ROBOT = spaces.Dict(
@@ -192,6 +193,19 @@ def test_a_class_that_only_the_critic_uses_is_said_before_it_is_imported():
     assert any("importing his" in line for line in lines)
 
 
+def test_no_class_is_hidden_behind_an_observation_that_is_called_name():
+    space = PackedObservations(spaces.Dict({"robot": spaces.Dict({"name": BOX, "arm": BOX})}))
+
+    def made(**by_key):
+        choice = EncoderChoice(by_key={"robot": by_key})
+        return make_actor_critic(space, spaces.Discrete(3), encoders=choice)
+
+    hidden = {"name": "flatten", "arm": "his.Net"}
+    with pytest.raises(ValueError, match=r"robot\.name=flatten: expected {name: flatten} for an observation"):
+        made(**hidden)
+    assert isinstance(made(name={"name": "mlp"}, arm="flatten").encoder.encoders[1], MlpEncoder)
+
+
 def finish(main, monkeypatch, capfd, *argv):
     monkeypatch.setattr("sys.argv", [main.__module__, *argv])
     with pytest.raises(SystemExit) as ended:
@@ -288,6 +302,21 @@ def test_a_vector_is_acted_on_in_numpy_whatever_the_critic_makes_of_it(tmp_path,
     assert abs(float(first["losses/approx_kl"])) < 0.1  # of log-probabilities that were computed, not kept
     names = load_checkpoint(tmp_path / run.folder / "checkpoints" / "last.pt")["model"]
     assert "value_encoder.module.linear.weight" in names
+
+
+def test_images_that_only_the_critic_sees_are_encoded_a_few_at_a_time(monkeypatch):
+    """A rollout at once would take gigabytes between the layers."""
+    space = spaces.Dict({"camera": spaces.Box(0, 255, (36, 36, 3), np.uint8), "speed": BOX})
+    choice = EncoderChoice(actor_sees=["speed"])
+    model = make_actor_critic(PackedObservations(space), spaces.Discrete(3), encoders=choice, shared=False)
+    assert not model.is_heavy
+    encode, seen = model.critic.encoder.forward, []
+    monkeypatch.setattr(model.critic.encoder, "forward", lambda rows: seen.append(len(rows)) or encode(rows))
+    rows = torch.zeros((600, *PackedObservations(space).shape), dtype=torch.uint8)
+    with torch.no_grad():
+        values, _ = compute_values(model, rows, torch.zeros(600, 0))
+    assert len(values) == sum(seen) == 600
+    assert max(seen) <= 256
 
 
 def learnt(folder):

@@ -1,8 +1,10 @@
 """Diagnostics: each against cases made by hand, and a run that is the same with and without them."""
 
+import copy
 import math
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -27,6 +29,7 @@ from ppo_cli.encoders import UserEncoder
 from ppo_cli.objectives import Loss
 from ppo_cli.rollout import Batch, Rollout
 from ppo_cli.runs.checkpoint import load_checkpoint
+from ppo_cli.runs.diagnosing import Diagnosing
 from ppo_cli.spaces import PackedActions
 from ppo_cli.update import Hyperparameters, make_forward, parameter_shapes, ppo_loss
 
@@ -335,6 +338,32 @@ def test_an_update_that_changes_nothing_has_no_divergence_and_twice_the_weights_
     assert doubled["kl_k3"] > 1e-5
     assert doubled["ratio_max"] > 1.005
     assert doubled["grad_norm_policy"] == found["grad_norm_policy"]  # of the weights before the update
+
+
+def test_what_hooks_make_of_the_targets_is_what_is_looked_at_also_in_the_units_of_a_head():
+    model = network(normalize_values=True)
+    model.value_head.adapt(torch.tensor([1.0, 5.0]))
+    agent = SimpleNamespace(
+        model=model,
+        distribution=make_distribution(THREE),
+        hyper=Hyperparameters(),
+        knobs={name: value.item() for name, value in COEFS.items()} | {"gamma": 0.9},
+    )
+    rollout = Rollout(64, 1, (4,), torch.float32, (), torch.int64)
+    run = SimpleNamespace(agent=agent, collector=SimpleNamespace(rollout=rollout), iteration=1)
+
+    def gradient(before, after):
+        hook, batch, scalars = Diagnosing(seed=0), batch_of(model), {}
+        batch.returns.mul_(before)
+        hook.before_update(run, batch)
+        batch.returns.mul_(after)  # as a hook that is told next does
+        head = copy.deepcopy(model.value_head)
+        model.value_head.adapt(torch.tensor([100.0, 300.0]))  # as the update does
+        hook.after_iteration(run, scalars)
+        model.value_head = head
+        return scalars["diagnostics/grad_norm_value"]
+
+    assert gradient(1.0, 9.0) == gradient(9.0, 1.0) != gradient(1.0, 1.0)
 
 
 @pytest.fixture(scope="module")

@@ -465,3 +465,42 @@ def test_the_recipe_to_fine_tune_runs_as_it_stands(ppo_train, tmp_path):
     partial, frozen = "policy_head.weight is there alone", "frozen: trunk"
     logs = "".join(path.read_text() for path in (tmp_path / "outputs").rglob("train.log"))
     assert partial in logs and frozen in logs
+
+
+RESEARCH = (
+    "Let the critic see more",
+    "A learning rate that follows the KL",
+    "Learn values of any scale",
+    "Choose a policy for Box actions",
+    "Explore a sparse task",
+    "See why a setting fails",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("title", RESEARCH)
+def test_a_recipe_of_what_researchers_reach_for_runs_as_it_stands(title, ppo_train, tmp_path, monkeypatch):
+    tiny = ("total_timesteps=64", "n_envs=2", "n_steps=32", "n_epochs=1", "eval.episodes=1", "compile=false")
+    text = (ROOT / "docs" / "recipes.md").read_text().partition(f"## {title}\n")[2].partition("\n## ")[0]
+    for language, block in FENCE.findall(text):
+        if language == "python":
+            (tmp_path / block.splitlines()[0].removeprefix("# ")).write_text(block)
+    monkeypatch.syspath_prepend(tmp_path)
+    lines = "".join(block for language, block in FENCE.findall(text) if language == "sh")
+    typed = [line for line in lines.replace("\\\n", " ").splitlines() if line.startswith("ppo-train ")]
+    assert typed
+    for line in typed:
+        words = [word.replace("range(10)", "range(1)") for word in shlex.split(line, comments=True)[1:]]
+        outcome = ppo_train(*words, *tiny, "vectorization=sync")
+        assert outcome.status == 0, outcome.err
+
+
+def test_the_readme_leads_to_each_recipe_of_what_researchers_reach_for():
+    text = (
+        (ROOT / "README.md").read_text().partition("## What researchers reach for\n")[2].partition("\n## ")[0]
+    )
+    linked = re.findall(r"\(docs/recipes\.md#([\w-]+)\)", text)
+    slugs = [title.lower().replace(" ", "-") for title in RESEARCH]
+    assert set(linked) == {*slugs, "fine-tune", "stop-when-it-is-good-enough"}
+    for key in re.findall(r"`([\w.]+)=", text):
+        assert key in {*KNOBS, "network"}, key

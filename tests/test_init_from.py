@@ -337,6 +337,8 @@ def test_a_source_without_a_config_is_taken_by_its_weights_alone(ppo_train, sour
         ("source/checkpoints/32.pt:best", ":best chooses among the checkpoints of a run"),
         ("other", "is the folder of a sweep: name one run in it, such as other/seed=0"),
         ("x.zip", "is not a readable file of Stable-Baselines3's"),
+        ("y.zip", "y.zip: no such folder or file"),
+        (300 * "long", "File name too long"),
     ],
 )
 def test_a_source_that_is_none_is_one_line(beside, tmp_path, typed, said):

@@ -101,6 +101,7 @@ def test_observations_are_normalised_as_written_out_and_cut():
 @pytest.mark.parametrize("name", OBSERVATIONS)
 def test_networks_see_observations_of_every_kind(name):
     original = OBSERVATIONS[name]
+    original.seed(0)  # a pixel that hardly varies is not what is looked at
     nested = isinstance(original, (spaces.Dict, spaces.Tuple))
     space = PackedObservations(original) if nested else original
     inputs = Inputs(space, 5.0)
@@ -234,6 +235,10 @@ def test_ones_own_class_counts_draws_from_its_own_stream_and_resumes(ppo_train, 
             ("intrinsic=rnd", "+intrinsic_kwargs.feature_size=0"),
             "feature_size: expected integers of at least 1",
         ),
+        (
+            ("intrinsic=rnd", "+intrinsic_kwargs.image_encoder=zoo_envs.OwnEncoder"),
+            "image_encoder: expected one of auto, nature_cnn, impala_cnn, flatten, given zoo_envs.OwnEncoder",
+        ),
         (("intrinsic=math.sqrt",), "math.sqrt is no subclass of ppo_cli.intrinsic.base.IntrinsicReward"),
         (
             ("intrinsic=own_intrinsic.Wide",),
@@ -242,11 +247,20 @@ def test_ones_own_class_counts_draws_from_its_own_stream_and_resumes(ppo_train, 
         (("intrinsic=own_intrinsic.Broken",), "rewards raised RuntimeError: nothing is new"),
         (("intrinsic=own_intrinsic.Infinite",), "rewards returned a number that is not finite"),
         (("intrinsic=own_intrinsic.Talker",), "learn returned 'much': expected numbers by name"),
+        (("intrinsic=own_intrinsic.Clash",), "learn returned {'reward': 1.0}: intrinsic/reward is logged"),
+        (("intrinsic=own_intrinsic.Loud",), "expected names of at most 190 letters, digits and _ . / -"),
         (("intrinsic=own_intrinsic.Keeper",), "state_dict: a checkpoint holds tensors and plain values"),
     ],
 )
 def test_what_cant_give_intrinsic_rewards_is_refused_in_a_line(typed, said):
     assert said in refusal(TINY, *typed)
+
+
+def test_a_class_is_tried_with_actions_as_the_policy_has_them(ppo_train):
+    box = ("env=Pendulum-v1", "box_policy=categorical", "action_bins=3")
+    own = ("intrinsic=own_intrinsic.OfChoices", "total_timesteps=64", "eval.episodes=0")
+    tried = ppo_train(*TINY, *box, *own)
+    assert tried.status == 0, tried.err
 
 
 def test_what_does_nothing_without_it_is_said(ppo_train):

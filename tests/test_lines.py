@@ -132,6 +132,12 @@ def values_shown(page):
     return {key: (value, mark == "*") for mark, key, value in found}
 
 
+def test_help_says_once_what_holds_of_every_annealed_knob(ppo_train):
+    page = " ".join(ppo_train("--help").out.split())
+    assert page.count("share of the run over which the value first rises from 0") == 1
+    assert "anneal.gamma.final=null anneal.gamma.shape=linear anneal.gamma.warmup=0" in page
+
+
 def test_help_shows_plain_defaults_where_no_environment_is_typed(ppo_train):
     page = ppo_train("--help").out
     assert "knobs, with their plain defaults; `ppo-train env=ID --help` shows a preset's:" in page

@@ -309,6 +309,7 @@ def test_what_normalisation_leaves_alone_is_spoken_of(space, said):
         ("network.image_encoder=impala_cnn", "does nothing: no image among the observations"),
         ("vf_clip_ratio=0.1 vf_coef=0", "vf_clip_ratio=0.1 does nothing: vf_coef=0"),
         ("clip_ratio=0.1 objective=kl_penalty", "clip_ratio=0.1 does nothing: objective=kl_penalty"),
+        ("anneal.intrinsic_coef.warmup=0.2", "anneal.intrinsic_coef.warmup=0.2 does nothing: intrinsic=none"),
     ],
 )
 def test_a_knob_that_does_nothing_is_said(typed, said):

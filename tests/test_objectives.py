@@ -136,6 +136,14 @@ def test_the_penaltys_gradient_is_that_of_the_exact_divergence_in_expectation():
     torch.testing.assert_close(torch.autograd.grad(penalty, logits)[0], expected)
 
 
+@pytest.mark.parametrize(
+    ("objective", "options"), [(kl_penalty, {"beta": -0.1}), (dual_clip, {"bound": 1.0})]
+)
+def test_an_option_out_of_its_range_is_refused(objective, options):
+    with pytest.raises(ValueError, match="expected a number"):
+        objective(one(2.0, 1.5)[0], **options)
+
+
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_rows_of_weight_zero_change_neither_loss_nor_gradient(name):
     generator = torch.Generator().manual_seed(0)

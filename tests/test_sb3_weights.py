@@ -163,6 +163,18 @@ def test_what_does_not_fit_is_said_in_our_words(tmp_path, monkeypatch):
     assert "bytes without a CNN" in line
 
 
+def test_a_critic_of_other_widths_is_said_as_it_is_typed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = {"net_arch": {"pi": [], "vf": [8]}, "activation_fn": nn.ReLU}
+    save("sb3.zip", "vector", "discrete", "MlpPolicy", options)
+    line = refused(typed("vector", "discrete", ("network.hidden_sizes=[]",)))
+    assert "network.critic.hidden_sizes=[8] there and null here" in line
+    ours = ("network.hidden_sizes=[]", "network.critic.hidden_sizes=[8]")
+    assert "network.activation=relu there and tanh here" in refused(typed("vector", "discrete", ours))
+    line = refused(typed("vector", "discrete", (*ours, "network.activation=relu", "value_loss=symlog")))
+    assert "value_loss=mse there and symlog here" in line
+
+
 def test_statistics_that_a_pickle_has_begin_anew_and_that_is_said(ppo_train):
     save("sb3.zip", "vector", "discrete", "MlpPolicy", SMALL)
     begun = ppo_train(*typed("vector", "discrete", OURS), "init_from=sb3.zip", "normalize.observations=true")

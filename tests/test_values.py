@@ -203,6 +203,15 @@ def test_values_stay_what_they_are_when_the_statistics_move(seed, scale):
         assert (after - before).abs().max().item() <= 1e-5 * size
 
 
+def test_a_frozen_head_and_its_statistics_stay_as_they_are():
+    head = popart()
+    head.adapt(torch.tensor([3.0, 90.0]))
+    before = {name: value.clone() for name, value in head.state_dict().items()}
+    head.requires_grad_(False)
+    head.adapt(torch.tensor([-1e3, 2e3]))
+    assert all(torch.equal(value, before[name]) for name, value in head.state_dict().items())
+
+
 def test_statistics_are_averages_without_the_bias_of_their_start():
     generator = np.random.default_rng(0)
     rollouts = [generator.normal(5 * i, 1 + i, size=400) for i in range(6)]
@@ -320,6 +329,7 @@ def table(folder):
             "value_loss=hubr: no loss 'hubr': expected mse, huber, symlog, two_hot or package.module",
         ),
         ("value_loss=huber +value_loss_kwargs.dlta=2", "huber takes no option 'dlta': it takes delta; did"),
+        ("value_loss=huber +value_loss_kwargs.delta=-1", "ValueError: delta=-1: expected a number above 0"),
         ("value_loss=huber +value_loss_kwargs.delta=much", "huber with {'delta': 'much'} raised TypeError: "),
         ("value_loss=own_update.rows", "own_update.rows returned torch.float32 [2]: expected a scalar"),
         ("value_loss=two_hot normalize.values=true", "value_loss=two_hot has a scale of its own"),

@@ -50,15 +50,20 @@ def help_text(config: Config, whose: str, columns: int) -> str:
     defaults = to_dict(from_stored({"env": {"id": config.env.id}}))
     for title, keys in knob_sections():
         lines += ["", *words_in(f"{title[0].upper()}{title[1:]}", columns)]
+        said: set[str] = set()  # what one comment says of a key in every section stands beside the first
         for key in keys:
             value = _lookup(values, key)
             mark = " " if value == _lookup(defaults, key) else MARK
-            lines += _row(f"{mark} {key}={_shown(value)}", comments[key], columns, 36)
+            comment = "" if comments[key] in said else comments[key]
+            lines += _row(f"{mark} {key}={_shown(value)}", comment, columns, 36)
+            said.add(comments[key])
     return "\n".join(lines)
 
 
 def _row(left: str, text: str, columns: int, indent: int) -> list[str]:
     """A text beside what it explains, or below it where that is long or the columns are few."""
+    if not text:
+        return words_in(left, columns, 0, 4)
     if columns - indent < LEAST_COMMENT:
         return [*words_in(left, columns, 0, 4), *words_in(text, columns, 6, 6)]
     beside = words_in(text, columns, indent, indent)

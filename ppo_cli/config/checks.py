@@ -303,6 +303,8 @@ def _check_learning_rate(config: Config) -> None:
             f"anneal.learning_rate.warmup={warmup:g}: shape={KL} raises the rate by itself, from "
             "learning_rate on; leave it out, or use another shape"
         )
+    if low > high:
+        raise ConfigError(f"learning_rate_min={low:g}: expected at most learning_rate_max={high:g}")
     if not low <= config.learning_rate <= high:
         raise ConfigError(
             f"learning_rate={config.learning_rate:g}: expected a value from learning_rate_min={low:g} to "

@@ -263,6 +263,8 @@ def override_config(config: Config, overrides: Sequence[str]) -> Config:
                 f"unknown key {key!r} in {typed!r}{nearest(key, list(KNOBS))}; "
                 "resume= takes knobs, not groups"
             )
+        if key in KNOBS:
+            check_type(key, override.value(), typed)
         with composing():
             OmegaConf.update(changed, key, override.value(), merge=False, force_add=True)
     return parse(changed)

@@ -5,10 +5,10 @@ import math
 import numpy as np
 import torch
 from gymnasium import spaces
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 from torch.nn.functional import log_softmax
 
-from ppo_cli.distributions.base import Array, Distribution, gumbel
+from ppo_cli.distributions.base import Array, Distribution, ToEnv, gumbel
 from ppo_cli.distributions.box import check_span
 from ppo_cli.distributions.discrete import score_ties
 
@@ -48,7 +48,9 @@ class DiscretizedCategorical(Distribution):
                     "lower it, or set box_policy=gaussian"
                 )
             values = np.rint(values)
-        self.values = values.astype(space.dtype)
+        with np.errstate(invalid="ignore"):  # the largest integers lie beyond what doubles tell apart
+            self.values = values.astype(space.dtype)
+        self.values[:, -1] = space.high.ravel()
 
     def noise(self, batch_shape: tuple[int, ...], generator: Generator) -> Tensor:
         """Gumbel noise, [B, nK]."""
@@ -78,7 +80,7 @@ class DiscretizedCategorical(Distribution):
         chosen: Array = self.values[np.arange(self.n), places]
         return chosen.reshape(-1, *self.space.shape)
 
-    def to_env_module(self) -> nn.Module:
+    def to_env_module(self) -> ToEnv:
         """`to_env` as a module."""
         return _ToValues(self)
 
@@ -98,16 +100,18 @@ class DiscretizedCategorical(Distribution):
         return split
 
 
-class _ToValues(nn.Module):
+class _ToValues(ToEnv):
     values: Tensor
 
     def __init__(self, distribution: DiscretizedCategorical) -> None:
-        super().__init__()
-        self.shape = distribution.space.shape
-        self.register_buffer("values", torch.from_numpy(distribution.values))  # [n, K]
+        super().__init__(distribution.space)
+        values = distribution.values  # [n, K]
+        if np.issubdtype(values.dtype, np.integer):  # PyTorch gathers no unsigned ones
+            values = values.astype(np.int64)
+        self.register_buffer("values", torch.from_numpy(values))
 
     def forward(self, stored: Tensor) -> Tensor:
         """Indices [B, n] -> values [B, *shape]."""
         places = stored.to(torch.int64).unsqueeze(-1)
         values = self.values.expand(stored.shape[0], -1, -1).gather(-1, places)
-        return values.reshape(stored.shape[0], *self.shape)
+        return values.reshape(stored.shape[0], *self.shape).to(self.dtype)

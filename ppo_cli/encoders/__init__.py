@@ -23,6 +23,7 @@ from ppo_cli.text import nearest
 
 __all__ = [
     "ENCODERS",
+    "IMAGE_ENCODERS",
     "Encoder",
     "EncoderChoice",
     "FlattenEncoder",
@@ -32,6 +33,7 @@ __all__ = [
     "OneHotEncoder",
     "PackedEncoder",
     "UserEncoder",
+    "is_heavy",
     "make_critic_encoder",
     "make_encoder",
     "read_paths",
@@ -46,6 +48,7 @@ ENCODERS: dict[str, Callable[..., Encoder]] = {
     "nature_cnn": NatureCNN,
     "impala_cnn": ImpalaCNN,
 }
+IMAGE_ENCODERS = ("auto", "nature_cnn", "impala_cnn", "flatten")  # of images without one of their own
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class EncoderChoice:
     """Which encoders the config asks for, and who sees what.
 
     Attributes:
-        images: The encoder of images without one of their own: auto, nature_cnn, impala_cnn or flatten.
+        images: The encoder of images without one of their own, one of `IMAGE_ENCODERS`.
         by_key: A tree like the Dict observation's, with a name or a mapping ``{name: ..., option: ...}`` at a
             leaf; the key of an observation that is no Dict is ``observation``.
         actor_sees: The keys of the observation that the policy sees, with dots where they are nested; None
@@ -115,6 +118,11 @@ def make_critic_encoder(
         return None
     _check_keys("network.critic.encoders", choice.critic_by_key, leaves, seen)
     return _encode_leaves(space, seen, choice, (), choice.critic_by_key)
+
+
+def is_heavy(encoder: Encoder) -> bool:
+    """Whether it has convolutions, or is a user's own: what it computes costs more than the rest together."""
+    return any(isinstance(module, (nn.Conv2d, UserEncoder)) for module in encoder.modules())
 
 
 def read_paths(encoder: Encoder) -> set[Path]:
@@ -231,4 +239,9 @@ def _check_tree(above: str, asked: Mapping[str, Any], known: Mapping[str, Any]) 
         if below is not None:
             if not isinstance(value, Mapping):
                 raise ValueError(f"{above}.{key}={value}: expected a mapping of {', '.join(sorted(below))}")
+            if "name" in below and isinstance(value.get("name"), str):  # it would pass for one encoder of all
+                raise ValueError(
+                    f"{above}.{key}.name={value['name']}: expected {{name: {value['name']}}} for an "
+                    "observation that is called name"
+                )
             _check_tree(f"{above}.{key}", value, below)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
+from ppo_cli.encoders import IMAGE_ENCODERS
 from ppo_cli.encoders.simple import checked_size, checked_sizes
 from ppo_cli.intrinsic.base import IntrinsicReward
 from ppo_cli.intrinsic.inputs import FeatureNetwork, Inputs
@@ -65,6 +66,11 @@ class RandomNetworkDistillation(IntrinsicReward):
                 raise ValueError(f"{name}: expected a number above 0, given {value}")
         if share > 1:
             raise ValueError(f"share: expected a share of at most 1, given {share}")
+        if (
+            image_encoder not in IMAGE_ENCODERS
+        ):  # nor an import path: a stored config is trusted with none here
+            names = ", ".join(IMAGE_ENCODERS)
+            raise ValueError(f"image_encoder: expected one of {names}, given {image_encoder}")
         self._n_epochs = checked_size("n_epochs", n_epochs)
         self._batch_size = checked_size("batch_size", batch_size)
         self._device, self._learning_rate, self._share = device, torch.tensor(learning_rate), share

@@ -50,7 +50,6 @@ class Past:
         best_return: The highest of these means, since the first.
         lowest: The lowest return of an iteration.
         highest: The highest.
-        steps: The steps at the end of the last iteration.
         ended: The steps at the end of the last iteration in which an episode ended.
     """
 
@@ -199,7 +198,8 @@ SIGNS = {
         LASTING,
         lambda now: (
             f"the values' error explodes (value_loss {short(now.scalars['losses/value_loss'])}, at first "
-            f"{short(now.past.value_loss)}); lower learning_rate or vf_coef, or set normalize.rewards=true"
+            f"{short(now.past.value_loss)}); lower learning_rate or vf_coef, or set normalize.values=true or "
+            "normalize.rewards=true"
         ),
     ),
     "kl": Sign(
@@ -232,11 +232,14 @@ SIGNS = {
         1,
         lambda now: (
             f"the return is no better than at the start (now {short(now.past.recent_return)}, at first "
-            f"{short(now.past.first_return)}); explore more (ent_coef, use_sde), look whether the reward "
-            "tells good actions from bad ones, and see docs/metrics.md"
+            f"{short(now.past.first_return)}); explore more (ent_coef, use_sde, intrinsic=rnd), look whether "
+            "the reward tells good actions from bad ones, and see docs/metrics.md"
         ),
     ),
 }
+
+
+OF_BEGINNINGS = ("entropy", "values", "flat")  # signs that are seen beside a run's first iterations
 
 
 class Advising(Hook):
@@ -245,6 +248,16 @@ class Advising(Hook):
     def __init__(self) -> None:
         """Has seen nothing yet."""
         self._past = Past()
+
+    def start(self, run: RunState) -> None:
+        """Does without what the beginning tells, where weights have learned already.
+
+        Those of an earlier run have, and those of a run that goes on whose beginning was not noted: older
+        versions kept nothing of it.
+        """
+        has_learned = run.iteration > 0 or run.config.get("init_from") is not None
+        if has_learned and not self._past.iterations:
+            self._past = Past(said=list(OF_BEGINNINGS), ended=run.steps)
 
     def after_iteration(self, run: RunState, scalars: dict[str, float]) -> None:
         """Takes in an iteration, and says what it is a sign of."""

@@ -1,5 +1,6 @@
 """A hook of a run's own: what says why a setting fails, ``log.diagnostics``."""
 
+import copy
 import time
 
 from torch import Generator
@@ -25,11 +26,11 @@ class Diagnosing(Hook):
         self._seed = seed
 
     def before_update(self, run: RunState, batch: Batch) -> None:
-        """Keeps what the update begins with."""
-        self._batch = batch
+        """Keeps what the update begins with; hooks that are told next may change the batch still."""
         started = time.perf_counter()
         model = run.agent.model
-        self._learned, self._before = in_head_units(model.value_head, batch), trained_weights(model)
+        self._batch, self._statistics = batch, copy.deepcopy(model.value_head.statistics)
+        self._before = trained_weights(model)
         self._seconds = time.perf_counter() - started
 
     def after_iteration(self, run: RunState, scalars: dict[str, float]) -> None:
@@ -38,11 +39,11 @@ class Diagnosing(Hook):
         agent = run.agent
         of = Iteration(
             agent.model, agent.distribution, agent.hyper, agent.knobs, run.collector.rollout, self._batch,
-            self._learned, self._before,
+            in_head_units(self._statistics, self._batch), self._before,
         )  # fmt: skip
         rows, draws = spawn_seeds(self._seed, "diagnostics", 2, run.iteration)
         with other_generators(draws):
             found = diagnose(of, Generator().manual_seed(rows))
-        del self._batch, self._learned, self._before
+        del self._batch, self._statistics, self._before
         scalars |= {f"diagnostics/{name}": value for name, value in found.items()}
         scalars["time/diagnostics"] = self._seconds + time.perf_counter() - started

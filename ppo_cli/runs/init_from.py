@@ -4,7 +4,7 @@ All else of the run is fresh: optimizer, schedules, environments and counters. I
 was taken, so that going on needs the source no more.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,23 +13,29 @@ from torch import Tensor
 
 from ppo_cli.actor_critic import ActorCritic
 from ppo_cli.collector import Collector
+from ppo_cli.config.convert import to_dict
 from ppo_cli.config.schema import Config
 from ppo_cli.encoders import FlattenEncoder
 from ppo_cli.errors import ConfigError
 from ppo_cli.files import printable
 from ppo_cli.normalize import ObservationNormalizer, RewardNormalizer, RunningMeanStd
 from ppo_cli.parts import chosen_parts
-from ppo_cli.runs.sources import Source, settings_of
+from ppo_cli.runs.sources import SETTINGS, TASK, Source, settings_in
 from ppo_cli.text import flat
 from ppo_cli.value_heads import HEADS
 
 NAMED = 3  # of the differences of two networks, in a line
-# The parts that compute something else with the same weights where a knob differs.
+# The parts that compute something else with the same weights where a knob differs: a trunk, too, what stands
+# behind an encoder, which may have no weights itself.
+_BEHIND_EYES = ("encoder", "memory", "trunk")
+_BEHIND_CRITICS = ("value_encoder", "value_memory", "value_trunk")
 _MEANINGS = {
     "network.activation": ("trunk", "value_trunk"),
     "network.memory": ("memory", "value_memory"),
-    "network.actor.observations": ("encoder",),
-    "network.critic.observations": ("value_encoder",),
+    "network.encoders": (*_BEHIND_EYES, *_BEHIND_CRITICS),
+    "network.actor.observations": _BEHIND_EYES,
+    "network.critic.observations": _BEHIND_CRITICS,
+    "network.critic.encoders": _BEHIND_CRITICS,
     "network.log_std": ("policy_head",),
     "network.log_std_init": ("policy_head",),
     "network.log_std_min": ("policy_head",),
@@ -38,6 +44,9 @@ _MEANINGS = {
     "box_policy": ("policy_head",),
     "value_loss": ("value_head",),
 }
+_DEVIATIONS = ("network.log_std_init", "network.log_std_min", "network.log_std_max")
+# What has the places of a Dict's or Tuple's leaves in the names of its weights.
+_LISTS = ("encoder.encoders.", "value_encoder.encoders.", "policy_head.heads.")
 Normalizers = tuple[ObservationNormalizer | None, RewardNormalizer | None]
 
 
@@ -116,7 +125,7 @@ def plan_beginning(config: Config, model: ActorCritic, source: Source, normalize
     rewards = None
     if config.init_parts in ("all", "value"):
         rewards = _statistics(source.rewards, normalizers[1])
-    lines = [_taken_words(source, fit, observations, rewards)]
+    lines = [_taken_words(config, source, fit, observations, rewards)]
     if problems:
         lines.append(f"not taken, or taken for something else: {_some(problems, 8)}")
     lines += _fresh_words(config, source, normalizers, rewards)
@@ -131,30 +140,59 @@ def whole_beginning(source: Source) -> Beginning:
 
 def _fit(config: Config, model: ActorCritic, source: Source, parts: Sequence[str]) -> _Fit:
     """Compares weights by name, shape and type, and the knobs that decide what they mean."""
-    fit, parameters = _Fit(), {name for name, _ in model.named_parameters()}
-    ours = {name: value for name, value in model.state_dict().items() if name.split(".")[0] in parts}
-    for name, own in ours.items():
-        given = source.weights.get(name)
-        if given is None:
-            if name in parameters:
-                fit.differences.append(f"{name} is missing there")
-            else:
-                fit.left_out.add(name)
-        elif given.shape != own.shape or given.dtype != own.dtype:
-            fit.differences.append(f"{name} is {_form(given)} there and {_form(own)} here")
-        else:
-            fit.taken[name] = given
-    for name in source.weights:
-        if name not in ours and (config.init_parts == "all" or name.split(".")[0] in parts):
-            fit.differences.append(f"{printable(name)[:80]} is there alone")
-    own_settings = settings_of(config)
+    fit, settings = _Fit(), settings_in(to_dict(config))
+    different = _compare(fit, model, source, parts, config.init_parts == "all")
+    fit.differences += [f"{printable(name)[:80]} {why}" for name, why in different.items()]
+    if not _is_same_task(settings, source):
+        _leave_unknown_leaves(fit, different)
     for knob, meant in _MEANINGS.items():
         concerned = [part for part in meant if any(name.split(".")[0] == part for name in fit.taken)]
-        if concerned and _differs(knob, own_settings, source):
-            fit.meanings.append(_knob_words(knob, own_settings, source))
+        if concerned and _differs(knob, settings, source):
+            fit.meanings.append(_knob_words(knob, settings, source))
     if not source.is_ours and _reads_bytes(model):
         fit.meanings.append("bytes without a CNN are divided by 255 here, and not there")
     return fit
+
+
+def _compare(
+    fit: _Fit, model: ActorCritic, source: Source, parts: Sequence[str], whole: bool
+) -> dict[str, str]:
+    """Puts what has the same shape and type into a fit, and gives the names of all else, with why."""
+    different, lacking = {}, set()
+    parameters = {name for name, _ in model.named_parameters()}
+    ours = {name: value for name, value in model.state_dict().items() if name.split(".")[0] in parts}
+    for name, own in ours.items():
+        given = source.weights.get(name)
+        if given is None and name in parameters:
+            different[name] = "is missing there"
+        elif given is None:
+            lacking.add(name)
+        elif given.shape != own.shape or given.dtype != own.dtype:
+            different[name] = f"is {_form(given)} there and {_form(own)} here"
+        else:
+            fit.taken[name] = given
+    for name in source.weights:
+        if name not in ours and (whole or name.split(".")[0] in parts):
+            different[name] = "is there alone"
+    if not different:  # or else it is another network, rather than an older one
+        fit.left_out |= lacking
+    return different
+
+
+def _is_same_task(own: Mapping[str, Any], source: Source) -> bool:
+    """Whether the leaves are those there, as far as the two configs say."""
+    return all(own[knob] == source.settings.get(knob) for knob in TASK)
+
+
+def _leave_unknown_leaves(fit: _Fit, different: Collection[str]) -> None:
+    """Takes no weights of leaves that may be others: names have their places, and some leaf differs."""
+    for prefix in _LISTS:
+        named = [name for name in (*fit.taken, *different) if name.startswith(prefix)]
+        places = {name.removeprefix(prefix).partition(".")[0] for name in named}
+        if len(places) > 1 and any(name in different for name in named):
+            for name in named:
+                fit.taken.pop(name, None)
+            fit.differences.append(f"which leaf of the spaces each of {prefix}* belongs to is not known")
 
 
 def _reads_bytes(model: ActorCritic) -> bool:
@@ -165,9 +203,10 @@ def _reads_bytes(model: ActorCritic) -> bool:
 
 def _differs(knob: str, own: Mapping[str, Any], source: Source) -> bool:
     """Whether a knob that says something of this run's network has another value there."""
-    idle = {"network.log_std_init": own["network.log_std"] != "state"}
+    idle = dict.fromkeys(_DEVIATIONS, own["box_policy"] != "gaussian")
+    idle["network.log_std_init"] |= own["network.log_std"] == "free"  # which was only where it began
     idle["network.memory_size"] = own["network.memory"] == "none"
-    idle["value_loss"] = {own["value_loss"], source.settings.get("value_loss")}.isdisjoint(HEADS)
+    idle["value_loss"] = {own["value_loss"], str(source.settings.get("value_loss"))}.isdisjoint(HEADS)
     if knob not in source.settings or idle.get(knob, False):
         return False
     return bool(own[knob] != source.settings[knob])
@@ -175,8 +214,8 @@ def _differs(knob: str, own: Mapping[str, Any], source: Source) -> bool:
 
 def _differing(config: Config, source: Source) -> list[str]:
     """The knobs of the network in which two runs differ."""
-    own = settings_of(config)
-    return [_knob_words(knob, own, source) for knob in own if _differs(knob, own, source)]
+    own = settings_in(to_dict(config))
+    return [_knob_words(knob, own, source) for knob in SETTINGS if _differs(knob, own, source)]
 
 
 def _knob_words(knob: str, own: Mapping[str, Any], source: Source) -> str:
@@ -185,7 +224,9 @@ def _knob_words(knob: str, own: Mapping[str, Any], source: Source) -> str:
 
 
 def _typed(value: Any) -> str:  # noqa: ANN401
-    return str(value).lower() if isinstance(value, bool) else str(value).replace(" ", "")
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    return str(value).replace(" ", "")
 
 
 def _form(tensor: Tensor) -> str:
@@ -221,25 +262,34 @@ def _statistics(
 
 
 def _taken_words(
-    source: Source, fit: _Fit, observations: Mapping[str, Any] | None, rewards: Mapping[str, Any] | None
+    config: Config,
+    source: Source,
+    fit: _Fit,
+    observations: Mapping[str, Any] | None,
+    rewards: Mapping[str, Any] | None,
 ) -> str:
     kinds = ("observations", observations), ("rewards", rewards)
     statistics = " and ".join(name for name, found in kinds if found is not None)
     parts = dict.fromkeys(name.split(".")[0] for name in fit.taken)
     more = f", statistics of {statistics}" if statistics else ""
-    trained = f" ({source.steps:,} steps)" if source.steps else ""
+    there = source.settings.get("env.id")
+    of = f" of {printable(str(there))[:80]}" if there not in (None, config.env.id) else ""
+    trained = f" ({source.steps:,} steps{of})" if source.steps else ""
     return f"begins with {printable(source.name)}{trained}: {', '.join(parts)}{more}"
 
 
 def _fresh_words(
     config: Config, source: Source, normalizers: Normalizers, rewards: Mapping[str, Any] | None
 ) -> list[str]:
-    """A line on statistics that begin anew although weights do not."""
+    """Lines on what begins anew although weights do not: statistics, and what gives intrinsic rewards."""
     fresh = ["observations"] if not source.is_ours and normalizers[0] is not None else []
     if normalizers[1] is not None and rewards is None and config.init_parts in ("all", "value"):
         fresh.append("rewards")
     why = "" if source.is_ours else " (those of VecNormalize are a pickle, which is not read)"
-    return [f"statistics of {' and '.join(fresh)} begin anew{why}"] if fresh else []
+    lines = [f"statistics of {' and '.join(fresh)} begin anew{why}"] if fresh else []
+    if config.has_intrinsic:
+        lines.append(f"intrinsic={config.intrinsic} begins anew: all is new to it")
+    return lines
 
 
 def _some(items: Sequence[str], most: int = NAMED) -> str:

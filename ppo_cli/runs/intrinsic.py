@@ -1,6 +1,6 @@
 """Intrinsic rewards of a run: what a config names for them, and the hook that gives them to each rollout."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -9,13 +9,13 @@ from gymnasium import spaces as gym_spaces
 from torch import Tensor
 
 from ppo_cli.config.schema import Config
-from ppo_cli.distributions import make_distribution
 from ppo_cli.errors import ConfigError, UserCodeError
-from ppo_cli.hooks import Hook, RunState
+from ppo_cli.hooks import TAG, Hook, RunState
 from ppo_cli.import_path import check_options, load_class
 from ppo_cli.intrinsic import INTRINSIC, IntrinsicReward, IntrinsicScale
 from ppo_cli.normalize import stored_observation
 from ppo_cli.rollout import Rollout
+from ppo_cli.runs.algorithm import build_distribution
 from ppo_cli.runs.checkpoint import plain_state
 from ppo_cli.seeding import other_generators, spawn_seeds
 from ppo_cli.spaces import PackedObservations, Spaces
@@ -52,11 +52,11 @@ class IntrinsicRewards(Hook):
         bonuses = self._bonuses(iteration, rollout)
         learnt = self._call("learn", iteration, rollout)
         rollout.intrinsic_rewards = self._scale(bonuses, rollout.valid)
-        self._told = {
+        own = {
             "intrinsic/reward": bonuses[rollout.valid].mean().item(),
             "intrinsic/deviation": self._scale.deviation,
-            **{f"intrinsic/{key}": value for key, value in self._checked_numbers(learnt).items()},
         }
+        self._told = own | self._checked_numbers(learnt, own)
 
     def after_iteration(self, run: RunState, scalars: dict[str, float]) -> None:
         """Logs the mean bonus, what bonuses are divided by, and what was told while learning."""
@@ -96,13 +96,23 @@ class IntrinsicRewards(Hook):
             raise UserCodeError(f"intrinsic={self._name}: rewards returned a number that is not finite")
         return bonuses
 
-    def _checked_numbers(self, learnt: Any) -> dict[str, float]:  # noqa: ANN401
+    def _checked_numbers(self, learnt: Any, own: Collection[str]) -> dict[str, float]:  # noqa: ANN401
+        """What was told while learning, by tag, none of which is one of our ``own``.
+
+        Raises:
+            UserCodeError: It is no numbers, or a tag can't be one of theirs.
+        """
+        where = f"intrinsic={self._name}: learn returned {flat(repr(learnt))}"
         try:
-            return {f"{key}": float(value) for key, value in (learnt or {}).items()}
+            numbers = {f"intrinsic/{key}": float(value) for key, value in (learnt or {}).items()}
         except Exception:  # whatever the user's class returns
-            raise UserCodeError(
-                f"intrinsic={self._name}: learn returned {flat(repr(learnt))}: expected numbers by name"
-            ) from None
+            raise UserCodeError(f"{where}: expected numbers by name") from None
+        for tag in numbers:
+            if not TAG.fullmatch(tag):
+                raise UserCodeError(f"{where}: expected names of at most 190 letters, digits and _ . / -")
+            if tag in own:
+                raise UserCodeError(f"{where}: {tag} is logged already; choose another name")
+        return numbers
 
     def _call(self, method: str, iteration: int, *arguments: Any) -> Any:  # noqa: ANN401
         """What a method of the source returns, called with generators of its own."""
@@ -158,10 +168,7 @@ def try_intrinsic(config: Config, spaces: Spaces) -> None:
 
 def _tried_rollout(config: Config, spaces: Spaces) -> Rollout:
     """A small rollout whose observations lie in their space."""
-    space, distribution = (
-        spaces.observation_space,
-        make_distribution(spaces.action_space, config.squash_actions),
-    )
+    space, distribution = spaces.observation_space, build_distribution(config, spaces.action_space)
     shape, dtype = stored_observation(space, config.normalize.observations)
     rollout = Rollout(TRIED, TRIED, shape, dtype, distribution.action_shape, distribution.action_dtype)
     observations = rollout.observations.numpy()

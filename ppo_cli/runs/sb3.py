@@ -107,7 +107,7 @@ def _translated(told: Any, theirs: Any) -> SB3Policy:  # noqa: ANN401
     if not {"value_head.weight", "value_head.bias"} <= weights.keys():
         raise ConfigError("it holds no actor and critic; those of PPO and A2C can be taken")
     steps = told.get("num_timesteps")
-    settings = _settings(told, options, weights)
+    settings = _settings(told, options, weights, "shared_net" in nets)
     return SB3Policy(weights, settings, steps if type(steps) is int and 0 <= steps < 2**53 else 0)
 
 
@@ -149,11 +149,10 @@ def _check_extractors(theirs: Mapping[str, Any]) -> None:
 
 
 def _settings(
-    told: Mapping[str, Any], options: Mapping[str, Any], weights: Mapping[str, Tensor]
+    told: Mapping[str, Any], options: Mapping[str, Any], weights: Mapping[str, Tensor], is_shared: bool
 ) -> dict[str, Any]:
     """What the weights alone don't say, and how the network that has them is typed."""
-    is_bias = re.compile(r"trunk\.layers\.\d+\.bias").fullmatch
-    sizes = [len(weight) for name, weight in weights.items() if is_bias(name)]
+    sizes, critic = _widths("trunk", weights), _widths("value_trunk", weights)
     named = re.search(r"(\w+)'?>?$", str(options.get("activation_fn", "Tanh")))
     activation = named[1] if named else "?"
     squashes = options.get("squash_output", False) in (True, "True")
@@ -163,9 +162,20 @@ def _settings(
         "squash_actions": squashes,
         "network.memory": "none",
         "network.log_std": "free",
+        "network.log_std_min": None,
+        "network.log_std_max": None,
         "network.layer_norm": False,
+        "network.trunk": "mlp",
+        "box_policy": "gaussian",
+        "value_loss": "mse",
     }
-    if sizes:  # or else there is nothing to share, and nothing behind which an activation stands
+    if sizes or critic:  # or else there is nothing to share, and nothing behind which an activation stands
         found["network.activation"] = ACTIVATIONS.get(activation, activation)
-        found["network.shared"] = not any(name.startswith("value_trunk.") for name in weights)
+        found["network.shared"] = is_shared
+        found["network.critic.hidden_sizes"] = None if is_shared or critic == sizes else critic
     return found
+
+
+def _widths(trunk: str, weights: Mapping[str, Tensor]) -> list[int]:
+    is_bias = re.compile(rf"{trunk}\.layers\.\d+\.bias").fullmatch
+    return [len(weight) for name, weight in weights.items() if is_bias(name)]

@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
+from ppo_cli.config.idle import default_values
 from ppo_cli.config.quoting import typed_path
-from ppo_cli.config.schema import Config
 from ppo_cli.errors import ConfigError
 from ppo_cli.files import printable
 from ppo_cli.runs.checkpoint import CheckpointError, digest, load_run
@@ -27,9 +27,11 @@ SETTINGS = (
     "network.hidden_sizes", "network.activation", "network.layer_norm", "network.trunk", "network.shared",
     "network.log_std", "network.log_std_init", "network.log_std_min", "network.log_std_max", "network.memory",
     "network.memory_size", "network.actor.observations", "network.critic.observations",
-    "network.critic.hidden_sizes", "use_sde", "squash_actions", "box_policy", "action_bins", "value_loss",
-    "normalize.values",
+    "network.critic.hidden_sizes", "network.encoders", "network.critic.encoders", "use_sde", "squash_actions",
+    "box_policy", "action_bins", "value_loss", "normalize.values", "intrinsic",
 )  # fmt: skip
+# The knobs that say, as far as a config does, which leaves of which spaces they are of.
+TASK = ("env.id", "env.kwargs", "env.wrappers", "network.actor.observations", "network.critic.observations")
 _PARTS = re.compile(r"(?P<path>.*?)(:(?P<which>best|last|\d{1,16}))?(@(?P<weights>[0-9a-f]{12}))?", re.DOTALL)
 LISTS = {"jobs.json": "sweep", "search.json": "search"}  # beside the runs of one
 
@@ -42,7 +44,7 @@ class Source:
         name: What ``config.yaml`` calls it: where it was found, the steps, and the beginning of a digest of
             the contents, by which it is the same for ever.
         weights: The weights by name.
-        settings: The values of some of `SETTINGS`, by dotted name.
+        settings: The values of some of `SETTINGS` and `TASK`, by dotted name.
         steps: The environment steps that it was trained for.
         observations: The observation normaliser's statistics; None where there is none.
         rewards: The reward normaliser's statistics; None where there is none.
@@ -67,8 +69,8 @@ def find_source(typed: str) -> Source:
     Raises:
         ConfigError: there is no such source, or it is damaged; one line.
     """
-    path, which, expected = _split(typed)
     try:
+        path, which, expected = _split(typed)
         source = _read(path, which)
     except (CheckpointError, ConfigError, OSError) as error:
         raise ConfigError(f"init_from={typed}: {printable(flat(error))}") from error
@@ -97,16 +99,17 @@ def of_checkpoint(saved: Checkpoint, name: str) -> Source:
     return Source(
         name,
         saved.model,
-        {key: value for key in SETTINGS if (value := _lookup(saved.config, key)) is not None},
+        settings_in(saved.config),
         saved.steps,
         saved.observation_statistics,
         saved.reward_statistics,
     )
 
 
-def settings_of(config: Config) -> dict[str, Any]:
-    """The values of `SETTINGS` by dotted name."""
-    return {key: _lookup(config, key) for key in SETTINGS}
+def settings_in(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of `SETTINGS` and `TASK` in a stored config; younger knobs have their defaults."""
+    defaults = {**dict.fromkeys(TASK), **{key: _lookup(default_values(), key) for key in SETTINGS}}
+    return {key: _lookup(config, key, default) for key, default in defaults.items()}
 
 
 def _split(typed: str) -> tuple[Path, str | None, str | None]:
@@ -122,15 +125,15 @@ def _read(path: Path, which: str | None) -> Source:
         return _of_run(path, which)
     if which is not None and path.is_file():
         raise ConfigError(f":{which} chooses among the checkpoints of a run, and {path} is a file")
-    if path.suffix == ".zip":
-        found = read_sb3(path)
-        name = f"{path}@{_weights_digest(found.weights, None, None)}"
-        return Source(name, found.weights, found.settings, found.steps, is_ours=False)
     if not path.is_file():
         raise ConfigError(
             f"{path}: no such folder or file; expected a run's folder, with :best, :last or :STEPS, a "
             "checkpoint file, or a .zip of Stable-Baselines3's"
         )
+    if path.suffix == ".zip":
+        found = read_sb3(path)
+        name = f"{path}@{_weights_digest(found.weights, None, None)}"
+        return Source(name, found.weights, found.settings, found.steps, is_ours=False)
     saved, run = load_run(path), run_of(path)
     return _named(saved, str(path) if run is None else f"{run.path}:{saved.steps}")
 
@@ -176,8 +179,10 @@ def _weights_digest(*contents: Any) -> str:  # noqa: ANN401
     return digest(list(contents))[:12]
 
 
-def _lookup(values: Any, key: str) -> Any:  # noqa: ANN401
-    """A value by its dotted name, in a config or in nested dicts of anybody's; None where there is none."""
+def _lookup(values: Any, key: str, otherwise: Any = None) -> Any:  # noqa: ANN401
+    """A value by its dotted name in nested mappings of anybody's, or what it is otherwise."""
     for part in key.split("."):
-        values = values.get(part) if isinstance(values, dict) else getattr(values, part, None)
+        if not (isinstance(values, Mapping) and part in values):
+            return otherwise
+        values = values[part]
     return values
