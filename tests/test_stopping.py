@@ -120,7 +120,7 @@ def test_the_section_is_like_others_though_python_keeps_one_of_its_words():
             "stop.time=2x",
             "stop.time=2x: expected a number of seconds above 0, or a time such as 90s, 30m, 2h",
         ),
-        ("stop.time=true", "stop.time: expected seconds, a time such as 90s, 30m, 2h or 1d, or null"),
+        ("stop.time=true", "expected seconds, a time such as 90s, 30m, 2h or 1d, or null"),
         ("stop.patience=3", "stop.patience=3 counts evaluations on the way: set eval.every, given 0"),
         ("stop.patience=0 eval.every=1", "stop.patience=0: expected a value from 1"),
         ("stop.return=nan", "stop.return=nan: expected a value"),
