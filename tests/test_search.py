@@ -336,7 +336,7 @@ def test_a_trial_that_another_process_owns_is_left_to_it(ppo_train, tmp_path, cu
         (("learning_rat=interval(1,2)",), "did you mean 'learning_rate'?"),
         (("learning_rate=interval(0,1)",), "learning_rate=0.0: expected a value above 0"),
         (("gamma=interval(0.9,1.1)",), "gamma=1.1: expected a value from 0 to 1"),
-        (("clip_ratio=choice(0.1,abc)",), "clip_ratio: expected a number"),
+        (("clip_ratio=choice(0.1,abc)",), "clip_ratio=abc: expected a number"),
         (("network=choice(mlp,mlpp)",), "did you mean 'mlp'?"),
         (("optimizer=choice(adam,adamm)",), "did you mean 'adam'?"),
         (("+optimizer_kwargs.momentum=interval(0,0.9)",), "takes no option 'momentum'"),

@@ -281,7 +281,8 @@ class Advising(Hook):
         lists = ("said", "seen")
         numbers = {name: type(at)(state[name]) for name, at in asdict(Past()).items() if name not in lists}
         said = [kind for kind in state["said"] if kind in SIGNS]
-        self._past = Past(said, {kind: int(state["seen"].get(kind, 0)) for kind in SIGNS}, **numbers)
+        seen = {kind: int(count) for kind, count in state["seen"].items() if kind in SIGNS}
+        self._past = Past(said, seen, **numbers)
 
 
 def _is_continuous(part: Distribution) -> bool:
