@@ -1,6 +1,7 @@
 """The console scripts: each can be stopped by a signal before it has imported what takes a while."""
 
 import atexit
+import gc
 import signal
 import sys
 from importlib import import_module
@@ -12,6 +13,9 @@ from ppo_cli.errors import ConfigError
 from ppo_cli.stop_signals import STOPPING
 from ppo_cli.text import nearest
 
+# Objects between two collections of garbage: importing PyTorch and composing a config make many that stay,
+# and Python's 700 have them looked through again and again.
+RARELY = 50_000
 _MODULE_HELP = """\
 usage: python -m ppo_cli COMMAND ...
 
@@ -75,6 +79,7 @@ def _enter(name: str, module: str) -> NoReturn:
     def work() -> None:
         import_module(module).main()
 
+    gc.set_threshold(RARELY)
     atexit.register(_ignore_all)  # first, so that it is the last to run
     try:
         run_command(name, work)

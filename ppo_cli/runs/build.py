@@ -8,7 +8,7 @@ import shutil
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from gymnasium import Env, spaces
@@ -46,16 +46,18 @@ from ppo_cli.normalize import (
 )
 from ppo_cli.parts import freeze
 from ppo_cli.runs.algorithm import build_distribution, build_hyperparameters, build_schedules, try_update
-from ppo_cli.runs.init_from import Beginning, plan_beginning
 from ppo_cli.runs.intrinsic import try_intrinsic
 from ppo_cli.runs.signals import no_advice
-from ppo_cli.runs.sources import Source, find_source
 from ppo_cli.runs.user_hooks import check_hooks
 from ppo_cli.runs.watchdog import Watchdog
 from ppo_cli.seeding import spawn_seeds, stream_generator
 from ppo_cli.spaces import Spaces, leaves_of
 from ppo_cli.text import flat
 from ppo_cli.trunks import TrunkChoice, count_weights
+
+if TYPE_CHECKING:  # what few runs begin with is imported where it is asked for
+    from ppo_cli.runs.init_from import Beginning
+    from ppo_cli.runs.sources import Source
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +81,7 @@ class Checked:
     spaces: Spaces
     snapshot_kind: SnapshotKind | None = None
     env: Env[Any, Any] | None = None
-    beginning: Beginning | None = None
+    beginning: "Beginning | None" = None
 
 
 def check_environment(
@@ -99,13 +101,20 @@ def check_environment(
     check_hooks(config)
     with Watchdog(config.env.timeout, no_advice) if watchdog else nullcontext():
         try:
-            start = find_source(config.init_from) if begins and config.init_from is not None else None
-            return _check_environment(config, keep, start)
+            return _check_environment(config, keep, _find_source(config) if begins else None)
         except EnvError as error:
             raise ConfigError(str(error)) from error
 
 
-def _check_environment(config: Config, keep: bool, start: Source | None) -> Checked:
+def _find_source(config: Config) -> "Source | None":
+    if config.init_from is None:
+        return None
+    from ppo_cli.runs.sources import find_source
+
+    return find_source(config.init_from)
+
+
+def _check_environment(config: Config, keep: bool, start: "Source | None") -> Checked:
     typed = config.env.id
     env_id = resolve_env_id(typed)
     env = _try_environment(env_id, replace(config.env, action_mask=False))
@@ -125,6 +134,8 @@ def _check_environment(config: Config, keep: bool, start: Source | None) -> Chec
         model = check_network(config, spaces)
         beginning = None
         if start is not None:
+            from ppo_cli.runs.init_from import plan_beginning
+
             normalizers = build_normalizers(config, spaces.observation_space)
             beginning = plan_beginning(config, model, start, normalizers)
             notices += beginning.notices

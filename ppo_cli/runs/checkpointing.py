@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
@@ -30,10 +30,12 @@ from ppo_cli.runs.checkpoint import (
 )
 from ppo_cli.runs.checkpoint_schema import Checkpoint
 from ppo_cli.runs.folder import RunFolder, identity
-from ppo_cli.runs.init_from import Beginning
 from ppo_cli.runs.log import RunLog
 from ppo_cli.seeding import restore_generators, saved_generators, spawn_seeds
 from ppo_cli.text import flat
+
+if TYPE_CHECKING:
+    from ppo_cli.runs.init_from import Beginning
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +123,7 @@ class CheckpointKeeper(Hook):
         )
 
 
-def begin(run: RunState, config: Config, beginning: Beginning | None = None) -> None:
+def begin(run: RunState, config: Config, beginning: "Beginning | None" = None) -> None:
     """Starts the environments' first episodes, with what is taken of an earlier run, if anything."""
     run.collector.reset(_seeds(config, 0))
     if beginning is not None:

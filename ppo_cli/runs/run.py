@@ -44,10 +44,8 @@ from ppo_cli.runs.caller import COMMAND, Caller
 from ppo_cli.runs.checkpoint import CheckpointError
 from ppo_cli.runs.checkpoint_schema import Checkpoint
 from ppo_cli.runs.checkpointing import CheckpointKeeper, begin, restore
-from ppo_cli.runs.diagnosing import Diagnosing
 from ppo_cli.runs.evaluation import summarize
 from ppo_cli.runs.folder import RunFolder, advice_for, noted_failure, own_run, repair
-from ppo_cli.runs.init_from import whole_beginning
 from ppo_cli.runs.intrinsic import make_intrinsic
 from ppo_cli.runs.log import Knob, RunLog
 from ppo_cli.runs.messages import (
@@ -61,7 +59,6 @@ from ppo_cli.runs.messages import (
 from ppo_cli.runs.own_hooks import Evaluating, Signals
 from ppo_cli.runs.progress import Progress
 from ppo_cli.runs.signals import StopSignal
-from ppo_cli.runs.sources import of_checkpoint
 from ppo_cli.runs.user_hooks import make_hooks
 from ppo_cli.runs.watchdog import Watchdog
 from ppo_cli.seeding import seed_global_generators
@@ -136,6 +133,9 @@ def run_owned(
         begins = saved is None and first is None
         checked = checked or check_environment(config, caller.watchdog, keep=True, begins=begins)
         if first is not None and config.init_from is not None:
+            from ppo_cli.runs.init_from import whole_beginning
+            from ppo_cli.runs.sources import of_checkpoint
+
             checked = replace(checked, beginning=whole_beginning(of_checkpoint(first, config.init_from)))
         with noted_failure(folder):  # what is refused is no failure of the run
             try:
@@ -239,11 +239,19 @@ def _run_hooks(
     }
     keeping = {name: hook for name, hook in kept.items() if hook is not None}
     keeper = CheckpointKeeper(config, folder, log, users, keeping)
-    first = [rewarding, Diagnosing(config.seed) if config.log.diagnostics else None]
-    told = [*first, *users, kept[stopping.NAME], kept["advising"]]
+    told = [rewarding, _diagnosing(config), *users, kept[stopping.NAME], kept["advising"]]
     shown = [log, progress, evaluating, *signals, keeper, *caller.own_hooks]
     everyone = [*(hook for hook in told if hook is not None), *shown]
     return RunHooks(users, keeping, log, progress, evaluating, keeper, Hooks(everyone))
+
+
+def _diagnosing(config: Config) -> Hook | None:
+    """What adds the diagnostics to the log, where they are asked for."""
+    if not config.log.diagnostics:
+        return None
+    from ppo_cli.runs.diagnosing import Diagnosing  # late: few runs need it
+
+    return Diagnosing(config.seed)
 
 
 def _make_envs(checked: Checked, saved: Checkpoint | None) -> tuple[Vector, list[str]]:
