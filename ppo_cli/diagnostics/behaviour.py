@@ -15,6 +15,11 @@ from ppo_cli.rollout import Batch, Rollout
 SOME_CHOICE = 1e-4  # nats of the uniform policy, below which a mask leaves nothing to choose
 
 
+def is_continuous(part: Distribution) -> bool:
+    """Whether actions are drawn from a density over a Box, rather than chosen."""
+    return isinstance(part.space, spaces.Box) and part.action_dtype.is_floating_point
+
+
 def kl_k1(new_logprobs: Tensor, old_logprobs: Tensor, weights: Tensor) -> Tensor:
     """KL(π_old ‖ π_θ) ≈ E[-log r], unbiased, and negative at times (http://joschu.net/blog/kl-approx.html)."""
     return weighted_mean(old_logprobs - new_logprobs, weights)
@@ -38,7 +43,7 @@ def deviation_and_share(distribution: Distribution, logits: Tensor) -> tuple[flo
     pieces = logits.split([part.logits_size for part in distribution.parts], dim=-1)
     for part, piece in zip(distribution.parts, pieces, strict=True):
         entropy = part.entropy(piece)
-        if isinstance(part.space, spaces.Box) and part.action_dtype.is_floating_point:
+        if is_continuous(part):
             a_component = entropy / math.prod(part.action_shape)
             deviations.append((a_component - 0.5 * math.log(2 * math.pi * math.e)).exp())
             continue

@@ -66,9 +66,7 @@ class RandomNetworkDistillation(IntrinsicReward):
                 raise ValueError(f"{name}: expected a number above 0, given {value}")
         if share > 1:
             raise ValueError(f"share: expected a share of at most 1, given {share}")
-        if (
-            image_encoder not in IMAGE_ENCODERS
-        ):  # nor an import path: a stored config is trusted with none here
+        if image_encoder not in IMAGE_ENCODERS:  # no import path: stored configs are trusted with none
             names = ", ".join(IMAGE_ENCODERS)
             raise ValueError(f"image_encoder: expected one of {names}, given {image_encoder}")
         self._n_epochs = checked_size("n_epochs", n_epochs)

@@ -18,9 +18,7 @@ from ppo_cli.report.broken import LARGEST, MOST_KNOBS, MOST_STEPS, BrokenRunErro
 
 ARROW = "→"
 NUMBER = re.compile(r"((?:(?<![\w.])-)?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)")
-ANNEALS = (
-    "anneal."  # the section that says how knobs change over a run: anneal.KNOB.final, .shape and .warmup
-)
+ANNEALS = "anneal."  # the section of how knobs change over a run: anneal.KNOB.final, .shape and .warmup
 LONGEST_NAME = 200  # characters of a value, and of a group's name, as it is shown
 
 

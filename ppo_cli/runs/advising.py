@@ -10,10 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
-from gymnasium import spaces
-
-from ppo_cli.diagnostics.behaviour import clipped_actions
-from ppo_cli.distributions import Distribution
+from ppo_cli.diagnostics.behaviour import clipped_actions, is_continuous
 from ppo_cli.hooks import Hook, RunState
 from ppo_cli.text import short
 
@@ -130,7 +127,7 @@ def has_no_entropy(now: Now) -> bool:
     past, distribution, entropy = now.past, now.run.agent.distribution, now.scalars["losses/entropy"]
     if past.returns < KNOWN or past.is_better:
         return False
-    components = [math.prod(part.action_shape) for part in distribution.parts if _is_continuous(part)]
+    components = [math.prod(part.action_shape) for part in distribution.parts if is_continuous(part)]
     if not components:
         return entropy < NO_ENTROPY * past.entropy
     only_boxes = len(components) == len(distribution.parts)
@@ -283,7 +280,3 @@ class Advising(Hook):
         said = [kind for kind in state["said"] if kind in SIGNS]
         seen = {kind: int(count) for kind, count in state["seen"].items() if kind in SIGNS}
         self._past = Past(said, seen, **numbers)
-
-
-def _is_continuous(part: Distribution) -> bool:
-    return isinstance(part.space, spaces.Box) and part.action_dtype.is_floating_point

@@ -44,6 +44,7 @@ from ppo_cli.runs.caller import COMMAND, Caller
 from ppo_cli.runs.checkpoint import CheckpointError
 from ppo_cli.runs.checkpoint_schema import Checkpoint
 from ppo_cli.runs.checkpointing import CheckpointKeeper, begin, restore
+from ppo_cli.runs.diagnosing import Diagnosing
 from ppo_cli.runs.evaluation import summarize
 from ppo_cli.runs.folder import RunFolder, advice_for, noted_failure, own_run, repair
 from ppo_cli.runs.intrinsic import make_intrinsic
@@ -239,19 +240,11 @@ def _run_hooks(
     }
     keeping = {name: hook for name, hook in kept.items() if hook is not None}
     keeper = CheckpointKeeper(config, folder, log, users, keeping)
-    told = [rewarding, _diagnosing(config), *users, kept[stopping.NAME], kept["advising"]]
+    diagnosing = Diagnosing(config.seed) if config.log.diagnostics else None
+    told = [rewarding, diagnosing, *users, kept[stopping.NAME], kept["advising"]]
     shown = [log, progress, evaluating, *signals, keeper, *caller.own_hooks]
     everyone = [*(hook for hook in told if hook is not None), *shown]
     return RunHooks(users, keeping, log, progress, evaluating, keeper, Hooks(everyone))
-
-
-def _diagnosing(config: Config) -> Hook | None:
-    """What adds the diagnostics to the log, where they are asked for."""
-    if not config.log.diagnostics:
-        return None
-    from ppo_cli.runs.diagnosing import Diagnosing  # late: few runs need it
-
-    return Diagnosing(config.seed)
 
 
 def _make_envs(checked: Checked, saved: Checkpoint | None) -> tuple[Vector, list[str]]:
