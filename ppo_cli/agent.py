@@ -81,7 +81,7 @@ class PPOAgent:
             self._steered["learning_rate"] = schedules["learning_rate"].initial
         self.compiled = compile_cache is not None
         step = make_step(model, distribution, hyper, tuple(schedules))
-        self._step = compile_step(step, compile_cache) if compile_cache else step
+        self._step = compile_step(step, compile_cache, hyper.sequence_length) if compile_cache else step
         self.anneal(0.0)
 
     def anneal(self, progress: float, step: float = 0.0) -> None:

@@ -7,6 +7,7 @@ compiler, in hundredths of a second.
 """
 
 import hashlib
+import itertools
 import logging
 import os
 import platform
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -41,7 +42,25 @@ QUICK = {
 }
 
 
-def compile_function(function: Function, examples: Sequence[Tensor], cache: Path) -> Library:
+class Axis(NamedTuple):
+    """The first axis of an input, where its length may be another at each call.
+
+    Attributes:
+        name: The axes of one name have one length.
+        least: The smallest length, from 2: PyTorch does not trace an axis of length 1 as one of any.
+    """
+
+    name: str
+    least: int
+
+
+class SizesMatterError(RuntimeError):
+    """A function does something else for other lengths of an axis."""
+
+
+def compile_function(
+    function: Function, examples: Sequence[Tensor], cache: Path, axes: Sequence[Axis | None] = ()
+) -> Library:
     """A library that computes what ``function`` does for inputs of the examples' shapes.
 
     On a GPU that is a CUDA graph, captured anew in each run, rather than compiled code.
@@ -51,10 +70,48 @@ def compile_function(function: Function, examples: Sequence[Tensor], cache: Path
         examples: The inputs whose shapes, dtypes and device are those of every later call.
         cache: A folder of compiled libraries, found by operations, shapes, versions and processor; where
             it can't be trusted or written to, another is used.
+        axes: The first axis of each example, if its length may be another at each call; None for the others.
+            On a GPU, and where the function asks how long it is, the lengths are the examples'.
     """
     if examples[0].is_cuda:
         return _capture(function, examples)
-    name, folder = _fingerprint(function, examples), trusted_folder(cache)
+    folder = trusted_folder(cache)
+    pairs = zip(examples, axes, strict=False)
+    if axes and all(axis is None or len(example) >= axis.least for example, axis in pairs):
+        try:
+            resized = _resized(examples, axes)
+            if _operations(function, resized) != _operations(function, examples):
+                raise SizesMatterError("other lengths take another way")
+            return _found_or_built(function, resized, axes, folder)
+        except SizesMatterError as reason:
+            logger.info("what is compiled serves this batch_size, n_steps and n_envs alone: %s", reason)
+    return _found_or_built(function, examples, (), folder)
+
+
+def _resized(examples: Sequence[Tensor], axes: Sequence[Axis | None]) -> list[Tensor]:
+    """Examples whose lengths are the same whatever those of a run are, and unlike any other axis.
+
+    While a graph is traced, axes of equal length count as one.
+    """
+    pairs = list(zip(examples, axes, strict=True))
+    taken = {length for each, axis in pairs for length in each.shape[0 if axis is None else 1 :]}
+    free = (length for length in itertools.count(61) if length not in taken)
+    lengths = {axis: next(free) for axis in dict.fromkeys(axes) if axis is not None}
+    return [
+        example if axis is None else example.new_zeros((lengths[axis], *example.shape[1:]))
+        for example, axis in pairs
+    ]
+
+
+def _found_or_built(
+    function: Function, examples: Sequence[Tensor], axes: Sequence[Axis | None], folder: Path
+) -> Library:
+    """The library that is in the folder, or one that is compiled now, and kept there.
+
+    Raises:
+        SizesMatterError: one library does not serve every length of ``axes``.
+    """
+    name = _fingerprint(function, examples, axes)
     package = find(name, folder)
     if package is not None:
         try:
@@ -62,7 +119,7 @@ def compile_function(function: Function, examples: Sequence[Tensor], cache: Path
         except RuntimeError:  # whole, and yet of no use: it is compiled anew
             package.unlink(missing_ok=True)
     with workshop() as work:
-        built = _compile(function, examples, work)
+        built = _compile(function, examples, axes, work)
         try:
             store(name, built, folder)
         except OSError as error:
@@ -81,16 +138,13 @@ def _load(package: Path) -> Library:
     return library
 
 
-def _compile(function: Function, examples: Sequence[Tensor], work: Path) -> Path:
+def _compile(function: Function, examples: Sequence[Tensor], axes: Sequence[Axis | None], work: Path) -> Path:
     """Compiles in an empty folder, and returns the file."""
-    from torch.fx.experimental.proxy_tensor import make_fx
-
-    graph = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*examples)
     package = work / "library.pt2"
     # Inductor's sources and objects too lie where nobody else can write to
     with warnings.catch_warnings(), _environment("TORCHINDUCTOR_CACHE_DIR", work / "inductor"):
         warnings.simplefilter("ignore")  # PyTorch's about its own internals
-        exported = torch.export.export(graph, tuple(examples))
+        exported = _export(function, examples, axes)
         build = partial(torch._inductor.aoti_compile_and_package, exported, package_path=str(package))
         options = {name: QUICK[name] for name in QUICK if name in torch._inductor.list_options()}
         try:
@@ -99,6 +153,44 @@ def _compile(function: Function, examples: Sequence[Tensor], work: Path) -> Path
             options.pop(TRIED_OUT, None)
             build(inductor_configs=options)
     return package
+
+
+def _export(function: Function, examples: Sequence[Tensor], axes: Sequence[Axis | None]) -> Any:  # noqa: ANN401
+    """The function's graph of primitive operations, the backward pass's included.
+
+    Raises:
+        SizesMatterError: one library does not serve every length of ``axes``.
+    """
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    trace = partial(make_fx, function, _allow_non_fake_inputs=True)
+    graph = trace(tracing_mode="symbolic" if axes else "fake")(*examples)
+    if not axes:
+        return torch.export.export(graph, tuple(examples))
+    _check_sizes(graph, axes)
+    lengths = {axis: torch.export.Dim(axis.name, min=axis.least) for axis in axes if axis}
+    shapes = tuple(None if axis is None else {0: lengths[axis]} for axis in axes)
+    try:
+        return torch.export.export(graph, tuple(examples), dynamic_shapes=shapes)
+    except Exception as error:  # of many kinds
+        raise SizesMatterError(explain_failure(error)) from error
+
+
+def _check_sizes(graph: Any, axes: Sequence[Axis | None]) -> None:  # noqa: ANN401
+    """Raises SizesMatterError where a branch was taken while tracing that another length would not take."""
+    inputs = [node for node in graph.graph.nodes if node.op == "placeholder"]
+    lengths = {}  # the symbol of each length, and lengths to try
+    for node, axis in zip(inputs, axes, strict=True):
+        if axis is None:
+            continue
+        length = node.meta["val"].shape[0]
+        if isinstance(length, int) or length.node.expr.is_number:
+            raise SizesMatterError(f"it is made for {length} {axis.name}")
+        lengths[length.node.expr] = [axis.least + more for more in (0, 1, 1000, 10**6)]
+    for guard in graph.shape_env.guards:
+        for tried in itertools.product(*lengths.values()):
+            if guard.expr.subs(dict(zip(lengths, tried, strict=True))) == False:  # noqa: E712 - SymPy's
+                raise SizesMatterError(f"it asks whether {guard.expr}")
 
 
 @contextmanager
@@ -157,9 +249,16 @@ def _capture(function: Function, examples: Sequence[Tensor]) -> Library:
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Feeds a hash with every primitive operation that runs, the backward pass's included."""
 
-    def __init__(self, examples: Sequence[Tensor]) -> None:
+    def __init__(self, examples: Sequence[Tensor], sizes: bool = True) -> None:
+        """Starts a hash.
+
+        Args:
+            examples: The inputs of what runs.
+            sizes: Whether integers count, which the lengths of axes are among.
+        """
         super().__init__()  # type: ignore[no-untyped-call]
         self.sha = hashlib.sha256()
+        self._ignored: tuple[type, ...] = () if sizes else (int,)
         self._names = {id(example): name for name, example in enumerate(examples)}
         self._alive: list[Tensor] = []  # an id is a name only while its tensor lives
 
@@ -194,6 +293,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self.feed(item)
         elif isinstance(value, Mapping):
             self.feed(list(value.items()))
+        elif type(value) in self._ignored:
+            pass
         elif not isinstance(value, Tensor):
             self.sha.update(f"{value!r};".encode())
         elif id(value) in self._names:
@@ -204,7 +305,15 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._name(value)
 
 
-def _fingerprint(function: Function, examples: Sequence[Tensor]) -> str:
+def _operations(function: Function, examples: Sequence[Tensor]) -> bytes:
+    """A digest of what the function does with the examples, whatever their sizes are."""
+    with _Recorder(examples, sizes=False) as recorder:
+        recorder.feed(function(*examples))
+    digest: bytes = recorder.sha.digest()
+    return digest
+
+
+def _fingerprint(function: Function, examples: Sequence[Tensor], axes: Sequence[Axis | None]) -> str:
     """What the compiled library depends on, as a file name.
 
     Raises:
@@ -217,7 +326,7 @@ def _fingerprint(function: Function, examples: Sequence[Tensor]) -> str:
         raise RuntimeError("it draws from Python's or NumPy's generator; torch.rand can be compiled")
     recorder.feed(results)
     facts: list[Any] = [(tuple(e.shape), e.stride(), e.dtype, e.device.type) for e in examples]
-    facts += [torch.__version__, torch.get_num_threads(), platform.machine(), _processor()]
+    facts += [tuple(axes), torch.__version__, torch.get_num_threads(), platform.machine(), _processor()]
     recorder.sha.update(repr(facts).encode())
     name: str = recorder.sha.hexdigest()[:32]
     return name

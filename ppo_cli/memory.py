@@ -87,7 +87,7 @@ class RecurrentMemory(Memory):
 
     def sequence(self, x: Tensor, state: Tensor, episode_starts: Tensor) -> Tensor:
         """Steps of K sequences of length L, one after the other, [K*L, F] -> [K*L, H]."""
-        k = len(state)
+        k = state.shape[0]  # not len(): that is a constant for a compiler
         gates = self.input(x).view(k, -1, self.input.out_features)  # [K*L, G] -> [K, L, G]
         keep = (1 - episode_starts).view(k, -1, 1)
         outputs = []

@@ -14,7 +14,7 @@ from ppo_cli import losses
 from ppo_cli.actor_critic import ActorCritic
 from ppo_cli.adaptive import KLAdaptive
 from ppo_cli.advantages import normalize_advantages
-from ppo_cli.compile import Library, compile_function, explain_failure
+from ppo_cli.compile import Axis, Library, compile_function, explain_failure
 from ppo_cli.distributions import Distribution
 from ppo_cli.objectives import CLIP, Loss, Terms
 from ppo_cli.optimizers import ADAM
@@ -94,6 +94,8 @@ class TrainState(NamedTuple):
 
 
 Forward = Callable[[Tensor, Batch, Tensor, dict[str, Tensor]], Terms]
+# Rows from which one library serves any number: below, PyTorch chooses other convolutions.
+FEW = 16
 Step = Callable[[TrainState, Batch, Tensor, Tensor, Tensor], TrainState]
 
 
@@ -163,7 +165,9 @@ def make_forward(model: ActorCritic, distribution: Distribution, hyper: Hyperpar
     def forward(params: Tensor, batch: Batch, weights: Tensor, coefs: dict[str, Tensor]) -> Terms:
         pieces = zip(names, shapes, params.split(sizes), strict=True)
         tree = {name: piece.view(shape) for name, shape, piece in pieces}
-        states = batch.states[:: hyper.sequence_length]  # of a sequence's first row
+        states = batch.states
+        if hyper.sequence_length > 1:  # of each sequence's first row, [K*L, S] -> [K, S]
+            states = states.unflatten(0, (-1, hyper.sequence_length))[:, 0]
         inputs = (batch.observations, states, batch.episode_starts)
         logits, value_outputs = functional_call(model, tree, inputs)
         value_outputs, intrinsic_values = model.split(value_outputs)
@@ -272,18 +276,26 @@ def mean_metrics(state: TrainState, hyper: Hyperparameters) -> dict[str, float]:
     return dict(zip(hyper.metrics, (state.sums / state.seen).tolist(), strict=True))
 
 
-def compile_step(step: Step, cache: Path) -> Step:
+def compile_step(step: Step, cache: Path, sequence_length: int = 1) -> Step:
     """The step as one library: from the gathering of rows to the optimizer's step without Python between.
 
-    It is compiled, or found in the folder ``cache``, at the first call; later calls have that one's shapes.
-    Where compiling fails the step runs as it is, after a warning.
+    It is compiled, or found in the folder ``cache``, at the first call. One library serves any number of rows
+    in a rollout, and in a minibatch. Where compiling fails the step runs as it is, after a warning.
+
+    Args:
+        step: The step.
+        cache: The folder of compiled libraries.
+        sequence_length: The length L of the sequences of which minibatches are made.
     """
     library: Library | None = None
+    lengths = Axis("rows", FEW), Axis("minibatch", max(2, -(-FEW // sequence_length)))
 
     def compiled(
         state: TrainState, batch: Batch, indices: Tensor, weights: Tensor, values: Tensor
     ) -> TrainState:
         nonlocal library
+        if sequence_length > 1:  # as many sequences as there are: [K*L] -> [K, L]
+            indices, weights = (rows.view(-1, sequence_length) for rows in (indices, weights))
         inputs = [*_leaves(state), *batch.columns, indices, weights, values]
         if library is None:
             n_leaves, like = len(_leaves(state)), state
@@ -292,11 +304,14 @@ def compile_step(step: Step, cache: Path) -> Step:
             def flat_step(*inputs: Tensor) -> tuple[Tensor, ...]:
                 *columns, indices, weights, values = inputs[n_leaves:]
                 before = _with_leaves(like, inputs[:n_leaves])
-                return tuple(_leaves(step(before, of_batch.with_columns(columns), indices, weights, values)))
+                rows = indices.flatten(), weights.flatten()
+                return tuple(_leaves(step(before, of_batch.with_columns(columns), *rows, values)))
 
+            rows, minibatch = ([axis] for axis in lengths)
+            axes = [*[None] * n_leaves, *len(batch.columns) * rows, *2 * minibatch, None]
             try:
                 with other_generators(0):  # for what a loss draws while it is looked at
-                    library = compile_function(flat_step, [tensor.clone() for tensor in inputs], cache)
+                    library = compile_function(flat_step, [each.clone() for each in inputs], cache, axes)
             except Exception as error:  # a broken toolchain fails in many ways
                 reason = explain_failure(error)
                 logger.warning("the update can't be compiled and runs uncompiled: %s", reason)

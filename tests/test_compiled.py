@@ -15,7 +15,7 @@ from gymnasium import spaces
 from ppo_cli import cache, update
 from ppo_cli.actor_critic import make_actor_critic
 from ppo_cli.agent import flatten_parameters
-from ppo_cli.compile import compile_function, explain_failure
+from ppo_cli.compile import Axis, compile_function, explain_failure
 from ppo_cli.distributions import make_distribution
 from ppo_cli.optimizers.rules import adam_init
 from ppo_cli.rollout import Batch, minibatches, sequences
@@ -170,7 +170,7 @@ def test_compiled_and_eager_updates_agree_in_every_network(tmp_path, observation
     eager = update.make_step(model, distribution, hyper, tuple(KNOBS))
     values = torch.tensor(list(KNOBS.values()))
     ends = []
-    for step in (eager, update.compile_step(eager, tmp_path)):
+    for step in (eager, update.compile_step(eager, tmp_path, length)):
         state = update.first_state(params, adam_init(params), hyper)
         shuffle = torch.Generator().manual_seed(1)
         for _ in range(3):
@@ -179,7 +179,7 @@ def test_compiled_and_eager_updates_agree_in_every_network(tmp_path, observation
                 state = step(state, batch, indices, weights, values)
         ends.append(state)
     first, second = ends
-    assert list(tmp_path.glob("*.pt2"))
+    assert len(list(tmp_path.glob("*.pt2"))) == 1
     assert not torch.equal(first.params, params)
     torch.testing.assert_close(second.params, first.params, rtol=0, atol=1e-5)
     torch.testing.assert_close(second.sums, first.sums, rtol=1e-4, atol=1e-4)
@@ -189,7 +189,7 @@ def build_none(monkeypatch, built=b"a library"):
     """Has compiling and loading done by fakes, which note where they compile and what they load."""
     done = SimpleNamespace(compiled=[], loaded=[])
 
-    def compile_in(function, examples, work):
+    def compile_in(function, examples, axes, work):
         done.compiled.append(work)
         (work / "library.pt2").write_bytes(built)
         return work / "library.pt2"
@@ -243,6 +243,48 @@ def test_a_library_that_does_not_load_is_compiled_anew(tmp_path, monkeypatch):
     compile_function(function, EXAMPLES, tmp_path)
     assert len(done.compiled) == 2
     assert len(list(tmp_path.glob("*.pt2"))) == 1
+
+
+def rows_of(length):
+    return [torch.ones(length, 2), torch.ones(length, 2)]
+
+
+ANY = [Axis("rows", 2)] * 2
+
+
+def test_one_library_serves_every_length_and_none_that_it_was_not_made_for(tmp_path, monkeypatch):
+    done = build_none(monkeypatch)
+    for length in (2, 4, 61, 1000):
+        compile_function(lambda x, y: (x + y,), rows_of(length), tmp_path, ANY)
+    assert len(done.compiled) == 1
+    compile_function(lambda x, y: (x + y,), rows_of(1), tmp_path, ANY)  # below the least
+    compile_function(lambda x, y: (x + y,), rows_of(4), tmp_path)
+    compile_function(lambda x, y: (x - y,), rows_of(4), tmp_path, ANY)
+    assert len(done.compiled) == 4
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x, y: (x + y if len(x) > 3 else x - y,),
+        lambda x, y: (x + y if x.shape[0] > 3 else x - y,),
+        lambda x, y: (x * x.shape[0] + y.view(61, 2) if x.shape[0] == 61 else x - y,),
+    ],
+    ids=["len", "threshold", "equality"],
+)
+def test_what_asks_for_a_length_is_compiled_for_one_after_a_line(tmp_path, monkeypatch, caplog, function):
+    lengths = []
+
+    def export(exported, package_path, inductor_configs):
+        lengths.append(tuple(exported.example_inputs[0][0].shape))
+        Path(package_path).write_bytes(b"a library")
+
+    monkeypatch.setattr("ppo_cli.compile._load", lambda package: None)
+    monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", export)
+    with caplog.at_level(logging.INFO, "ppo_cli"):
+        compile_function(function, rows_of(5), tmp_path, ANY)
+    assert lengths == [(5, 2)]
+    assert "serves this batch_size, n_steps and n_envs alone" in caplog.text
 
 
 @pytest.fixture

@@ -58,4 +58,4 @@ def _unpack(space: PackedObservations, rows: Tensor, leaves: Sequence[int]) -> d
 
 def _view(leaf: Leaf, rows: Tensor) -> Tensor:
     values = rows[:, leaf.start : leaf.stop].view(DTYPES[leaf.dtype])
-    return values.reshape(len(rows), *leaf.shape)
+    return values.reshape(rows.shape[0], *leaf.shape)  # len() would be a constant in a compiled graph
