@@ -198,8 +198,8 @@ def build_none(monkeypatch, built=b"a library"):
         done.loaded.append(package.read_bytes())
         return lambda inputs: inputs
 
-    monkeypatch.setattr("ppo_cli.compile._compile", compile_in)
-    monkeypatch.setattr("ppo_cli.compile._load", load)
+    monkeypatch.setattr("ppo_cli.compile.library.build", compile_in)
+    monkeypatch.setattr("ppo_cli.compile.library._load", load)
     return done
 
 
@@ -236,10 +236,10 @@ def test_a_library_that_does_not_load_is_compiled_anew(tmp_path, monkeypatch):
     compile_function(function, EXAMPLES, tmp_path)
 
     def refuse(package):
-        monkeypatch.setattr("ppo_cli.compile._load", lambda package: done.loaded.append(package))
+        monkeypatch.setattr("ppo_cli.compile.library._load", lambda package: done.loaded.append(package))
         raise RuntimeError("of another PyTorch")
 
-    monkeypatch.setattr("ppo_cli.compile._load", refuse)
+    monkeypatch.setattr("ppo_cli.compile.library._load", refuse)
     compile_function(function, EXAMPLES, tmp_path)
     assert len(done.compiled) == 2
     assert len(list(tmp_path.glob("*.pt2"))) == 1
@@ -279,7 +279,7 @@ def test_what_asks_for_a_length_is_compiled_for_one_after_a_line(tmp_path, monke
         lengths.append(tuple(exported.example_inputs[0][0].shape))
         Path(package_path).write_bytes(b"a library")
 
-    monkeypatch.setattr("ppo_cli.compile._load", lambda package: None)
+    monkeypatch.setattr("ppo_cli.compile.library._load", lambda package: None)
     monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", export)
     with caplog.at_level(logging.INFO, "ppo_cli"):
         compile_function(function, rows_of(5), tmp_path, ANY)
