@@ -7,7 +7,7 @@ compiler, in hundredths of a second.
 """
 
 from ppo_cli.compile.build import explain_failure
-from ppo_cli.compile.library import Library, compile_function
+from ppo_cli.compile.library import Library, compile_ahead, compile_function
 from ppo_cli.compile.sizes import Axis
 
-__all__ = ["Axis", "Library", "compile_function", "explain_failure"]
+__all__ = ["Axis", "Library", "compile_ahead", "compile_function", "explain_failure"]

@@ -23,6 +23,12 @@ class SizesMatterError(RuntimeError):
     """A function does something else for other lengths of an axis."""
 
 
+def is_for_all(examples: Sequence[Tensor], axes: Sequence[Axis | None]) -> bool:
+    """Whether some lengths may change, and the examples' are none of those that are too small for that."""
+    pairs = zip(examples, axes, strict=False)
+    return bool(axes) and all(axis is None or len(example) >= axis.least for example, axis in pairs)
+
+
 def resized(examples: Sequence[Tensor], axes: Sequence[Axis | None]) -> list[Tensor]:
     """Examples whose lengths are the same whatever those of a run are, and unlike any other axis.
 
