@@ -43,7 +43,7 @@ def test_a_library_is_compiled_once_and_found_again(tmp_path, monkeypatch):
     def refuse(*_args, **_kwargs):
         raise AssertionError("compiled again")
 
-    monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", refuse)
+    monkeypatch.setattr("ppo_cli.compile.library.build", refuse)
     again = compile_function(function, examples, tmp_path)
     assert all(torch.equal(a, b) for a, b in zip(again(inputs), library(inputs), strict=True))
     with pytest.raises(AssertionError, match="compiled again"):  # other shapes are another library
@@ -275,12 +275,15 @@ def test_one_library_serves_every_length_and_none_that_it_was_not_made_for(tmp_p
 def test_what_asks_for_a_length_is_compiled_for_one_after_a_line(tmp_path, monkeypatch, caplog, function):
     lengths = []
 
-    def export(exported, package_path, inductor_configs):
-        lengths.append(tuple(exported.example_inputs[0][0].shape))
-        Path(package_path).write_bytes(b"a library")
+    def compile_graph(graph, examples, options):
+        lengths.append(tuple(examples[0].shape))
+        return [b"a library"]
 
     monkeypatch.setattr("ppo_cli.compile.library._load", lambda package: None)
-    monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", export)
+    monkeypatch.setattr(torch._inductor, "aot_compile", compile_graph)
+    monkeypatch.setattr(
+        "torch._inductor.package.package.package_aoti", lambda path, files: Path(path).write_bytes(*files)
+    )
     with caplog.at_level(logging.INFO, "ppo_cli"):
         compile_function(function, rows_of(5), tmp_path, ANY)
     assert lengths == [(5, 2)]

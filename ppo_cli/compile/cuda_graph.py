@@ -12,7 +12,7 @@ def capture(
     """The function as one CUDA graph: for small networks launching its kernels one by one is the cost.
 
     A graph reads and writes fixed memory, so inputs are copied in (unless they are those of the last call,
-    as a rollout's columns are) and results are copied out.
+    unchanged, as a rollout's columns are) and results are copied out.
     """
     fixed = [example.clone() for example in examples]
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
@@ -24,14 +24,19 @@ def capture(
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         results = function(*fixed)
-    last: list[Tensor] = [torch.empty(0)] * len(fixed)
+    last: list[tuple[Tensor | None, int]] = [(None, 0)] * len(fixed)
 
     def replay(inputs: list[Tensor]) -> Sequence[Tensor]:
-        for place, given, before in zip(fixed, inputs, last, strict=True):
-            if given is not before:
+        for place, given, (before, version) in zip(fixed, inputs, last, strict=True):
+            if given is not before or _version(given) != version:
                 place.copy_(given)
-        last[:] = inputs
+        last[:] = [(given, _version(given)) for given in inputs]
         graph.replay()
         return [result.clone() for result in results]
 
     return replay
+
+
+def _version(tensor: Tensor) -> int:
+    """How often it was changed in place; an inference tensor can't be, outside of inference mode."""
+    return 0 if tensor.is_inference() else tensor._version

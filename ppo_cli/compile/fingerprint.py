@@ -107,11 +107,6 @@ def _processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     if not cpuinfo.exists():
         return platform.processor()
-    return next(
-        (
-            line
-            for line in cpuinfo.read_text(encoding="utf-8").splitlines()
-            if line.startswith(("flags", "Features"))
-        ),
-        "",
-    )
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines()
+    flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return " ".join(sorted(flags.partition(":")[2].split()))
