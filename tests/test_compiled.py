@@ -33,15 +33,17 @@ def function(x, y):
 
 def test_a_library_is_compiled_once_and_found_again(tmp_path, monkeypatch):
     examples = [torch.ones(4, 2), torch.ones(4, 2, requires_grad=True)]
+
+    def refuse(*_args, **_kwargs):
+        raise AssertionError("compiled again")
+
+    monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", refuse)  # the shortcuts work here
     library = compile_function(function, examples, tmp_path)
     inputs = [torch.randn(4, 2), torch.randn(4, 2)]
     expected = (inputs[0] * SCALE + inputs[1], inputs[0])
     for found, right in zip(library(inputs), expected, strict=True):
         torch.testing.assert_close(found, right)
     assert len(list(tmp_path.glob("*.pt2"))) == 1
-
-    def refuse(*_args, **_kwargs):
-        raise AssertionError("compiled again")
 
     monkeypatch.setattr("ppo_cli.compile.library.build", refuse)
     again = compile_function(function, examples, tmp_path)
@@ -288,6 +290,28 @@ def test_what_asks_for_a_length_is_compiled_for_one_after_a_line(tmp_path, monke
         compile_function(function, rows_of(5), tmp_path, ANY)
     assert lengths == [(5, 2)]
     assert "serves this batch_size, n_steps and n_envs alone" in caplog.text
+
+
+@pytest.mark.parametrize("shortcut", ["torch._inductor.aot_compile", "ppo_cli.compile.build.shortcuts"])
+def test_where_a_shortcut_fails_it_is_compiled_as_documented_for_every_length(
+    tmp_path, monkeypatch, shortcut
+):
+    taken = []
+
+    def refuse(*_args, **_kwargs):
+        raise RuntimeError("another version of PyTorch")
+
+    def package(exported, package_path, inductor_configs):
+        taken.append((len(exported.range_constraints), inductor_configs))
+        Path(package_path).write_bytes(b"a library")
+
+    monkeypatch.setattr("ppo_cli.compile.library._load", lambda package: None)
+    monkeypatch.setattr(shortcut, refuse)
+    monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", package)
+    compile_function(lambda x, y: (x + y,), rows_of(5), tmp_path, ANY)
+    ((lengths, options),) = taken
+    assert lengths == 1
+    assert "cpp.vec_isa_ok" not in options  # the compiler is asked what it knows
 
 
 @pytest.fixture
