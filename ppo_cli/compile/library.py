@@ -45,6 +45,9 @@ def compile_function(
         return capture(function, examples)
     folder = trusted_folder(cache)
     if is_for_all(examples, axes):
+        alone = _found(fingerprint(function, examples, ()), folder)
+        if alone is not None:  # then one for all lengths could not be made of it
+            return alone
         try:
             return _found_or_built(function, _others(function, examples, axes), axes, folder)
         except SizesMatterError as reason:
@@ -75,8 +78,9 @@ def compile_ahead(
     except SizesMatterError:
         return
     name = fingerprint(function, others, axes)
+    there = (find(each, folder) for each in (name, fingerprint(function, examples, ())))
     turn = Turn(name, folder)
-    if find(name, folder) is not None or not turn.take():
+    if any(there) or not turn.take():
         return
     if not turn.is_held:  # nobody could wait for it
         return
