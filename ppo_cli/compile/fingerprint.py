@@ -4,7 +4,7 @@ import hashlib
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,18 +17,17 @@ Function = Callable[..., tuple[Tensor, ...]]
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Feeds a hash with every primitive operation that runs, the backward pass's included."""
+    """Feeds hashes with every primitive operation that runs, the backward pass's included.
 
-    def __init__(self, examples: Sequence[Tensor], sizes: bool = True) -> None:
-        """Starts a hash.
+    Attributes:
+        sha: The hash of everything.
+        sizeless: The hash of all but integers, which the lengths of axes are among.
+    """
 
-        Args:
-            examples: The inputs of what runs.
-            sizes: Whether integers count, which the lengths of axes are among.
-        """
+    def __init__(self, examples: Sequence[Tensor]) -> None:
+        """Starts the hashes; the examples are the inputs of what runs."""
         super().__init__()  # type: ignore[no-untyped-call]
-        self.sha = hashlib.sha256()
-        self._ignored: tuple[type, ...] = () if sizes else (int,)
+        self.sha, self.sizeless = hashlib.sha256(), hashlib.sha256()
         self._names = {id(example): name for name, example in enumerate(examples)}
         self._alive: list[Tensor] = []  # an id is a name only while its tensor lives
 
@@ -63,28 +62,36 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self.feed(item)
         elif isinstance(value, Mapping):
             self.feed(list(value.items()))
-        elif type(value) in self._ignored:
-            pass
+        elif type(value) is int:
+            self.sha.update(f"{value};".encode())
         elif not isinstance(value, Tensor):
-            self.sha.update(f"{value!r};".encode())
+            self._update(f"{value!r};".encode())
         elif id(value) in self._names:
-            self.sha.update(f"%{self._names[id(value)]};".encode())
+            self._update(f"%{self._names[id(value)]};".encode())
         else:  # a constant that the function holds
-            self.sha.update(f"{value.dtype}{tuple(value.shape)}".encode())
-            self.sha.update(value.detach().cpu().numpy().tobytes())
+            self._update(f"{value.dtype}{tuple(value.shape)}".encode())
+            self._update(value.detach().cpu().numpy().tobytes())
             self._name(value)
 
-
-def operations(function: Function, examples: Sequence[Tensor]) -> bytes:
-    """A digest of what the function does with the examples, whatever their sizes are."""
-    with _Recorder(examples, sizes=False) as recorder:
-        recorder.feed(function(*examples))
-    digest: bytes = recorder.sha.digest()
-    return digest
+    def _update(self, piece: bytes) -> None:
+        self.sha.update(piece)
+        self.sizeless.update(piece)
 
 
-def fingerprint(function: Function, examples: Sequence[Tensor], axes: Sequence[Axis | None]) -> str:
-    """What the compiled library depends on, as a file name.
+class Fingerprint(NamedTuple):
+    """What tells a library from others.
+
+    Attributes:
+        name: A file name, by all that the library depends on.
+        operations: A digest of what the function does, whatever its sizes are.
+    """
+
+    name: str
+    operations: bytes
+
+
+def fingerprint(function: Function, examples: Sequence[Tensor], axes: Sequence[Axis | None]) -> Fingerprint:
+    """Runs a function once, to see what it does.
 
     Raises:
         RuntimeError: the function draws numbers that are no operation, and would be constants.
@@ -98,8 +105,7 @@ def fingerprint(function: Function, examples: Sequence[Tensor], axes: Sequence[A
     facts: list[Any] = [(tuple(e.shape), e.stride(), e.dtype, e.device.type) for e in examples]
     facts += [tuple(axes), torch.__version__, torch.get_num_threads(), platform.machine(), _processor()]
     recorder.sha.update(repr(facts).encode())
-    name: str = recorder.sha.hexdigest()[:32]
-    return name
+    return Fingerprint(recorder.sha.hexdigest()[:32], recorder.sizeless.digest())
 
 
 def _processor() -> str:

@@ -16,7 +16,7 @@ from torch import Tensor
 from ppo_cli.cache import Turn, find, store, trusted_folder, workshop
 from ppo_cli.compile.build import build
 from ppo_cli.compile.cuda_graph import capture
-from ppo_cli.compile.fingerprint import Function, fingerprint, operations
+from ppo_cli.compile.fingerprint import Function, fingerprint
 from ppo_cli.compile.shortcuts import environment
 from ppo_cli.compile.sizes import Axis, SizesMatterError, is_for_all, resized
 from ppo_cli.stop_signals import held_back, leave_to_parent
@@ -44,15 +44,20 @@ def compile_function(
     if examples[0].is_cuda:
         return capture(function, examples)
     folder = trusted_folder(cache)
+    alone = fingerprint(function, examples, ())
     if is_for_all(examples, axes):
-        alone = _found(fingerprint(function, examples, ()), folder)
-        if alone is not None:  # then one for all lengths could not be made of it
-            return alone
+        library = _found(alone.name, folder)
+        if library is not None:  # then one for all lengths could not be made of it
+            return library
+        others = resized(examples, axes)
+        shared = fingerprint(function, others, axes)
         try:
-            return _found_or_built(function, _others(function, examples, axes), axes, folder)
+            if shared.operations != alone.operations:
+                raise SizesMatterError("other lengths take another way")
+            return _found_or_built(shared.name, function, others, axes, folder)
         except SizesMatterError as reason:
             logger.info("what is compiled serves this batch_size, n_steps and n_envs alone: %s", reason)
-    return _found_or_built(function, examples, (), folder)
+    return _found_or_built(alone.name, function, examples, (), folder)
 
 
 def compile_ahead(
@@ -72,15 +77,10 @@ def compile_ahead(
     can_fork = "fork" in mp.get_all_start_methods() and not mp.current_process().daemon
     if examples[0].is_cuda or not can_fork or not is_for_all(examples, axes):
         return
-    folder = trusted_folder(cache)
-    try:
-        others = _others(function, examples, axes)
-    except SizesMatterError:
-        return
-    name = fingerprint(function, others, axes)
-    there = (find(each, folder) for each in (name, fingerprint(function, examples, ())))
+    folder, others = trusted_folder(cache), resized(examples, axes)
+    name = fingerprint(function, others, axes).name
     turn = Turn(name, folder)
-    if any(there) or not turn.take():
+    if find(name, folder) is not None or not turn.take():
         return
     if not turn.is_held:  # nobody could wait for it
         return
@@ -118,27 +118,14 @@ def _compile_beside(
     shutil.rmtree(work, ignore_errors=True)
 
 
-def _others(function: Function, examples: Sequence[Tensor], axes: Sequence[Axis | None]) -> list[Tensor]:
-    """Examples of the lengths for which a library that serves all is compiled.
-
-    Raises:
-        SizesMatterError: the function does something else for them.
-    """
-    others = resized(examples, axes)
-    if operations(function, others) != operations(function, examples):
-        raise SizesMatterError("other lengths take another way")
-    return others
-
-
 def _found_or_built(
-    function: Function, examples: Sequence[Tensor], axes: Sequence[Axis | None], folder: Path
+    name: str, function: Function, examples: Sequence[Tensor], axes: Sequence[Axis | None], folder: Path
 ) -> Library:
     """The library that is in the folder, or one that is compiled now, and kept there.
 
     Raises:
         SizesMatterError: one library does not serve every length of ``axes``.
     """
-    name = fingerprint(function, examples, axes)
     library = _found(name, folder)
     if library is not None:
         return library
