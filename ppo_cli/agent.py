@@ -18,6 +18,7 @@ from ppo_cli.rollout import ActorOutputs, Batch, Rollout, minibatches, sequences
 from ppo_cli.schedules import Schedules
 from ppo_cli.targets import adapt_values, compute_batch
 from ppo_cli.update import (
+    CompiledStep,
     Hyperparameters,
     compile_step,
     first_state,
@@ -167,6 +168,26 @@ class PPOAgent:
             self._steered["learning_rate"] = state.learning_rate.item()
             self.knobs |= self._steered
         return {**mean_metrics(state, self.hyper), "explained_variance": fit.item()}
+
+    def compile_ahead(self, rollout: Rollout) -> None:
+        """Has the update compiled, where it is, beside what is done until the first one.
+
+        Args:
+            rollout: Any that is like those that it will learn from.
+        """
+        if not isinstance(self._step, CompiledStep):
+            return
+        obs, acts = rollout.observations, rollout.actions
+        valid = torch.ones(rollout.n_steps, rollout.n_envs, dtype=torch.bool)
+        cut = sequences(valid, self.hyper.sequence_length)
+        size = min(self.hyper.batch_size, cut.total)
+        batch = Batch.blank(
+            cut.total, (obs.shape[2:], obs.dtype), (acts.shape[2:], acts.dtype),
+            self.model.state_size, self.hyper.has_intrinsic,
+        )  # fmt: skip
+        state = first_state(self._params, self.optimizer, self.hyper)
+        knobs = torch.tensor(list(self.knobs.values()))
+        self._step.compile_ahead(state, batch, *next(minibatches(cut, size, Generator())), knobs)
 
     def is_finite(self) -> bool:
         """Whether no weight that is trained is NaN or infinite."""

@@ -204,6 +204,33 @@ class Batch(NamedTuple):
         """Those that hold numbers: what is gathered for a minibatch, and what a compiled step is given."""
         return [column for column in self if column.numel()]
 
+    @staticmethod
+    def blank(
+        rows: int,
+        observation: tuple[tuple[int, ...], torch.dtype],
+        action: tuple[tuple[int, ...], torch.dtype],
+        state_size: int,
+        has_intrinsic: bool,
+    ) -> "Batch":
+        """A batch of zeros, of which only shapes and dtypes are of interest.
+
+        Args:
+            rows: The number of rows T*N.
+            observation: The shape and the dtype of an observation.
+            action: The shape and the dtype of an action.
+            state_size: The size S of the memory's state.
+            has_intrinsic: Whether there are intrinsic returns.
+        """
+        (obs_shape, obs_dtype), (action_shape, action_dtype) = observation, action
+        return Batch(
+            torch.zeros((rows, *obs_shape), dtype=obs_dtype),
+            torch.zeros((rows, *action_shape), dtype=action_dtype),
+            torch.zeros(rows), torch.zeros(rows), torch.zeros(rows), torch.zeros(rows),
+            torch.zeros(rows, state_size),
+            torch.zeros(rows, min(1, state_size)),
+            torch.zeros(rows if has_intrinsic else 0),
+        )  # fmt: skip
+
     def with_columns(self, columns: Iterable[Tensor]) -> "Batch":
         """A batch that has others in place of its `columns`."""
         others = iter(columns)

@@ -1,5 +1,6 @@
 """The update of one minibatch as one pure function, and that function compiled."""
 
+import contextlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from ppo_cli import losses
 from ppo_cli.actor_critic import ActorCritic
 from ppo_cli.adaptive import KLAdaptive
 from ppo_cli.advantages import normalize_advantages
-from ppo_cli.compile import Axis, Library, compile_function, explain_failure
+from ppo_cli.compile import Axis, Library, compile_ahead, compile_function, explain_failure
 from ppo_cli.distributions import Distribution
 from ppo_cli.objectives import CLIP, Loss, Terms
 from ppo_cli.optimizers import ADAM
@@ -276,49 +277,80 @@ def mean_metrics(state: TrainState, hyper: Hyperparameters) -> dict[str, float]:
     return dict(zip(hyper.metrics, (state.sums / state.seen).tolist(), strict=True))
 
 
-def compile_step(step: Step, cache: Path, sequence_length: int = 1) -> Step:
-    """The step as one library: from the gathering of rows to the optimizer's step without Python between.
+class CompiledStep:
+    """A step as one library: from the gathering of rows to the optimizer's step without Python between.
 
-    It is compiled, or found in the folder ``cache``, at the first call. One library serves any number of rows
-    in a rollout, and in a minibatch. Where compiling fails the step runs as it is, after a warning.
+    It is compiled, or found in a folder, at the first call. One library serves any number of rows in a
+    rollout, and in a minibatch. Where compiling fails the step runs as it is, after a warning.
+    """
+
+    def __init__(self, step: Step, cache: Path, sequence_length: int) -> None:
+        """Compiles nothing yet; the arguments are those of `compile_step`."""
+        self._step, self._cache, self._length = step, cache, sequence_length
+        self._library: Library | None = None
+
+    def __call__(
+        self, state: TrainState, batch: Batch, indices: Tensor, weights: Tensor, values: Tensor
+    ) -> TrainState:
+        """The state after a minibatch, as `Step`."""
+        inputs = self._inputs(state, batch, indices, weights, values)
+        if self._library is None:
+            flat_step = self._flat(state, batch)
+            try:
+                with other_generators(0):  # for what a loss draws while it is looked at
+                    examples = [each.clone() for each in inputs]
+                    self._library = compile_function(
+                        flat_step, examples, self._cache, self._axes(state, batch)
+                    )
+            except Exception as error:  # a broken toolchain fails in many ways
+                reason = explain_failure(error)
+                logger.warning("the update can't be compiled and runs uncompiled: %s", reason)
+                self._library = lambda tensors: flat_step(*tensors)
+        return _with_leaves(state, self._library(inputs))
+
+    def compile_ahead(
+        self, state: TrainState, batch: Batch, indices: Tensor, weights: Tensor, values: Tensor
+    ) -> None:
+        """Has it compiled beside what is done until the first call; the tensors' values do not matter."""
+        examples = self._inputs(state, batch, indices, weights, values)
+        with contextlib.suppress(Exception), other_generators(0):  # the first call says what is wrong
+            compile_ahead(self._flat(state, batch), examples, self._cache, self._axes(state, batch))
+
+    def _inputs(
+        self, state: TrainState, batch: Batch, indices: Tensor, weights: Tensor, values: Tensor
+    ) -> list[Tensor]:
+        """What the library is given."""
+        if self._length > 1:  # as many sequences as there are: [K*L] -> [K, L]
+            indices, weights = (rows.view(-1, self._length) for rows in (indices, weights))
+        return [*_leaves(state), *batch.columns, indices, weights, values]
+
+    def _flat(self, like: TrainState, batch: Batch) -> Callable[..., tuple[Tensor, ...]]:
+        """The step as a function of what the library is given."""
+        n_leaves, of_batch = len(_leaves(like)), batch.with_columns(column[:1] for column in batch.columns)
+
+        def flat_step(*inputs: Tensor) -> tuple[Tensor, ...]:
+            *columns, indices, weights, values = inputs[n_leaves:]
+            before = _with_leaves(like, inputs[:n_leaves])
+            rows = indices.flatten(), weights.flatten()
+            return tuple(_leaves(self._step(before, of_batch.with_columns(columns), *rows, values)))
+
+        return flat_step
+
+    def _axes(self, state: TrainState, batch: Batch) -> list[Axis | None]:
+        """Which of what it is given may be of another length at each call."""
+        rows, minibatch = Axis("rows", FEW), Axis("minibatch", max(2, -(-FEW // self._length)))
+        return [*[None] * len(_leaves(state)), *len(batch.columns) * [rows], *2 * [minibatch], None]
+
+
+def compile_step(step: Step, cache: Path, sequence_length: int = 1) -> CompiledStep:
+    """The step as one library.
 
     Args:
         step: The step.
         cache: The folder of compiled libraries.
         sequence_length: The length L of the sequences of which minibatches are made.
     """
-    library: Library | None = None
-    lengths = Axis("rows", FEW), Axis("minibatch", max(2, -(-FEW // sequence_length)))
-
-    def compiled(
-        state: TrainState, batch: Batch, indices: Tensor, weights: Tensor, values: Tensor
-    ) -> TrainState:
-        nonlocal library
-        if sequence_length > 1:  # as many sequences as there are: [K*L] -> [K, L]
-            indices, weights = (rows.view(-1, sequence_length) for rows in (indices, weights))
-        inputs = [*_leaves(state), *batch.columns, indices, weights, values]
-        if library is None:
-            n_leaves, like = len(_leaves(state)), state
-            of_batch = batch.with_columns(column[:1] for column in batch.columns)
-
-            def flat_step(*inputs: Tensor) -> tuple[Tensor, ...]:
-                *columns, indices, weights, values = inputs[n_leaves:]
-                before = _with_leaves(like, inputs[:n_leaves])
-                rows = indices.flatten(), weights.flatten()
-                return tuple(_leaves(step(before, of_batch.with_columns(columns), *rows, values)))
-
-            rows, minibatch = ([axis] for axis in lengths)
-            axes = [*[None] * n_leaves, *len(batch.columns) * rows, *2 * minibatch, None]
-            try:
-                with other_generators(0):  # for what a loss draws while it is looked at
-                    library = compile_function(flat_step, [each.clone() for each in inputs], cache, axes)
-            except Exception as error:  # a broken toolchain fails in many ways
-                reason = explain_failure(error)
-                logger.warning("the update can't be compiled and runs uncompiled: %s", reason)
-                library = lambda tensors: flat_step(*tensors)  # noqa: E731
-        return _with_leaves(state, library(inputs))
-
-    return compiled
+    return CompiledStep(step, cache, sequence_length)
 
 
 def _leaves(state: TrainState) -> list[Tensor]:

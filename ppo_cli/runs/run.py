@@ -166,6 +166,8 @@ def _run(
             logger.info(line)
         _advise_threads(config, agent)
         collector = make_collector(envs, agent, config.n_steps, *normalizers)
+        if caller.watchdog:
+            agent.compile_ahead(collector.rollout)
         hooks = _run_hooks(config, folder, saved, caller, signal, collector)
         state = RunState(folder, to_dict(config), agent, collector, config.total_timesteps, hooks.all)
         if saved is None:
