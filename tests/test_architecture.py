@@ -36,6 +36,7 @@ FLOORS = (
         "losses",
         "memory",
         "normalize",
+        "products",
         "rollout",
         "schedules",
         "trunks",
@@ -51,8 +52,8 @@ STEPPING = {"collector", "trainer"}
 ALGORITHM = STEPPING | {
     "actor_critic", "adaptive", "advantages", "agent", "compile", "diagnostics", "distributions", "encoders",
     "episodes", "hooks", "intrinsic", "losses", "memory", "normalize", "numpy_actor", "objectives",
-    "optimizers", "parts", "policy", "rollout", "schedules", "targets", "trunks", "update", "value_heads",
-    "value_losses",
+    "optimizers", "parts", "policy", "products", "rollout", "schedules", "targets", "trunks", "update",
+    "value_heads", "value_losses",
 }  # fmt: skip
 SETTINGS_AND_LOGS = ("hydra", "omegaconf", "ppo_cli.config", "tensorboard", "torch.utils.tensorboard")
 ENVIRONMENTS = ("gymnasium.vector", "ppo_cli.envs")

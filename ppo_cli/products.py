@@ -1,0 +1,34 @@
+"""Matrix products as the compiler is given them: what need not be a call of the library for them is none.
+
+That library takes longer to be called than to multiply by a vector, and adds a bias by copying it to every
+row beforehand. Compiled with what stands around them, both cost almost nothing.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """[M, K] @ [K, N], where an axis of length 1 makes it products and sums of single numbers."""
+    if a.shape[1] == 1:
+        return a * b
+    if b.shape[1] == 1:
+        return (a * b.t()).sum(1, keepdim=True)
+    if a.shape[0] == 1:
+        return (a.t() * b).sum(0, keepdim=True)
+    return NotImplemented
+
+
+def product_and_bias(bias: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    """[M, K] @ [K, N] + [N], in two steps."""
+    return torch.mm(a, b) + bias if beta == alpha == 1 else NotImplemented
+
+
+# As PyTorch's tracing takes them: by operator.
+DECOMPOSED: dict[Any, Callable[..., Tensor]] = {
+    torch.ops.aten.mm.default: product,
+    torch.ops.aten.addmm.default: product_and_bias,
+}
