@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 
-def product(a: Tensor, b: Tensor) -> Tensor:
+def product(a: Tensor, b: Tensor) -> Any:  # noqa: ANN401 - NotImplemented leaves it as it is
     """[M, K] @ [K, N], where an axis of length 1 makes it products and sums of single numbers."""
     if a.shape[1] == 1:
         return a * b
@@ -22,13 +22,13 @@ def product(a: Tensor, b: Tensor) -> Tensor:
     return NotImplemented
 
 
-def product_and_bias(bias: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+def product_and_bias(bias: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Any:  # noqa: ANN401
     """[M, K] @ [K, N] + [N], in two steps."""
     return torch.mm(a, b) + bias if beta == alpha == 1 else NotImplemented
 
 
 # As PyTorch's tracing takes them: by operator.
-DECOMPOSED: dict[Any, Callable[..., Tensor]] = {
+DECOMPOSED: dict[Any, Callable[..., Any]] = {
     torch.ops.aten.mm.default: product,
     torch.ops.aten.addmm.default: product_and_bias,
 }
