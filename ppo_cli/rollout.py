@@ -291,5 +291,6 @@ def minibatches(cut: Sequences, size: int, generator: Generator) -> Iterator[tup
     if padding:
         order = torch.cat([order, order.new_zeros(padding)])
     rows, weights = cut.rows[order], cut.weights[order]
-    weights[len(weights) - padding :] = 0.0
+    if padding:
+        weights[-padding:] = 0.0
     yield from zip(rows.view(-1, count * length), weights.view(-1, count * length), strict=True)

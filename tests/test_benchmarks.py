@@ -20,7 +20,9 @@ RUNS = {
     "difference.py": (("peer.txt", "one.json", "two.json"), "difference -1.0 [-3.0, 1.0]"),
     "images.py": (("--no-peer", *ATARI), "limit, channels last"),
     "intervals.py": (("--repeats", "2", "--truth", "1000"), "| normal | – | – |"),
-    "micro.py": (("--rounds", "1", "--calls", "1", *SMALL), '{"shared": {"compiled"'),
+    "micro.py": (
+        ("--rounds", "1", "--calls", "1", *SMALL, "--batch-sizes", "32"), '{"shared, batch 32": {"compiled"',
+    ),
     "peers.py": (("sb3", "config.json"), '"steps": 96'),
     "returns.py": ((*SMALL, "eval.episodes=1"), '{"mean": '),
     "scaling.py": (

@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 
 from ppo_cli.compile.fingerprint import Function
+from ppo_cli.compile.lowering import DECOMPOSED, OPTIONS
 from ppo_cli.compile.shortcuts import environment, shortcuts
 from ppo_cli.compile.sizes import Axis, SizesMatterError, check_sizes
 from ppo_cli.files import printable
 
-# What one library does not repay: headers compiled beforehand (into a folder that users share), debug lines.
-QUICK = {"aot_inductor.precompile_headers": False, "aot_inductor.enable_line_tables": False}
 TRIED_OUT = {"cpp.vec_isa_ok": True}  # whether the compiler knows the processor's instructions
 
 
@@ -35,13 +34,13 @@ def build(function: Function, examples: Sequence[Tensor], axes: Sequence[Axis | 
 
             with shortcuts(work):
                 files: Any = torch._inductor.aot_compile(
-                    graph, tuple(examples), options=_known(QUICK | TRIED_OUT | {"aot_inductor.package": True})
+                    graph, tuple(examples), options=_known(OPTIONS | TRIED_OUT | {"aot_inductor.package": True})
                 )
                 package_aoti(str(path), files)
         except Exception:  # an older compiler than the processor, or another PyTorch than the shortcuts know
             exported = _export(_trace(function, examples, axes), examples, axes)
             torch._inductor.aoti_compile_and_package(
-                exported, package_path=str(path), inductor_configs=_known(QUICK)
+                exported, package_path=str(path), inductor_configs=_known(OPTIONS)
             )
     return path
 
@@ -59,7 +58,7 @@ def _trace(function: Function, examples: Sequence[Tensor], axes: Sequence[Axis |
     """
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    trace = partial(make_fx, function, _allow_non_fake_inputs=True)
+    trace = partial(make_fx, function, DECOMPOSED, _allow_non_fake_inputs=True)
     graph = trace(tracing_mode="symbolic" if axes else "fake")(*examples)
     if axes:
         check_sizes(graph, axes)

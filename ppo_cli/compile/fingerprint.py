@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ppo_cli.compile.lowering import DECOMPOSED, OPTIONS
 from ppo_cli.compile.sizes import Axis
 from ppo_cli.seeding import are_drawn_from, global_states
 
@@ -104,6 +105,7 @@ def fingerprint(function: Function, examples: Sequence[Tensor], axes: Sequence[A
     recorder.feed(results)
     facts: list[Any] = [(tuple(e.shape), e.stride(), e.dtype, e.device.type) for e in examples]
     facts += [tuple(axes), torch.__version__, torch.get_num_threads(), platform.machine(), _processor()]
+    facts += [OPTIONS, list(DECOMPOSED)]
     recorder.sha.update(repr(facts).encode())
     return Fingerprint(recorder.sha.hexdigest()[:32], recorder.sizeless.digest())
 
