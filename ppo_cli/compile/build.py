@@ -34,7 +34,9 @@ def build(function: Function, examples: Sequence[Tensor], axes: Sequence[Axis | 
 
             with shortcuts(work):
                 files: Any = torch._inductor.aot_compile(
-                    graph, tuple(examples), options=_known(OPTIONS | TRIED_OUT | {"aot_inductor.package": True})
+                    graph,
+                    tuple(examples),
+                    options=_known(OPTIONS | TRIED_OUT | {"aot_inductor.package": True}),
                 )
                 package_aoti(str(path), files)
         except Exception:  # an older compiler than the processor, or another PyTorch than the shortcuts know
