@@ -108,13 +108,26 @@ class Rollout:
         self.states[t + 1, torch.from_numpy(restarts)] = 0.0
 
     def add_final(
-        self, t: int, env: int, final_obs: npt.NDArray[np.generic], outputs: "ActorOutputs | None" = None
+        self,
+        t: int,
+        env: int | npt.NDArray[np.int64],
+        final_obs: npt.NDArray[np.generic],
+        outputs: "ActorOutputs | None" = None,
     ) -> None:
-        """Keeps the observation [*shape] in which an episode ended at step t, and the memory's state."""
-        self._final_at.append((t, env))
-        self._final_obs.append(torch.as_tensor(final_obs).to(self.observations.dtype, copy=True))
+        """Keeps the observation in which an episode ended at step t, and the memory's state.
+
+        Args:
+            t: The number of the step.
+            env: The environment, or K of them.
+            final_obs: The observation, [*shape], or those of K environments, [K, *shape].
+            outputs: The memory's states after the step.
+        """
+        envs = np.atleast_1d(env)
+        self._final_at += [(t, each) for each in envs.tolist()]
+        found = torch.as_tensor(final_obs).reshape(-1, *self.observations.shape[2:])
+        self._final_obs.append(found.to(self.observations.dtype, copy=True))
         if outputs is not None:
-            self._final_states.append(outputs.states[env].clone())
+            self._final_states.append(outputs.states[torch.from_numpy(envs)])
 
     @property
     def dones(self) -> Tensor:
@@ -135,13 +148,13 @@ class Rollout:
     @property
     def final_obs(self) -> Tensor:
         """Final observations of the episodes that ended, [K, *shape]."""
-        return torch.stack(self._final_obs) if self._final_obs else self.observations[:0, 0]
+        return torch.cat(self._final_obs) if self._final_obs else self.observations[:0, 0]
 
     @property
     def final_states(self) -> Tensor:
         """The memory's states there, [K, S]."""
         if self._final_states:
-            return torch.stack(self._final_states)
+            return torch.cat(self._final_states)
         return self.states.new_zeros((len(self._final_at), self.states.shape[-1]))
 
     @property
