@@ -30,7 +30,6 @@ class ObservationBatch:
         """
         self._space = space
         self._original = space.original if isinstance(space, PackedObservations) else space
-        self._batched = batch_space(self._original, n)
         self._n = n
         self._leaves = [
             (leaf, ObservationCheck(batch_space(leaf.space, n), leaf.dtype, leaf.key))
@@ -76,16 +75,30 @@ class ObservationBatch:
         return rows
 
     def final(self, found: Any, ended: Array, observations: Any) -> Array:  # noqa: ANN401
-        """The true final observations that infos hold, as one array; only rows of ``ended`` are meaningful.
+        """The true final observations where episodes ended, and the others' observations, as one array.
 
         Args:
-            found: What ``infos["final_obs"]`` is: a batch, or an array of objects, one an environment.
+            found: What ``infos["final_obs"]`` is; only rows of ``ended`` are meaningful.
             ended: The environments whose episode ended, bool [N].
-            observations: The observations of all, for the rows where none ended.
+            observations: The observations that came with it.
         """
-        if isinstance(found, np.ndarray) and found.dtype == object:
-            rows = zip(found, ended, iterate(self._batched, observations), strict=True)
-            chosen = [last if over else row for last, over, row in rows]
-            room: Any = create_empty_array(self._original, self._n)
-            found = concatenate(self._original, chosen, room)
-        return self(found, ended)
+        return self(_choose(self._original, found, ended, observations), ended)
+
+
+def _choose(space: gym.Space[Any], found: Any, ended: Array, others: Any) -> Any:  # noqa: ANN401
+    """Rows of ``found`` where an episode ended, else of ``others``, nested as the space is.
+
+    Gymnasium's vectors have arrays there, but of nested ones an array of objects, one an environment.
+    """
+    if isinstance(found, np.ndarray) and found.dtype == object:
+        n = len(ended)
+        rows = zip(found, ended, iterate(batch_space(space, n), others), strict=True)
+        room: Any = create_empty_array(space, n)
+        return concatenate(space, [last if over else row for last, over, row in rows], room)
+    if isinstance(space, gym.spaces.Dict):
+        return {key: _choose(part, found[key], ended, others[key]) for key, part in space.items()}
+    if isinstance(space, gym.spaces.Tuple):
+        parts = zip(space, found, others, strict=True)
+        return tuple(_choose(part, last, ended, row) for part, last, row in parts)
+    last, row = as_array(found), as_array(others)
+    return np.where(ended.reshape(-1, *[1] * (row.ndim - 1)), last, row)

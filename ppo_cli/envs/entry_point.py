@@ -8,9 +8,11 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
+from ppo_cli.envs.batch_infos import BatchTally
 from ppo_cli.envs.batches import ObservationBatch
 from ppo_cli.envs.calls import Call, calling, let_interrupt_pass
 from ppo_cli.envs.group import EnvFaultError, explain
+from ppo_cli.envs.infos import NOTHING, Wanted
 from ppo_cli.envs.pack import as_array
 from ppo_cli.envs.vector import Array, Recipe, StepResult, Vector
 from ppo_cli.errors import EnvError
@@ -34,7 +36,9 @@ class EntryPointVector(Vector):
 
     backend = "entry_point"
 
-    def __init__(self, env_id: str, n: int, spaces: Spaces, kwargs: Mapping[str, Any]) -> None:
+    def __init__(
+        self, env_id: str, n: int, spaces: Spaces, kwargs: Mapping[str, Any], infos: Wanted = NOTHING
+    ) -> None:
         """Makes the environments.
 
         Args:
@@ -42,6 +46,7 @@ class EntryPointVector(Vector):
             n: The number of environments.
             spaces: The spaces of the same environment on its own.
             kwargs: The arguments of the environments.
+            infos: The keys of ``info`` that are followed.
 
         Raises:
             EnvError: they can't be made, or are others than single ones are.
@@ -58,6 +63,7 @@ class EntryPointVector(Vector):
             self.metadata = {"autoreset_mode": self._mode}
         self._batch = ObservationBatch(*spaces, n)
         self._nobody = np.zeros(n, np.bool_)
+        self._tally = BatchTally(infos, n)
 
     @classmethod
     def check(cls, recipe: Recipe) -> None:
@@ -67,7 +73,7 @@ class EntryPointVector(Vector):
     @classmethod
     def of(cls, recipe: Recipe) -> "EntryPointVector":
         """The vector that a recipe describes."""
-        return cls(recipe.env_id, len(recipe.makes), recipe.spaces, recipe.kwargs)
+        return cls(recipe.env_id, len(recipe.makes), recipe.spaces, recipe.kwargs, recipe.infos)
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -78,6 +84,7 @@ class EntryPointVector(Vector):
         """
         one = seed if seed is None or isinstance(seed, int) else seed[0]
         self._ended = self._nobody
+        self._tally.begin()
         with calling(Call.RESET):
             try:
                 observations, _ = self._envs.reset(seed=one, options=options)
@@ -88,6 +95,11 @@ class EntryPointVector(Vector):
 
     def snapshot(self) -> None:
         """None: what stands behind an entry point can't be brought back."""
+
+    def take_infos(self) -> list[dict[str, float]]:
+        """What the infos of episodes that ended came to since the last call, episode by episode."""
+        taken, self._tally.ended = self._tally.ended, []
+        return taken
 
     @property
     def observations(self) -> Array:
@@ -118,16 +130,36 @@ class EntryPointVector(Vector):
                 f"a NaN or an infinity as the reward of environment {np.isfinite(rewards).argmin()}"
             )
         filler, self._ended = self._ended, terminated | truncated
+        told = self._follow(infos, filler)
         if self._mode == AutoresetMode.NEXT_STEP:
             self._last = self._batch(observations, self._ended)
             rewards = np.where(filler, 0.0, rewards)  # some give one there
-            return self._last, rewards, terminated, truncated, {"filler": filler}
-        told = {}
+            return self._last, rewards, terminated, truncated, told | {"filler": filler}
         if self._ended.any():
             observations, told["final_obs"] = self._restarted(observations, infos)
             told["_final_obs"] = self._ended
         self._last = self._batch(observations, self._nobody)
         return self._last, rewards, terminated, truncated, told
+
+    def _follow(self, infos: Mapping[str, Any], filler: Array) -> dict[str, Any]:
+        """Takes in what infos tell; what `RecordEpisodeStatistics` reported there goes to the statistics."""
+        ended = self._ended
+        counted = ~filler if self._mode == AutoresetMode.NEXT_STEP else ~self._nobody
+        self._tally.step(counted)
+        last: Any = infos
+        if self._mode == AutoresetMode.SAME_STEP:  # the infos beside are of the episode that began
+            last = infos.get("final_info")
+            self._tally.add(last, ended)
+            counted = ~ended
+        self._tally.add(infos, counted)
+        if not ended.any():
+            return {}
+        self._tally.end(ended)
+        episode = last.get("episode") if isinstance(last, dict) else None
+        if not (isinstance(episode, dict) and "r" in episode):
+            return {}
+        reported = ended & last.get("_episode", ended)
+        return {"env_over": ended, "returns": np.where(reported, episode["r"], np.nan)}
 
     def _restarted(self, observations: Any, infos: Mapping[str, Any]) -> tuple[Any, Array]:  # noqa: ANN401
         """The observations with which episodes begin where some ended, and the final ones, [N, *shape]."""
