@@ -17,35 +17,38 @@ def many(num_envs, inner, mode="NextStep", **kwargs):
 
 
 class Constant(gym.Env):
-    """Always the same, without an end."""
+    """Always the same, without an end.
 
-    observation_space = gym.spaces.Box(-1, 1, (2,), np.float32)
+    Args:
+        width: the numbers of an observation.
+        wrong: see `Constants`.
+    """
+
     action_space = gym.spaces.Discrete(2)
 
-    def __init__(self, wrong=None):
-        pass
+    def __init__(self, width=2, wrong=None):
+        self.observation_space = gym.spaces.Box(-1, 1, (width,), np.float32)
 
     def reset(self, *, seed=None, options=None):
-        return np.zeros(2, np.float32), {}
+        return np.zeros(self.observation_space.shape, np.float32), {}
 
     def step(self, action):
-        return np.zeros(2, np.float32), 1.0, False, False, {}
+        return np.zeros(self.observation_space.shape, np.float32), 1.0, False, False, {}
 
 
 class Constants(VectorEnv):
     """Many of them.
 
     Args:
+        width: the numbers of an observation.
         wrong: what is wrong with it.
     """
 
-    def __init__(self, num_envs, wrong=None):
-        self.num_envs, self.wrong = num_envs, wrong
+    def __init__(self, num_envs, width=2, wrong=None):
+        self.num_envs, self.width, self.wrong = num_envs, width, wrong
         self.metadata = {} if wrong == "metadata" else {"autoreset_mode": AutoresetMode.SAME_STEP}
-        self.single_observation_space, self.single_action_space = (
-            Constant.observation_space,
-            Constant.action_space,
-        )
+        self.single_observation_space = Constant(width).observation_space
+        self.single_action_space = Constant.action_space
         if wrong == "spaces":
             self.single_action_space = gym.spaces.Discrete(3)
         if wrong == "argument":
@@ -57,7 +60,7 @@ class Constants(VectorEnv):
         return self.look(), {}
 
     def look(self):
-        return np.zeros((self.num_envs, 3 if self.wrong == "shape" else 2), np.float32)
+        return np.zeros((self.num_envs, self.width + (self.wrong == "shape")), np.float32)
 
     def step(self, actions):
         if self.wrong == "raises":
