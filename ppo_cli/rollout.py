@@ -61,7 +61,7 @@ class Rollout:
         self._columns = [column.numpy() for column in columns]
         self._observations = self.observations.numpy()
         self._final_at: list[tuple[int, int]] = []
-        self._final_obs: list[Tensor] = []
+        self._final_obs: list[npt.NDArray[Any]] = []
         self._final_states: list[Tensor] = []
 
     def begin(self) -> None:
@@ -122,10 +122,9 @@ class Rollout:
             final_obs: The observation, [*shape], or those of K environments, [K, *shape].
             outputs: The memory's states after the step.
         """
-        envs = np.atleast_1d(env)
+        envs, found = (np.array([env]), final_obs[np.newaxis]) if isinstance(env, int) else (env, final_obs)
         self._final_at += [(t, each) for each in envs.tolist()]
-        found = torch.as_tensor(final_obs).reshape(-1, *self.observations.shape[2:])
-        self._final_obs.append(found.to(self.observations.dtype, copy=True))
+        self._final_obs.append(np.array(found, self._observations.dtype))
         if outputs is not None:
             self._final_states.append(outputs.states[torch.from_numpy(envs)])
 
@@ -148,7 +147,9 @@ class Rollout:
     @property
     def final_obs(self) -> Tensor:
         """Final observations of the episodes that ended, [K, *shape]."""
-        return torch.cat(self._final_obs) if self._final_obs else self.observations[:0, 0]
+        if not self._final_obs:
+            return self.observations[:0, 0]
+        return torch.from_numpy(np.concatenate(self._final_obs))
 
     @property
     def final_states(self) -> Tensor:
