@@ -16,7 +16,6 @@ import argparse
 import json
 import math
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -186,7 +185,7 @@ def cores_panel(base: Knobs, iterations: int, env: str, n_envs: int, cores: list
     environments; parallel is what remains of the time measured on one core. There are no more workers than
     environments.
     """
-    knobs = {**base, **COLLECTING, "env": env, "n_envs": n_envs, "n_steps": ROLLOUT // n_envs}
+    knobs = {**base, **COLLECTING, "env": env, "n_envs": n_envs, "n_steps": ROLLOUT // 2 // n_envs}
     with on_cores(1):
         serial = serial_seconds(knobs, iterations)
     series: Curves = {}
@@ -261,10 +260,10 @@ def number(value: float) -> str:
 
 def machine(repeats: int) -> str:
     """What was measured with: versions, and how often."""
-    names = (("ppo-cli", "ppo-cli"), ("PyTorch", "torch"), ("Gymnasium", "gymnasium"), ("NumPy", "numpy"))
+    names = (("ppo-cli", "ppo-cli"), ("PyTorch", "torch"), ("Gymnasium", "gymnasium"))
     versions = [f"{shown} {version(package).partition('+')[0]}" for shown, package in names]
     spread = f"median and range of {repeats} repeats" if repeats > 1 else "one repeat"
-    return " · ".join([*versions, f"Python {platform.python_version()}", spread])
+    return " · ".join([*versions, spread])
 
 
 def draw(panel: Panel, below: str, path: Path) -> None:
