@@ -1,5 +1,6 @@
 """The memory of a rollout: what is computed beforehand is what it takes, and it never exists twice."""
 
+import gymnasium as gym
 import pytest
 import torch
 import vector_envs  # noqa: F401 - registers ids
@@ -57,6 +58,9 @@ def test_a_rollout_that_this_machine_can_not_hold_is_refused_by_the_same_figure(
     check_rollout(config, spaces, 0)
     with pytest.raises(ConfigError, match=f"n_envs \\* n_steps = {N * T:,} steps would take 0.0 GiB"):
         check_rollout(config, spaces, 1)
+    many = spaces._replace(action_space=gym.spaces.Discrete(UPDATE_BYTES // 4 + 1))  # noise for each action
+    with pytest.raises(ConfigError):
+        check_rollout(config, many, 0)
 
 
 def resident(key):
