@@ -26,8 +26,8 @@ RUNS = {
     "peers.py": (("sb3", "config.json"), '"steps": 96'),
     "returns.py": ((*SMALL, "eval.episodes=1"), '{"mean": '),
     "scaling.py": (
-        ("--axes", "actions", "cores", "--cores", "1", "--points", "1", "--iterations", "1", "--set",
-         "compile=false"),
+        ("--axes", "actions", "cores", "--cores", "1", "--points", "1", "--iterations", "1", "--repeats", "1",
+         "--plot", "pictures", "--set", "compile=false"),
         "| 1 | ",
     ),
     "split.py": (EAGER, "SyncVectorEnv"),

@@ -48,6 +48,10 @@ BACKENDS = {
         "ppo_cli.envs.pool.EnvPoolVector", kwargs=False, wrappers=False, masks=False, resets=False,
         restarts=False, restores=False, fills=True, steps="EnvPool's",
     ),
+    "entry_point": Backend(
+        "ppo_cli.envs.entry_point.EntryPointVector", wrappers=False, masks=False, resets=False,
+        restarts=False, restores=False, fills=True, steps="the entry point's",
+    ),
 }  # fmt: skip
 REFUSALS = {
     "kwargs": "takes no arguments of environments",

@@ -54,9 +54,9 @@ class EnvPoolVector(Vector):
         self._arguments = {"task_id": env_id, "num_envs": n, "num_threads": n_threads}
 
     @classmethod
-    def check(cls, env_id: str) -> None:
+    def check(cls, recipe: Recipe) -> None:
         """Raises EnvError where EnvPool is missing, or has no environment of that id."""
-        import_envpool(env_id)
+        import_envpool(recipe.env_id)
 
     @classmethod
     def of(cls, recipe: Recipe) -> "EnvPoolVector":
