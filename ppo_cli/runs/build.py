@@ -37,6 +37,7 @@ from ppo_cli.envs.notices import (
 )
 from ppo_cli.envs.pack import MASKABLE, MaskSource, as_array, find_mask
 from ppo_cli.envs.snapshot import SnapshotKind, find_kind
+from ppo_cli.envs.vector import Recipe
 from ppo_cli.errors import ConfigError, EnvError
 from ppo_cli.normalize import (
     ObservationNormalizer,
@@ -127,8 +128,9 @@ def _check_environment(config: Config, keep: bool, start: "Source | None") -> Ch
             notices.append(mask_notice(env, source))
         if masked:
             env = with_masks(env, env_id)
-        backend(config.vectorization).load().check(env_id)
         spaces = Spaces(env.observation_space, env.action_space)
+        wanted = Recipe(env_id, (), spaces, kwargs=config.env.kwargs, wrappers=config.env.wrappers)
+        backend(config.vectorization).load().check(wanted)
         notices += _notices(config, spaces)
         config = replace(config, env=replace(config.env, id=env_id, action_mask=masked))
         model = check_network(config, spaces)
