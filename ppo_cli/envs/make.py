@@ -26,6 +26,7 @@ EnvFn = Callable[[], "gym.Env[Any, Any]"]
 _PACKAGES = (
     (ATARI, "ale_py", "pip install 'ppo-cli[atari]'"),
     (re.compile(r"(MiniGrid|BabyAI)-"), "minigrid", "pip install 'ppo-cli[minigrid]'"),
+    (re.compile(r"MinAtar/"), "minatar.gym", "pip install 'ppo-cli[minatar]'"),
 )
 
 
@@ -196,6 +197,8 @@ def _register(module: str, name: str) -> None:
             gym.register_envs(found)
             if package == "ale_py":  # else it prints who it is with every process
                 found.ALEInterface.setLoggerMode(found.LoggerMode.Error)
+            if package == "minatar.gym" and "MinAtar/Breakout-v1" not in gym.registry:
+                found.register_envs()
 
 
 def _newest_version(name: str) -> str | None:
