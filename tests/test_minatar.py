@@ -1,5 +1,7 @@
 """MinAtar: grids of truth values as small images, their network, and the games where they are installed."""
 
+from types import SimpleNamespace
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from ppo_cli.encoders import EncoderChoice, MinAtarCNN, make_encoder
 from ppo_cli.envs.make import env_fn, make_env
 from ppo_cli.envs.minatar import MinAtarImage
 from ppo_cli.envs.snapshot import find_kind
+from ppo_cli.envs.vector import SyncVector
 from ppo_cli.spaces import image_layout
 
 GAMES = {"Asterix": 4, "Breakout": 4, "Freeway": 7, "Seaquest": 10, "SpaceInvaders": 6}  # channels
@@ -23,9 +26,10 @@ class Grid(gym.Env):
     metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012 - as Gymnasium has it
     action_space = spaces.Discrete(2)
 
-    def __init__(self, channels, dtype=bool, render_mode=None):
-        self.observation_space = spaces.Box(0, 1, (10, 12, channels), dtype)
+    def __init__(self, channels, render_mode=None):
+        self.observation_space = spaces.Box(0, 1, (10, 12, channels), bool)
         self.render_mode = render_mode
+        self.game = SimpleNamespace(last_action=3)
         self.state = np.random.default_rng(0).random((10, 12, channels)) < 0.3
 
     def reset(self, *, seed=None, options=None):
@@ -49,6 +53,7 @@ def test_a_grid_is_an_image_with_channels_first_whatever_their_number(channels):
     assert np.array_equal(image.transpose(1, 2, 0) == 255, env.unwrapped.state)
     assert set(np.unique(image)) == {0, 255}
     assert np.array_equal(env.step(0)[0], image)
+    assert env.unwrapped.game.last_action == 0  # nothing of the episode before
 
 
 def test_the_network_sees_zeros_and_ones():
@@ -78,9 +83,9 @@ def test_the_network_is_a_convolution_and_a_linear_layer():
     )
 
 
-def test_what_is_no_grid_or_too_small_is_refused():
-    with pytest.raises(TypeError, match="expected a grid of truth values"):
-        MinAtarImage(Grid(4, np.float32))
+def test_what_is_no_game_or_too_small_is_refused():
+    with pytest.raises(TypeError, match="expected one of MinAtar's games"):
+        MinAtarImage(gym.make("CartPole-v1"))
     with pytest.raises(ValueError, match="at least 3 pixels a side, given 2 x 40; use flatten"):
         make_encoder(spaces.Box(0, 255, (4, 2, 40), np.uint8), EncoderChoice("minatar_cnn"))
 
@@ -103,7 +108,16 @@ def test_the_games_are_made_as_their_presets_say(game):
     env.close()
 
 
-def test_a_game_comes_back_by_its_seed():
+def test_games_come_back_by_their_seeds_though_actions_stick():
     pytest.importorskip("minatar")
     config = load("env=MinAtar/Breakout-v1").env
-    assert find_kind(env_fn(config.id, config.kwargs, config.wrappers, training=True)) == "seed"
+    makes = [env_fn(config.id, config.kwargs, config.wrappers, training=True)] * 64
+    assert find_kind(makes[0]) == "seed"
+    envs, again = SyncVector(makes, "seed"), SyncVector(makes, "seed")
+    envs.reset(seed=list(range(64)))
+    actions = np.random.default_rng(0).integers(0, 3, (300, 64))
+    for each in actions:
+        envs.step(each)
+    assert again.restore(envs.snapshot(), list(range(64))) == []
+    for each in actions[:20]:
+        assert np.array_equal(envs.step(each)[0], again.step(each)[0])

@@ -13,21 +13,30 @@ class MinAtarImage(gym.ObservationWrapper[Any, Any, Any]):
     """A grid of truth values [H, W, C] as an image of bytes [C, H, W], 0 and 255.
 
     Channels come first, because a grid of Seaquest has as many of them as rows, so that its shape does not
-    say which is which. Films show the colours of MinAtar's own display.
+    say which is which. Films show the colours of MinAtar's own display. An episode begins as if no action had
+    been taken before, so that its seed and its actions bring it back: MinAtar's sticky actions would repeat
+    the last one of the episode before.
     """
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         """Wraps one of MinAtar's environments.
 
         Raises:
-            TypeError: its observations are no grid of truth values.
+            TypeError: it is none.
         """
         super().__init__(env)
-        space = env.observation_space
-        if not isinstance(space, gym.spaces.Box) or space.dtype != np.bool_ or len(space.shape) != 3:
-            raise TypeError("expected a grid of truth values with channels, as MinAtar's games have it")
-        *grid, channels = space.shape
+        self._game: Any = getattr(env.unwrapped, "game", None)
+        if not hasattr(self._game, "last_action"):
+            raise TypeError("expected one of MinAtar's games, whose observations are grids of truth values")
+        *grid, channels = env.observation_space.shape or ()
         self.observation_space = gym.spaces.Box(0, 255, (channels, *grid), np.uint8)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[npt.NDArray[np.uint8], dict[str, Any]]:
+        """Starts a game."""
+        self._game.last_action = 0
+        return super().reset(seed=seed, options=options)
 
     def observation(self, observation: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
         """[H, W, C] -> [C, H, W]."""
