@@ -18,7 +18,7 @@ ATARI = ("env=ALE/Pong-v5", *SIZE, "n_steps=8", "batch_size=8", "total_timesteps
 RUNS = {
     "cold.py": ((*SMALL, "--repeats", "1"), "| first update | "),
     "difference.py": (("peer.txt", "one.json", "two.json"), "difference -1.0 [-3.0, 1.0]"),
-    "images.py": (("--no-peer", *ATARI), "limit, channels last"),
+    "images.py": (("--no-peer", *ATARI), "limit, channels last: training has, %"),
     "intervals.py": (("--repeats", "2", "--truth", "1000"), "| normal | – | – |"),
     "micro.py": (
         ("--rounds", "1", "--calls", "1", *SMALL, "--batch-sizes", "32"), '{"shared, batch 32": {"compiled"',

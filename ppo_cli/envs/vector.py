@@ -40,6 +40,7 @@ class Recipe(NamedTuple):
         on_error: The effect of a fault of an environment.
         infos: The keys of ``info`` that are followed.
         kwargs: The arguments of the environments, for backends that make their own.
+        wrappers: The wrappers around them, as entries of the config, likewise.
     """
 
     env_id: str
@@ -50,6 +51,7 @@ class Recipe(NamedTuple):
     on_error: OnError = "stop"
     infos: Wanted = NOTHING
     kwargs: Mapping[str, Any] = MappingProxyType({})
+    wrappers: Sequence[Mapping[str, Any]] = ()
 
 
 class Vector(VectorEnv[Any, Any, Any]):

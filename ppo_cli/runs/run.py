@@ -258,7 +258,7 @@ def _make_envs(checked: Checked, saved: Checkpoint | None) -> tuple[Vector, list
     recipe = Recipe(
         config.env.id, [make] * config.n_envs, checked.spaces,
         snapshot_kind=kind, on_error=on_error_of(config.env), infos=wanted_infos(config),
-        kwargs=config.env.kwargs,
+        kwargs=config.env.kwargs, wrappers=config.env.wrappers,
     )  # fmt: skip
     envs, choice = make_vector(recipe, config.vectorization)
     seed_global_generators(config.seed)  # again: what went before may have drawn from them
