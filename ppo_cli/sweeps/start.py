@@ -13,6 +13,7 @@ from ppo_cli.config.quoting import hydra_quoted, shell_quoted
 from ppo_cli.config.schema import conf_dir
 from ppo_cli.config.user_files import with_folder
 from ppo_cli.errors import ConfigError, RunError
+from ppo_cli.importing import importing
 from ppo_cli.runs.folder import RunFolder
 from ppo_cli.runs.new_folder import is_hydra
 from ppo_cli.sweeps.ending import failed_table
@@ -124,7 +125,8 @@ def resume(folder: Path, overrides: Sequence[str]) -> None:
     """
     if (folder / PLAN).is_file():
         check_extras([OPTUNA])
-        from ppo_cli.sweeps.search.run import resume_search  # late: it brings Optuna and PyTorch
+        with importing():  # late: it brings Optuna and PyTorch
+            from ppo_cli.sweeps.search.run import resume_search
 
         resume_search(folder, overrides)
         return
