@@ -23,13 +23,14 @@ from ppo_cli.files import read_yaml, write_whole
 from ppo_cli.text import flat, headline
 
 _INTERPOLATION = re.compile(r"(?<!\\)(\\\\)*\$\{")  # no letters, as behind an odd number of backslashes
+TEXTS = frozenset(name for name, known in KNOBS.items() if known.kind is str)
 MOST_VALUES = 20_000  # in a stored config, which OmegaConf takes some 0.1 ms each to read
 
 
 @functools.cache
 def register_schema() -> None:
     """Makes the schema known to Hydra under the name that `conf/config.yaml` lists first."""
-    ConfigStore.instance().store(name="schema", node=Config, provider="ppo_cli")
+    ConfigStore.instance().store(name="schema", node=_schema(), provider="ppo_cli")
 
 
 def parse(composed: DictConfig) -> Config:
@@ -40,6 +41,9 @@ def parse(composed: DictConfig) -> Config:
     """
     raw: Any = OmegaConf.to_container(composed)
     raw.pop("hydra", None)
+    if (known := _of_schema(composed, raw)) is not None:
+        check(known)
+        return known
     try:  # without its types, which would refuse the text that an environment variable resolves to
         plain = OmegaConf.to_container(OmegaConf.create(raw), resolve=True)
     except OmegaConfBaseException as error:
@@ -48,6 +52,28 @@ def parse(composed: DictConfig) -> Config:
         raise ConfigError(f"expected a mapping of knobs, given {plain!r}")
     typed = {str(name): _as_typed(str(name), raw[name], value) for name, value in plain.items()}
     return from_dict(_map_texts(typed, literal_text))
+
+
+def _of_schema(composed: DictConfig, raw: Mapping[str, Any]) -> Config | None:
+    """The config itself, where Hydra has laid every value over the schema, which gave it its type.
+
+    None where only `parse`'s slower way can tell: a value is an interpolation, which may give a text for a
+    number, or something is missing.
+    """
+    if OmegaConf.get_type(composed) is not Config:  # the primary config is another's, without the schema
+        return None
+    plain = dotted(raw)
+    if any(name not in TEXTS and "${" in str(value) for name, value in plain):
+        return None
+    with contextlib.suppress(OmegaConfBaseException):
+        values = {name: composed[name] for name in raw}
+        return Config(
+            **{
+                name: OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
+                for name, value in values.items()
+            }
+        )
+    return None
 
 
 def _as_typed(key: str, raw: Any, resolved: Any) -> Any:  # noqa: ANN401
