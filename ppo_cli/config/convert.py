@@ -62,18 +62,16 @@ def _of_schema(composed: DictConfig, raw: Mapping[str, Any]) -> Config | None:
     """
     if OmegaConf.get_type(composed) is not Config:  # the primary config is another's, without the schema
         return None
-    plain = dotted(raw)
-    if any(name not in TEXTS and "${" in str(value) for name, value in plain):
+    if any(name not in TEXTS and "${" in str(value) for name, value in dotted(raw)):
         return None
-    with contextlib.suppress(OmegaConfBaseException):
-        values = {name: composed[name] for name in raw}
-        return Config(
-            **{
-                name: OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
-                for name, value in values.items()
-            }
-        )
-    return None
+    found: dict[str, Any] = {}
+    try:
+        for name in raw:
+            value = composed[name]
+            found[name] = OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
+    except OmegaConfBaseException:
+        return None
+    return Config(**found)
 
 
 def _as_typed(key: str, raw: Any, resolved: Any) -> Any:  # noqa: ANN401

@@ -1,6 +1,5 @@
 """How a sweep or a search starts: Hydra makes the sweeper that is chosen, which plans and runs the jobs."""
 
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,33 +18,10 @@ from ppo_cli.runs.new_folder import is_hydra
 from ppo_cli.sweeps.ending import failed_table
 from ppo_cli.sweeps.job import run_job
 from ppo_cli.sweeps.plan import JOBS, REPLACED, key_of, load_jobs, plan_jobs, sweep_folder
-from ppo_cli.sweeps.schema import OPTUNA, PREFIX, SWEEPER, check_typed
+from ppo_cli.sweeps.schema import OPTUNA, PREFIX, SWEEPER, check_extras, check_typed
 from ppo_cli.sweeps.search.plan import PLAN, load_plan, make_plan
 
 OURS = "hydra_plugins.ppo_cli"  # what the targets of our sweepers begin with
-EXTRAS = {  # of launchers and sweepers: what each needs, and the extra that brings it
-    "hydra/launcher=joblib": ("hydra_plugins.hydra_joblib_launcher", "joblib"),
-    "hydra/launcher=submitit_local": ("hydra_plugins.hydra_submitit_launcher", "submitit"),
-    "hydra/launcher=submitit_slurm": ("hydra_plugins.hydra_submitit_launcher", "submitit"),
-    "hydra/launcher=ray": ("ray", "ray"),
-    OPTUNA: ("optuna", "optuna"),
-}
-
-
-def check_extras(overrides: Sequence[str]) -> None:
-    """Raises ConfigError, which names the extra to install, where a launcher's or a sweeper's is missing."""
-    for override in overrides:
-        module, extra = EXTRAS.get(override, (None, ""))
-        if module and importlib.util.find_spec(module) is None:  # not imported: Ray reads its settings then
-            raise ConfigError(f"{override} needs an extra: pip install 'ppo-cli[{extra}]'")
-
-
-def choose_sweeper(overrides: Sequence[str]) -> list[str]:
-    """The overrides, with the sweeper that a ready space, ``search=NAME``, is for."""
-    ready = any(override.startswith("search=") for override in overrides)
-    if ready and not any(override.startswith(SWEEPER) for override in overrides):
-        return [*overrides, OPTUNA]
-    return list(overrides)
 
 
 def start(overrides: Sequence[str], config_dir: str | None, config_name: str, go_on: bool = False) -> None:
