@@ -5,7 +5,7 @@
 
 Every command is a process of its own, in turn with the others and with those of the other checkout; the first
 round is not counted, in which Python compiles what it imports. Importing PyTorch alone stands beside them. A
-job is one of a sweep; its seconds are those from the end of the environments of the job before it, in the same
+job is one of a sweep; its seconds are those from the end of the environments of the job before, in the same
 process, to the first step that it trains on.
 """
 

@@ -9,6 +9,7 @@ from hydra.core.global_hydra import GlobalHydra
 from ppo_cli.config.compose import compose_job, fixed_folder, parse_overrides
 from ppo_cli.config.explain import composing
 from ppo_cli.config.quoting import hydra_quoted, shell_quoted
+from ppo_cli.config.remembered import remember_files
 from ppo_cli.config.schema import conf_dir
 from ppo_cli.config.user_files import with_folder
 from ppo_cli.errors import ConfigError, RunError
@@ -38,6 +39,7 @@ def start(overrides: Sequence[str], config_dir: str | None, config_name: str, go
         Interrupted: a signal ended it.
         RunError: jobs failed.
     """
+    remember_files()
     check_typed(overrides)
     parsed = parse_overrides(overrides, config_dir)
     if any(is_hydra(str(o.input_line)) and o.is_sweep_override() for o in parsed):
