@@ -86,9 +86,7 @@ def _as_typed(key: str, raw: Any, resolved: Any) -> Any:  # noqa: ANN401
         and _INTERPOLATION.search(str(raw))
         and (key not in KNOBS or KNOBS[key].kind is not str)
     ):
-        with contextlib.suppress(
-            yaml.YAMLError, OmegaConfBaseException
-        ):  # text that is no YAML stays as it is
+        with contextlib.suppress(yaml.YAMLError, OmegaConfBaseException):  # no YAML: it stays a text
             return OmegaConf.to_container(OmegaConf.from_dotlist([f"value={resolved}"]))["value"]  # type: ignore[call-overload,index]
     return resolved
 
