@@ -1,6 +1,6 @@
 """The terminal, where there is one: whether it is live, how wide it is, and lines that are drawn again.
 
-Rich is imported late: an error and a page of help need none of it.
+Rich is imported late: an error and a page of help need none of it. (A run imports it before it seeds.)
 """
 
 import html

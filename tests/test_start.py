@@ -119,6 +119,16 @@ def test_a_job_of_a_sweep_composes_once_parses_nothing_again_and_makes_no_enviro
     assert found["heavy"] == []
 
 
+def test_what_is_imported_while_a_run_goes_on_draws_from_no_generator_of_the_runs():
+    """As it is imported, Rich draws from Python's."""
+    program = (
+        "import random, ppo_cli.runs.run\nbefore = random.getstate()\n"
+        "from ppo_cli.terminal import LiveLine, output_console\n"
+        "LiveLine(output_console(), 1, '').stop()\nassert random.getstate() == before"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
 @pytest.fixture
 def source(tmp_path):
     """A function that reads a file of configs through our source, as one of two sources that lead to it."""
