@@ -40,7 +40,7 @@ FLOORS = (
         "schedules",
         "trunks",
     },
-    {"files", "names", "seeding", "spaces", "statistics", "stop_signals"},  # the ground
+    {"files", "importing", "names", "seeding", "spaces", "statistics", "stop_signals"},  # the ground
     {"errors", "text", "versions"},
     {"__version__"},
 )

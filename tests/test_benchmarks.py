@@ -31,10 +31,11 @@ RUNS = {
         "| 1 | ",
     ),
     "split.py": (EAGER, "SyncVectorEnv"),
+    "start.py": (("--repeats", "1", "--jobs", "2"), "| a sweep's job, to its first step | "),
     "throughput.py": (("CartPole-v1", "--repeats", "1", "--no-split", "--set", *EAGER[1:]), "ours is"),
 }  # fmt: skip
 FAST = ("difference.py", "peers.py", "split.py")
-MODULES = ("toy_env.py",)  # an environment that scaling.py trains on
+MODULES = ("timed_env.py", "toy_env.py")  # environments that start.py and scaling.py train on
 
 if not FOLDER.is_dir():
     pytest.skip("benchmarks/ is not part of the source archive", allow_module_level=True)
