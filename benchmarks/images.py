@@ -9,7 +9,6 @@ PyTorch without a loss, an optimiser or a copy. Stable-Baselines3 trains with th
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -17,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from peers.environments import run_peer
 from split import checked_config, measure, report
 from torch import Tensor, nn
 
@@ -70,9 +70,7 @@ def peer_rate(config: Config) -> float:
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump(to_dict(config), file)
         file.flush()
-        command = [sys.executable, str(Path(__file__).parent / "peers.py"), "sb3", file.name]
-        printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return float(json.loads(printed.splitlines()[-1])["steady"])
+        return run_peer("sb3", Path(sys.executable), Path(file.name), Path(file.name).parent, {})["steady"]
 
 
 def main() -> None:
