@@ -52,8 +52,7 @@ class Collector:
         if self.observation_normalizer is not None:
             self.observation_normalizer.update(observations[environments])
         # the last row, because every rollout begins by taking over the last row of the one before
-        first = torch.as_tensor(self.observe(observations[environments]))
-        self.rollout.observations[-1, environments] = first
+        self.rollout.begin_with(self.observe(observations[environments]), environments)
         self.rollout.states[-1, environments] = 0.0
 
     def take_statistics(
@@ -69,7 +68,7 @@ class Collector:
             self.reward_normalizer.statistics.load_state_dict(dict(rewards))
         if observations is not None and self.observation_normalizer is not None:
             self.observation_normalizer.statistics.load_state_dict(dict(observations))
-            self.rollout.observations[-1] = torch.as_tensor(self.observe(self.envs.observations))
+            self.rollout.begin_with(self.observe(self.envs.observations), ALL)
 
     def collect(self, agent: PPOAgent) -> None:
         """Fills the rollout with the next T steps of each environment."""

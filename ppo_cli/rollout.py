@@ -1,6 +1,6 @@
 """What a rollout holds, [T, N, ...], and how it is cut into minibatches."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,6 +63,10 @@ class Rollout:
         self._final_at: list[tuple[int, int]] = []
         self._final_obs: list[npt.NDArray[Any]] = []
         self._final_states: list[Tensor] = []
+
+    def begin_with(self, observations: npt.NDArray[np.generic], envs: Sequence[int] | slice) -> None:
+        """Has the next rollout begin with those observations, [K, *shape], in K environments."""
+        self._observations[-1, envs] = observations
 
     def begin(self) -> None:
         """Starts the next rollout where the last one stopped."""

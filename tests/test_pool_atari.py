@@ -135,6 +135,12 @@ def test_the_older_name_of_a_game_is_the_same():
     ("kwargs", "wrappers", "said"),
     [
         ({"mode": 1}, PRESET.wrappers, "env.kwargs.mode: vectorization=envpool takes frameskip, "),
+        (
+            {"max_num_frames_per_episode": None},
+            PRESET.wrappers,
+            "=None: vectorization=envpool takes an integ",
+        ),
+        ({"max_num_frames_per_episode": 0}, PRESET.wrappers, "=0: vectorization=envpool takes an integer fr"),
         ({}, [], "AtariPreprocessing and FrameStackObservation always, given none"),
         ({}, PRESET.wrappers[:-1], "given RecordEpisodeStatistics, AtariPreprocessing, EpisodicLife, "),
         ({}, PRESET.wrappers[::-1], "in this order"),
