@@ -131,6 +131,12 @@ def test_the_older_name_of_a_game_is_the_same():
     assert one == other
 
 
+@pytest.mark.parametrize("limit", [None, 0])
+def test_a_game_without_a_limit_has_none_there_either(limit):
+    _, found = translate("ALE/Pong-v5", {"max_num_frames_per_episode": limit}, PRESET.wrappers)
+    assert found["max_episode_steps"] == 2**31 // FRAMES - 1
+
+
 @pytest.mark.parametrize(
     ("kwargs", "wrappers", "said"),
     [
