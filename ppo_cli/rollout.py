@@ -114,21 +114,20 @@ class Rollout:
     def add_final(
         self,
         t: int,
-        env: int | npt.NDArray[np.int64],
+        envs: npt.NDArray[np.int64],
         final_obs: npt.NDArray[np.generic],
         outputs: "ActorOutputs | None" = None,
     ) -> None:
-        """Keeps the observation in which an episode ended at step t, and the memory's state.
+        """Keeps the observations in which episodes ended at step t, and the memory's states.
 
         Args:
             t: The number of the step.
-            env: The environment, or K of them.
-            final_obs: The observation, [*shape], or those of K environments, [K, *shape].
+            envs: The environments, [K].
+            final_obs: Their observations, [K, *shape].
             outputs: The memory's states after the step.
         """
-        envs, found = (np.array([env]), final_obs[np.newaxis]) if isinstance(env, int) else (env, final_obs)
         self._final_at += [(t, each) for each in envs.tolist()]
-        self._final_obs.append(np.array(found, self._observations.dtype))
+        self._final_obs.append(np.array(final_obs, self._observations.dtype))
         if outputs is not None:
             self._final_states.append(outputs.states[torch.from_numpy(envs)])
 
