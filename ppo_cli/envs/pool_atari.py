@@ -69,8 +69,8 @@ def translate(
     a_step = preprocessing["frame_skip"]
     if not (isinstance(frames, int) and a_step <= frames <= UNLIMITED):
         raise EnvError(
-            f"env.kwargs.max_num_frames_per_episode={frames}: {TAKES} 0, which is no limit, or an integer from "
-            f"{a_step}, the frames of a step, to {UNLIMITED:,}; {INSTEAD}"
+            f"env.kwargs.max_num_frames_per_episode={frames}: {TAKES} 0, which is no limit, or an integer "
+            f"from {a_step}, the frames of a step, to {UNLIMITED:,}; {INSTEAD}"
         )
     task = "".join(word.capitalize() for word in str(registered["game"]).split("_"))
     return f"{task}-v5", {
