@@ -251,7 +251,7 @@ def collected():
     rollout.rewards.normal_(generator=generator)
     rollout.terminated[4, 0] = rollout.truncated[7, 1] = True
     for t, env in ((4, 0), (7, 1)):
-        rollout.add_final(t, env, np.full(3, 0.5, np.float32))
+        rollout.add_final(t, np.array([env]), np.full((1, 3), 0.5, np.float32))
     return rollout
 
 
