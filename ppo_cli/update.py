@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -97,6 +97,8 @@ Forward = Callable[[Tensor, Batch, Tensor, dict[str, Tensor]], Terms]
 # Rows from which one library serves any number: below, PyTorch chooses other convolutions.
 FEW = 16
 Step = Callable[[TrainState, Batch, Tensor, Tensor, Tensor], TrainState]
+Part = Callable[[Tensor, Batch, Tensor, dict[str, Tensor]], tuple[Tensor, dict[str, Tensor]]]
+Descent = Callable[[TrainState, Tensor, dict[str, Tensor], dict[str, Tensor]], TrainState]
 
 
 def first_state(
@@ -187,6 +189,66 @@ def make_forward(model: ActorCritic, distribution: Distribution, hyper: Hyperpar
     return forward
 
 
+def make_part(model: ActorCritic, distribution: Distribution, hyper: Hyperparameters) -> Part:
+    """The gradient and the metrics of a minibatch's rows, as a pure function of one flat parameter vector.
+
+    Args:
+        model: The network whose parameters the vector holds.
+        distribution: The distribution of the actions.
+        hyper: The constant knobs.
+
+    Returns:
+        A function of the parameters [P], the rows, whose advantages are as the loss takes them, their weights
+        [B] and the annealed knobs. It gives the gradient [P] and scalars by name, all but ``grad_norm`` of
+        `Hyperparameters.metrics`: each a mean over the rows.
+    """
+    forward = make_forward(model, distribution, replace(hyper, normalize_advantage=False))
+
+    def part(
+        params: Tensor, rows: Batch, weights: Tensor, coefs: dict[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        params = params.detach().requires_grad_()
+        terms = forward(params, rows, weights, coefs)
+        metrics = ppo_loss(terms, coefs, distribution, hyper)
+        metrics |= {name: metric(terms) for name, metric in DIAGNOSTICS.items()}
+        (grad,) = torch.autograd.grad(metrics["total_loss"], params)
+        return grad, metrics
+
+    return part
+
+
+def make_descent(hyper: Hyperparameters, shapes: Sequence[torch.Size]) -> Descent:
+    """One step down a minibatch's gradient, as a pure function of the state.
+
+    Args:
+        hyper: The constant knobs.
+        shapes: The shapes of the parameters in the flat vector.
+
+    Returns:
+        A function of the state, what `make_part`'s function gave, and the annealed knobs. Without
+        ``target_kl`` among these nothing stops.
+    """
+
+    def descend(
+        state: TrainState, grad: Tensor, metrics: dict[str, Tensor], coefs: dict[str, Tensor]
+    ) -> TrainState:
+        steered = state.learning_rate
+        if hyper.adaptive is not None and steered is not None:
+            steered = coefs["learning_rate"] = hyper.adaptive(steered, metrics["approx_kl"])
+        grad, metrics["grad_norm"] = clip_by_norm(grad, coefs["max_grad_norm"])
+        new_params, optimizer = hyper.optimizer.step(
+            state.params, grad, state.optimizer, coefs["learning_rate"], shapes
+        )
+        sums = state.sums + torch.stack([metrics[name] for name in hyper.metrics]).detach()
+        after = TrainState(new_params, optimizer, state.active, sums, state.seen + 1, steered)
+        if "target_kl" not in coefs:
+            return after
+        active = state.active * (metrics["approx_kl"] <= 1.5 * coefs["target_kl"])
+        return _gated(state, after, active)
+
+    return descend
+
+
 def make_step(
     model: ActorCritic, distribution: Distribution, hyper: Hyperparameters, knobs: Sequence[str]
 ) -> Step:
@@ -199,29 +261,17 @@ def make_step(
         knobs: The names of the annealed ones, whose values at one iteration a step is given as one tensor [K]
             (so that one compiled step serves all values). Without ``target_kl`` nothing stops.
     """
-    forward, shapes = make_forward(model, distribution, hyper), parameter_shapes(model)
+    part = make_part(model, distribution, hyper)
+    descend = make_descent(hyper, parameter_shapes(model))
 
     def step(state: TrainState, batch: Batch, indices: Tensor, weights: Tensor, values: Tensor) -> TrainState:
         coefs = dict(zip(knobs, values.unbind(), strict=True))
         minibatch = batch.with_columns(rows[indices] for rows in batch.columns)  # [T*N, ...] -> [B, ...]
-        params = state.params.detach().requires_grad_()
-        terms = forward(params, minibatch, weights, coefs)
-        metrics = ppo_loss(terms, coefs, distribution, hyper)
-        metrics |= {name: metric(terms) for name, metric in DIAGNOSTICS.items()}
-        steered = state.learning_rate
-        if hyper.adaptive is not None and steered is not None:
-            steered = coefs["learning_rate"] = hyper.adaptive(steered, metrics["approx_kl"])
-        (grad,) = torch.autograd.grad(metrics["total_loss"], params)
-        grad, metrics["grad_norm"] = clip_by_norm(grad, coefs["max_grad_norm"])
-        new_params, optimizer = hyper.optimizer.step(
-            state.params, grad, state.optimizer, coefs["learning_rate"], shapes
-        )
-        sums = state.sums + torch.stack([metrics[name] for name in hyper.metrics]).detach()
-        after = TrainState(new_params, optimizer, state.active, sums, state.seen + 1, steered)
-        if "target_kl" not in coefs:
-            return after
-        active = state.active * (metrics["approx_kl"] <= 1.5 * coefs["target_kl"])
-        return _gated(state, after, active)
+        if hyper.normalize_advantage:
+            advantages = normalize_advantages(minibatch.advantages, weights)
+            minibatch = minibatch._replace(advantages=advantages)
+        grad, metrics = part(state.params, minibatch, weights, coefs)
+        return descend(state, grad, metrics, coefs)
 
     return step
 
