@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Generator
 
 from ppo_cli.agent import PPOAgent
 from ppo_cli.envs.snapshot import Lost
@@ -27,6 +28,7 @@ class Collector:
         rollout: The buffers that `collect` fills.
         episodes: The statistics of the raw rewards.
         to_env: The way from stored actions to those that the environments take.
+        generator: Draws the exploration noise, on the CPU.
         observation_normalizer: None leaves observations as they are.
         reward_normalizer: None leaves rewards as they are.
     """
@@ -35,6 +37,7 @@ class Collector:
     rollout: Rollout
     episodes: EpisodeStatistics
     to_env: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
+    generator: Generator
     observation_normalizer: ObservationNormalizer | None
     reward_normalizer: RewardNormalizer | None
 
@@ -76,7 +79,7 @@ class Collector:
         rollout = self.rollout
         rollout.begin()
         everywhere = np.ones(rollout.n_envs, np.bool_)
-        for t, noise in enumerate(agent.exploration_noise(rollout.n_steps, rollout.n_envs)):
+        for t, noise in enumerate(agent.exploration_noise(rollout.n_steps, rollout.n_envs, self.generator)):
             actions, outputs = agent.act(rollout.acting_on(t), noise, rollout.states[t])
             next_obs, rewards, terminated, truncated, info = self.envs.step(self.to_env(actions))
             dones = terminated | truncated
@@ -96,9 +99,16 @@ class Collector:
                 rollout.record(t, outputs, restarts)
             rollout.add(t, actions, rewards, terminated, truncated, self.observe(next_obs), valid)
 
+    @property
+    def normalizers(self) -> list[ObservationNormalizer | RewardNormalizer]:
+        """Those that there are."""
+        both = (self.observation_normalizer, self.reward_normalizer)
+        return [each for each in both if each is not None]
+
     def state_dict(self) -> dict[str, Any]:
         """Environments, running episodes, statistics and observations, as a checkpoint stores them."""
         state: dict[str, Any] = {
+            "action_generator": self.generator.get_state(),
             "observations": self.rollout.observations[-1],
             "memory": self.rollout.states[-1],
             "episodes": self.episodes.state_dict(),
@@ -129,6 +139,7 @@ class Collector:
             lost = [Lost(env, "it can't be brought back") for env in range(self.envs.num_envs)]
         else:
             lost = self.envs.restore(state["environments"], seeds)
+        self.generator.set_state(state["action_generator"].clone())  # PyTorch crashes on some views
         _put(self.rollout.observations[-1], state["observations"], "observations")
         if "memory" in state:  # older checkpoints have none
             _put(self.rollout.states[-1], state["memory"], "memory")
@@ -159,6 +170,7 @@ def make_collector(
     n_steps: int,
     observation_normalizer: ObservationNormalizer | None,
     reward_normalizer: RewardNormalizer | None,
+    generator: Generator,
 ) -> Collector:
     """Allocates the buffers for rollouts of ``n_steps`` steps of ``envs``."""
     shape, dtype = stored_observation(envs.single_observation_space, observation_normalizer is not None)
@@ -177,6 +189,7 @@ def make_collector(
         rollout,
         EpisodeStatistics(envs.num_envs),
         distribution.to_env,
+        generator,
         observation_normalizer,
         reward_normalizer,
     )

@@ -56,16 +56,17 @@ def derived_seed(*entropy: int, child: int | None = None, bits: int = 31) -> int
     return int(sequence.generate_state(1)[0]) >> (32 - bits)
 
 
-def stream_generator(seed: int, stream: Stream) -> "Generator":
+def stream_generator(seed: int, stream: Stream, shard: int = 0) -> "Generator":
     """PyTorch's generator for one purpose of a run.
 
     Args:
         seed: The run's seed.
         stream: The purpose.
+        shard: The number of the shard that it is for.
     """
     from torch import Generator
 
-    return Generator().manual_seed(spawn_seeds(seed, stream, 1)[0])
+    return Generator().manual_seed(spawn_seeds(seed, stream, 1, shard)[0])
 
 
 def check_twister(key: Any, position: object) -> None:  # noqa: ANN401 - an array or a tensor

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -93,6 +93,8 @@ class TrainState(NamedTuple):
     learning_rate: Tensor | None = None
 
 
+Data = TypeVar("Data")  # what was collected, as a step takes it
+Minibatch = TypeVar("Minibatch")  # what is drawn of it, likewise
 Forward = Callable[[Tensor, Batch, Tensor, dict[str, Tensor]], Terms]
 # Rows from which one library serves any number: below, PyTorch chooses other convolutions.
 FEW = 16
@@ -297,25 +299,24 @@ def _gated(before: TrainState, after: TrainState, active: Tensor) -> TrainState:
 
 
 def run_epochs(
-    step: Step,
+    step: Callable[[TrainState, Data, Minibatch, Tensor], TrainState],
     state: TrainState,
-    batch: Batch,
-    epochs: Iterable[Iterable[tuple[Tensor, Tensor]]],
+    data: Data,
+    epochs: Iterable[Iterable[Minibatch]],
     knobs: Tensor,
 ) -> TrainState:
     """Steps through the minibatches of several epochs, or of fewer where the KL stop ends them.
 
     Args:
-        step: The step that `make_step` made.
+        step: The step.
         state: The state that `first_state` made.
-        batch: The batch that was collected.
-        epochs: The indices of the rows of each minibatch, int64 [B], and their weights [B].
+        data: What was collected.
+        epochs: Which of its rows are in each minibatch.
         knobs: The values of the annealed ones, [K].
     """
-    device = state.params.device
     for minibatches in epochs:
-        for indices, weights in minibatches:
-            state = step(state, batch, indices.to(device), weights.to(device), knobs)
+        for minibatch in minibatches:
+            state = step(state, data, minibatch, knobs)
         if not state.active.item():
             break
     return state
@@ -346,16 +347,16 @@ def compile_step(step: Step, cache: Path, sequence_length: int = 1) -> Step:
         nonlocal library
         if sequence_length > 1:  # as many sequences as there are: [K*L] -> [K, L]
             indices, weights = (rows.view(-1, sequence_length) for rows in (indices, weights))
-        inputs = [*_leaves(state), *batch.columns, indices, weights, values]
+        inputs = [*state_leaves(state), *batch.columns, indices, weights, values]
         if library is None:
-            n_leaves, like = len(_leaves(state)), state
+            n_leaves, like = len(state_leaves(state)), state
             of_batch = batch.with_columns(column[:1] for column in batch.columns)
 
             def flat_step(*inputs: Tensor) -> tuple[Tensor, ...]:
                 *columns, indices, weights, values = inputs[n_leaves:]
-                before = _with_leaves(like, inputs[:n_leaves])
+                before = state_of_leaves(like, inputs[:n_leaves])
                 rows = indices.flatten(), weights.flatten()
-                return tuple(_leaves(step(before, of_batch.with_columns(columns), *rows, values)))
+                return tuple(state_leaves(step(before, of_batch.with_columns(columns), *rows, values)))
 
             rows, minibatch = ([axis] for axis in lengths)
             axes = [*[None] * n_leaves, *len(batch.columns) * rows, *2 * minibatch, None]
@@ -366,18 +367,18 @@ def compile_step(step: Step, cache: Path, sequence_length: int = 1) -> Step:
                 reason = explain_failure(error)
                 logger.warning("the update can't be compiled and runs uncompiled: %s", reason)
                 library = lambda tensors: flat_step(*tensors)  # noqa: E731
-        return _with_leaves(state, library(inputs))
+        return state_of_leaves(state, library(inputs))
 
     return compiled
 
 
-def _leaves(state: TrainState) -> list[Tensor]:
+def state_leaves(state: TrainState) -> list[Tensor]:
     """The tensors of a state, those of its optimizer among them."""
     adapted = [] if state.learning_rate is None else [state.learning_rate]
     return [state.params, state.active, state.sums, state.seen, *adapted, *state.optimizer]
 
 
-def _with_leaves(like: TrainState, leaves: Sequence[Tensor]) -> TrainState:
+def state_of_leaves(like: TrainState, leaves: Sequence[Tensor]) -> TrainState:
     """The state of the same kind that has these tensors."""
     params, active, sums, seen, *rest = leaves
     adapted = None if like.learning_rate is None else rest.pop(0)

@@ -236,7 +236,8 @@ def test_a_batch_is_normalised_by_the_rows_that_are_transitions():
     head, rows = popart(), torch.tensor([0, 2, 3])
     returns, values = torch.tensor([1.0, 1e9, 5.0, 6.0]), torch.tensor([2.0, 0.0, 3.0, 4.0])
     column = torch.zeros(4)
-    batch = adapt_values(head, Batch(column, column, column, column, returns, values), rows)
+    batches = [Batch(column, column, column, column, returns, values)]
+    (batch,) = adapt_values(head, batches, returns[rows])
     assert head.statistics.mean.item() == pytest.approx(4.0)
     deviation = np.std([1.0, 5.0, 6.0])
     assert batch.returns[rows].tolist() == pytest.approx(((np.array([1, 5, 6]) - 4) / deviation).tolist())

@@ -167,6 +167,7 @@ class TrainingConfig:
     n_envs: Integer = knob(low=1, high=2**16, fixed=True)
     n_steps: Integer = knob(COUNT, fixed=True)
     vectorization: str = knob(choices=("auto", *BACKENDS))
+    shards: Integer = knob(low=1, high=2**12, fixed=True)
     batch_size: Integer = knob(COUNT)
     n_epochs: Integer = knob(low=1, high=10**6)
     learning_rate: float = knob(above=0, annealed=True)
@@ -237,6 +238,11 @@ class Config(TrainingConfig):
     def rollout_rows(self) -> int:
         """Rows of a rollout: environment steps of one iteration, but for a backend's filler rows."""
         return self.n_envs * self.n_steps
+
+    @property
+    def shard_envs(self) -> int:
+        """Environments of a shard."""
+        return self.n_envs // self.shards
 
     @property
     def iterations(self) -> int:

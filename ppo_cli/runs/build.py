@@ -355,9 +355,8 @@ def build_agent(config: Config, env: Env[Any, Any] | Spaces) -> PPOAgent:
         build_distribution(config, env.action_space),
         build_hyperparameters(config),
         build_schedules(config),
-        stream_generator(config.seed, "action"),
-        stream_generator(config.seed, "minibatch"),
-        n_envs=config.n_envs,
+        [stream_generator(config.seed, "minibatch", shard) for shard in range(config.shards)],
+        n_envs=config.shard_envs,
         device=torch.device(config.device_name),
         compile_cache=compile_cache() if decide_compile(config) else None,
     )
@@ -388,8 +387,9 @@ def build_normalizers(
 ) -> tuple[ObservationNormalizer | None, RewardNormalizer | None]:
     """The normalisers that the config asks for; images in a known range and what is no number have none."""
     observations = rewards = None
+    clip, waits = config.normalize.clip, config.shards > 1
     if config.normalize.observations:
-        observations = make_observation_normalizer(observation_space, config.normalize.clip)
+        observations = make_observation_normalizer(observation_space, clip, waits)
     if config.normalize.rewards:
-        rewards = RewardNormalizer(config.n_envs, config.gamma, config.normalize.clip)
+        rewards = RewardNormalizer(config.shard_envs, config.gamma, clip, waits)
     return observations, rewards

@@ -106,7 +106,7 @@ class CheckpointKeeper(Hook):
         link_checkpoint(path, self._folder.checkpoint("last").name)
 
     def _checkpoint(self, run: RunState) -> Checkpoint:
-        parts: dict[str, Any] = {**run.agent.state_dict(), **run.collector.state_dict()}
+        parts: dict[str, Any] = {**run.agent.state_dict(), **run.shards.state_dict()}
         return Checkpoint(
             **parts,
             iteration=run.iteration,
@@ -125,9 +125,9 @@ class CheckpointKeeper(Hook):
 
 def begin(run: RunState, config: Config, beginning: "Beginning | None" = None) -> None:
     """Starts the environments' first episodes, with what is taken of an earlier run, if anything."""
-    run.collector.reset(_seeds(config, 0))
+    run.shards.reset(_seeds(config, 0))
     if beginning is not None:
-        beginning.put(run.agent.model, run.collector)
+        beginning.put(run.agent.model, run.shards)
 
 
 def restore(
@@ -149,7 +149,7 @@ def restore(
     state = saved.payload()
     try:
         run.agent.load_state_dict(state)
-        lost = run.collector.load_state_dict(state, _seeds(config, saved.iteration))
+        lost = run.shards.load_state_dict(state, _seeds(config, saved.iteration))
         restore_generators(saved.generators)
         for name, own in own_hooks.items():
             if name in saved.own_hooks:  # older checkpoints have none

@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from ppo_cli.agent import PPOAgent
-from ppo_cli.collector import Collector, make_collector
+from ppo_cli.collector import make_collector
 from ppo_cli.config.convert import dotted, save_yaml, to_dict
 from ppo_cli.config.schema import Config
 from ppo_cli.envs import calls
@@ -62,7 +62,8 @@ from ppo_cli.runs.progress import Progress
 from ppo_cli.runs.signals import StopSignal
 from ppo_cli.runs.user_hooks import make_hooks
 from ppo_cli.runs.watchdog import Watchdog
-from ppo_cli.seeding import seed_global_generators
+from ppo_cli.seeding import seed_global_generators, stream_generator
+from ppo_cli.shards import Shards
 from ppo_cli.spaces import Spaces
 from ppo_cli.terminal import width
 from ppo_cli.trainer import train
@@ -157,17 +158,16 @@ def _run(
     config = checked.config
     save_yaml(config, RunFolder(folder).config_yaml)
     torch.set_num_threads(config.cpu_threads)
-    envs, more = _make_envs(checked, saved)
     with ExitStack() as opened:
-        opened.callback(envs.close)
+        vectors, more = _make_envs(checked, saved, opened)
         agent = build_agent(config, checked.spaces)
-        normalizers = build_normalizers(config, envs.single_observation_space)
-        for line in [*_first_lines(config, agent, envs.backend, caller.preset), *checked.notices, *more]:
+        stepped_by = vectors[0].backend
+        for line in [*_first_lines(config, agent, stepped_by, caller.preset), *checked.notices, *more]:
             logger.info(line)
         _advise_threads(config, agent)
-        collector = make_collector(envs, agent, config.n_steps, *normalizers)
-        hooks = _run_hooks(config, folder, saved, caller, signal, collector)
-        state = RunState(folder, to_dict(config), agent, collector, config.total_timesteps, hooks.all)
+        shards = _make_shards(config, agent, vectors)
+        hooks = _run_hooks(config, folder, saved, caller, signal, vectors[0])
+        state = RunState(folder, to_dict(config), agent, shards, config.total_timesteps, hooks.all)
         if saved is None:
             begin(state, config, checked.beginning)
         else:
@@ -218,11 +218,10 @@ def _run_hooks(
     saved: Checkpoint | None,
     caller: Caller,
     signal: StopSignal | None,
-    collector: Collector,
+    envs: Vector,
 ) -> RunHooks:
     """Makes the hooks of a run. What is logged is evaluated next, and what is evaluated is saved."""
     infos = wanted_infos(config)
-    envs = collector.envs
     rewarding = make_intrinsic(config, Spaces(envs.single_observation_space, envs.single_action_space))
     users = make_hooks(config, caller.hooks)
     log = RunLog(
@@ -247,20 +246,45 @@ def _run_hooks(
     return RunHooks(users, keeping, log, progress, evaluating, keeper, Hooks(everyone))
 
 
-def _make_envs(checked: Checked, saved: Checkpoint | None) -> tuple[Vector, list[str]]:
-    """The environments of training, and lines on them."""
+def _make_envs(
+    checked: Checked, saved: Checkpoint | None, opened: ExitStack
+) -> tuple[list[Vector], list[str]]:
+    """The environments of training, a vector for each shard, and lines on them; ``opened`` closes them."""
     config = checked.config
     make = env_maker(config.env, training=True)
     seed_global_generators(config.seed)  # for environments that draw from them, here and in workers
     kind, notice = _snapshot_kind(checked, make, saved)
     recipe = Recipe(
-        config.env.id, [make] * config.n_envs, checked.spaces,
+        config.env.id, [make] * config.shard_envs, checked.spaces,
         snapshot_kind=kind, on_error=on_error_of(config.env), infos=wanted_infos(config),
     )  # fmt: skip
-    envs, choice = make_vector(recipe, config.vectorization)
+    vectors: list[Vector] = []
+    choice = None
+    for _ in range(config.shards):
+        vectorization = vectors[0].backend if vectors else config.vectorization  # which is chosen once
+        envs, line = make_vector(recipe, vectorization)
+        opened.callback(envs.close)
+        vectors.append(envs)
+        choice = choice or line
     seed_global_generators(config.seed)  # again: what went before may have drawn from them
     lines = [_batch_notice(config), choice if config.n_envs > 1 else None, notice]
-    return envs, [line for line in lines if line]
+    return vectors, [line for line in lines if line]
+
+
+def _make_shards(config: Config, agent: PPOAgent, vectors: Sequence[Vector]) -> Shards:
+    """The shards of a run, each with a vector of environments."""
+    return Shards(
+        [
+            make_collector(
+                envs,
+                agent,
+                config.n_steps,
+                *build_normalizers(config, envs.single_observation_space),
+                stream_generator(config.seed, "action", shard),
+            )
+            for shard, envs in enumerate(vectors)
+        ]
+    )
 
 
 def _snapshot_kind(

@@ -1,0 +1,46 @@
+"""What the processes of one run tell each other."""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+class Collective:
+    """What the processes of one run tell each other: here of a run that is one process, nothing.
+
+    Every process calls the same methods in the same order. Shards are numbered over all processes, each of
+    which has as many as any other, neighbours of each other.
+
+    Attributes:
+        rank: The number of this process; the first one, 0, speaks for all.
+        processes: The number of processes.
+    """
+
+    rank: int = 0
+    processes: int = 1
+
+    def gather(self, parts: Sequence[Tensor]) -> Sequence[Tensor]:
+        """A tensor of each shard, in their order, of one shape and dtype.
+
+        Args:
+            parts: Those of this process's shards.
+        """
+        return parts
+
+    def gather_plain(self, parts: Sequence[T]) -> Sequence[T]:
+        """A value of each shard, in their order: nested dicts and lists of tensors and plain values.
+
+        Args:
+            parts: Those of this process's shards.
+        """
+        return parts
+
+    def of_first(self, value: T) -> T:
+        """The plain value that the first process has."""
+        return value
+
+
+ALONE = Collective()
