@@ -38,9 +38,16 @@ class Collective:
         """
         return parts
 
-    def of_first(self, value: T) -> T:
-        """The plain value that the first process has."""
+    def of_first(self, number: int) -> int:
+        """The number that the first process has."""
+        return number
+
+    def plain_of_first(self, value: T) -> T:
+        """The value that the first process has, of nested dicts and lists of tensors and plain values."""
         return value
+
+    def close(self) -> None:
+        """Leaves the others."""
 
 
 ALONE = Collective()

@@ -143,7 +143,7 @@ class Shards:
         for number, (collector, given) in enumerate(zip(self.collectors, own, strict=True)):
             found = collector.load_state_dict(shares[number], given)
             lost.append([each._replace(env=each.env + (self.first + number) * n) for each in found])
-        return [each for some in self.collective.gather_plain(lost) for each in some]
+        return [Lost(*each) for some in self.collective.gather_plain(lost) for each in some]
 
     def _own(self, seeds: Sequence[int]) -> list[list[int]]:
         """The part of each shard of this process."""

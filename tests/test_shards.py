@@ -2,7 +2,6 @@
 
 import csv
 
-import pytest
 import torch
 
 from ppo_cli.runs.checkpoint import load_checkpoint
@@ -20,7 +19,9 @@ def weights(folder):
 def rows(folder):
     with (folder / "metrics.csv").open() as file:
         found = list(csv.DictReader(file))
-    return [{k: v for k, v in row.items() if not k.startswith("time/") and k != "charts/SPS"} for row in found]
+    return [
+        {k: v for k, v in row.items() if not k.startswith("time/") and k != "charts/SPS"} for row in found
+    ]
 
 
 def test_a_sharded_run_goes_on_to_the_same_bits(ppo_train, interrupt, tmp_path):

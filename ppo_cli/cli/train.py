@@ -27,6 +27,7 @@ from ppo_cli.config.user_files import with_folder
 from ppo_cli.envs.make import resolve_env_id
 from ppo_cli.errors import ConfigError
 from ppo_cli.runs.new_folder import folder_name
+from ppo_cli.runs.ranks import rank
 from ppo_cli.runs.resume import resume, resumed_config
 from ppo_cli.runs.start import start_run
 from ppo_cli.sweeps import start as sweeps
@@ -36,7 +37,14 @@ from ppo_cli.terminal import width
 
 def main() -> None:
     """Entry point of the console script."""
-    run_command("ppo-train", lambda: _dispatch(sys.argv[1:]))
+    run_command("ppo-train", _follow if rank() else lambda: _dispatch(sys.argv[1:]))
+
+
+def _follow() -> None:
+    """Follows the first process of a run, which alone reads what is typed."""
+    from ppo_cli.runs.following import follow  # late: it brings PyTorch
+
+    follow()
 
 
 def _dispatch(arguments: Sequence[str]) -> None:

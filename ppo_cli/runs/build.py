@@ -17,6 +17,7 @@ from platformdirs import user_cache_path
 from ppo_cli.actor_critic import ActorCritic, make_actor_critic
 from ppo_cli.agent import PPOAgent
 from ppo_cli.cache import trusted_folder
+from ppo_cli.collective import ALONE, Collective
 from ppo_cli.config.convert import same_named
 from ppo_cli.config.idle import idle_notices
 from ppo_cli.config.schema import Config, EnvConfig
@@ -347,7 +348,7 @@ def build_model(config: Config, env: Env[Any, Any] | Spaces) -> ActorCritic:
     return model
 
 
-def build_agent(config: Config, env: Env[Any, Any] | Spaces) -> PPOAgent:
+def build_agent(config: Config, env: Env[Any, Any] | Spaces, collective: Collective = ALONE) -> PPOAgent:
     """The agent of a run, with fresh weights drawn from the run's seed."""
     torch.manual_seed(spawn_seeds(config.seed, "model", 1)[0])
     return PPOAgent(
@@ -359,6 +360,7 @@ def build_agent(config: Config, env: Env[Any, Any] | Spaces) -> PPOAgent:
         n_envs=config.shard_envs,
         device=torch.device(config.device_name),
         compile_cache=compile_cache() if decide_compile(config) else None,
+        collective=collective,
     )
 
 

@@ -31,6 +31,7 @@ from ppo_cli.runs.checkpoint import (
 from ppo_cli.runs.checkpoint_schema import Checkpoint
 from ppo_cli.runs.folder import RunFolder, identity
 from ppo_cli.runs.log import RunLog
+from ppo_cli.runs.processes import state_of
 from ppo_cli.seeding import restore_generators, saved_generators, spawn_seeds
 from ppo_cli.text import flat
 
@@ -106,7 +107,7 @@ class CheckpointKeeper(Hook):
         link_checkpoint(path, self._folder.checkpoint("last").name)
 
     def _checkpoint(self, run: RunState) -> Checkpoint:
-        parts: dict[str, Any] = {**run.agent.state_dict(), **run.shards.state_dict()}
+        parts: dict[str, Any] = {**run.agent.state_dict(), **state_of(run)}
         return Checkpoint(
             **parts,
             iteration=run.iteration,

@@ -1,0 +1,71 @@
+"""The life of a process of a run that is not the first: it is told what to run, and follows."""
+
+from contextlib import ExitStack, closing
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ppo_cli.collective import Collective
+from ppo_cli.config.convert import from_dict, to_dict
+from ppo_cli.hooks import RunState, telling_hooks
+from ppo_cli.runs.build import Checked, build_agent, check_environment
+from ppo_cli.runs.checkpoint_schema import Checkpoint
+from ppo_cli.runs.checkpointing import begin, restore
+from ppo_cli.runs.environments import make_envs, make_shards
+from ppo_cli.runs.init_from import Beginning
+from ppo_cli.runs.processes import Following, meet
+from ppo_cli.trainer import train
+
+
+def lead(checked: Checked, saved: Checkpoint | None, collective: Collective) -> None:
+    """Tells the other processes what is run.
+
+    Args:
+        checked: The config.
+        saved: The checkpoint that it goes on from, if it does.
+        collective: The processes of the run, of which this is the first.
+    """
+    if collective.processes == 1:
+        return
+    beginning = None if checked.beginning is None else asdict(checked.beginning)
+    if beginning is not None:
+        beginning["left_out"] = sorted(beginning["left_out"])
+    told = {
+        "config": to_dict(checked.config),
+        "saved": None if saved is None else saved.payload(),
+        "beginning": beginning,
+    }
+    collective.plain_of_first(told)
+
+
+def follow() -> None:
+    """Runs what the first process tells, as one of the others."""
+    with closing(meet()) as collective:
+        told: dict[str, Any] = collective.plain_of_first({})
+        saved = None if told["saved"] is None else Checkpoint.checked(told["saved"])
+        beginning = told["beginning"]
+        if beginning is not None:
+            beginning = Beginning(**{**beginning, "left_out": frozenset(beginning["left_out"])})
+        checked = check_environment(from_dict(told["config"]), watchdog=False, keep=True, begins=False)
+        _follow(replace(checked, beginning=beginning), saved, collective)
+
+
+def _follow(checked: Checked, saved: Checkpoint | None, collective: Collective) -> None:
+    config = checked.config
+    torch.set_num_threads(config.cpu_threads)
+    with ExitStack() as opened:
+        vectors, _ = make_envs(checked, saved, collective, opened)
+        agent = build_agent(config, checked.spaces, collective)
+        shards = make_shards(config, agent, vectors, collective)
+        following = Following(collective)
+        run = RunState(Path(), to_dict(config), agent, shards, config.total_timesteps, following)
+        if saved is None:
+            begin(run, config, checked.beginning)
+        else:
+            restore(run, config, saved, [], {})
+        with telling_hooks(run):
+            train(run)
+        if not following.has_ended:
+            following.listen(run)

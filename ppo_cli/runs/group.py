@@ -1,0 +1,67 @@
+"""Several processes of one run, over `torch.distributed`."""
+
+import io
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+from torch import Tensor, distributed
+
+from ppo_cli.collective import Collective
+from ppo_cli.runs.checkpoint import load_tensors, plain
+
+T = TypeVar("T")
+
+SECONDS = 30.0  # after which a process that says nothing counts as gone
+
+
+class Group(Collective):
+    """The processes that torchrun, or `ppo-train` itself, has started."""
+
+    def __init__(self) -> None:
+        """Meets the others, where the environment variables of torchrun say."""
+        backends = "cpu:gloo,cuda:nccl" if distributed.is_nccl_available() else "gloo"
+        distributed.init_process_group(backends, timeout=timedelta(seconds=SECONDS))
+        self.rank, self.processes = distributed.get_rank(), distributed.get_world_size()
+
+    def gather(self, parts: Sequence[Tensor]) -> Sequence[Tensor]:
+        """A tensor of each shard, in their order, of one shape and dtype."""
+        own = torch.stack(list(parts))
+        sent = own.view(torch.uint8) if own.dtype == torch.bool else own  # which gloo can't send
+        whole = sent.new_empty((self.processes * len(sent), *sent.shape[1:]))
+        distributed.all_gather_into_tensor(whole, sent)
+        return whole.view(own.dtype).unbind()
+
+    def gather_plain(self, parts: Sequence[T]) -> Sequence[T]:
+        """A value of each shard, in their order; arrays come back as tensors, and tuples as lists."""
+        file = io.BytesIO()
+        torch.save(plain(list(parts)), file)
+        own = torch.frombuffer(file.getbuffer(), dtype=torch.uint8)
+        lengths = [int(length) for length in self.gather([torch.tensor(len(own))])]
+        padded = torch.zeros(max(lengths), dtype=torch.uint8)
+        padded[: len(own)] = own
+        everyones = zip(self.gather([padded]), lengths, strict=True)
+        return [part for sent, n in everyones for part in load_tensors(sent[:n].numpy().tobytes())]
+
+    def of_first(self, number: int) -> int:
+        """The number that the first process has."""
+        told = torch.tensor(number)
+        distributed.broadcast(told, 0)
+        return int(told)
+
+    def plain_of_first(self, value: T) -> T:
+        """The value that the first process has; arrays come as tensors, and tuples as lists."""
+        file = io.BytesIO()
+        torch.save(plain(value), file)
+        size = self.of_first(len(file.getbuffer()))
+        sent = torch.zeros(size, dtype=torch.uint8)
+        if self.rank == 0:
+            sent[:] = torch.frombuffer(file.getbuffer(), dtype=torch.uint8)
+        distributed.broadcast(sent, 0)
+        told: T = load_tensors(sent.numpy().tobytes())
+        return told
+
+    def close(self) -> None:
+        """Leaves the others."""
+        distributed.destroy_process_group()

@@ -1,0 +1,75 @@
+"""The processes of one run, and how the first one leads the others.
+
+The first process has the folder, the log, the terminal and the hooks. The others have their shards, and the
+same weights. What of them it needs for a checkpoint they give when it asks, between two iterations.
+"""
+
+from typing import Any
+
+from ppo_cli.collective import ALONE, Collective
+from ppo_cli.hooks import Hook, RunState
+from ppo_cli.runs.ranks import are_many
+from ppo_cli.runs.signals import Interrupted
+
+GO_ON, STATE, STOP, END = range(4)  # what the first process tells the others between two iterations
+
+
+def meet() -> Collective:
+    """The processes of the run, once all of them are there."""
+    if not are_many():
+        return ALONE
+    from ppo_cli.runs.group import Group  # late: most runs are one process
+
+    return Group()
+
+
+class Leading(Hook):
+    """Tells the other processes what the first one has decided. It is told last of all hooks."""
+
+    def __init__(self, collective: Collective) -> None:
+        """Takes the processes of the run."""
+        self._collective = collective
+
+    def start(self, run: RunState) -> None:
+        """Has them begin."""
+        self._collective.of_first(GO_ON)
+
+    def after_iteration(self, run: RunState, scalars: dict[str, float]) -> None:
+        """Has them go on, or stop where this one does."""
+        self._collective.of_first(STOP if run.is_over else GO_ON)
+
+    def end(self, run: RunState, error: BaseException | None) -> None:
+        """Has them end; where this one fails they find out by themselves."""
+        if error is None or isinstance(error, Interrupted):
+            self._collective.of_first(END)
+
+
+class Following(Hook):
+    """Does between two iterations what the first process asks for."""
+
+    def __init__(self, collective: Collective) -> None:
+        """Takes the processes of the run."""
+        self._collective = collective
+        self.has_ended = False
+
+    def start(self, run: RunState) -> None:
+        """Waits until the first process begins."""
+        self.listen(run)
+
+    def after_iteration(self, run: RunState, scalars: dict[str, float]) -> None:
+        """Waits until it goes on."""
+        self.listen(run)
+
+    def listen(self, run: RunState) -> None:
+        """Does what it asks for until it goes on, stops or ends."""
+        while (told := self._collective.of_first(GO_ON)) == STATE:
+            run.shards.state_dict()
+        if told != GO_ON:
+            run.stop("by the first process")
+        self.has_ended = told == END
+
+
+def state_of(run: RunState) -> dict[str, Any]:
+    """The state of all shards, for which the other processes are asked."""
+    run.shards.collective.of_first(STATE)
+    return run.shards.state_dict()
