@@ -42,6 +42,10 @@ class Collective:
         """The number that the first process has."""
         return number
 
+    def most(self, number: int) -> int:
+        """The largest of the numbers that the processes have."""
+        return number
+
     def plain_of_first(self, value: T) -> T:
         """The value that the first process has, of nested dicts and lists of tensors and plain values."""
         return value

@@ -1,5 +1,6 @@
 """The life of a process of a run that is not the first: it is told what to run, and follows."""
 
+import logging
 from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from ppo_cli.runs.checkpointing import begin, restore
 from ppo_cli.runs.environments import make_envs, make_shards
 from ppo_cli.runs.init_from import Beginning
 from ppo_cli.runs.processes import Following, meet
+from ppo_cli.runs.signals import StopSignal, no_advice
 from ppo_cli.trainer import train
 
 
@@ -42,24 +44,26 @@ def lead(checked: Checked, saved: Checkpoint | None, collective: Collective) -> 
 
 def follow() -> None:
     """Runs what the first process tells, as one of the others."""
-    with closing(meet()) as collective:
+    own = logging.getLogger("ppo_cli")
+    own.addHandler(logging.NullHandler())  # the first process alone speaks
+    own.propagate = False
+    with StopSignal(no_advice, at_once=True) as signal, closing(meet()) as collective:
         told: dict[str, Any] = collective.plain_of_first({})
         saved = None if told["saved"] is None else Checkpoint.checked(told["saved"])
         beginning = told["beginning"]
         if beginning is not None:
             beginning = Beginning(**{**beginning, "left_out": frozenset(beginning["left_out"])})
         checked = check_environment(from_dict(told["config"]), watchdog=False, keep=True, begins=False)
-        _follow(replace(checked, beginning=beginning), saved, collective)
+        _follow(replace(checked, beginning=beginning), saved, Following(collective, signal), collective)
 
 
-def _follow(checked: Checked, saved: Checkpoint | None, collective: Collective) -> None:
+def _follow(checked: Checked, saved: Checkpoint | None, following: Following, collective: Collective) -> None:
     config = checked.config
     torch.set_num_threads(config.cpu_threads)
     with ExitStack() as opened:
         vectors, _ = make_envs(checked, saved, collective, opened)
         agent = build_agent(config, checked.spaces, collective)
         shards = make_shards(config, agent, vectors, collective)
-        following = Following(collective)
         run = RunState(Path(), to_dict(config), agent, shards, config.total_timesteps, following)
         if saved is None:
             begin(run, config, checked.beginning)

@@ -50,6 +50,12 @@ class Group(Collective):
         distributed.broadcast(told, 0)
         return int(told)
 
+    def most(self, number: int) -> int:
+        """The largest of the numbers that the processes have."""
+        told = torch.tensor(number)
+        distributed.all_reduce(told, distributed.ReduceOp.MAX)
+        return int(told)
+
     def plain_of_first(self, value: T) -> T:
         """The value that the first process has; arrays come as tensors, and tuples as lists."""
         file = io.BytesIO()

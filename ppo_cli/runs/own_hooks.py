@@ -12,6 +12,7 @@ from ppo_cli.episodes import Evaluation
 from ppo_cli.hooks import Hook, RunState
 from ppo_cli.policy import BatchPolicy
 from ppo_cli.runs.evaluation import evaluate
+from ppo_cli.runs.processes import signal_of_any
 from ppo_cli.runs.signals import Interrupted, StopSignal
 
 Counting = Callable[[int], AbstractContextManager[Callable[[int], None]]]
@@ -79,7 +80,9 @@ class Signals(Hook):
     def after_iteration(self, run: RunState, scalars: dict[str, float]) -> None:
         """Has the run saved where a signal came."""
         self._signal.at_once = False
-        self._number = self._signal.number  # once: what comes from here on ends the next iteration
+        self._number = signal_of_any(
+            run, self._signal.number
+        )  # once: what comes from here on ends the next iteration
         if self._number is not None:
             run.save()
 

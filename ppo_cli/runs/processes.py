@@ -9,9 +9,9 @@ from typing import Any
 from ppo_cli.collective import ALONE, Collective
 from ppo_cli.hooks import Hook, RunState
 from ppo_cli.runs.ranks import are_many
-from ppo_cli.runs.signals import Interrupted
+from ppo_cli.runs.signals import Interrupted, StopSignal
 
-GO_ON, STATE, STOP, END = range(4)  # what the first process tells the others between two iterations
+GO_ON, STATE, SIGNAL, STOP, END = range(5)  # what the first process tells the others between two iterations
 
 
 def meet() -> Collective:
@@ -47,14 +47,15 @@ class Leading(Hook):
 class Following(Hook):
     """Does between two iterations what the first process asks for."""
 
-    def __init__(self, collective: Collective) -> None:
-        """Takes the processes of the run."""
-        self._collective = collective
+    def __init__(self, collective: Collective, signal: StopSignal) -> None:
+        """Takes the processes of the run, and the `StopSignal` that was entered around it."""
+        self._collective, self._signal = collective, signal
         self.has_ended = False
 
     def start(self, run: RunState) -> None:
-        """Waits until the first process begins."""
+        """Waits until the first process begins; from then on a signal ends an iteration."""
         self.listen(run)
+        self._signal.at_once = False
 
     def after_iteration(self, run: RunState, scalars: dict[str, float]) -> None:
         """Waits until it goes on."""
@@ -62,11 +63,26 @@ class Following(Hook):
 
     def listen(self, run: RunState) -> None:
         """Does what it asks for until it goes on, stops or ends."""
-        while (told := self._collective.of_first(GO_ON)) == STATE:
-            run.shards.state_dict()
+        while (told := self._collective.of_first(GO_ON)) in (STATE, SIGNAL):
+            if told == STATE:
+                run.shards.state_dict()
+            else:
+                self._collective.most(self._signal.number or 0)
         if told != GO_ON:
             run.stop("by the first process")
         self.has_ended = told == END
+
+
+def signal_of_any(run: RunState, own: int | None) -> int | None:
+    """The number of a signal that came to any of the processes, or None.
+
+    Args:
+        run: The run.
+        own: The number of one that came to this process, the first one.
+    """
+    collective = run.shards.collective
+    collective.of_first(SIGNAL)
+    return collective.most(own or 0) or None
 
 
 def state_of(run: RunState) -> dict[str, Any]:
