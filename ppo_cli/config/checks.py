@@ -251,6 +251,10 @@ def _check_box_policy(config: Config) -> None:
 def _check_shards(config: Config) -> None:
     """Raises ConfigError where a run can't be cut into so many equal parts."""
     shards = config.shards
+    if config.processes != "auto" and shards % int(config.processes):
+        raise ConfigError(
+            f"processes={config.processes}: expected a divisor of shards={shards}, which they share"
+        )
     if shards == 1:
         return
     rows = (
@@ -282,6 +286,7 @@ def _check_across(config: Config) -> None:
     _check_box_policy(config)
     for name, value, allowed in (
         ("threads", config.threads, "an integer"),
+        ("processes", config.processes, "an integer"),
         ("compile", config.compile, "true, false"),
         ("env.action_mask", config.env.action_mask, "true, false"),
         ("checkpoint.every", config.checkpoint.every, "an integer"),

@@ -225,6 +225,7 @@ class Config(TrainingConfig):
     anneal: AnnealsConfig = section(AnnealsConfig)
     network: NetworkConfig = section(NetworkConfig, fixed=True)
     normalize: NormalizeConfig = section(NormalizeConfig, fixed=True)
+    processes: Union[Integer, str] = knob(low=1, high=2**12, learned=False, searched=False)  # noqa: UP007
     device: str = knob(learned=False, searched=False)
     threads: Union[Integer, str] = knob(low=1, high=1024, learned=False)  # noqa: UP007
     compile: Union[bool, str] = knob(learned=False)  # noqa: UP007

@@ -48,6 +48,7 @@ from ppo_cli.normalize import (
 from ppo_cli.parts import freeze
 from ppo_cli.runs.algorithm import build_distribution, build_hyperparameters, build_schedules, try_update
 from ppo_cli.runs.intrinsic import try_intrinsic
+from ppo_cli.runs.ranks import check_processes
 from ppo_cli.runs.signals import no_advice
 from ppo_cli.runs.user_hooks import check_hooks
 from ppo_cli.runs.watchdog import Watchdog
@@ -100,6 +101,7 @@ def check_environment(
         ConfigError: the environment can't be made or trained on as the config asks; one line that says why.
     """
     check_hooks(config)
+    check_processes(config)
     with Watchdog(config.env.timeout, no_advice) if watchdog else nullcontext():
         try:
             return _check_environment(config, keep, _find_source(config) if begins else None)

@@ -1,7 +1,7 @@
 """Several processes of one run, over `torch.distributed`."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TypeVar
 
@@ -10,10 +10,13 @@ from torch import Tensor, distributed
 
 from ppo_cli.collective import Collective
 from ppo_cli.runs.checkpoint import load_tensors, plain
+from ppo_cli.text import headline
 
 T = TypeVar("T")
 
-SECONDS = 30.0  # after which a process that says nothing counts as gone
+MEETING = timedelta(minutes=5)  # for all processes to be there
+# One may wait for another that compiles or evaluates. A process that is gone is found out at once.
+WAITING = timedelta(days=7)
 
 
 class Group(Collective):
@@ -22,7 +25,8 @@ class Group(Collective):
     def __init__(self) -> None:
         """Meets the others, where the environment variables of torchrun say."""
         backends = "cpu:gloo,cuda:nccl" if distributed.is_nccl_available() else "gloo"
-        distributed.init_process_group(backends, timeout=timedelta(seconds=SECONDS))
+        distributed.init_process_group(backends, timeout=MEETING)
+        self._group = distributed.new_group(timeout=WAITING)
         self.rank, self.processes = distributed.get_rank(), distributed.get_world_size()
 
     def gather(self, parts: Sequence[Tensor]) -> Sequence[Tensor]:
@@ -30,7 +34,7 @@ class Group(Collective):
         own = torch.stack(list(parts))
         sent = own.view(torch.uint8) if own.dtype == torch.bool else own  # which gloo can't send
         whole = sent.new_empty((self.processes * len(sent), *sent.shape[1:]))
-        distributed.all_gather_into_tensor(whole, sent)
+        self._do(distributed.all_gather, list(whole.chunk(self.processes)), sent)
         return whole.view(own.dtype).unbind()
 
     def gather_plain(self, parts: Sequence[T]) -> Sequence[T]:
@@ -47,13 +51,13 @@ class Group(Collective):
     def of_first(self, number: int) -> int:
         """The number that the first process has."""
         told = torch.tensor(number)
-        distributed.broadcast(told, 0)
+        self._do(distributed.broadcast, told, 0)
         return int(told)
 
     def most(self, number: int) -> int:
         """The largest of the numbers that the processes have."""
         told = torch.tensor(number)
-        distributed.all_reduce(told, distributed.ReduceOp.MAX)
+        self._do(distributed.all_reduce, told, distributed.ReduceOp.MAX)
         return int(told)
 
     def plain_of_first(self, value: T) -> T:
@@ -64,9 +68,20 @@ class Group(Collective):
         sent = torch.zeros(size, dtype=torch.uint8)
         if self.rank == 0:
             sent[:] = torch.frombuffer(file.getbuffer(), dtype=torch.uint8)
-        distributed.broadcast(sent, 0)
+        self._do(distributed.broadcast, sent, 0)
         told: T = load_tensors(sent.numpy().tobytes())
         return told
+
+    def _do(self, collective: Callable[..., object], *arguments: object) -> None:
+        """Calls one of PyTorch's collectives.
+
+        Raises:
+            ConnectionError: Another process is gone.
+        """
+        try:
+            collective(*arguments, group=self._group)
+        except RuntimeError as error:  # of gloo and NCCL alike
+            raise ConnectionError(f"another process of the run is gone: {headline(error)}") from error
 
     def close(self) -> None:
         """Leaves the others."""

@@ -1,0 +1,58 @@
+"""Several processes of one run on this machine, started by PyTorch's own launcher."""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from ppo_cli.config.schema import Config
+from ppo_cli.runs.ranks import are_many
+from ppo_cli.runs.signals import Interrupted
+
+WORKER = "import sys; from ppo_cli.cli.entry import train; sys.argv[0] = 'ppo-train'; train()"
+PATIENCE = 600  # seconds from a signal until processes that still save are killed
+
+
+def launch_others(config: Config) -> None:
+    """Where a config asks for several processes and this is the only one, has them do what is typed."""
+    if not are_many() and config.processes not in ("auto", 1):
+        launch(int(config.processes), sys.argv[1:])
+
+
+def launch(processes: int, arguments: Sequence[str]) -> NoReturn:
+    """Runs `ppo-train ARGUMENTS` as that many processes, and ends when all of them have ended.
+
+    The first of them says what is to be said, and what went wrong too.
+
+    Args:
+        processes: Their number.
+        arguments: What is typed.
+
+    Raises:
+        Interrupted: A signal ended them.
+        SystemExit: With their status, the first one's of those that failed.
+    """
+    os.environ["LOGLEVEL"] = "CRITICAL"  # the launcher's, which knows no more than that a process has ended
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    settings = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        run_id="ppo-train",
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        shutdown_timeout=PATIENCE,
+    )
+    try:
+        elastic_launch(settings, sys.executable)("-c", WORKER, *arguments)
+    except SignalException as error:
+        raise Interrupted(int(error.sigval)) from None
+    except ChildFailedError as error:
+        failures = error.failures
+        first = failures[min(failures)]
+        sys.exit(first.exitcode if first.exitcode > 0 else 128 - first.exitcode)
+    sys.exit(0)
