@@ -2,11 +2,11 @@
 
 import csv
 import os
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box, Discrete
 from run_hooks import INTERRUPTIBLE
 
 from ppo_cli.actor_critic import make_actor_critic
@@ -22,7 +22,6 @@ from ppo_cli.sharded import Data, make_sharded_step, sharded_minibatches, weight
 from ppo_cli.shards import joined, split
 from ppo_cli.spaces import Spaces
 from ppo_cli.update import Hyperparameters, first_state, make_step, parameter_shapes
-from gymnasium.spaces import Box, Discrete
 
 TINY = (
     "env=CartPole-v1", "preset=none", "n_envs=4", "n_steps=16", "total_timesteps=192", "batch_size=32",
@@ -35,12 +34,14 @@ SHARDS, ROWS, OBSERVATION = 4, 24, 3
 
 
 def learnt(folder):
-    """All of a run that no clock has a part in: the checkpoint's weights and states, and the rows of the CSV."""
+    """All of a run that no clock has a part in: its last checkpoint, and the rows of its CSV."""
     saved = load_checkpoint(folder / "checkpoints" / "last.pt")
     with (folder / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     rows = [{k: v for k, v in row.items() if not k.startswith("time/") and k != "charts/SPS"} for row in rows]
-    return {key: saved[key] for key in saved if key not in ("log", "versions", "config", "format")} | {"rows": rows}
+    return {key: saved[key] for key in saved if key not in ("log", "versions", "config", "format")} | {
+        "rows": rows
+    }
 
 
 def assert_same(first, second, where=""):
@@ -98,3 +99,155 @@ def test_two_processes_have_the_bits_of_one_also_of_a_run_that_goes_on(start, in
     interrupt(None)
     assert start(1, "resume=cut").status == 0
     assert_same(learnt(tmp_path / "whole"), learnt(tmp_path / "cut"))
+
+
+class Process(Collective):
+    """One of several processes: what it would send is kept, and the others send zeros."""
+
+    def __init__(self, rank, processes):
+        self.rank, self.processes, self.sent = rank, processes, []
+
+    def gather(self, parts):
+        self.sent += parts
+        nothing = [torch.zeros_like(parts[0])] * len(parts)
+        return [*nothing * self.rank, *parts, *nothing * (self.processes - 1 - self.rank)]
+
+
+def learning(**choices):
+    """A model, its distribution, and the constants of an update."""
+    torch.manual_seed(0)
+    spaces = Spaces(Box(-1, 1, (OBSERVATION,)), Discrete(3))
+    model = make_actor_critic(*spaces, hidden_sizes=(8,))
+    return model, make_distribution(spaces.action_space), Hyperparameters(**choices)
+
+
+def random_batch(seed, rows=ROWS):
+    generator = torch.Generator().manual_seed(seed)
+    normal = [torch.randn(rows, generator=generator) for _ in range(4)]
+    actions = torch.randint(3, (rows,), generator=generator)
+    return Batch(torch.randn(rows, OBSERVATION, generator=generator), actions, *normal)
+
+
+def minibatches_of(valid, size=8):
+    cuts = [sequences(each, 1) for each in valid]
+    return list(
+        sharded_minibatches(cuts, size, [stream_generator(0, "minibatch", s) for s in range(len(cuts))])
+    )
+
+
+def stepped(step, state, data, minibatches, knobs):
+    for minibatch in minibatches:
+        state = step(state, data, minibatch, torch.tensor(list(knobs.values())))
+    return state
+
+
+@pytest.mark.parametrize("choices", [{}, {"normalize_advantage": False}])
+def test_a_step_in_parts_is_that_of_the_whole_minibatch(choices):
+    model, distribution, hyper = learning(**choices)
+    batches = [random_batch(seed) for seed in range(SHARDS)]
+    valid = [torch.rand(ROWS, 1) < share for share in (1.0, 0.9, 0.5, 0.2)]  # so that parts are unequal
+    minibatches = minibatches_of(valid)
+    assert {len(part[0]) for minibatch in minibatches for part in minibatch} == {0, 8}  # some have none left
+    knobs = KNOBS | {"target_kl": 1e9}
+    params = flatten_parameters(model)
+    state = first_state(params, hyper.optimizer.init(params, parameter_shapes(model)), hyper)
+    sharded = make_sharded_step(model, distribution, hyper, tuple(knobs), ALONE)
+    data = Data(batches, [each.advantages for each in batches])
+    found = stepped(sharded, state, data, minibatches, knobs)
+    whole = Batch(*(torch.cat(columns) for columns in zip(*batches, strict=True)))
+    step = make_step(model, distribution, hyper, tuple(knobs))
+    for minibatch in minibatches:
+        rows = torch.cat([indices + ROWS * s for s, (indices, _) in enumerate(minibatch)])
+        weights = torch.cat([weights for _, weights in minibatch])
+        state = step(state, whole, rows, weights, torch.tensor(list(knobs.values())))
+    torch.testing.assert_close(found.params, state.params, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(found.sums, state.sums, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_what_a_process_sends_is_what_one_that_has_all_shards_computes(processes):
+    model, distribution, hyper = learning()
+    batches = [random_batch(seed) for seed in range(SHARDS)]
+    advantages = [each.advantages for each in batches]
+    (minibatch, *_) = minibatches_of([torch.ones(ROWS, 1, dtype=torch.bool)] * SHARDS)
+    params = flatten_parameters(model)
+    state = first_state(params, hyper.optimizer.init(params, parameter_shapes(model)), hyper)
+
+    def sent(rank, processes):
+        process, own = Process(rank, processes), SHARDS // processes
+        step = make_sharded_step(model, distribution, hyper, tuple(KNOBS), process)
+        data = Data(batches[rank * own : (rank + 1) * own], advantages)
+        step(state, data, minibatch, torch.tensor(list(KNOBS.values())))
+        return process.sent
+
+    parts = [part for rank in range(processes) for part in sent(rank, processes)]
+    assert all(map(torch.equal, parts, sent(0, 1)))
+    assert len(parts) == SHARDS
+
+
+def test_parts_are_added_in_their_order_and_what_has_no_rows_does_not_count():
+    parts = [torch.tensor([x]) for x in (1.0, float("nan"), 3.0)]
+    assert weighted_sum(parts, [3.0, 0.0, 1.0]).tolist() == [0.75 + 0.75]
+    assert weighted_sum(parts[:1], [5.0]).tolist() == [1.0]
+
+
+def test_statistics_that_waited_are_merged_as_if_they_had_been_taken_in_at_once():
+    batches = np.random.default_rng(0).normal(3.0, 2.0, (4, 10, 2))
+    at_once, merged, seen = RunningMeanStd((2,)), RunningMeanStd((2,)), RunningMeanStd((2,))
+    for batch in batches:
+        at_once.update(batch)
+        seen.forget()
+        merged.merge(seen)  # nothing
+        seen.update(batch)
+        merged.merge(seen)
+    assert merged.count == at_once.count
+    np.testing.assert_allclose(merged.mean, at_once.mean)
+    np.testing.assert_allclose(merged.var, at_once.var)
+
+
+def test_the_first_shard_draws_what_a_run_that_is_not_cut_does_and_others_draw_something_else():
+    assert spawn_seeds(5, "action", 1, 0) == spawn_seeds(5, "action", 1)
+    drawn = [stream_generator(5, "action", shard).initial_seed() for shard in range(8)]
+    assert len(set(drawn)) == 8
+
+
+def test_states_of_collectors_are_one_and_come_apart_again():
+    states = [
+        {"observations": torch.full((2, 3), float(s)), "episodes": {"returns": np.full(2, s), "cut": s},
+         "environments": {"kind": "seed", "starts": [s, None]}, "reward_statistics": {"count": 4.0}}
+        for s in range(3)
+    ]  # fmt: skip
+    whole = joined(states)
+    assert whole["observations"].shape == (6, 3)
+    assert whole["episodes"]["cut"] == 3
+    assert whole["environments"] == {"kind": "seed", "starts": [0, None, 1, None, 2, None]}
+    parts = split(whole, 3)
+    assert [part["episodes"].pop("cut") for part in parts] == [3, 0, 0]
+    for part, state in zip(parts, states, strict=True):
+        assert part["environments"] == state["environments"]
+        assert torch.equal(part["observations"], state["observations"])
+    assert joined([{"environments": None}] * 2) == {"environments": None}
+
+
+@pytest.mark.parametrize(
+    ("typed", "line"),
+    [
+        ("n_envs=6", "shards=4 cuts n_envs=6 into unequal parts: expected a multiple of 4"),
+        ("batch_size=33", "shards=4 cuts batch_size=33 into unequal parts: expected a multiple of 4"),
+        ("intrinsic=rnd", "intrinsic=rnd learns from whole rollouts; use shards=1, or intrinsic=none"),
+        ("processes=3", "processes=3: expected a divisor of shards=4"),
+        ("hooks=[{name: test_hooks.Doubled}]", "use shards=1"),
+    ],
+)
+def test_what_can_not_be_cut_is_refused_in_a_line(ppo_train, typed, line, tmp_path):
+    found = ppo_train(*TINY, typed)
+    assert found.status == 2
+    assert line in " ".join(found.err.split())
+    assert not list(tmp_path.iterdir())
+
+
+def test_processes_that_are_not_there_are_refused(ppo_train, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    found = ppo_train(*TINY)
+    assert found.status == 2
+    assert "3 processes can't share shards=4" in found.err
