@@ -193,6 +193,12 @@ class PPOAgent:
         """Whether no weight that is trained is NaN or infinite."""
         return bool(torch.isfinite(self._params).all())
 
+    def fingerprint(self) -> int:
+        """A number that other weights hardly have, of 62 bits: the same in all processes of a run."""
+        bits = self._params.view(torch.int32).to(torch.int64)
+        places = torch.arange(1, 2 * len(bits), 2, device=bits.device)
+        return int((bits * places).sum()) & (2**62 - 1)
+
     def state_dict(self) -> dict[str, object]:
         """Weights, optimiser and generators, as a checkpoint stores them."""
         return {

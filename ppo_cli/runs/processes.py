@@ -7,11 +7,13 @@ same weights. What of them it needs for a checkpoint they give when it asks, bet
 from typing import Any
 
 from ppo_cli.collective import ALONE, Collective
+from ppo_cli.errors import RunError
 from ppo_cli.hooks import Hook, RunState
 from ppo_cli.runs.ranks import are_many
 from ppo_cli.runs.signals import Interrupted, StopSignal
 
-GO_ON, STATE, SIGNAL, STOP, END = range(5)  # what the first process tells the others between two iterations
+GO_ON, STATE, SIGNAL, COMPARE, STOP, END = range(6)  # what the first process asks between two iterations
+COMPARED = 10  # iterations between two looks at whether all processes have the same weights
 
 
 def meet() -> Collective:
@@ -21,6 +23,20 @@ def meet() -> Collective:
     from ppo_cli.runs.group import Group  # late: most runs are one process
 
     return Group()
+
+
+class Comparing(Hook):
+    """Holds the weights of all processes against each other now and then, before anything is saved."""
+
+    def after_iteration(self, run: RunState, scalars: dict[str, float]) -> None:
+        """Compares them.
+
+        Raises:
+            RunError: They are no longer the same.
+        """
+        if run.is_over or run.iteration % COMPARED == 0:
+            run.shards.collective.of_first(COMPARE)
+            compare(run)
 
 
 class Leading(Hook):
@@ -63,14 +79,30 @@ class Following(Hook):
 
     def listen(self, run: RunState) -> None:
         """Does what it asks for until it goes on, stops or ends."""
-        while (told := self._collective.of_first(GO_ON)) in (STATE, SIGNAL):
+        while (told := self._collective.of_first(GO_ON)) not in (GO_ON, STOP, END):
             if told == STATE:
                 run.shards.state_dict()
+            elif told == COMPARE:
+                compare(run)
             else:
                 self._collective.most(self._signal.number or 0)
         if told != GO_ON:
             run.stop("by the first process")
         self.has_ended = told == END
+
+
+def compare(run: RunState) -> None:
+    """Holds the weights of all processes against each other.
+
+    Raises:
+        RunError: They are not the same.
+    """
+    own, collective = run.agent.fingerprint(), run.shards.collective
+    if collective.most(own) != -collective.most(-own):
+        raise RunError(
+            f"the processes have other weights than each other since one of the last {COMPARED} iterations: "
+            "their machines or libraries compute differently"
+        )
 
 
 def signal_of_any(run: RunState, own: int | None) -> int | None:
