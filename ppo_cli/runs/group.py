@@ -1,6 +1,7 @@
 """Several processes of one run, over `torch.distributed`."""
 
 import io
+import re
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TypeVar
@@ -17,6 +18,11 @@ T = TypeVar("T")
 MEETING = timedelta(minutes=5)  # for all processes to be there
 # One may wait for another that compiles or evaluates. A process that is gone is found out at once.
 WAITING = timedelta(days=7)
+
+
+def _reason(error: RuntimeError) -> str:
+    """What a backend says, without the place in its source and what to do about it."""
+    return re.sub(r"^\[\S+:\d+\] |\. .*$", "", headline(error))
 
 
 class Group(Collective):
@@ -81,7 +87,7 @@ class Group(Collective):
         try:
             collective(*arguments, group=self._group)
         except RuntimeError as error:  # of gloo and NCCL alike
-            raise ConnectionError(f"another process of the run is gone: {headline(error)}") from error
+            raise ConnectionError(f"another process of the run is gone ({_reason(error)})") from error
 
     def close(self) -> None:
         """Leaves the others."""
