@@ -17,7 +17,7 @@ from ppo_cli.runs.checkpointing import begin, restore
 from ppo_cli.runs.environments import make_envs, make_shards
 from ppo_cli.runs.init_from import Beginning
 from ppo_cli.runs.processes import Following, meet
-from ppo_cli.runs.signals import StopSignal, no_advice
+from ppo_cli.runs.signals import Interrupted, StopSignal, no_advice
 from ppo_cli.trainer import train
 
 
@@ -42,8 +42,20 @@ def lead(checked: Checked, saved: Checkpoint | None, collective: Collective) -> 
     collective.plain_of_first(told)
 
 
-def follow() -> None:
-    """Runs what the first process tells, as one of the others."""
+def follow() -> int:
+    """Runs what the first process tells, as one of the others, and says nothing.
+
+    Returns:
+        The status of the process.
+    """
+    try:
+        _follow_first()
+    except Interrupted as error:
+        return 128 + error.number
+    return 0
+
+
+def _follow_first() -> None:
     own = logging.getLogger("ppo_cli")
     own.addHandler(logging.NullHandler())  # the first process alone speaks
     own.propagate = False

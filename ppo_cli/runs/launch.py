@@ -1,13 +1,12 @@
 """Several processes of one run on this machine, started by PyTorch's own launcher."""
 
-import os
+import logging
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 from ppo_cli.config.schema import Config
 from ppo_cli.runs.ranks import are_many
-from ppo_cli.runs.signals import Interrupted
 
 WORKER = "import sys; from ppo_cli.cli.entry import train; sys.argv[0] = 'ppo-train'; train()"
 PATIENCE = 600  # seconds from a signal until processes that still save are killed
@@ -29,10 +28,9 @@ def launch(processes: int, arguments: Sequence[str]) -> NoReturn:
         arguments: What is typed.
 
     Raises:
-        Interrupted: A signal ended them.
-        SystemExit: With their status, the first one's of those that failed.
+        SystemExit: With their status, the first one's of those that failed, or that of a signal.
     """
-    os.environ["LOGLEVEL"] = "CRITICAL"  # the launcher's, which knows no more than that a process has ended
+    logging.disable()  # the launcher's own, which knows no more than that a process has ended
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -50,7 +48,7 @@ def launch(processes: int, arguments: Sequence[str]) -> NoReturn:
     try:
         elastic_launch(settings, sys.executable)("-c", WORKER, *arguments)
     except SignalException as error:
-        raise Interrupted(int(error.sigval)) from None
+        sys.exit(128 + int(error.sigval))
     except ChildFailedError as error:
         failures = error.failures
         first = failures[min(failures)]
