@@ -40,11 +40,11 @@ def main() -> None:
     run_command("ppo-train", _follow if rank() else lambda: _dispatch(sys.argv[1:]))
 
 
-def _follow() -> int:
+def _follow() -> None:
     """Follows the first process of a run, which alone reads what is typed."""
     from ppo_cli.runs.following import follow  # late: it brings PyTorch
 
-    return follow()
+    follow()
 
 
 def _dispatch(arguments: Sequence[str]) -> None:

@@ -1,6 +1,7 @@
 """The life of a process of a run that is not the first: it is told what to run, and follows."""
 
 import logging
+import os
 from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from ppo_cli.runs.checkpointing import begin, restore
 from ppo_cli.runs.environments import make_envs, make_shards
 from ppo_cli.runs.init_from import Beginning
 from ppo_cli.runs.processes import Following, meet
-from ppo_cli.runs.signals import Interrupted, StopSignal, no_advice
+from ppo_cli.runs.signals import Interrupted, StopSignal, end_children, no_advice
 from ppo_cli.trainer import train
 
 
@@ -42,17 +43,13 @@ def lead(checked: Checked, saved: Checkpoint | None, collective: Collective) -> 
     collective.plain_of_first(told)
 
 
-def follow() -> int:
-    """Runs what the first process tells, as one of the others, and says nothing.
-
-    Returns:
-        The status of the process.
-    """
+def follow() -> None:
+    """Runs what the first process tells, as one of the others; what ends all of them that one says."""
     try:
         _follow_first()
     except Interrupted as error:
-        return 128 + error.number
-    return 0
+        end_children()
+        os._exit(128 + error.number)  # whatever is around would say that it was interrupted
 
 
 def _follow_first() -> None:
