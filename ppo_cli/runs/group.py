@@ -1,6 +1,7 @@
 """Several processes of one run, over `torch.distributed`."""
 
 import io
+import os
 import re
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -32,6 +33,8 @@ class Group(Collective):
         """Meets the others, where the environment variables of torchrun say."""
         backends = "cpu:gloo,cuda:nccl" if distributed.is_nccl_available() else "gloo"
         distributed.init_process_group(backends, timeout=MEETING)
+        if torch.cuda.is_available():  # one each
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
         self._group = distributed.new_group(timeout=WAITING)
         self.rank, self.processes = distributed.get_rank(), distributed.get_world_size()
 
