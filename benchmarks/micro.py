@@ -1,9 +1,11 @@
 """One minibatch step and one action, in microseconds: compiled, eager, and as `torch.optim.Adam` does it.
 
     python benchmarks/micro.py
-    python benchmarks/micro.py env=CartPole-v1 batch_size=256 --rounds 3
+    python benchmarks/micro.py env=CartPole-v1 --batch-sizes 256 --rounds 3
 
-Shared and separate networks take turns; medians over rounds. Acting is timed between steps of the
+Shared and separate networks, and the sizes of a minibatch, take turns; medians over rounds, of calls whose
+fastest tenth is taken, so that what else runs on the machine counts little. *Products* is the bound: the
+step's matrix products alone, forward and backward, by the same library. Acting is timed between steps of the
 environments, where the caches are cold.
 """
 
@@ -13,7 +15,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import cycle
+from itertools import cycle, product
 
 import numpy as np
 import torch
@@ -29,9 +31,10 @@ from ppo_cli.config.schema import Config
 from ppo_cli.envs.vector import SyncVector
 from ppo_cli.rollout import Batch, minibatches, sequences
 from ppo_cli.runs.build import build_agent, env_maker
+from ppo_cli.trunks import MLP
 from ppo_cli.update import first_state
 
-ROUNDS, CALLS = 7, 300
+ROUNDS, CALLS, BATCH_SIZES = 7, 300, (64, 256)
 
 
 def collected(config: Config) -> tuple[PPOAgent, Batch]:
@@ -90,12 +93,53 @@ def autograd_step(agent: PPOAgent, batch: Batch, size: int) -> Callable[[], None
     return step
 
 
+def products(agent: PPOAgent, size: int) -> Callable[[], None] | None:
+    """The matrix products of a step alone, of perceptrons over vectors; None for other networks."""
+    model, head = agent.model, agent.model.policy_head.in_numpy()
+    own = model.value_trunk
+    if head is None or not (isinstance(model.trunk, MLP) and isinstance(own, MLP | None)):
+        return None
+    calls: list[tuple[Callable[..., torch.Tensor], tuple[torch.Tensor, ...], torch.Tensor]] = []
+
+    def noted(function: Callable[..., torch.Tensor], *args: torch.Tensor) -> torch.Tensor:
+        calls.append((function, args, function(*args)))
+        return calls[-1][-1]
+
+    def through(layers: list[torch.nn.Linear], x: torch.Tensor, below: int = 0) -> list[torch.Tensor]:
+        """What each layer is given, and what the last one gives; then the gradients of all weights."""
+        xs = [x]
+        for layer in layers:
+            xs.append(noted(torch.addmm, layer.bias, xs[-1], layer.weight.t()))
+        grad = torch.ones_like(xs[-1])
+        for i in reversed(range(len(layers))):
+            noted(torch.mm, grad.t(), xs[i])
+            if i + below:
+                grad = noted(torch.mm, grad, layers[i].weight)
+        return xs
+
+    with torch.no_grad():
+        hidden = through(model.trunk.linears, torch.ones(size, model.trunk.linears[0].in_features))
+        through([head.linear], hidden[-1], below=1)
+        if own is not None:
+            hidden = through(own.linears, hidden[0])
+        through([model.value_head], hidden[-1], below=1)
+
+    def multiply() -> None:
+        with torch.no_grad():
+            for function, args, out in calls:
+                function(*args, out=out)
+
+    return multiply
+
+
 def microseconds(call: Callable[[], None], calls: int) -> float:
-    """Mean of a round of calls."""
-    started = time.perf_counter()
+    """What a call takes in the fastest tenth of a round."""
+    times = []
     for _ in range(calls):
+        started = time.perf_counter()
         call()
-    return (time.perf_counter() - started) / calls * 1e6
+        times.append(time.perf_counter() - started)
+    return sorted(times)[len(times) // 10] * 1e6
 
 
 def acting(config: Config) -> float:
@@ -116,41 +160,46 @@ def acting(config: Config) -> float:
     return statistics.median(times)
 
 
+def compare(config: Config, rounds: int, calls: int) -> dict[str, float]:
+    """Medians over rounds of all variants, in turn."""
+    variants: dict[str, Callable[[], None]] = {}
+    for name, compiled in (("compiled", True), ("eager", False)):
+        agent, batch = collected(replace(config, compile=compiled))
+        variants[name] = own_step(agent, batch, config.batch_size)
+    bound = products(agent, config.batch_size)
+    if bound is not None:
+        variants["products"] = bound
+    variants["torch.optim.Adam"] = autograd_step(agent, batch, config.batch_size)
+    for call in variants.values():
+        call()
+    rows = [{name: microseconds(call, calls) for name, call in variants.items()} for _ in range(rounds)]
+    return {name: statistics.median(row[name] for row in rows) for name in variants}
+
+
 def main() -> None:
-    """Prints a line a network, and all figures as JSON."""
+    """Prints a line a network and size, and all figures as JSON."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as ppo-train takes them")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="of which medians are taken")
-    parser.add_argument("--calls", type=int, default=CALLS, help="in a round, of which means are taken")
+    parser.add_argument("--calls", type=int, default=CALLS, help="in a round")
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=BATCH_SIZES, help="of a minibatch")
     options = parser.parse_args()
     torch.set_num_threads(1)
     typed = ["env=LunarLander-v3", *options.overrides]
-    figures = {}
-    for shared in (True, False):
-        config = load(*typed, f"network.shared={shared}")
-        size = config.batch_size
-        variants = {}
-        for name, compiled in (("compiled", True), ("eager", False)):
-            agent, batch = collected(replace(config, compile=compiled))
-            variants[name] = own_step(agent, batch, size)
-        variants["torch.optim.Adam"] = autograd_step(agent, batch, size)
-        for call in variants.values():
-            call()
-        rounds = [
-            {name: microseconds(call, options.calls) for name, call in variants.items()}
-            for _ in range(options.rounds)
-        ]
-        medians = {name: statistics.median(row[name] for row in rounds) for name in variants}
-        medians["acting"] = acting(replace(config, compile=False))
-        kind = "shared" if shared else "separate"
-        figures[kind] = medians
+    figures: dict[str, dict[str, float]] = {}
+    for size, shared in product(options.batch_sizes, (True, False)):
+        config = load(*typed, f"network.shared={shared}", f"batch_size={size}")
+        medians = compare(config, options.rounds, options.calls)
         ratio = medians["torch.optim.Adam"] / medians["compiled"]
-        shown = ", ".join(f"{name} {value:.0f}" for name, value in medians.items())
-        print(
-            f"{config.env.id}, {kind}, batch {size}, us: {shown}; compiled is {ratio:.1f} x torch.optim.Adam"
-        )
+        if "products" in medians:
+            medians["compiled / products"] = medians["compiled"] / medians["products"]
+        medians["acting"] = acting(replace(config, compile=False))
+        kind = f"{'shared' if shared else 'separate'}, batch {size}"
+        figures[kind] = medians
+        shown = ", ".join(f"{name} {value:.3g}" for name, value in medians.items())
+        print(f"{config.env.id}, {kind}, us: {shown}; compiled is {ratio:.1f} x torch.optim.Adam", flush=True)
     print(json.dumps(figures))
 
 

@@ -10,6 +10,8 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from ppo_cli.importing import importing
+
 
 class _Planned(Sweeper):
     """Takes what Hydra has for every sweeper."""
@@ -42,6 +44,7 @@ class OptunaSweeper(_Planned):
 
     def sweep(self, arguments: list[str]) -> None:
         """Plans the search that the arguments stand for, and takes part in it."""
-        from ppo_cli.sweeps.search.run import search  # late, as above
+        with importing():  # late, as above
+            from ppo_cli.sweeps.search.run import search
 
         search(str(self._config.hydra.job.config_name), self._typed(arguments))

@@ -12,17 +12,17 @@ from torch import Generator, Tensor
 from ppo_cli.actor_critic import ActorCritic
 from ppo_cli.advantages import explained_variance
 from ppo_cli.collective import ALONE, Collective
+from ppo_cli.compiled_step import CompiledStep, compile_step
 from ppo_cli.distributions import Distribution
 from ppo_cli.numpy_actor import numpy_actor
 from ppo_cli.optimizers.optimizer import restored
-from ppo_cli.rollout import ActorOutputs, Batch, Rollout, sequences
+from ppo_cli.rollout import ActorOutputs, Batch, Rollout, minibatches, sequences
 from ppo_cli.schedules import Schedules
 from ppo_cli.sharded import Data, Minibatch, make_sharded_step, sharded_minibatches
 from ppo_cli.targets import adapt_values, compute_batch
 from ppo_cli.update import (
     Hyperparameters,
     TrainState,
-    compile_step,
     first_state,
     make_step,
     mean_metrics,
@@ -188,6 +188,26 @@ class PPOAgent:
             return self._sharded_step(state, data, minibatch, knobs)
         (batch,), ((indices, weights),) = data.batches, minibatch
         return self._step(state, batch, indices.to(self.device), weights.to(self.device), knobs)
+
+    def compile_ahead(self, rollout: Rollout) -> None:
+        """Has the update compiled, where it is, beside what is done until the first one.
+
+        Args:
+            rollout: Any that is like those that it will learn from.
+        """
+        if not isinstance(self._step, CompiledStep) or len(self._minibatch_generators) > 1:
+            return
+        obs, acts = rollout.observations, rollout.actions
+        valid = torch.ones(rollout.n_steps, rollout.n_envs, dtype=torch.bool)
+        cut = sequences(valid, self.hyper.sequence_length)
+        size = min(self.hyper.batch_size, cut.total)
+        batch = Batch.blank(
+            cut.total, (obs.shape[2:], obs.dtype), (acts.shape[2:], acts.dtype),
+            self.model.state_size, self.hyper.has_intrinsic,
+        )  # fmt: skip
+        state = first_state(self._params, self.optimizer, self.hyper)
+        knobs = torch.tensor(list(self.knobs.values()))
+        self._step.compile_ahead(state, batch, *next(minibatches(cut, size, Generator())), knobs)
 
     def is_finite(self) -> bool:
         """Whether no weight that is trained is NaN or infinite."""

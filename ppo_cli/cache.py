@@ -12,16 +12,25 @@ import os
 import re
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from typing_extensions import Self
+
 from ppo_cli.files import read_bytes
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 logger = logging.getLogger(__name__)
 
 LONGEST = 2**30  # bytes of a library; the update of a small network takes 0.4 MB
 PLAIN = re.compile(r"[\w./+:\\-]+", re.ASCII)  # a path that needs no quotes
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+LONGEST_WAIT, POLL_SECONDS = 600.0, 0.05
 
 
 def trusted_folder(wanted: Path) -> Path:
@@ -65,6 +74,78 @@ def store(name: str, built: Path, folder: Path) -> None:
     except BaseException:
         os.unlink(aside)
         raise
+
+
+class Turn:
+    """The right to compile a library, which one process at a time has, so that others wait for what it makes.
+
+    It is a lock on a file, which the kernel opens again when its owner ends, however that ends. Where files
+    can't be locked everybody has the right, and at worst a library is compiled twice.
+    """
+
+    def __init__(self, name: str, folder: Path) -> None:
+        """Has nothing yet.
+
+        Args:
+            name: The library's name.
+            folder: The folder in which it is to be kept.
+        """
+        place = folder if _is_writable(folder) else _temporary_folder()
+        self._path = place / f".{name}.lock"
+        self._descriptor: int | None = None
+
+    @property
+    def is_held(self) -> bool:
+        """Whether others wait for this one."""
+        return self._descriptor is not None
+
+    def take(self) -> bool:
+        """Takes it; False where another process has it."""
+        if fcntl is None:
+            return True
+        descriptor = None
+        try:
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if descriptor is not None:
+                os.close(descriptor)
+            return not isinstance(error, BlockingIOError)
+        self._descriptor = descriptor
+        return True
+
+    def wait(self, quietly: bool) -> None:
+        """Takes it when the process that has it has compiled, or at the latest after ten minutes.
+
+        Args:
+            quietly: Whether no line says that it waits.
+        """
+        until = time.monotonic() + LONGEST_WAIT
+        if self.take():
+            return
+        if not quietly:
+            logger.info("another run compiles the same update: waiting for it")
+        while not self.take():
+            if time.monotonic() > until:
+                logger.warning("it took longer than %.0f s: compiling it here, too", LONGEST_WAIT)
+                return
+            time.sleep(POLL_SECONDS)
+
+    def leave(self) -> None:
+        """Leaves it to a process that was forked while this one had it, and which has it until it ends."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __enter__(self) -> Self:
+        """Has been taken, or waited for."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Gives it to the next one."""
+        if self.is_held:
+            self._path.unlink(missing_ok=True)
+            self.leave()
 
 
 @contextlib.contextmanager

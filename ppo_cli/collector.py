@@ -93,8 +93,8 @@ class Collector:
             if self.observation_normalizer is not None:
                 self.observation_normalizer.update(next_obs[new])
             if "final_obs" in info:
-                for env in np.flatnonzero(dones).tolist():
-                    rollout.add_final(t, env, self.observe(info["final_obs"][env]), outputs)
+                ended = np.flatnonzero(dones)
+                rollout.add_final(t, ended, self.observe(info["final_obs"][ended]), outputs)
             if outputs is not None:
                 rollout.record(t, outputs, restarts)
             rollout.add(t, actions, rewards, terminated, truncated, self.observe(next_obs), valid)

@@ -61,7 +61,7 @@ class Rollout:
         self._columns = [column.numpy() for column in columns]
         self._observations = self.observations.numpy()
         self._final_at: list[tuple[int, int]] = []
-        self._final_obs: list[Tensor] = []
+        self._final_obs: list[npt.NDArray[Any]] = []
         self._final_states: list[Tensor] = []
 
     def begin(self) -> None:
@@ -108,13 +108,25 @@ class Rollout:
         self.states[t + 1, torch.from_numpy(restarts)] = 0.0
 
     def add_final(
-        self, t: int, env: int, final_obs: npt.NDArray[np.generic], outputs: "ActorOutputs | None" = None
+        self,
+        t: int,
+        env: int | npt.NDArray[np.int64],
+        final_obs: npt.NDArray[np.generic],
+        outputs: "ActorOutputs | None" = None,
     ) -> None:
-        """Keeps the observation [*shape] in which an episode ended at step t, and the memory's state."""
-        self._final_at.append((t, env))
-        self._final_obs.append(torch.as_tensor(final_obs).to(self.observations.dtype, copy=True))
+        """Keeps the observation in which an episode ended at step t, and the memory's state.
+
+        Args:
+            t: The number of the step.
+            env: The environment, or K of them.
+            final_obs: The observation, [*shape], or those of K environments, [K, *shape].
+            outputs: The memory's states after the step.
+        """
+        envs, found = (np.array([env]), final_obs[np.newaxis]) if isinstance(env, int) else (env, final_obs)
+        self._final_at += [(t, each) for each in envs.tolist()]
+        self._final_obs.append(np.array(found, self._observations.dtype))
         if outputs is not None:
-            self._final_states.append(outputs.states[env].clone())
+            self._final_states.append(outputs.states[torch.from_numpy(envs)])
 
     @property
     def dones(self) -> Tensor:
@@ -135,13 +147,15 @@ class Rollout:
     @property
     def final_obs(self) -> Tensor:
         """Final observations of the episodes that ended, [K, *shape]."""
-        return torch.stack(self._final_obs) if self._final_obs else self.observations[:0, 0]
+        if not self._final_obs:
+            return self.observations[:0, 0]
+        return torch.from_numpy(np.concatenate(self._final_obs))
 
     @property
     def final_states(self) -> Tensor:
         """The memory's states there, [K, S]."""
         if self._final_states:
-            return torch.stack(self._final_states)
+            return torch.cat(self._final_states)
         return self.states.new_zeros((len(self._final_at), self.states.shape[-1]))
 
     @property
@@ -204,6 +218,33 @@ class Batch(NamedTuple):
         """Those that hold numbers: what is gathered for a minibatch, and what a compiled step is given."""
         return [column for column in self if column.numel()]
 
+    @staticmethod
+    def blank(
+        rows: int,
+        observation: tuple[tuple[int, ...], torch.dtype],
+        action: tuple[tuple[int, ...], torch.dtype],
+        state_size: int,
+        has_intrinsic: bool,
+    ) -> "Batch":
+        """A batch of zeros, of which only shapes and dtypes are of interest.
+
+        Args:
+            rows: The number of rows T*N.
+            observation: The shape and the dtype of an observation.
+            action: The shape and the dtype of an action.
+            state_size: The size S of the memory's state.
+            has_intrinsic: Whether there are intrinsic returns.
+        """
+        (obs_shape, obs_dtype), (action_shape, action_dtype) = observation, action
+        return Batch(
+            torch.zeros((rows, *obs_shape), dtype=obs_dtype),
+            torch.zeros((rows, *action_shape), dtype=action_dtype),
+            torch.zeros(rows), torch.zeros(rows), torch.zeros(rows), torch.zeros(rows),
+            torch.zeros(rows, state_size),
+            torch.zeros(rows, min(1, state_size)),
+            torch.zeros(rows if has_intrinsic else 0),
+        )  # fmt: skip
+
     def with_columns(self, columns: Iterable[Tensor]) -> "Batch":
         """A batch that has others in place of its `columns`."""
         others = iter(columns)
@@ -264,5 +305,6 @@ def minibatches(cut: Sequences, size: int, generator: Generator) -> Iterator[tup
     if padding:
         order = torch.cat([order, order.new_zeros(padding)])
     rows, weights = cut.rows[order], cut.weights[order]
-    weights[len(weights) - padding :] = 0.0
+    if padding:
+        weights[-padding:] = 0.0
     yield from zip(rows.view(-1, count * length), weights.view(-1, count * length), strict=True)

@@ -3,7 +3,6 @@
 They are added in the order of the shards: the same bits whichever processes compute them.
 """
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -15,12 +14,11 @@ from torch import Generator, Tensor
 from ppo_cli.actor_critic import ActorCritic
 from ppo_cli.advantages import normalize_advantages
 from ppo_cli.collective import Collective
-from ppo_cli.compile import Axis, Library, compile_function, explain_failure
+from ppo_cli.compile import Library
+from ppo_cli.compiled_step import axes_of, library_of
 from ppo_cli.distributions import Distribution
 from ppo_cli.rollout import Batch, Sequences, minibatches
-from ppo_cli.seeding import other_generators
 from ppo_cli.update import (
-    FEW,
     Hyperparameters,
     TrainState,
     make_descent,
@@ -30,11 +28,8 @@ from ppo_cli.update import (
     state_of_leaves,
 )
 
-logger = logging.getLogger(__name__)
-
 Minibatch = Sequence[tuple[Tensor, Tensor]]  # each shard's indices of rows, int64 [B], and weights [B]
 NOTHING = torch.zeros(0, dtype=torch.int64), torch.zeros(0)  # the part of a shard that has no more rows
-Function = Callable[..., tuple[Tensor, ...]]
 
 
 class Data(NamedTuple):
@@ -172,7 +167,6 @@ def _make_descent(model: ActorCritic, hyper: Hyperparameters, knobs: Sequence[st
 
 def _compiled_gradient(gradient: Gradient, cache: Path, sequence_length: int) -> Gradient:
     """The gradient of a part as one library, which serves any number of rows in a rollout and in a part."""
-    lengths = Axis("rows", FEW), Axis("minibatch", max(2, -(-FEW // sequence_length)))
     library: Library | None = None
 
     def compiled(
@@ -195,9 +189,9 @@ def _compiled_gradient(gradient: Gradient, cache: Path, sequence_length: int) ->
                     ),
                 )
 
-            rows, minibatch = ([axis] for axis in lengths)
-            axes = [None, *len(batch.columns) * rows, *3 * minibatch, None]
-            library = _library(flat, inputs, cache, axes)
+            rows, minibatch = axes_of(sequence_length)
+            axes = [None, *len(batch.columns) * [rows], *3 * [minibatch], None]
+            library = library_of(flat, inputs, cache, axes)
         return library(inputs)[0]
 
     return compiled
@@ -217,20 +211,7 @@ def _compiled(descend: Descent, cache: Path) -> Descent:
                 *leaves, vector, values = inputs
                 return tuple(state_leaves(descend(state_of_leaves(like, leaves), vector, values)))
 
-            library = _library(flat, inputs, cache, [])
+            library = library_of(flat, inputs, cache)
         return state_of_leaves(state, library(inputs))
 
     return compiled
-
-
-def _library(
-    function: Function, inputs: Sequence[Tensor], cache: Path, axes: Sequence[Axis | None]
-) -> Library:
-    """A function compiled, or as it is, after a warning, where that fails."""
-    try:
-        with other_generators(0):  # for what a loss draws while it is looked at
-            return compile_function(function, [each.clone() for each in inputs], cache, axes)
-    except Exception as error:  # a broken toolchain fails in many ways
-        reason = explain_failure(error)
-        logger.warning("the update can't be compiled and runs uncompiled: %s", reason)
-        return lambda tensors: function(*tensors)

@@ -1,4 +1,7 @@
-"""The terminal, where there is one: whether it is live, how wide it is, and lines that are drawn again."""
+"""The terminal, where there is one: whether it is live, how wide it is, and lines that are drawn again.
+
+Rich is imported late: an error and a page of help need none of it. (A run imports it before it seeds.)
+"""
 
 import html
 import io
@@ -9,24 +12,26 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol, TextIO, cast
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from typing import TYPE_CHECKING, Protocol, TextIO, cast
 
 from ppo_cli.text import clock, register_spelling, words_in
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 WIDTH = 80  # where nothing says how wide it is, as in a pipe
 REDRAW_SECONDS = 0.2  # between two pictures of a notebook's line, each of which is a message to a browser
 
 
-def output_console() -> Console:
+def output_console() -> "Console":
     """Standard output; a file or pipe is no terminal, whatever FORCE_COLOR says."""
+    from rich.console import Console
+
     stream = getattr(sys.stdout, "rich_proxied_file", sys.stdout)  # below a line that is drawn
     return Console(highlight=False, force_terminal=None if stream.isatty() else False)
 
 
-def is_live(console: Console) -> bool:
+def is_live(console: "Console") -> bool:
     """Whether what a console has written can be drawn again: not in a file or pipe, nor with TERM=dumb."""
     return console.is_terminal and not console.is_dumb_terminal
 
@@ -95,7 +100,7 @@ def live_line(total: int, text: str) -> Line | None:
 class LiveLine:
     """A line of text with a bar that is drawn again and again; what is logged meanwhile stands above it."""
 
-    def __init__(self, console: Console, total: int, text: str) -> None:
+    def __init__(self, console: "Console", total: int, text: str) -> None:
         """Begins to draw.
 
         Args:
@@ -103,6 +108,8 @@ class LiveLine:
             total: The total of the bar.
             text: The text to begin with.
         """
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
         columns = (
             TextColumn("{task.fields[text]}"),
             BarColumn(None),

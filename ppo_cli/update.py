@@ -1,9 +1,7 @@
-"""The update of one minibatch as one pure function, and that function compiled."""
+"""The update of one minibatch as one pure function."""
 
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -14,17 +12,13 @@ from ppo_cli import losses
 from ppo_cli.actor_critic import ActorCritic
 from ppo_cli.adaptive import KLAdaptive
 from ppo_cli.advantages import normalize_advantages
-from ppo_cli.compile import Axis, Library, compile_function, explain_failure
 from ppo_cli.distributions import Distribution
 from ppo_cli.objectives import CLIP, Loss, Terms
 from ppo_cli.optimizers import ADAM
 from ppo_cli.optimizers.optimizer import Optimizer, OptimizerState
 from ppo_cli.optimizers.rules import clip_by_norm
 from ppo_cli.rollout import Batch
-from ppo_cli.seeding import other_generators
 from ppo_cli.value_losses import MSE
-
-logger = logging.getLogger(__name__)
 
 # What is logged of every minibatch beside the parts of its loss, by name.
 DIAGNOSTICS: dict[str, Callable[[Terms], Tensor]] = {
@@ -96,8 +90,6 @@ class TrainState(NamedTuple):
 Data = TypeVar("Data")  # what was collected, as a step takes it
 Minibatch = TypeVar("Minibatch")  # what is drawn of it, likewise
 Forward = Callable[[Tensor, Batch, Tensor, dict[str, Tensor]], Terms]
-# Rows from which one library serves any number: below, PyTorch chooses other convolutions.
-FEW = 16
 Step = Callable[[TrainState, Batch, Tensor, Tensor, Tensor], TrainState]
 Part = Callable[[Tensor, Batch, Tensor, dict[str, Tensor]], tuple[Tensor, dict[str, Tensor]]]
 Descent = Callable[[TrainState, Tensor, dict[str, Tensor], dict[str, Tensor]], TrainState]
@@ -325,51 +317,6 @@ def run_epochs(
 def mean_metrics(state: TrainState, hyper: Hyperparameters) -> dict[str, float]:
     """What the minibatches told, by name: means over those that were seen."""
     return dict(zip(hyper.metrics, (state.sums / state.seen).tolist(), strict=True))
-
-
-def compile_step(step: Step, cache: Path, sequence_length: int = 1) -> Step:
-    """The step as one library: from the gathering of rows to the optimizer's step without Python between.
-
-    It is compiled, or found in the folder ``cache``, at the first call. One library serves any number of rows
-    in a rollout, and in a minibatch. Where compiling fails the step runs as it is, after a warning.
-
-    Args:
-        step: The step.
-        cache: The folder of compiled libraries.
-        sequence_length: The length L of the sequences of which minibatches are made.
-    """
-    library: Library | None = None
-    lengths = Axis("rows", FEW), Axis("minibatch", max(2, -(-FEW // sequence_length)))
-
-    def compiled(
-        state: TrainState, batch: Batch, indices: Tensor, weights: Tensor, values: Tensor
-    ) -> TrainState:
-        nonlocal library
-        if sequence_length > 1:  # as many sequences as there are: [K*L] -> [K, L]
-            indices, weights = (rows.view(-1, sequence_length) for rows in (indices, weights))
-        inputs = [*state_leaves(state), *batch.columns, indices, weights, values]
-        if library is None:
-            n_leaves, like = len(state_leaves(state)), state
-            of_batch = batch.with_columns(column[:1] for column in batch.columns)
-
-            def flat_step(*inputs: Tensor) -> tuple[Tensor, ...]:
-                *columns, indices, weights, values = inputs[n_leaves:]
-                before = state_of_leaves(like, inputs[:n_leaves])
-                rows = indices.flatten(), weights.flatten()
-                return tuple(state_leaves(step(before, of_batch.with_columns(columns), *rows, values)))
-
-            rows, minibatch = ([axis] for axis in lengths)
-            axes = [*[None] * n_leaves, *len(batch.columns) * rows, *2 * minibatch, None]
-            try:
-                with other_generators(0):  # for what a loss draws while it is looked at
-                    library = compile_function(flat_step, [each.clone() for each in inputs], cache, axes)
-            except Exception as error:  # a broken toolchain fails in many ways
-                reason = explain_failure(error)
-                logger.warning("the update can't be compiled and runs uncompiled: %s", reason)
-                library = lambda tensors: flat_step(*tensors)  # noqa: E731
-        return state_of_leaves(state, library(inputs))
-
-    return compiled
 
 
 def state_leaves(state: TrainState) -> list[Tensor]:

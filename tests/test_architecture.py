@@ -27,6 +27,7 @@ FLOORS = (
     {"collector"},  # what it learns from
     {"agent", "diagnostics", "export"},
     {"sharded"},  # the update in parts
+    {"compiled_step"},
     {"numpy_actor", "parts", "policy", "targets", "update"},
     {"actor_critic", "config", "intrinsic", "value_losses"},
     {"compile", "encoders", "envs", "objectives", "optimizers"},
@@ -42,7 +43,7 @@ FLOORS = (
         "schedules",
         "trunks",
     },
-    {"collective", "files", "names", "seeding", "spaces", "statistics", "stop_signals"},  # the ground
+    {"collective", "files", "importing", "names", "seeding", "spaces", "statistics", "stop_signals"},
     {"errors", "text", "versions"},
     {"__version__"},
 )
@@ -51,8 +52,8 @@ KNOW_HYDRA = {"cli", "config", "sweeps"}
 # The algorithm. Those of `STEPPING` know the environments that the loop steps, the others know none.
 STEPPING = {"collector", "shards", "trainer"}
 ALGORITHM = STEPPING | {
-    "actor_critic", "adaptive", "advantages", "agent", "collective", "compile", "diagnostics",
-    "distributions", "encoders", "episodes", "hooks", "intrinsic", "losses", "memory", "normalize",
+    "actor_critic", "adaptive", "advantages", "agent", "collective", "compile", "compiled_step",
+    "diagnostics", "distributions", "encoders", "episodes", "hooks", "intrinsic", "losses", "memory", "normalize",
     "numpy_actor", "objectives", "optimizers", "parts", "policy", "rollout", "schedules", "sharded",
     "targets", "trunks", "update", "value_heads", "value_losses",
 }  # fmt: skip

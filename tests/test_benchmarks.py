@@ -16,22 +16,26 @@ ATARI = ("env=ALE/Pong-v5", *SIZE, "n_steps=8", "batch_size=8", "total_timesteps
 
 # Of each benchmark what is typed, and what its output has to have in it.
 RUNS = {
+    "cold.py": ((*SMALL, "--repeats", "1"), "| first update | "),
     "difference.py": (("peer.txt", "one.json", "two.json"), "difference -1.0 [-3.0, 1.0]"),
-    "images.py": (("--no-peer", *ATARI), "limit, channels last"),
+    "images.py": (("--no-peer", *ATARI), "limit, channels last: training has, %"),
     "intervals.py": (("--repeats", "2", "--truth", "1000"), "| normal | – | – |"),
-    "micro.py": (("--rounds", "1", "--calls", "1", *SMALL), '{"shared": {"compiled"'),
+    "micro.py": (
+        ("--rounds", "1", "--calls", "1", *SMALL, "--batch-sizes", "32"), '{"shared, batch 32": {"compiled"',
+    ),
     "peers.py": (("sb3", "config.json"), '"steps": 96'),
     "returns.py": ((*SMALL, "eval.episodes=1"), '{"mean": '),
     "scaling.py": (
-        ("--axes", "actions", "cores", "--cores", "1", "--points", "1", "--iterations", "1", "--set",
-         "compile=false"),
+        ("--axes", "actions", "cores", "--cores", "1", "--points", "1", "--iterations", "1", "--repeats", "1",
+         "--plot", "pictures", "--set", "compile=false"),
         "| 1 | ",
     ),
     "split.py": (EAGER, "SyncVectorEnv"),
+    "start.py": (("--repeats", "1", "--jobs", "2"), "| a sweep's job, to its first step | "),
     "throughput.py": (("CartPole-v1", "--repeats", "1", "--no-split", "--set", *EAGER[1:]), "ours is"),
 }  # fmt: skip
 FAST = ("difference.py", "peers.py", "split.py")
-MODULES = ("toy_env.py",)  # an environment that scaling.py trains on
+MODULES = ("timed_env.py", "toy_env.py")  # environments that start.py and scaling.py train on
 
 if not FOLDER.is_dir():
     pytest.skip("benchmarks/ is not part of the source archive", allow_module_level=True)

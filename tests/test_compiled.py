@@ -12,7 +12,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from ppo_cli import cache, update
+from ppo_cli import cache, compiled_step, update
 from ppo_cli.actor_critic import make_actor_critic
 from ppo_cli.agent import flatten_parameters
 from ppo_cli.compile import Axis, compile_function, explain_failure
@@ -33,6 +33,11 @@ def function(x, y):
 
 def test_a_library_is_compiled_once_and_found_again(tmp_path, monkeypatch):
     examples = [torch.ones(4, 2), torch.ones(4, 2, requires_grad=True)]
+
+    def refuse(*_args, **_kwargs):
+        raise AssertionError("compiled again")
+
+    monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", refuse)  # the shortcuts work here
     library = compile_function(function, examples, tmp_path)
     inputs = [torch.randn(4, 2), torch.randn(4, 2)]
     expected = (inputs[0] * SCALE + inputs[1], inputs[0])
@@ -40,10 +45,7 @@ def test_a_library_is_compiled_once_and_found_again(tmp_path, monkeypatch):
         torch.testing.assert_close(found, right)
     assert len(list(tmp_path.glob("*.pt2"))) == 1
 
-    def refuse(*_args, **_kwargs):
-        raise AssertionError("compiled again")
-
-    monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", refuse)
+    monkeypatch.setattr("ppo_cli.compile.library.build", refuse)
     again = compile_function(function, examples, tmp_path)
     assert all(torch.equal(a, b) for a, b in zip(again(inputs), library(inputs), strict=True))
     with pytest.raises(AssertionError, match="compiled again"):  # other shapes are another library
@@ -103,7 +105,7 @@ def test_compiled_and_eager_updates_agree_in_every_action_space(tmp_path, action
     eager = update.make_step(model, distribution, hyper, (*KNOBS, "target_kl"))
     values = torch.tensor([*KNOBS.values(), 0.05])
     ends = []
-    for step in (eager, update.compile_step(eager, tmp_path)):
+    for step in (eager, compiled_step.compile_step(eager, tmp_path)):
         state = update.first_state(params, adam_init(params), hyper)
         shuffle = torch.Generator().manual_seed(1)
         for _ in range(4):
@@ -170,7 +172,7 @@ def test_compiled_and_eager_updates_agree_in_every_network(tmp_path, observation
     eager = update.make_step(model, distribution, hyper, tuple(KNOBS))
     values = torch.tensor(list(KNOBS.values()))
     ends = []
-    for step in (eager, update.compile_step(eager, tmp_path, length)):
+    for step in (eager, compiled_step.compile_step(eager, tmp_path, length)):
         state = update.first_state(params, adam_init(params), hyper)
         shuffle = torch.Generator().manual_seed(1)
         for _ in range(3):
@@ -198,8 +200,8 @@ def build_none(monkeypatch, built=b"a library"):
         done.loaded.append(package.read_bytes())
         return lambda inputs: inputs
 
-    monkeypatch.setattr("ppo_cli.compile._compile", compile_in)
-    monkeypatch.setattr("ppo_cli.compile._load", load)
+    monkeypatch.setattr("ppo_cli.compile.library.build", compile_in)
+    monkeypatch.setattr("ppo_cli.compile.library._load", load)
     return done
 
 
@@ -236,10 +238,10 @@ def test_a_library_that_does_not_load_is_compiled_anew(tmp_path, monkeypatch):
     compile_function(function, EXAMPLES, tmp_path)
 
     def refuse(package):
-        monkeypatch.setattr("ppo_cli.compile._load", lambda package: done.loaded.append(package))
+        monkeypatch.setattr("ppo_cli.compile.library._load", lambda package: done.loaded.append(package))
         raise RuntimeError("of another PyTorch")
 
-    monkeypatch.setattr("ppo_cli.compile._load", refuse)
+    monkeypatch.setattr("ppo_cli.compile.library._load", refuse)
     compile_function(function, EXAMPLES, tmp_path)
     assert len(done.compiled) == 2
     assert len(list(tmp_path.glob("*.pt2"))) == 1
@@ -275,16 +277,42 @@ def test_one_library_serves_every_length_and_none_that_it_was_not_made_for(tmp_p
 def test_what_asks_for_a_length_is_compiled_for_one_after_a_line(tmp_path, monkeypatch, caplog, function):
     lengths = []
 
-    def export(exported, package_path, inductor_configs):
-        lengths.append(tuple(exported.example_inputs[0][0].shape))
-        Path(package_path).write_bytes(b"a library")
+    def compile_graph(graph, examples, options):
+        lengths.append(tuple(examples[0].shape))
+        return [b"a library"]
 
-    monkeypatch.setattr("ppo_cli.compile._load", lambda package: None)
-    monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", export)
+    monkeypatch.setattr("ppo_cli.compile.library._load", lambda package: lambda inputs: inputs)
+    monkeypatch.setattr(torch._inductor, "aot_compile", compile_graph)
+    monkeypatch.setattr(
+        "torch._inductor.package.package.package_aoti", lambda path, files: Path(path).write_bytes(*files)
+    )
     with caplog.at_level(logging.INFO, "ppo_cli"):
         compile_function(function, rows_of(5), tmp_path, ANY)
+    compile_function(function, rows_of(5), tmp_path, ANY)  # is there, and nothing is traced
     assert lengths == [(5, 2)]
-    assert "serves this batch_size, n_steps and n_envs alone" in caplog.text
+    assert caplog.text.count("serves this batch_size, n_steps and n_envs alone") == 1
+
+
+@pytest.mark.parametrize("shortcut", ["torch._inductor.aot_compile", "ppo_cli.compile.build.shortcuts"])
+def test_where_a_shortcut_fails_it_is_compiled_as_documented_for_every_length(
+    tmp_path, monkeypatch, shortcut
+):
+    taken = []
+
+    def refuse(*_args, **_kwargs):
+        raise RuntimeError("another version of PyTorch")
+
+    def package(exported, package_path, inductor_configs):
+        taken.append((len(exported.range_constraints), inductor_configs))
+        Path(package_path).write_bytes(b"a library")
+
+    monkeypatch.setattr("ppo_cli.compile.library._load", lambda package: None)
+    monkeypatch.setattr(shortcut, refuse)
+    monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", package)
+    compile_function(lambda x, y: (x + y,), rows_of(5), tmp_path, ANY)
+    ((lengths, options),) = taken
+    assert lengths == 1
+    assert "cpp.vec_isa_ok" not in options  # the compiler is asked what it knows
 
 
 @pytest.fixture

@@ -85,10 +85,12 @@ def test_generated_configs_in_processes(tmp_path, command):
     check(done.returncode, done.stderr, set(tmp_path.rglob("*")) - before, command)
 
 
-def test_help_and_errors_do_not_import_pytorch(tmp_path):
+def test_help_and_errors_do_not_import_pytorch_and_only_an_id_needs_gymnasium(tmp_path):
     program = (
         "import sys\nfrom ppo_cli.cli.train import main\n"
-        "try: main()\nexcept SystemExit: pass\nfinally: print('torch' in sys.modules)"
+        "try: main()\nexcept SystemExit: pass\n"
+        "finally: print(*(name for name in ('gymnasium', 'numpy', 'rich', 'torch', 'ppo_cli.sweeps.plan')"
+        " if name in sys.modules))"
     )
     for arguments in (["--help"], ["clip_rato=0.1"], ["gamma=2"], ["env=CartPol-v1"], ["resume=nowhere"]):
         done = subprocess.run(
@@ -98,5 +100,6 @@ def test_help_and_errors_do_not_import_pytorch(tmp_path):
             text=True,
             timeout=60,
         )
-        assert done.stdout.splitlines()[-1] == "False", arguments
+        needed = ["gymnasium numpy"] if arguments == ["env=CartPol-v1"] else [""]
+        assert done.stdout.splitlines()[-1:] == needed, arguments
     assert list(Path(tmp_path).iterdir()) == []

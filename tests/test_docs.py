@@ -18,9 +18,8 @@ from ppo_cli.config.overrides import read_line
 from ppo_cli.config.schema import KNOBS, conf_dir
 from ppo_cli.errors import ConfigError
 from ppo_cli.runs.log import EVAL_TAG, TAGS
-from ppo_cli.sweeps.schema import OPTUNA
+from ppo_cli.sweeps.schema import OPTUNA, choose_sweeper
 from ppo_cli.sweeps.search.plan import make_plan
-from ppo_cli.sweeps.start import choose_sweeper
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -353,7 +353,7 @@ def test_the_recipe_in_the_docs_trains_with_no_change_to_ours(tmp_path):
     assert "shop.encoders" in (tmp_path / "run" / "config.yaml").read_text()
 
 
-@pytest.mark.parametrize("name", ["nature_cnn", "impala_cnn", "flatten"])
+@pytest.mark.parametrize("name", ["nature_cnn", "impala_cnn", "minatar_cnn", "flatten"])
 def test_floats_with_the_bounds_of_bytes_are_seen_as_the_bytes_would_be(name):
     pictures = torch.randint(0, 256, (4, 36, 40, 3), dtype=torch.uint8)
     seen = []

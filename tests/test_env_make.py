@@ -131,6 +131,7 @@ def test_typos_carry_gymnasiums_suggestion(typo: str, suggestion: str) -> None:
         ("ale_py", "BreakoutNoFrameskip-v4", "pip install 'ppo-cli[atari]'"),
         ("ale_py", "PongDeterministic-v4", "pip install 'ppo-cli[atari]'"),
         ("minigrid", "MiniGrid-Empty-5x5-v0", "pip install 'ppo-cli[minigrid]'"),
+        ("minatar", "MinAtar/Breakout-v1", "pip install 'ppo-cli[minatar]'"),
         ("mujoco", "HalfCheetah-v5", "pip install"),
     ],
 )

@@ -237,7 +237,7 @@ def test_ones_own_class_counts_draws_from_its_own_stream_and_resumes(ppo_train, 
         ),
         (
             ("intrinsic=rnd", "+intrinsic_kwargs.image_encoder=zoo_envs.OwnEncoder"),
-            "image_encoder: expected one of auto, nature_cnn, impala_cnn, flatten, given zoo_envs.OwnEncoder",
+            "image_encoder: expected one of auto, nature_cnn, impala_cnn, minatar_cnn, flatten, given zoo_",
         ),
         (("intrinsic=math.sqrt",), "math.sqrt is no subclass of ppo_cli.intrinsic.base.IntrinsicReward"),
         (

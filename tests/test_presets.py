@@ -1,4 +1,4 @@
-"""The presets hold rl-zoo3's published settings, row by row of its table."""
+"""The presets hold rl-zoo3's published settings, row by row of its table; MinAtar's are PureJaxRL's."""
 
 import pytest
 
@@ -31,6 +31,7 @@ MiniGrid                 | 8      | 1e5 | 128     | 64    | 10     | .99   | .95
 MiniGrid-KeyCorridorS3R1-v0    | 8 | 5e5 | 128    | 64    | 10     | .99   | .95  | 0        | 2.5e-4     | .2      | yes
 MiniGrid-RedBlueDoors-6x6-v0   | 8 | 1e6 | 512    | 64    | 10     | .99   | .95  | 0        | 2.5e-4     | .2      | yes
 Atari                    | 8      | 1e7 | 128     | 256   | 4      | -     | -    | .01      | lin 2.5e-4 | lin .1  | no
+MinAtar                  | 64     | 1e7 | 128     | 1024  | 4      | .99   | .95  | .01      | lin 5e-3   | .2      | no
 """  # noqa: E501 - a table
 
 COLUMNS = {  # the table's column: the knob, and Stable-Baselines3's default
@@ -49,7 +50,7 @@ HEADINGS, *ROWS = [[cell.strip() for cell in line.split("|")] for line in TABLE.
 IDS = [row[0] for row in ROWS]
 
 SEPARATE = ([64, 64], "tanh", False, True, 0.0)  # hidden_sizes, activation, shared, ortho_init, log_std_init
-ATARI = ([], "relu", True, True, 0.0)  # and image_encoder=nature_cnn
+ATARI = ([], "relu", True, True, 0.0)  # and image_encoder=nature_cnn, or minatar_cnn
 CAR_RACING = ([256], "gelu", False, False, -2.0)  # the same
 MUJOCO = ([256, 256], "relu", False, False, -2.0)
 OTHER = {  # max_grad_norm, vf_coef, network; where they are not .5, .5 and SEPARATE
@@ -63,12 +64,15 @@ OTHER = {  # max_grad_norm, vf_coef, network; where they are not .5, .5 and SEPA
     "InvertedDoublePendulum": (0.5, 0.695929, SEPARATE),
     "CarRacing-v3": (0.5, 0.5, CAR_RACING),
     "Atari": (0.5, 0.5, ATARI),
+    "MinAtar": (0.5, 0.25, ATARI),  # half the squared error there
 }
 GSDE = {"Pendulum-v1": 4, "MountainCarContinuous-v0": -1, "CarRacing-v3": 4}  # sde_sample_freq
 GAMES = ["Pong", "Breakout", "Qbert", "BeamRider", "Seaquest", "SpaceInvaders"]
+MINATAR = ["Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders"]
 TASKS = ["Empty-Random-5x5", "DoorKey-5x5", "Unlock"]
 SAMPLED = [
     "Atari",
+    "MinAtar",
     *(name for name in IDS if name.startswith("MiniGrid")),
 ]  # evaluated as published: the table's returns are of sampled actions
 RETIRED = ["LunarLander-v2", "LunarLanderContinuous-v2"]
@@ -78,6 +82,8 @@ def ids(name: str) -> list[str]:
     """The ids of a row: MuJoCo's stand for both versions, Atari's for all games."""
     if name == "Atari":
         return [name for game in GAMES for name in (f"ALE/{game}-v5", f"{game}NoFrameskip-v4")]
+    if name == "MinAtar":
+        return [f"MinAtar/{game}-v1" for game in MINATAR]
     if name == "MiniGrid":
         return [f"MiniGrid-{task}-v0" for task in TASKS]
     return [name] if "-v" in name else [f"{name}-v5", f"{name}-v4"]
@@ -115,12 +121,13 @@ def test_a_presets_other_settings(name):
         assert network == (
             found.hidden_sizes, found.activation, found.shared, found.ortho_init, found.log_std_init
         )  # fmt: skip
-        if name in ("Atari", "CarRacing-v3"):
-            assert found.image_encoder == "nature_cnn"
+        images = {"Atari": "nature_cnn", "CarRacing-v3": "nature_cnn", "MinAtar": "minatar_cnn"}
+        assert found.image_encoder == images.get(name, "auto")
         assert config.eval.deterministic == (name not in SAMPLED)
         assert config.use_sde == (name in GSDE)
         assert config.sde_sample_freq == GSDE.get(name, -1)
-        assert (config.vf_clip_ratio, config.target_kl, config.normalize_advantage) == (None, None, True)
+        assert config.vf_clip_ratio == (0.2 if name == "MinAtar" else None)
+        assert (config.target_kl, config.normalize_advantage) == (None, True)
 
 
 def test_no_preset_is_without_a_row():

@@ -154,6 +154,7 @@ def test_a_run_moves_freely(ppo_train, tmp_path, interrupt):
         ("clip_ratio=-1", "clip_ratio=-1.0: expected a value above 0"),
         ("clip_ratio", "can't read 'clip_ratio'"),
         ("vectorization=envpool", "vectorization can't change"),
+        ("vectorization=entry_point", "vectorization can't change"),
         ("hooks=[run_hooks.StopAbove]", "hooks=[run_hooks.StopAbove]: expected a list of mappings such as"),
     ],
 )

@@ -12,10 +12,11 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from ppo_cli.actor_critic import make_actor_critic
 from ppo_cli.agent import PPOAgent
+from ppo_cli.compiled_step import compile_step
 from ppo_cli.distributions import make_distribution
 from ppo_cli.rollout import Batch, Rollout
 from ppo_cli.schedules import Schedule
-from ppo_cli.update import Hyperparameters, compile_step
+from ppo_cli.update import Hyperparameters
 
 N_ENVS, N_STEPS = 3, 50
 ROWS = N_ENVS * N_STEPS

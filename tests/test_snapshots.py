@@ -30,6 +30,7 @@ OF_EACH_KIND = {
     "BipedalWalker": ("env=BipedalWalker-v3", "preset=none"),
     "anew": ("env.id=stubborn_envs:Late-v0", "checkpoint.exact=true"),
     "EnvPool": ("env=CartPole-v1", "vectorization=envpool"),
+    "entry point": ("env=CartPole-v1", "vectorization=entry_point"),
 }
 SLOW = ("BipedalWalker", "levels", "none")
 
@@ -64,9 +65,13 @@ def test_making_environments_anew_leaves_episodes_whole(ppo_train, tmp_path, mon
     }
 
 
-@pytest.mark.parametrize("vectorization", ["sync", "async", "envpool"])
+@pytest.mark.parametrize("vectorization", ["sync", "async", "envpool", "entry_point"])
 def test_what_can_not_be_brought_back_begins_new_episodes(ppo_train, tmp_path, interrupt, vectorization):
-    env = ("env=CartPole-v1",) if vectorization == "envpool" else ("env.id=stubborn_envs:Late-v0",)
+    env = (
+        ("env=CartPole-v1",)
+        if vectorization in ("envpool", "entry_point")
+        else ("env.id=stubborn_envs:Late-v0",)
+    )
     if vectorization == "envpool":
         pytest.importorskip("envpool")
     arguments = (*env, *SMALL, f"vectorization={vectorization}", "normalize.rewards=true")

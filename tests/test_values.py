@@ -10,7 +10,7 @@ from refusals import refusal
 from run_ends import assert_same_end
 from run_hooks import INTERRUPTIBLE
 
-from ppo_cli import losses, update
+from ppo_cli import compiled_step, losses, update
 from ppo_cli.actor_critic import make_actor_critic
 from ppo_cli.agent import flatten_parameters
 from ppo_cli.distributions import make_distribution
@@ -363,7 +363,7 @@ def test_compiled_and_eager_updates_agree(tmp_path, name, vf_clip_ratio):
     knobs |= {} if vf_clip_ratio is None else {"vf_clip_ratio": vf_clip_ratio}
     eager = update.make_step(model, distribution, hyper, tuple(knobs))
     ends = []
-    for step in (eager, update.compile_step(eager, tmp_path)):
+    for step in (eager, compiled_step.compile_step(eager, tmp_path)):
         state = update.first_state(
             params, hyper.optimizer.init(params, update.parameter_shapes(model)), hyper
         )

@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from ppo_cli.cli.command import AS_MODULE, run_command
 from ppo_cli.errors import ConfigError
+from ppo_cli.importing import importing
 from ppo_cli.stop_signals import STOPPING
 from ppo_cli.text import nearest
 
@@ -79,7 +80,9 @@ def _say_of_module(asked: str, commands: list[str]) -> None:
 
 def _enter(name: str, module: str) -> NoReturn:
     def work() -> None:
-        import_module(module).main()
+        with importing():
+            main = import_module(module).main
+        main()
 
     gc.set_threshold(RARELY)
     atexit.register(_ignore_all)  # first, so that it is the last to run

@@ -17,6 +17,7 @@ from ppo_cli import statistics
 from ppo_cli.cli.command import Parser, run_command, say_error, typed_program
 from ppo_cli.config.typed import typed_values
 from ppo_cli.errors import ConfigError, EnvError, RunError
+from ppo_cli.importing import importing
 from ppo_cli.report.evaluations import EvaluatedRun, lines, table
 from ppo_cli.runs.film import EPISODES, go_headless
 from ppo_cli.runs.folder import find_checkpoint, without_others
@@ -167,7 +168,8 @@ def _evaluate(
     run: Path, options: argparse.Namespace, say: Callable[[str], None]
 ) -> tuple[dict[str, Any], str]:
     checkpoint = find_checkpoint(run, options.checkpoint)
-    from ppo_cli.runs.reevaluation import EvaluationOptions, evaluate_checkpoint  # late: they bring PyTorch
+    with importing():  # late: they bring PyTorch
+        from ppo_cli.runs.reevaluation import EvaluationOptions, evaluate_checkpoint
 
     names = EvaluationOptions.__dataclass_fields__
     how = EvaluationOptions(**{name: getattr(options, name) for name in names})

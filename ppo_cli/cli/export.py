@@ -12,6 +12,7 @@ from typing import Any
 
 from ppo_cli.cli.command import Parser, run_command, say_error, typed_program
 from ppo_cli.errors import ConfigError
+from ppo_cli.importing import importing
 from ppo_cli.runs.folder import find_checkpoint, run_of
 
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt"}
@@ -85,7 +86,8 @@ def _export(options: argparse.Namespace) -> None:
         raise ConfigError(f"--output {output}: expected a file in a folder that exists")
     if output.exists() and not options.force:
         raise ConfigError(f"{output} exists; --force replaces it, --output names another file")
-    from ppo_cli.runs.export import export_checkpoint  # late: it brings PyTorch
+    with importing():  # late: it brings PyTorch
+        from ppo_cli.runs.export import export_checkpoint
 
     found = export_checkpoint(checkpoint, output, options.format, options.sample, str(options.run), _say)
     print(f"{output}: {found}")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ppo_cli.cli.command import Parser, run_command, say_error, typed_program
 from ppo_cli.errors import ConfigError
 from ppo_cli.files import printable
+from ppo_cli.importing import importing
 from ppo_cli.report import typed
 from ppo_cli.versions import versions
 
@@ -95,14 +96,14 @@ def _report(args: argparse.Namespace) -> None:
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigError(f"{' and '.join(missing)} not found: pip install 'ppo-cli[report]'")
-    # Late: SciPy and Matplotlib take longer to import than an error should.
-    from ppo_cli.report.aggregates import aggregate
-    from ppo_cli.report.choices import Choices, compare_groups
-    from ppo_cli.report.figures.style import Style
-    from ppo_cli.report.groups import read_groups
-    from ppo_cli.report.names import file_stems
-    from ppo_cli.report.statistics import WINDOW
-    from ppo_cli.report.write import write_report
+    with importing():  # late: SciPy and Matplotlib take longer to import than an error should
+        from ppo_cli.report.aggregates import aggregate
+        from ppo_cli.report.choices import Choices, compare_groups
+        from ppo_cli.report.figures.style import Style
+        from ppo_cli.report.groups import read_groups
+        from ppo_cli.report.names import file_stems
+        from ppo_cli.report.statistics import WINDOW
+        from ppo_cli.report.write import write_report
 
     choices = Choices(
         args.baseline,

@@ -24,14 +24,12 @@ from ppo_cli.config.presets import NO_PRESET, forget_successors, preset_words
 from ppo_cli.config.quoting import typed_path
 from ppo_cli.config.schema import conf_dir
 from ppo_cli.config.user_files import with_folder
-from ppo_cli.envs.make import resolve_env_id
 from ppo_cli.errors import ConfigError
 from ppo_cli.runs.new_folder import folder_name
 from ppo_cli.runs.ranks import rank
 from ppo_cli.runs.resume import resume, resumed_config
 from ppo_cli.runs.start import start_run
-from ppo_cli.sweeps import start as sweeps
-from ppo_cli.sweeps.schema import OPTUNA
+from ppo_cli.sweeps.schema import OPTUNA, check_extras, choose_sweeper
 from ppo_cli.terminal import width
 
 
@@ -120,21 +118,25 @@ def _go_on_with_sweep(folder: Path, overrides: Sequence[str], args: Namespace) -
             f"{'--help' if args.help else '--cfg'}: sweep.resume= goes on with many configs, which are in "
             f"{folder / 'jobs.json'}; leave the option out to go on"
         )
+    from ppo_cli.sweeps import start as sweeps  # late, as below
+
     sweeps.resume(folder, overrides)
 
 
 def _start(line: CommandLine, args: Namespace) -> None:
     """Composes and checks every job, makes the folder, and has them run; or shows what they are."""
-    words = sweeps.choose_sweeper(line.words)
+    words = choose_sweeper(line.words)
     if OPTUNA in words and not args.multirun:
         raise ConfigError(f"a search takes -m: ppo-train -m {OPTUNA} ...")
-    sweeps.check_extras(words)
+    check_extras(words)
     if args.cfg:
         _show(_job_config(line.overrides, args), args)
     elif args.help:
         parsed = parse_overrides(words, args.config_dir) if args.multirun else line.overrides
         _help([each for each in parsed if not (args.multirun and each.is_sweep_override())], args)
     elif args.multirun:
+        from ppo_cli.sweeps import start as sweeps  # late: a run has no use for them
+
         sweeps.start(words, args.config_dir, args.config_name, line.goes_on)
     else:
         _say_next(start_run(line, config_dir=args.config_dir, config_name=args.config_name))
@@ -160,6 +162,8 @@ def _help(overrides: Sequence[Override], args: Namespace) -> None:
 def _job_config(overrides: Sequence[Override], args: Namespace) -> DictConfig:
     """The checked config of one job: its own part, or Hydra's, or all."""
     composed = compose_job(overrides, args.config_dir, args.config_name)
+    from ppo_cli.envs.make import resolve_env_id  # late: it brings Gymnasium
+
     resolve_env_id(parse(composed).env.id)
     hydra = composed.hydra
     OmegaConf.set_readonly(hydra, None)

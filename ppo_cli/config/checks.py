@@ -195,7 +195,7 @@ def _check_info_keys(value: Any) -> None:  # noqa: ANN401
 
 def _check_backend(config: Config) -> None:
     """Raises ConfigError where a backend can't do what is asked of it."""
-    env, can = config.env, backend(config.vectorization)
+    env, chosen = config.env, backend(config.vectorization)
     for knob, need, is_asked in (
         ("env.kwargs", "kwargs", bool(env.kwargs)),
         ("env.wrappers", "wrappers", bool(env.wrappers)),
@@ -205,7 +205,7 @@ def _check_backend(config: Config) -> None:
         ("env.on_error=restart", "restarts", env.on_error == "restart"),
         ("checkpoint.exact=true", "restores", config.checkpoint.exact),
     ):
-        if is_asked and not getattr(can, need):
+        if is_asked and not chosen.can(need, env.id):
             said = f"vectorization={config.vectorization} {REFUSALS[need]}"
             raise ConfigError(f"{knob}: {said}; leave it out, or use vectorization=auto")
 

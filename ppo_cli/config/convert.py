@@ -9,10 +9,11 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
+from omegaconf._utils import get_omega_conf_dumper
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
-from yaml import YAMLError
 
 from ppo_cli.config.checks import check
 from ppo_cli.config.knob import describe_type
@@ -23,13 +24,14 @@ from ppo_cli.files import read_yaml, write_whole
 from ppo_cli.text import flat, headline
 
 _INTERPOLATION = re.compile(r"(?<!\\)(\\\\)*\$\{")  # no letters, as behind an odd number of backslashes
+TEXTS = frozenset(name for name, known in KNOBS.items() if known.kind is str)
 MOST_VALUES = 20_000  # in a stored config, which OmegaConf takes some 0.1 ms each to read
 
 
 @functools.cache
 def register_schema() -> None:
     """Makes the schema known to Hydra under the name that `conf/config.yaml` lists first."""
-    ConfigStore.instance().store(name="schema", node=Config, provider="ppo_cli")
+    ConfigStore.instance().store(name="schema", node=_schema(), provider="ppo_cli")
 
 
 def parse(composed: DictConfig) -> Config:
@@ -40,6 +42,9 @@ def parse(composed: DictConfig) -> Config:
     """
     raw: Any = OmegaConf.to_container(composed)
     raw.pop("hydra", None)
+    if (known := _of_schema(composed, raw)) is not None:
+        check(known)
+        return known
     try:  # without its types, which would refuse the text that an environment variable resolves to
         plain = OmegaConf.to_container(OmegaConf.create(raw), resolve=True)
     except OmegaConfBaseException as error:
@@ -48,6 +53,26 @@ def parse(composed: DictConfig) -> Config:
         raise ConfigError(f"expected a mapping of knobs, given {plain!r}")
     typed = {str(name): _as_typed(str(name), raw[name], value) for name, value in plain.items()}
     return from_dict(_map_texts(typed, literal_text))
+
+
+def _of_schema(composed: DictConfig, raw: Mapping[str, Any]) -> Config | None:
+    """The config itself, where Hydra has laid every value over the schema, which gave it its type.
+
+    None where only `parse`'s slower way can tell: a value is an interpolation, which may give a text for a
+    number, or something is missing.
+    """
+    if OmegaConf.get_type(composed) is not Config:  # the primary config is another's, without the schema
+        return None
+    if any(name not in TEXTS and "${" in str(value) for name, value in dotted(raw)):
+        return None
+    found: dict[str, Any] = {}
+    try:
+        for name in raw:
+            value = composed[name]
+            found[name] = OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
+    except OmegaConfBaseException:
+        return None
+    return Config(**found)
 
 
 def _as_typed(key: str, raw: Any, resolved: Any) -> Any:  # noqa: ANN401
@@ -61,7 +86,7 @@ def _as_typed(key: str, raw: Any, resolved: Any) -> Any:  # noqa: ANN401
         and _INTERPOLATION.search(str(raw))
         and (key not in KNOBS or KNOBS[key].kind is not str)
     ):
-        with contextlib.suppress(YAMLError, OmegaConfBaseException):  # text that is no YAML stays as it is
+        with contextlib.suppress(yaml.YAMLError, OmegaConfBaseException):  # no YAML: it stays a text
             return OmegaConf.to_container(OmegaConf.from_dotlist([f"value={resolved}"]))["value"]  # type: ignore[call-overload,index]
     return resolved
 
@@ -189,8 +214,15 @@ def _without_interpolations(text: str) -> str:
 
 
 def save_yaml(config: Config, path: Path) -> None:
-    """Writes the config as YAML of literal values, whole or not at all."""
-    write_whole(path, OmegaConf.to_yaml(as_omegaconf(config)))
+    """Writes the config as YAML of literal values, whole or not at all.
+
+    It is what `OmegaConf.to_yaml` gives of `as_omegaconf`, which takes as long to make as to write.
+    """
+    literal = _map_texts(to_dict(config), literal_text)
+    dumper = get_omega_conf_dumper()  # quotes the texts that YAML would read as numbers
+    write_whole(
+        path, yaml.dump(literal, Dumper=dumper, allow_unicode=True, default_flow_style=False, sort_keys=False)
+    )
 
 
 def load_yaml(path: Path) -> dict[Any, Any]:

@@ -10,7 +10,6 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 
 from ppo_cli.config.schema import conf_dir
-from ppo_cli.envs.make import resolve_env_id
 from ppo_cli.errors import EnvError
 
 GROUP = "env"
@@ -71,6 +70,8 @@ def successor_with_preset(env_id: str, folders: Sequence[Path]) -> str | None:
     others = f"{glob.escape(named['stem'])}-v*.yaml"
     if not any(found for folder in folders for found in folder.glob(others)):
         return None
+    from ppo_cli.envs.make import resolve_env_id  # late: it brings Gymnasium
+
     try:
         successor = resolve_env_id(env_id)
     except EnvError:  # which is said where all ids are checked

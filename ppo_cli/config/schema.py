@@ -88,7 +88,7 @@ class NetworkConfig:
     log_std_init: float = knob(low=-20, high=20)
     log_std_min: Optional[float] = knob(low=-20, high=20)  # noqa: UP045
     log_std_max: Optional[float] = knob(low=-20, high=20)  # noqa: UP045
-    image_encoder: str = knob(choices=("auto", "nature_cnn", "impala_cnn", "flatten"))
+    image_encoder: str = knob(choices=("auto", "nature_cnn", "impala_cnn", "minatar_cnn", "flatten"))
     encoders: dict[str, Any] = knob(entries="an observation's encoder")
     memory: str = knob(choices=("none", "lstm", "gru"))
     memory_size: Integer = knob(WIDTH)

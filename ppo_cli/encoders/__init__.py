@@ -13,7 +13,7 @@ from typing import Any, cast
 from gymnasium import spaces
 from torch import nn
 
-from ppo_cli.encoders.images import NATURE_SMALLEST, ImpalaCNN, NatureCNN
+from ppo_cli.encoders.images import NATURE_SMALLEST, ImpalaCNN, MinAtarCNN, NatureCNN
 from ppo_cli.encoders.packed import PackedEncoder
 from ppo_cli.encoders.simple import FlattenEncoder, MlpEncoder, OneHotEncoder, make_simple_encoder
 from ppo_cli.encoders.user import UserEncoder
@@ -28,6 +28,7 @@ __all__ = [
     "EncoderChoice",
     "FlattenEncoder",
     "ImpalaCNN",
+    "MinAtarCNN",
     "MlpEncoder",
     "NatureCNN",
     "OneHotEncoder",
@@ -41,14 +42,25 @@ __all__ = [
 
 
 Path = tuple[str | int, ...]
-Encoder = FlattenEncoder | OneHotEncoder | MlpEncoder | NatureCNN | ImpalaCNN | UserEncoder | PackedEncoder
+Encoder = (
+    FlattenEncoder
+    | OneHotEncoder
+    | MlpEncoder
+    | NatureCNN
+    | ImpalaCNN
+    | MinAtarCNN
+    | UserEncoder
+    | PackedEncoder
+)
 ENCODERS: dict[str, Callable[..., Encoder]] = {
     "flatten": make_simple_encoder,
     "mlp": MlpEncoder,
     "nature_cnn": NatureCNN,
     "impala_cnn": ImpalaCNN,
+    "minatar_cnn": MinAtarCNN,
 }
-IMAGE_ENCODERS = ("auto", "nature_cnn", "impala_cnn", "flatten")  # of images without one of their own
+# of images without one of their own
+IMAGE_ENCODERS = ("auto", "nature_cnn", "impala_cnn", "minatar_cnn", "flatten")
 
 
 @dataclass(frozen=True)

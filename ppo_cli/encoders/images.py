@@ -79,6 +79,28 @@ class NatureCNN(nn.Module):
         return functional.relu(self.linear(self._flat(self.input(obs))))
 
 
+class MinAtarCNN(nn.Module):
+    """A convolution and a linear layer (Young & Tian 2019, https://arxiv.org/abs/1903.03176, appendix)."""
+
+    def __init__(self, space: spaces.Space[Any], channels: int = 16, features: int = 128) -> None:
+        super().__init__()
+        self.size = checked_size("features", features)
+        self.input = ImageInput(space)
+        height, width = self.input.height - 2, self.input.width - 2
+        if min(height, width) < 1:
+            raise ValueError(
+                f"minatar_cnn needs images of at least 3 pixels a side, given {height + 2} x {width + 2}; "
+                "use flatten"
+            )
+        self.convolution = nn.Conv2d(self.input.channels, checked_size("channels", channels), 3)
+        self.linear = nn.Linear(channels * height * width, features)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """[B, *shape] -> [B, size]."""
+        planes = functional.relu(self.convolution(self.input(obs)))
+        return functional.relu(self.linear(planes.flatten(1)))
+
+
 class ImpalaCNN(nn.Module):
     """Residual network of IMPALA (Espeholt et al. 2018, https://arxiv.org/abs/1802.01561, fig. 3)."""
 

@@ -4,9 +4,12 @@ A backend is a file with a class that is made of a `ppo_cli.envs.vector.Recipe`,
 This table imports none of them, so that whoever only asks what a backend can need not wait for Gymnasium.
 """
 
+import re
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
+
+ATARI = re.compile(r"ALE/|.*(NoFrameskip|Deterministic)-v[04]$")  # how the ids of Atari's games look
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ class Backend:
         restarts: Whether an environment that fails can be made anew.
         restores: Whether environments can be brought back to where they were.
         fills: Whether it resets in a step of its own, whose row is no transition.
+        has_atari: Whether it has Atari's arguments and wrappers as its own, though it takes none.
         steps: Whose environments it steps: backends of the same ones give the same results.
     """
 
@@ -33,7 +37,13 @@ class Backend:
     restarts: bool = True
     restores: bool = True
     fills: bool = False
+    has_atari: bool = False
     steps: str = "Gymnasium's"
+
+    def can(self, need: str, env_id: str) -> bool:
+        """Whether it can what the attribute of that name says, with an environment of that id."""
+        is_atari = self.has_atari and ATARI.match(env_id) is not None
+        return bool(getattr(self, need)) or (is_atari and need in ("kwargs", "wrappers"))
 
     def load(self) -> Any:  # noqa: ANN401 - a class of `ppo_cli.envs.vector.Vector`
         """The class."""
@@ -46,7 +56,11 @@ BACKENDS = {
     "async": Backend("ppo_cli.envs.workers.AsyncVector"),
     "envpool": Backend(
         "ppo_cli.envs.pool.EnvPoolVector", kwargs=False, wrappers=False, masks=False, resets=False,
-        restarts=False, restores=False, fills=True, steps="EnvPool's",
+        restarts=False, restores=False, fills=True, has_atari=True, steps="EnvPool's",
+    ),
+    "entry_point": Backend(
+        "ppo_cli.envs.entry_point.EntryPointVector", wrappers=False, masks=False, resets=False,
+        restarts=False, restores=False, fills=True, steps="the entry point's",
     ),
 }  # fmt: skip
 REFUSALS = {

@@ -117,13 +117,7 @@ class Tally:
 
     def _is_followed(self, name: Any) -> bool:  # noqa: ANN401
         """Whether a key that has no series yet gets one."""
-        if not isinstance(name, str) or not 0 < len(name) <= LONGEST_KEY:
-            return False
-        if len(self._series) >= MOST_FOLLOWED:
-            return False
-        if self._wanted is not None:
-            return name in self._wanted
-        return not (name.startswith("_") or name in NOT_OWN or name.partition(".")[0] in NOT_OWN)
+        return len(self._series) < MOST_FOLLOWED and is_wanted(name, self._wanted)
 
     def end(self, step: int) -> None:
         """Ends the episode with that step: its numbers wait in `ended`."""
@@ -171,6 +165,15 @@ class Tally:
             for name, values in state["series"].items():
                 self._series[name] = each = Series(values)
                 each.at += self._began
+
+
+def is_wanted(name: Any, wanted: Wanted) -> bool:  # noqa: ANN401
+    """Whether a key is one of those that are wanted; where none is named, one of the environment's own."""
+    if not isinstance(name, str) or not 0 < len(name) <= LONGEST_KEY:
+        return False
+    if wanted is not None:
+        return name in wanted
+    return not (name.startswith("_") or name in NOT_OWN or name.partition(".")[0] in NOT_OWN)
 
 
 def as_number(value: Any) -> float | None:  # noqa: ANN401

@@ -12,6 +12,7 @@ from gymnasium import error
 from gymnasium.envs.registration import parse_env_id
 
 from ppo_cli.envs import calls
+from ppo_cli.envs.backends import ATARI
 from ppo_cli.envs.calls import Call, calling, let_interrupt_pass
 from ppo_cli.envs.pack import Packed, pack
 from ppo_cli.envs.wrappers import ResetArguments, wrap
@@ -23,8 +24,9 @@ EnvFn = Callable[[], "gym.Env[Any, Any]"]
 
 # Well-known ids (how their names look), the package that registers them, and the install that brings it.
 _PACKAGES = (
-    (re.compile(r"ALE/|.*(NoFrameskip|Deterministic)-v[04]$"), "ale_py", "pip install 'ppo-cli[atari]'"),
+    (ATARI, "ale_py", "pip install 'ppo-cli[atari]'"),
     (re.compile(r"(MiniGrid|BabyAI)-"), "minigrid", "pip install 'ppo-cli[minigrid]'"),
+    (re.compile(r"MinAtar/"), "minatar.gym", "pip install 'ppo-cli[minatar]'"),
 )
 
 
@@ -195,6 +197,8 @@ def _register(module: str, name: str) -> None:
             gym.register_envs(found)
             if package == "ale_py":  # else it prints who it is with every process
                 found.ALEInterface.setLoggerMode(found.LoggerMode.Error)
+            if package == "minatar.gym" and "MinAtar/Breakout-v1" not in gym.registry:
+                found.register_envs()
 
 
 def _newest_version(name: str) -> str | None:

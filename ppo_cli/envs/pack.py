@@ -88,6 +88,12 @@ def flat_mask(mask: Any) -> Any:  # noqa: ANN401
     return np.ravel(as_array(mask))
 
 
+def mask_components(space: spaces.Space[Any]) -> Any:  # noqa: ANN401
+    """Where in a mask in one row each component of an action begins, [D]."""
+    nvec = space.nvec.ravel() if isinstance(space, spaces.MultiDiscrete) else np.zeros(1, np.int64)
+    return np.cumsum(nvec) - nvec
+
+
 def mask_method(env: Env) -> Callable[[], Any] | None:
     """The method ``action_masks`` of an environment or of a wrapper of it, which sb3-contrib looks for."""
     method = env.get_wrapper_attr("action_masks") if env.has_wrapper_attr("action_masks") else None
@@ -116,8 +122,7 @@ class Packed(gym.Wrapper[Any, Any, Any, Any]):
             checks = [ObservationCheck(leaf.space, leaf.dtype, leaf.key) for leaf in leaves]
             self._places = list(zip(leaves, views, checks, strict=True))
             self._masks = [view for leaf, view, _ in self._places if leaf.is_mask]
-            nvec = space.nvec.ravel() if isinstance(space, spaces.MultiDiscrete) else np.zeros(1, np.int64)
-            self._components = np.cumsum(nvec) - nvec  # where each one's mask begins
+            self._components = mask_components(space)
         if isinstance(env.action_space, (spaces.Dict, spaces.Tuple)):
             self.action_space = self._actions = PackedActions(env.action_space)
 

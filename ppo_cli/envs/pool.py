@@ -9,9 +9,9 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from ppo_cli.envs.calls import Call, calling
+from ppo_cli.envs.pool_atari import Games, translate
 from ppo_cli.envs.vector import Array, Recipe, StepResult, Vector, seed_list
 from ppo_cli.errors import EnvError
-from ppo_cli.spaces import Spaces
 
 
 def import_envpool(env_id: str) -> Any:  # noqa: ANN401 - it ships no types
@@ -34,34 +34,37 @@ class EnvPoolVector(Vector):
 
     It resets in the step after an episode's end (`AutoresetMode.NEXT_STEP`): the observation returned with
     an end is the true final one, and the next step ignores the action and returns the new episode's first
-    observation. Such rows are marked in ``infos["filler"]``; they are no transitions.
+    observation. Such rows are marked in ``infos["filler"]``; they are no transitions. Atari's games come in
+    its own preprocessing; see `ppo_cli.envs.pool_atari`.
     """
 
     backend = "envpool"
 
-    def __init__(self, env_id: str, n: int, spaces: Spaces, n_threads: int) -> None:
+    def __init__(self, recipe: Recipe) -> None:
         """Notes what to make; `reset` makes it, because EnvPool takes its seeds when it is made.
 
         Args:
-            env_id: An id that EnvPool has.
-            n: The number of environments.
-            spaces: The spaces of the same environment in Gymnasium.
-            n_threads: The threads that step the environments.
+            recipe: The recipe, whose spaces are those of the same environment in Gymnasium.
         """
-        super().__init__(n, spaces, "none")
+        n = len(recipe.makes)
+        super().__init__(n, recipe.spaces, "none")
         self.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}
-        self._make = import_envpool(env_id).make_gymnasium
-        self._arguments = {"task_id": env_id, "num_envs": n, "num_threads": n_threads}
+        task, arguments = translate(recipe.env_id, recipe.kwargs, recipe.wrappers)
+        self._make = import_envpool(task).make_gymnasium
+        self._arguments = {"task_id": task, "num_envs": n, "num_threads": recipe.processes, **arguments}
+        is_recorded = any(entry["name"] == "RecordEpisodeStatistics" for entry in recipe.wrappers)
+        self._games = Games(n, is_recorded) if arguments else None
 
     @classmethod
-    def check(cls, env_id: str) -> None:
-        """Raises EnvError where EnvPool is missing, or has no environment of that id."""
-        import_envpool(env_id)
+    def check(cls, recipe: Recipe) -> None:
+        """Raises EnvError where EnvPool is missing, or has no such environment."""
+        task, _ = translate(recipe.env_id, recipe.kwargs, recipe.wrappers)
+        import_envpool(task)
 
     @classmethod
     def of(cls, recipe: Recipe) -> "EnvPoolVector":
         """The vector that a recipe describes."""
-        return cls(recipe.env_id, len(recipe.makes), recipe.spaces, recipe.processes)
+        return cls(recipe)
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -90,6 +93,9 @@ class EnvPoolVector(Vector):
         """Steps every environment with its action, [N, *shape]."""
         filler = self._ended
         with calling(Call.STEP):
-            self._last, rewards, terminated, truncated, _ = self._pool.step(actions.astype(self._dtype))
+            self._last, rewards, terminated, truncated, told = self._pool.step(actions.astype(self._dtype))
         self._ended = terminated | truncated
-        return self._last, rewards.astype(np.float64), terminated, truncated, {"filler": filler}
+        infos = {"filler": filler}
+        if self._games is not None:
+            infos |= self._games.step(told, truncated)
+        return self._last, rewards.astype(np.float64), terminated, truncated, infos

@@ -8,6 +8,7 @@ returns are overwritten by the next step. Of ``infos`` there is only what PPO re
 """
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,6 +39,8 @@ class Recipe(NamedTuple):
         snapshot_kind: The kind of snapshot; see `ppo_cli.envs.snapshot`.
         on_error: The effect of a fault of an environment.
         infos: The keys of ``info`` that are followed.
+        kwargs: The arguments of the environments, for backends that make their own.
+        wrappers: The wrappers around them, as entries of the config, likewise.
     """
 
     env_id: str
@@ -47,6 +50,8 @@ class Recipe(NamedTuple):
     snapshot_kind: SnapshotKind = "none"
     on_error: OnError = "stop"
     infos: Wanted = NOTHING
+    kwargs: Mapping[str, Any] = MappingProxyType({})
+    wrappers: Sequence[Mapping[str, Any]] = ()
 
 
 class Vector(VectorEnv[Any, Any, Any]):
@@ -71,8 +76,8 @@ class Vector(VectorEnv[Any, Any, Any]):
         self._forget()
 
     @classmethod
-    def check(cls, env_id: str) -> None:
-        """Raises EnvError where the backend can't make an environment."""
+    def check(cls, recipe: Recipe) -> None:
+        """Raises EnvError where the backend can't make environments of a recipe, whose number is open."""
 
     @classmethod
     def of(cls, recipe: Recipe) -> "Vector":

@@ -125,7 +125,7 @@ class AsyncVector(Vector):
     @classmethod
     def of(cls, recipe: Recipe) -> "AsyncVector":
         """The vector that a recipe describes."""
-        _, makes, spaces, processes, snapshot_kind, on_error, infos = recipe
+        _, makes, spaces, processes, snapshot_kind, on_error, infos, *_ = recipe
         return cls(makes, processes, snapshot_kind, on_error, infos, spaces)
 
     def reset(

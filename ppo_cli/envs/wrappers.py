@@ -1,8 +1,8 @@
 """Wrappers named in a config: looked up, held against their arguments, and put around an environment.
 
 An entry is a mapping: ``name``, ``when`` (``train`` leaves it out of evaluation) and the wrapper's arguments.
-A short name is one of Gymnasium's wrappers or of `ppo_cli.envs.atari`; ``module.Class`` or ``module:Class``
-is anybody's own.
+A short name is one of Gymnasium's wrappers or of ours, `ppo_cli.envs.atari` and `ppo_cli.envs.minatar`;
+``module.Class`` or ``module:Class`` is anybody's own.
 """
 
 import copy
@@ -13,7 +13,7 @@ from typing import Any
 
 import gymnasium as gym
 
-from ppo_cli.envs import atari
+from ppo_cli.envs import atari, minatar
 from ppo_cli.envs.calls import let_interrupt_pass
 from ppo_cli.import_path import load_class
 from ppo_cli.text import flat, nearest
@@ -136,7 +136,7 @@ def short_names() -> dict[str, WrapperClass]:
     """The wrappers that need no module: Gymnasium's for single environments, and our own."""
     return {
         name: value
-        for module in (gym.wrappers, atari)
+        for module in (gym.wrappers, atari, minatar)
         for name, value in vars(module).items()
         if inspect.isclass(value) and issubclass(value, gym.Wrapper) and value is not gym.Wrapper
     }

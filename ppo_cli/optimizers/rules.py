@@ -21,7 +21,9 @@ def clip_by_norm(grad: Tensor, max_norm: float | Tensor) -> tuple[Tensor, Tensor
         The clipped gradient [P] and the norm before clipping, a scalar.
     """
     norm = grad.norm()
-    return grad * torch.clamp((norm + 1e-6).reciprocal() * max_norm, max=1.0), norm
+    # side by side in memory, or compiled code computes them anew for every few parameters
+    norm, scale = torch.stack([norm, torch.clamp((norm + 1e-6).reciprocal() * max_norm, max=1.0)]).unbind()
+    return grad * scale, norm
 
 
 class AdamState(NamedTuple):
@@ -69,8 +71,9 @@ def adam(
     step = state.step + 1
     exp_avg = torch.lerp(state.exp_avg, grad, 1 - beta1)
     exp_avg_sq = state.exp_avg_sq * beta2 + (1 - beta2) * grad * grad
-    step_size = learning_rate / (1 - beta1**step)
-    denominator = (exp_avg_sq / (1 - beta2**step)).sqrt() + eps
+    # side by side, as in `clip_by_norm`
+    step_size, correction = torch.stack([learning_rate / (1 - beta1**step), 1 - beta2**step]).unbind()
+    denominator = (exp_avg_sq / correction).sqrt() + eps
     return params - step_size * exp_avg / denominator, AdamState(exp_avg, exp_avg_sq, step)
 
 

@@ -98,14 +98,8 @@ def try_update(config: Config, env: Spaces, model: ActorCritic) -> None:
     distribution = build_distribution(config, env.action_space)
     shape, dtype = stored_observation(env.observation_space, config.normalize.observations)
     rows = 2 * hyper.sequence_length
-    logprobs = advantages = returns = values = torch.zeros(rows)
-    batch = Batch(
-        torch.zeros((rows, *shape), dtype=dtype),
-        torch.zeros((rows, *distribution.action_shape), dtype=distribution.action_dtype),
-        logprobs, advantages, returns, values,
-        torch.zeros(rows, model.state_size), torch.zeros(rows, min(1, model.state_size)),
-        torch.zeros(rows if hyper.has_intrinsic else 0),
-    )  # fmt: skip
+    action = distribution.action_shape, distribution.action_dtype
+    batch = Batch.blank(rows, (shape, dtype), action, model.state_size, hyper.has_intrinsic)
     step = make_step(model, distribution, hyper, tuple(schedules))
     knobs = torch.tensor([schedule.initial for schedule in schedules.values()])
     try:

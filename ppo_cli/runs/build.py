@@ -1,8 +1,6 @@
 """From a checked config to the objects of a run; the one place that unpacks it."""
 
 import logging
-import math
-import os
 import re
 import shutil
 from contextlib import ExitStack, nullcontext
@@ -38,15 +36,16 @@ from ppo_cli.envs.notices import (
 )
 from ppo_cli.envs.pack import MASKABLE, MaskSource, as_array, find_mask
 from ppo_cli.envs.snapshot import SnapshotKind, find_kind
+from ppo_cli.envs.vector import Recipe
 from ppo_cli.errors import ConfigError, EnvError
 from ppo_cli.normalize import (
     ObservationNormalizer,
     RewardNormalizer,
     make_observation_normalizer,
-    stored_observation,
 )
 from ppo_cli.parts import freeze
 from ppo_cli.runs.algorithm import build_distribution, build_hyperparameters, build_schedules, try_update
+from ppo_cli.runs.capacity import check_rollout, check_weights
 from ppo_cli.runs.intrinsic import try_intrinsic
 from ppo_cli.runs.ranks import check_processes
 from ppo_cli.runs.signals import no_advice
@@ -55,7 +54,7 @@ from ppo_cli.runs.watchdog import Watchdog
 from ppo_cli.seeding import spawn_seeds, stream_generator
 from ppo_cli.spaces import Spaces, leaves_of
 from ppo_cli.text import flat
-from ppo_cli.trunks import TrunkChoice, count_weights
+from ppo_cli.trunks import TrunkChoice
 
 if TYPE_CHECKING:  # what few runs begin with is imported where it is asked for
     from ppo_cli.runs.init_from import Beginning
@@ -130,8 +129,9 @@ def _check_environment(config: Config, keep: bool, start: "Source | None") -> Ch
             notices.append(mask_notice(env, source))
         if masked:
             env = with_masks(env, env_id)
-        backend(config.vectorization).load().check(env_id)
         spaces = Spaces(env.observation_space, env.action_space)
+        wanted = Recipe(env_id, (), spaces, kwargs=config.env.kwargs, wrappers=config.env.wrappers)
+        backend(config.vectorization).load().check(wanted)
         notices += _notices(config, spaces)
         config = replace(config, env=replace(config.env, id=env_id, action_mask=masked))
         model = check_network(config, spaces)
@@ -167,8 +167,10 @@ def check_network(config: Config, spaces: Spaces) -> ActorCritic:
         ConfigError: it, or what it is trained on, can't be as the config asks.
     """
     try:
-        _check_memory(config, spaces)
+        check_rollout(config, spaces)
+        check_weights(config)
         model = build_model(config, spaces)
+        check_rollout(config, spaces, model.state_size)  # which nothing but a model says
         try_update(config, spaces, model)
         try_intrinsic(config, spaces)
         return model
@@ -185,38 +187,6 @@ def _id_notice(typed: str, env_id: str) -> str | None:
     if not re.search(r"-v\d+$", typed):
         return f"{typed} names no version; running the newest, {env_id}"
     return f"{typed} is retired in Gymnasium; running its successor {env_id}"
-
-
-def _check_memory(config: Config, env: Spaces) -> None:
-    """Raises ConfigError where the rollout, or the weights, would take more than this machine's memory."""
-    if not hasattr(os, "sysconf"):  # Windows
-        return
-    limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    shape, dtype = stored_observation(env.observation_space, config.normalize.observations)
-    acts = build_distribution(config, env.action_space)
-    row = math.prod(shape) * dtype.itemsize + math.prod(acts.action_shape) * acts.action_dtype.itemsize + 15
-    trunk, own = TrunkChoice(**same_named(config.network, TrunkChoice)), config.network.critic.hidden_sizes
-    trunks = (
-        [trunk]
-        if config.network.shared
-        else [trunk, trunk if own is None else replace(trunk, hidden_sizes=own)]
-    )
-    weights = sum(count_weights(each) for each in trunks)
-    for name, size in (
-        (
-            f"n_envs * n_steps = {config.rollout_rows:,} steps",
-            config.rollout_rows * row,
-        ),
-        (
-            "network.hidden_sizes" if own is None else "network.hidden_sizes and network.critic.hidden_sizes",
-            weights * 4 * 4,
-        ),  # float32: weights, their gradient, Adam's two moments
-    ):
-        if size > limit:
-            raise ConfigError(
-                f"{name} would take {size / 2**30:,.1f} GiB of memory, and this machine has "
-                f"{limit / 2**30:,.1f}; lower it"
-            )
 
 
 def _exact_kind(config: EnvConfig, env: Env[Any, Any]) -> SnapshotKind:

@@ -18,7 +18,8 @@ class Caller(NamedTuple):
         owns_process: Whether the process is the run's own: then a signal ends the run when it has been saved,
             and logging is set up as Hydra does it. Else the program or notebook around keeps its signal
             handlers and its loggers.
-        watchdog: Whether a process is forked that ends this one where an environment hangs.
+        watchdog: Whether processes are forked: one that ends this one where an environment hangs, and one
+            that compiles the update beside it.
     """
 
     live: bool = True

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ppo_cli.actor_critic import ActorCritic, Eyes
 from ppo_cli.config.quoting import program_to_paste, shell_quoted
-from ppo_cli.encoders import ImpalaCNN, NatureCNN, PackedEncoder, UserEncoder
+from ppo_cli.encoders import ImpalaCNN, MinAtarCNN, NatureCNN, PackedEncoder, UserEncoder
 from ppo_cli.episodes import Evaluation
 from ppo_cli.memory import RecurrentMemory
 from ppo_cli.parts import frozen_parts
@@ -13,7 +13,12 @@ from ppo_cli.schedules import trained_steps
 from ppo_cli.text import counted, mean_and_deviation, short
 from ppo_cli.trunks import Trunk
 
-_ENCODERS = {NatureCNN: "nature_cnn", ImpalaCNN: "impala_cnn", UserEncoder: "an encoder of your own"}
+_ENCODERS = {
+    NatureCNN: "nature_cnn",
+    ImpalaCNN: "impala_cnn",
+    MinAtarCNN: "minatar_cnn",
+    UserEncoder: "an encoder of your own",
+}
 MOST_KEYS = 5  # of an observation that are named, rather than counted
 MUCH = 0.2  # of the larger return: what the evaluation's may differ from the training's without a word
 

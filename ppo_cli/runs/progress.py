@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import rich.style  # noqa: F401 - now: importing it draws from Python's generator, which a run seeds
+
 from ppo_cli.episodes import Evaluation
 from ppo_cli.hooks import Hook, RunState
 from ppo_cli.runs.messages import result_words

@@ -16,6 +16,7 @@ from ppo_cli.config.schema import KL, KNOBS, Config
 from ppo_cli.config.trust import imports
 from ppo_cli.envs.backends import backend
 from ppo_cli.errors import ConfigError, RunError
+from ppo_cli.importing import importing
 from ppo_cli.runs.caller import COMMAND, Caller
 from ppo_cli.runs.folder import RunFolder, advice_for, own_run, repair
 from ppo_cli.runs.launch import launch_others
@@ -94,7 +95,9 @@ def _go_on(
     caller: Caller,
     typed: Sequence[str],
 ) -> None:
-    from ppo_cli.runs.checkpoint import CheckpointError  # late: it brings PyTorch
+    with importing(caller.owns_process):  # late: they bring PyTorch
+        from ppo_cli.runs.checkpoint import CheckpointError
+        from ppo_cli.runs.run import run_owned
 
     run = RunFolder(folder)
     try:
@@ -113,7 +116,6 @@ def _go_on(
     elif saved is None and after.init_from is not None:
         lines.append(f"reading the weights of {after.init_from}, which {run.config_yaml} names (init_from)")
     repair(folder, None if saved is None else saved.steps, after.checkpoint.keep)
-    from ppo_cli.runs.run import run_owned  # late: it brings PyTorch
 
     with logging_to(run.train_log, verbose=caller.live):
         for line in lines:

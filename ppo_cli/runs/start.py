@@ -11,8 +11,8 @@ from ppo_cli.config.presets import forget_successors, preset_words
 from ppo_cli.config.quoting import shell_quoted
 from ppo_cli.config.running import run_composed
 from ppo_cli.config.schema import Config
-from ppo_cli.envs.make import resolve_env_id
 from ppo_cli.errors import ConfigError
+from ppo_cli.importing import importing
 from ppo_cli.runs.caller import COMMAND, Caller
 from ppo_cli.runs.folder import RunFolder
 from ppo_cli.runs.launch import launch_others
@@ -46,9 +46,12 @@ def start_run(
     job = compose_run(line.overrides, config_dir, config_name)
     if caller is COMMAND:
         launch_others(job.config)
+    from ppo_cli.envs.make import resolve_env_id  # late: it brings Gymnasium
+
     resolve_env_id(job.config.env.id)  # a misspelt id is said before PyTorch is there
-    from ppo_cli.runs.build import check_environment
-    from ppo_cli.runs.run import run
+    with importing(caller.owns_process):
+        from ppo_cli.runs.build import check_environment
+        from ppo_cli.runs.run import run
 
     given = fixed_folder("run") if line.goes_on else given_folder("run")
     there = None if given is None else RunFolder(given)

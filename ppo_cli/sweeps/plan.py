@@ -22,6 +22,7 @@ from ppo_cli.config.quoting import shell_quoted
 from ppo_cli.envs.make import resolve_env_id
 from ppo_cli.errors import ConfigError
 from ppo_cli.files import printable, read_json, write_whole
+from ppo_cli.importing import importing
 from ppo_cli.runs.new_folder import is_hydra, job_names, new_folder
 from ppo_cli.runs.signals import no_advice
 from ppo_cli.sweeps.job import Job
@@ -98,8 +99,9 @@ def plan_jobs(overrides: Sequence[str], config_dir: str | None, config_name: str
     jobs = compose_jobs(overrides, config_dir, config_name)
     for _, config in jobs:
         resolve_env_id(config.env.id)  # a misspelt id is said before PyTorch is there
-    from ppo_cli.runs.build import check_environment
-    from ppo_cli.runs.watchdog import Watchdog
+    with importing():
+        from ppo_cli.runs.build import check_environment
+        from ppo_cli.runs.watchdog import Watchdog
 
     with Watchdog(max(config.env.timeout for _, config in jobs), no_advice):  # one for all
         # the weights that a job begins with are looked at and given a lasting name, but not kept

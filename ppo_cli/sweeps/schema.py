@@ -1,5 +1,6 @@
 """The settings of our sweepers, `hydra.sweeper.*`, as knobs; their defaults are in ``conf/hydra/sweeper``."""
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Optional, TypeVar
@@ -16,6 +17,13 @@ from ppo_cli.text import nearest
 PREFIX = "hydra.sweeper."
 SWEEPER = "hydra/sweeper="
 OPTUNA = f"{SWEEPER}optuna"
+EXTRAS = {  # of launchers and sweepers: what each needs, and the extra that brings it
+    "hydra/launcher=joblib": ("hydra_plugins.hydra_joblib_launcher", "joblib"),
+    "hydra/launcher=submitit_local": ("hydra_plugins.hydra_submitit_launcher", "submitit"),
+    "hydra/launcher=submitit_slurm": ("hydra_plugins.hydra_submitit_launcher", "submitit"),
+    "hydra/launcher=ray": ("ray", "ray"),
+    OPTUNA: ("optuna", "optuna"),
+}
 
 
 @dataclass
@@ -45,6 +53,22 @@ class SearchSettings:
 
 SCHEMAS = {"jobs": SweepSettings, "optuna": SearchSettings}
 Settings = TypeVar("Settings", SweepSettings, SearchSettings)
+
+
+def check_extras(overrides: Sequence[str]) -> None:
+    """Raises ConfigError, which names the extra to install, where a launcher's or a sweeper's is missing."""
+    for override in overrides:
+        module, extra = EXTRAS.get(override, (None, ""))
+        if module and importlib.util.find_spec(module) is None:  # not imported: Ray reads its settings then
+            raise ConfigError(f"{override} needs an extra: pip install 'ppo-cli[{extra}]'")
+
+
+def choose_sweeper(overrides: Sequence[str]) -> list[str]:
+    """The overrides, with the sweeper that a ready space, ``search=NAME``, is for."""
+    ready = any(override.startswith("search=") for override in overrides)
+    if ready and not any(override.startswith(SWEEPER) for override in overrides):
+        return [*overrides, OPTUNA]
+    return list(overrides)
 
 
 def check_typed(overrides: Sequence[str]) -> None:

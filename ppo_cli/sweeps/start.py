@@ -1,6 +1,5 @@
 """How a sweep or a search starts: Hydra makes the sweeper that is chosen, which plans and runs the jobs."""
 
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,41 +9,20 @@ from hydra.core.global_hydra import GlobalHydra
 from ppo_cli.config.compose import compose_job, fixed_folder, parse_overrides
 from ppo_cli.config.explain import composing
 from ppo_cli.config.quoting import hydra_quoted, shell_quoted
+from ppo_cli.config.remembered import remember_files
 from ppo_cli.config.schema import conf_dir
 from ppo_cli.config.user_files import with_folder
 from ppo_cli.errors import ConfigError, RunError
+from ppo_cli.importing import importing
 from ppo_cli.runs.folder import RunFolder
 from ppo_cli.runs.new_folder import is_hydra
 from ppo_cli.sweeps.ending import failed_table
 from ppo_cli.sweeps.job import run_job
 from ppo_cli.sweeps.plan import JOBS, REPLACED, key_of, load_jobs, plan_jobs, sweep_folder
-from ppo_cli.sweeps.schema import OPTUNA, PREFIX, SWEEPER, check_typed
+from ppo_cli.sweeps.schema import OPTUNA, PREFIX, SWEEPER, check_extras, check_typed
 from ppo_cli.sweeps.search.plan import PLAN, load_plan, make_plan
 
 OURS = "hydra_plugins.ppo_cli"  # what the targets of our sweepers begin with
-EXTRAS = {  # of launchers and sweepers: what each needs, and the extra that brings it
-    "hydra/launcher=joblib": ("hydra_plugins.hydra_joblib_launcher", "joblib"),
-    "hydra/launcher=submitit_local": ("hydra_plugins.hydra_submitit_launcher", "submitit"),
-    "hydra/launcher=submitit_slurm": ("hydra_plugins.hydra_submitit_launcher", "submitit"),
-    "hydra/launcher=ray": ("ray", "ray"),
-    OPTUNA: ("optuna", "optuna"),
-}
-
-
-def check_extras(overrides: Sequence[str]) -> None:
-    """Raises ConfigError, which names the extra to install, where a launcher's or a sweeper's is missing."""
-    for override in overrides:
-        module, extra = EXTRAS.get(override, (None, ""))
-        if module and importlib.util.find_spec(module) is None:  # not imported: Ray reads its settings then
-            raise ConfigError(f"{override} needs an extra: pip install 'ppo-cli[{extra}]'")
-
-
-def choose_sweeper(overrides: Sequence[str]) -> list[str]:
-    """The overrides, with the sweeper that a ready space, ``search=NAME``, is for."""
-    ready = any(override.startswith("search=") for override in overrides)
-    if ready and not any(override.startswith(SWEEPER) for override in overrides):
-        return [*overrides, OPTUNA]
-    return list(overrides)
 
 
 def start(overrides: Sequence[str], config_dir: str | None, config_name: str, go_on: bool = False) -> None:
@@ -61,6 +39,7 @@ def start(overrides: Sequence[str], config_dir: str | None, config_name: str, go
         Interrupted: a signal ended it.
         RunError: jobs failed.
     """
+    remember_files()
     check_typed(overrides)
     parsed = parse_overrides(overrides, config_dir)
     if any(is_hydra(str(o.input_line)) and o.is_sweep_override() for o in parsed):
@@ -124,7 +103,8 @@ def resume(folder: Path, overrides: Sequence[str]) -> None:
     """
     if (folder / PLAN).is_file():
         check_extras([OPTUNA])
-        from ppo_cli.sweeps.search.run import resume_search  # late: it brings Optuna and PyTorch
+        with importing():  # late: it brings Optuna and PyTorch
+            from ppo_cli.sweeps.search.run import resume_search
 
         resume_search(folder, overrides)
         return

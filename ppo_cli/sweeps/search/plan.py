@@ -19,6 +19,7 @@ from ppo_cli.config.overrides import GROUPS
 from ppo_cli.config.schema import KNOBS, Config, find_knob, is_entry
 from ppo_cli.errors import ConfigError
 from ppo_cli.files import printable, read_json, write_whole
+from ppo_cli.importing import importing
 from ppo_cli.runs.new_folder import folder_name, is_hydra
 from ppo_cli.sweeps.schema import SearchSettings, composed_settings, read_settings
 from ppo_cli.sweeps.search.space import NUMBERS, Axis, axis_from_dict, to_axis
@@ -145,7 +146,8 @@ def _is_not_searched(key: str) -> bool:
 def _checked_bases(
     axes: Sequence[Axis], fixed: Sequence[str], config_dir: str | None, config_name: str
 ) -> list[tuple[Base, "Checked"]]:
-    from ppo_cli.runs.build import check_environment  # late: it brings PyTorch
+    with importing():  # late: it brings PyTorch
+        from ppo_cli.runs.build import check_environment
 
     bases = []
     for chosen in _combinations(axes):

@@ -1,0 +1,128 @@
+"""Numbers in the infos of environments that are stepped at once, as `ppo_cli.envs.infos` has those of one.
+
+A vector's infos hold an array a key, [N], and may hold another, ``_key``, that says which environments told
+it (Gymnasium's `VectorEnv`).
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ppo_cli.envs.calls import let_interrupt_pass
+from ppo_cli.envs.infos import DEEPEST, LARGEST, LARGEST_SUM, MOST_FOLLOWED, How, Wanted, is_wanted, plain_key
+from ppo_cli.envs.pack import as_array
+
+Mask = npt.NDArray[np.bool_]
+FloatArray = npt.NDArray[np.float64]
+
+
+class BatchSeries:
+    """The numbers that one key had in the running episodes of N environments; see `infos.Series`."""
+
+    def __init__(self, n: int, is_state: bool) -> None:
+        self.total, self.last = np.zeros((2, n))
+        self.count, self.seen, self.at = np.zeros((3, n), np.int64)
+        self.is_state = is_state
+
+    def add(self, numbers: FloatArray, told: Mask, steps: npt.NDArray[np.int64]) -> None:
+        """Takes in a step: numbers [N], which environments told one, and the number of each one's step."""
+        counts = told & (np.abs(numbers) <= LARGEST)  # which a NaN is not
+        self.total += np.where(counts, numbers, 0.0)
+        self.count += counts
+        self.seen += told
+        self.last[counts], self.at[counts] = numbers[counts], steps[counts]
+
+    def reduced(self, how: How, steps: npt.NDArray[np.int64], rows: npt.NDArray[np.intp]) -> FloatArray:
+        """One number for each episode that ended, of environments ``rows``; NaN where there is none."""
+        means = self.total[rows] / np.maximum(self.count[rows], 1)
+        values = {"mean": means, "sum": self.total[rows], "last": self.last[rows]}.get(how)
+        if values is None:
+            throughout = (self.seen[rows] == steps[rows]) & (not self.is_state)
+            values = np.where(throughout, means, self.last[rows])
+        return np.where((self.count[rows] > 0) & (np.abs(values) <= LARGEST_SUM), values, np.nan)
+
+    def forget(self, rows: npt.NDArray[np.intp]) -> None:
+        """Drops the running episodes of some environments."""
+        for column in (self.total, self.last, self.count, self.seen, self.at):
+            column[rows] = 0
+
+
+class BatchTally:
+    """The infos of N environments: those of the running episodes, and the numbers of those that ended.
+
+    Attributes:
+        ended: The numbers of each episode that ended, by key.
+    """
+
+    def __init__(self, wanted: Wanted, n: int) -> None:
+        """Follows the keys that are wanted."""
+        self.ended: list[dict[str, float]] = []
+        self._wanted = wanted
+        self._n = n
+        self._series: dict[str, BatchSeries] = {}
+        self._steps = np.zeros(n, np.int64)  # of each running episode
+
+    def begin(self) -> None:
+        """Drops all running episodes."""
+        self._series.clear()
+        self._steps[:] = 0
+
+    def step(self, counts: Mask) -> None:
+        """Counts a step of those environments, bool [N]; then `add` takes in what it told."""
+        self._steps += counts
+
+    def add(self, infos: Any, rows: Mask) -> None:  # noqa: ANN401 - anybody's
+        """Takes in what some environments told, bool [N]."""
+        if not (isinstance(infos, dict) and infos):
+            return
+        try:
+            self._add(infos, rows)
+        except BaseException as error:  # an array may be of any class
+            let_interrupt_pass(error)
+
+    def _add(self, infos: Mapping[Any, Any], rows: Mask) -> None:
+        for name, values, told in _told(infos, rows):
+            series = self._series.get(name)
+            if series is None:
+                if len(self._series) >= MOST_FOLLOWED or not is_wanted(name, self._wanted):
+                    continue
+                is_state = values.dtype.kind == "b" or "success" in name.lower()
+                series = self._series[name] = BatchSeries(self._n, is_state)
+            series.add(values.astype(np.float64), told, self._steps)
+
+    def end(self, over: Mask) -> None:
+        """Ends the episodes of some environments, bool [N]: their numbers wait in `ended`."""
+        rows = np.flatnonzero(over)
+        episodes: list[dict[str, float]] = [{} for _ in rows]
+        for name, series in self._series.items():
+            how: How = "auto" if self._wanted is None else self._wanted[name]
+            values = series.reduced(how, self._steps, rows)
+            if self._wanted is None:  # what the last step does not tell is left out
+                steps = self._steps[rows]
+                values[(series.at[rows] != steps) & (series.seen[rows] != steps)] = np.nan
+            for i in np.flatnonzero(~np.isnan(values)).tolist():
+                episodes[i].setdefault(plain_key(name), float(values[i]))
+            series.forget(rows)
+        self.ended += filter(None, episodes)
+        self._steps[rows] = 0
+
+
+def _told(
+    infos: Mapping[Any, Any], rows: Mask, prefix: str = "", depth: int = 0
+) -> Iterator[tuple[str, npt.NDArray[Any], Mask]]:
+    """Key, numbers [N] and who told them, bool [N], of what infos hold for some environments."""
+    for key, value in infos.items():
+        if not isinstance(key, str) or (key[:1] == "_" and key[1:] in infos):
+            continue
+        told = rows & infos[f"_{key}"] if f"_{key}" in infos else rows
+        if isinstance(value, dict):
+            if depth < DEEPEST:
+                yield from _told(value, told, f"{prefix}{key}.", depth + 1)
+            continue
+        if not hasattr(value, "__array__"):
+            continue
+        values = as_array(value)
+        if values.shape == rows.shape and values.dtype.kind in "biuf":
+            yield f"{prefix}{key}", values, told

@@ -1,0 +1,104 @@
+"""Observations of N environments that come at once, as one array: checked, nested ones packed."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+from gymnasium.vector.utils import batch_space, concatenate, create_empty_array, iterate
+
+from ppo_cli.envs.pack import ObservationCheck, as_array, mask_components
+from ppo_cli.spaces import PackedObservations, leaves_of
+
+Array = npt.NDArray[Any]
+
+
+class ObservationBatch:
+    """Turns what a vector of environments returns as observations into one array, [N, *shape].
+
+    What can't be kept as it is, an observation that is not finite and a mask without a legal action are
+    refused, as they are of single environments.
+    """
+
+    def __init__(self, space: gym.Space[Any], actions: gym.Space[Any], n: int) -> None:
+        """Takes what it needs of the spaces.
+
+        Args:
+            space: The space of one environment's observation, packed where it is nested.
+            actions: The space of its actions.
+            n: The number of environments N.
+        """
+        self._space = space
+        self._original = space.original if isinstance(space, PackedObservations) else space
+        self._n = n
+        self._leaves = [
+            (leaf, ObservationCheck(batch_space(leaf.space, n), leaf.dtype, leaf.key))
+            for leaf in leaves_of(space)
+        ]
+        self._is_masked = any(leaf.is_mask for leaf, _ in self._leaves)
+        self._components = mask_components(actions)
+
+    def __call__(self, observations: Any, ended: Array) -> Array:  # noqa: ANN401 - as the vector has them
+        """The observations as one array; a nested one's is new.
+
+        Args:
+            observations: What the vector returned.
+            ended: The environments whose episode ended there, bool [N]: they need no legal action.
+
+        Raises:
+            ValueError: one of them can't be kept, or is not finite.
+        """
+        if isinstance(self._space, PackedObservations):
+            rows = self._packed(self._space, observations, ended)
+            reals = rows[:, : self._space.real_bytes].view(np.float32)
+        else:
+            ((_, check),) = self._leaves
+            rows = reals = np.asarray(check(observations), self._space.dtype)
+        if reals.dtype.kind == "f" and not np.isfinite(reals).all():
+            which = int(np.flatnonzero(~np.isfinite(reals.reshape(self._n, -1)).all(1))[0])
+            raise ValueError(f"a NaN or an infinity in the observation of environment {which}")
+        return rows
+
+    def _packed(self, space: PackedObservations, observations: Any, ended: Array) -> Array:  # noqa: ANN401
+        rows = np.zeros((self._n, *space.shape), np.uint8)
+        masks = []
+        for (leaf, check), view in zip(self._leaves, space.views(rows), strict=True):
+            value = leaf.of(observations)
+            view[...] = check(as_array(value) > 0 if leaf.is_mask else value)
+            if leaf.is_mask:
+                masks.append(view.reshape(self._n, -1))
+        if masks:
+            legal = np.logical_or.reduceat(np.concatenate(masks, axis=1), self._components, axis=1).all(1)
+            if not (legal | ended).all():
+                which = int(np.flatnonzero(~(legal | ended))[0])
+                raise ValueError(f"an action_mask without a legal action for environment {which}")
+        return rows
+
+    def final(self, found: Any, ended: Array, observations: Any) -> Array:  # noqa: ANN401
+        """The true final observations where episodes ended, and the others' observations, as one array.
+
+        Args:
+            found: What ``infos["final_obs"]`` is; only rows of ``ended`` are meaningful.
+            ended: The environments whose episode ended, bool [N].
+            observations: The observations that came with it.
+        """
+        return self(_choose(self._original, found, ended, observations), ended)
+
+
+def _choose(space: gym.Space[Any], found: Any, ended: Array, others: Any) -> Any:  # noqa: ANN401
+    """Rows of ``found`` where an episode ended, else of ``others``, nested as the space is.
+
+    Gymnasium's vectors have arrays there, but of nested ones an array of objects, one an environment.
+    """
+    if isinstance(found, np.ndarray) and found.dtype == object:
+        n = len(ended)
+        rows = zip(found, ended, iterate(batch_space(space, n), others), strict=True)
+        room: Any = create_empty_array(space, n)
+        return concatenate(space, [last if over else row for last, over, row in rows], room)
+    if isinstance(space, gym.spaces.Dict):
+        return {key: _choose(part, found[key], ended, others[key]) for key, part in space.items()}
+    if isinstance(space, gym.spaces.Tuple):
+        parts = zip(space, found, others, strict=True)
+        return tuple(_choose(part, last, ended, row) for part, last, row in parts)
+    last, row = as_array(found), as_array(others)
+    return np.where(ended.reshape(-1, *[1] * (row.ndim - 1)), last, row)
