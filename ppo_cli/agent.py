@@ -18,7 +18,7 @@ from ppo_cli.numpy_actor import numpy_actor
 from ppo_cli.optimizers.optimizer import restored
 from ppo_cli.rollout import ActorOutputs, Batch, Rollout, minibatches, sequences
 from ppo_cli.schedules import Schedules
-from ppo_cli.sharded import Data, Minibatch, make_sharded_step, sharded_minibatches
+from ppo_cli.sharded import Data, Minibatch, gathered, make_sharded_step, sharded_minibatches
 from ppo_cli.targets import adapt_values, compute_batch
 from ppo_cli.update import (
     Hyperparameters,
@@ -165,12 +165,8 @@ class PPOAgent:
         cuts = [sequences(each, hyper.sequence_length) for each in valid]
         size = min(hyper.batch_size // len(cuts), cuts[0].total)
         epochs = (sharded_minibatches(cuts, size, generators) for _ in range(hyper.n_epochs))
-        columns = [torch.stack([each.advantages, each.values, each.returns]) for each in batches]
-        rows = [each.flatten().nonzero().squeeze(1) for each in valid]
-        advantages, values, returns = zip(*self._collective.gather(columns), strict=True)
-        targets = torch.cat([each[chosen] for each, chosen in zip(returns, rows, strict=True)])
-        guesses = torch.cat([each[chosen] for each, chosen in zip(values, rows, strict=True)])
-        fit = explained_variance(guesses, targets)
+        advantages, values, targets = gathered(batches, valid, self._collective)
+        fit = explained_variance(values, targets)
         data = Data(adapt_values(self.model.value_head, batches, targets), advantages)
         params = self._params.clone()  # an optimizer may keep it
         state = first_state(params, self.optimizer, hyper, self.knobs["learning_rate"])
@@ -212,12 +208,6 @@ class PPOAgent:
     def is_finite(self) -> bool:
         """Whether no weight that is trained is NaN or infinite."""
         return bool(torch.isfinite(self._params).all())
-
-    def fingerprint(self) -> int:
-        """A number that other weights hardly have, of 62 bits: the same in all processes of a run."""
-        bits = self._params.view(torch.int32).to(torch.int64)
-        places = torch.arange(1, 2 * len(bits), 2, device=bits.device)
-        return int((bits * places).sum()) & (2**62 - 1)
 
     def state_dict(self) -> dict[str, object]:
         """Weights, optimiser and generators, as a checkpoint stores them."""

@@ -44,6 +44,28 @@ class Data(NamedTuple):
     advantages: Sequence[Tensor]
 
 
+def gathered(
+    batches: Sequence[Batch], valid: Sequence[Tensor], collective: Collective
+) -> tuple[Sequence[Tensor], Tensor, Tensor]:
+    """What all processes need of all shards.
+
+    Args:
+        batches: The rollouts of the shards of this process.
+        valid: Whether a row is a transition, of all shards in their order, bool [T, N] each.
+        collective: The processes of the run.
+
+    Returns:
+        The advantages [T*N] of each shard, and the values [M] and value targets [M] of the transitions.
+    """
+    columns = [torch.stack([each.advantages, each.values, each.returns]) for each in batches]
+    rows = [each.flatten().nonzero().squeeze(1) for each in valid]
+    advantages, *others = zip(*collective.gather(columns), strict=True)
+    values, targets = (
+        torch.cat([column[chosen] for column, chosen in zip(each, rows, strict=True)]) for each in others
+    )
+    return advantages, values, targets
+
+
 ShardedStep = Callable[[TrainState, Data, Minibatch, Tensor], TrainState]
 
 

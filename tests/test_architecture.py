@@ -53,9 +53,9 @@ KNOW_HYDRA = {"cli", "config", "sweeps"}
 STEPPING = {"collector", "shards", "trainer"}
 ALGORITHM = STEPPING | {
     "actor_critic", "adaptive", "advantages", "agent", "collective", "compile", "compiled_step",
-    "diagnostics", "distributions", "encoders", "episodes", "hooks", "intrinsic", "losses", "memory", "normalize",
-    "numpy_actor", "objectives", "optimizers", "parts", "policy", "rollout", "schedules", "sharded",
-    "targets", "trunks", "update", "value_heads", "value_losses",
+    "diagnostics", "distributions", "encoders", "episodes", "hooks", "intrinsic", "losses", "memory",
+    "normalize", "numpy_actor", "objectives", "optimizers", "parts", "policy", "rollout", "schedules",
+    "sharded", "targets", "trunks", "update", "value_heads", "value_losses",
 }  # fmt: skip
 SETTINGS_AND_LOGS = ("hydra", "omegaconf", "ppo_cli.config", "tensorboard", "torch.utils.tensorboard")
 ENVIRONMENTS = ("gymnasium.vector", "ppo_cli.envs")

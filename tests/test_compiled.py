@@ -60,7 +60,7 @@ def test_a_broken_toolchain_costs_speed_not_the_run(ppo_train, tmp_path, monkeyp
 
     tiny = ("env=CartPole-v1", "total_timesteps=300", "eval.episodes=0")
     with caplog.at_level(logging.WARNING):
-        monkeypatch.setattr(update, "compile_function", fail)
+        monkeypatch.setattr(compiled_step, "compile_function", fail)
         assert ppo_train(*tiny, "compile=true").status == 0
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)

@@ -149,7 +149,7 @@ def test_the_captured_update_is_the_eager_one(graphs, tmp_path, monkeypatch):
     hyper = update.Hyperparameters(batch_size=20)
     eager = update.make_step(model, distribution, hyper, tuple(knobs))
     monkeypatch.setattr(
-        update, "compile_function", lambda function, examples, *_: capture(function, examples)
+        compiled_step, "compile_function", lambda function, examples, *_: capture(function, examples)
     )
     generator = torch.Generator().manual_seed(0)
     ends = []

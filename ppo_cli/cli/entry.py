@@ -52,8 +52,6 @@ def module() -> NoReturn:
     """`python -m ppo_cli COMMAND ...`."""
     commands = {"train": train, "eval": evaluate, "export": export, "report": report}
     name, *rest = sys.argv[1:] or ["--help"]
-    if "=" in name and not name.startswith("-"):  # as behind torchrun -m
-        name, rest = "train", sys.argv[1:]
     if name in commands:
         sys.argv = [f"{AS_MODULE} {name}", *rest]
         commands[name]()

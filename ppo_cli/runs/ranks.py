@@ -36,3 +36,10 @@ def check_processes(config: "Config") -> None:
         raise ConfigError(
             f"{many} processes can't share shards={config.shards} equally: expected a multiple of {many}"
         )
+
+
+def follow() -> None:
+    """Follows the first process of a run, which alone reads what is typed."""
+    from ppo_cli.runs import following  # late: it brings PyTorch
+
+    following.follow()
