@@ -26,7 +26,7 @@ from typing import Any
 from ppo_cli import Hook
 from ppo_cli.config.compose import load
 
-PROGRAM = "from ppo_cli.cli.train import main; main()"
+PROGRAM = "from ppo_cli.cli.entry import train; train()"
 STARTED, SECONDS = "COLD_STARTED", "first_update.txt"
 
 

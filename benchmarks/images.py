@@ -13,7 +13,6 @@ once its floating-point operations at the rate of a large matrix product. Every 
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,6 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from peers.environments import run_peer
 from split import checked_config, measure, report
 from torch import Tensor, nn
 
@@ -184,9 +184,7 @@ def peer_rate(config: Config) -> float:
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump(to_dict(config), file)
         file.flush()
-        command = [sys.executable, str(Path(__file__).parent / "peers.py"), "sb3", file.name]
-        printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return float(json.loads(printed.splitlines()[-1])["steady"])
+        return run_peer("sb3", Path(sys.executable), Path(file.name), Path(file.name).parent, {})["steady"]
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from peers import make_peer
+from peers.run_sb3 import make_peer
 from stable_baselines3.common.vec_env import VecNormalize
 
 from ppo_cli.config.compose import load

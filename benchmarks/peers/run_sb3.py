@@ -1,15 +1,11 @@
-"""One training run of a peer with our settings: `python benchmarks/peers.py PEER CONFIG.json`.
+"""One training run of Stable-Baselines3 or SBX with our settings: `python -m peers.run_sb3 PEER CONFIG.json`.
 
-PEER is sb3, sb3-rendering or sbx. Prints a line of JSON: environment steps, and steps a second after the
-first tenth of the run. `sb3-rendering` takes its environments from Stable-Baselines3's `make_vec_env`, which
-makes them with ``render_mode="rgb_array"``: LunarLander then simulates the engines' exhaust, for pictures
-that nobody takes.
+PEER is sb3, sb3-rendering or sbx. `sb3-rendering` takes its environments from Stable-Baselines3's
+`make_vec_env`, which makes them with ``render_mode="rgb_array"``: LunarLander then simulates the engines'
+exhaust, for pictures that nobody takes.
 """
 
-import json
 import sys
-import time
-from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -22,17 +18,19 @@ try:
 except ModuleNotFoundError as missing:
     sys.exit(f"{missing.name} is not installed: pip install 'ppo-cli[bench]'")
 
-ACTIVATIONS = {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU, "gelu": torch.nn.GELU}
+from peers.common import ACTIVATIONS, Clock, read
+from peers.table import PEERS
 
 
-class Clock(BaseCallback):
-    """Notes the time at the end of every rollout."""
+class Noting(BaseCallback):
+    """Notes the time at the start of every rollout."""
 
-    def _on_training_start(self) -> None:
-        self.marks: list[tuple[float, int]] = []
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self.clock = clock
 
     def _on_rollout_start(self) -> None:
-        self.marks.append((time.perf_counter(), self.num_timesteps))
+        self.clock.note(self.num_timesteps)
 
     def _on_step(self) -> bool:
         return True
@@ -77,11 +75,7 @@ def make_peer(peer: str, config: dict[str, Any]) -> Any:
 
         gym.register_envs(ale_py)
         config["env"]["kwargs"].pop("obs_type", None)  # its wrappers make the grey themselves
-    settings: dict[str, Any] = {
-        knob: config[knob]
-        for knob in ("n_steps", "batch_size", "n_epochs", "gamma", "gae_lambda", "ent_coef", "vf_coef",
-                     "max_grad_norm", "use_sde", "sde_sample_freq", "target_kl", "seed")
-    }  # fmt: skip
+    settings = PEERS[peer].settings(config)
     if peer == "sbx":
         from sbx import PPO
     else:
@@ -105,14 +99,12 @@ def make_peer(peer: str, config: dict[str, Any]) -> Any:
 
 def main() -> None:
     """Trains and prints."""
-    peer, path = sys.argv[1:]
-    config = json.loads(Path(path).read_text())
-    model = make_peer(peer, config)
+    config = read()
+    model = make_peer(sys.argv[1], config)
     clock = Clock()
-    model.learn(config["total_timesteps"], callback=clock)
-    marks = [*clock.marks, (time.perf_counter(), model.num_timesteps)]
-    (first, before), (last, after) = marks[len(marks) // 10], marks[-1]
-    print(json.dumps({"steps": after, "steady": (after - before) / (last - first)}))
+    model.learn(config["total_timesteps"], callback=Noting(clock))
+    clock.note(model.num_timesteps)
+    clock.report()
 
 
 if __name__ == "__main__":
