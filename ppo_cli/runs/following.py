@@ -17,6 +17,7 @@ from ppo_cli.runs.checkpoint_schema import Checkpoint
 from ppo_cli.runs.checkpointing import begin, restore
 from ppo_cli.runs.environments import make_envs, make_shards
 from ppo_cli.runs.init_from import Beginning
+from ppo_cli.runs.own_hooks import make_evaluating
 from ppo_cli.runs.processes import Following, meet
 from ppo_cli.runs.signals import Interrupted, StopSignal, end_children, no_advice
 from ppo_cli.trainer import train
@@ -63,7 +64,8 @@ def _follow_first() -> None:
         if beginning is not None:
             beginning = Beginning(**{**beginning, "left_out": frozenset(beginning["left_out"])})
         checked = check_environment(from_dict(told["config"]), watchdog=False, keep=True, begins=False)
-        _follow(replace(checked, beginning=beginning), saved, Following(collective, signal), collective)
+        following = Following(collective, signal, make_evaluating(checked.config).play)
+        _follow(replace(checked, beginning=beginning), saved, following, collective)
 
 
 def _follow(checked: Checked, saved: Checkpoint | None, following: Following, collective: Collective) -> None:

@@ -4,6 +4,7 @@ The first process has the folder, the log, the terminal and the hooks. The other
 same weights. What of them it needs for a checkpoint they give when it asks, between two iterations.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,7 +17,9 @@ from ppo_cli.hooks import Hook, RunState
 from ppo_cli.runs.ranks import are_many
 from ppo_cli.runs.signals import Interrupted, StopSignal
 
-GO_ON, STATE, SIGNAL, COMPARE, STOP, END = range(6)  # what the first process asks between two iterations
+GO_ON, STATE, SIGNAL, COMPARE, EVALUATE, STOP, END = range(
+    7
+)  # what the first process asks between two iterations
 COMPARED = 10  # iterations between two looks at whether all processes have the same weights
 
 
@@ -67,9 +70,17 @@ class Leading(Hook):
 class Following(Hook):
     """Does between two iterations what the first process asks for."""
 
-    def __init__(self, collective: Collective, signal: StopSignal) -> None:
-        """Takes the processes of the run, and the `StopSignal` that was entered around it."""
-        self._collective, self._signal = collective, signal
+    def __init__(
+        self, collective: Collective, signal: StopSignal, evaluate: Callable[[RunState], object]
+    ) -> None:
+        """Takes what it needs.
+
+        Args:
+            collective: The processes of the run.
+            signal: The `StopSignal` that was entered around it.
+            evaluate: Plays this process's part of an evaluation.
+        """
+        self._collective, self._signal, self._evaluate = collective, signal, evaluate
         self.has_ended = False
 
     def start(self, run: RunState) -> None:
@@ -88,6 +99,8 @@ class Following(Hook):
                 run.shards.state_dict()
             elif told == COMPARE:
                 compare(run)
+            elif told == EVALUATE:
+                self._evaluate(run)
             else:
                 self._collective.most(self._signal.number or 0)
         if told != GO_ON:

@@ -32,8 +32,6 @@ from ppo_cli.runs.build import (
     Checked,
     build_agent,
     check_environment,
-    env_maker,
-    on_error_of,
     wanted_infos,
 )
 from ppo_cli.runs.caller import COMMAND, Caller
@@ -55,7 +53,7 @@ from ppo_cli.runs.messages import (
     result_words,
     training_words,
 )
-from ppo_cli.runs.own_hooks import Evaluating, Signals
+from ppo_cli.runs.own_hooks import Evaluating, Signals, make_evaluating
 from ppo_cli.runs.processes import Comparing, Leading, meet
 from ppo_cli.runs.progress import Progress
 from ppo_cli.runs.signals import StopSignal
@@ -234,9 +232,7 @@ def _run_hooks(
         folder, None if saved is None else saved.log, [f"info/{plain_key(key)}" for key in infos or ()]
     )
     progress = Progress(config.trained_steps, caller.live)
-    evaluating = Evaluating(
-        config.eval, env_maker(config.env), on_error_of(config.env), infos, progress.counting
-    )
+    evaluating = make_evaluating(config, progress.counting)
     signals = [] if signal is None else [Signals(signal, partial(advice_for, folder))]
     kept = {
         "intrinsic": rewarding,
