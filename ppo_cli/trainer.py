@@ -9,7 +9,7 @@ from ppo_cli import schedules
 from ppo_cli.agent import PPOAgent
 from ppo_cli.envs.infos import mean_over
 from ppo_cli.hooks import RunState
-from ppo_cli.shards import Told
+from ppo_cli.shards import Shards
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -51,9 +51,7 @@ def train(run: RunState) -> None:
                 f"the loss is {loss} and its gradient's norm {norm} at step {run.steps}; "
                 "lower learning_rate, or normalise observations and rewards"
             )
-        run.hooks.after_iteration(
-            run, _scalars(agent, metrics, shards.told, (collect, estimate + update), steps)
-        )
+        run.hooks.after_iteration(run, _scalars(agent, metrics, shards, (collect, estimate + update), steps))
 
 
 def _timed(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> tuple[T, float]:
@@ -65,11 +63,12 @@ def _timed(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> tuple
 def _scalars(
     agent: PPOAgent,
     metrics: Mapping[str, float],
-    told: Told,
+    shards: Shards,
     seconds: tuple[float, float],
     steps: int,
 ) -> dict[str, float]:
     """The value of every tag that an iteration logs, with ``info/<key>`` of the episodes that ended in it."""
+    told = shards.told
     episodic_return, episodic_length = told.ended.means()
     collect, update = seconds
     return {
