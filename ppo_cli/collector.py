@@ -69,9 +69,9 @@ class Collector:
             rewards: The statistics of rewards, or None.
         """
         if rewards is not None and self.reward_normalizer is not None:
-            self.reward_normalizer.statistics.load_state_dict(dict(rewards))
+            self.reward_normalizer.load_state_dict(rewards)
         if observations is not None and self.observation_normalizer is not None:
-            self.observation_normalizer.statistics.load_state_dict(dict(observations))
+            self.observation_normalizer.load_state_dict(observations)
             self.rollout.observations[-1] = torch.as_tensor(self.observe(self.envs.observations))
 
     def collect(self, agent: PPOAgent) -> None:
@@ -139,15 +139,15 @@ class Collector:
             lost = [Lost(env, "it can't be brought back") for env in range(self.envs.num_envs)]
         else:
             lost = self.envs.restore(state["environments"], seeds)
-        self.generator.set_state(state["action_generator"].clone())  # PyTorch crashes on some views
+        self.generator.set_state(state["action_generator"])
         _put(self.rollout.observations[-1], state["observations"], "observations")
         if "memory" in state:  # older checkpoints have none
             _put(self.rollout.states[-1], state["memory"], "memory")
         self.episodes.load_state_dict(state["episodes"])
         if self.observation_normalizer is not None:
-            self.observation_normalizer.statistics.load_state_dict(state["observation_statistics"])
+            self.observation_normalizer.load_state_dict(state["observation_statistics"])
         if self.reward_normalizer is not None:
-            self.reward_normalizer.statistics.load_state_dict(state["reward_statistics"])
+            self.reward_normalizer.load_state_dict(state["reward_statistics"])
             self.reward_normalizer.returns = np.asarray(state["discounted_returns"]).copy()
         if lost:
             environments = [env for env, _ in lost]

@@ -1,7 +1,7 @@
 """Running statistics that normalise observations and rewards while an agent trains."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -73,7 +73,7 @@ class RunningMeanStd:
         """The statistics, as a checkpoint stores them."""
         return {"mean": self.mean, "var": self.var, "count": self.count}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Sets the statistics from `state_dict`, whose arrays a checkpoint gives back as tensors.
 
         Raises:
@@ -155,6 +155,12 @@ class ObservationNormalizer:
         """How many bytes at the beginning of a packed row are scaled."""
         return 4 * self.statistics.mean.size
 
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Sets the statistics from theirs; nothing waits to be merged then."""
+        self.statistics.load_state_dict(state)
+        if self.seen is not self.statistics:
+            self.seen = _waiting(self.statistics.mean.shape)
+
     def update(self, observations: npt.NDArray[np.generic]) -> None:
         """Takes in the observations of one step, [N, *shape]."""
         self.seen.update(self._floats(observations).astype(np.float64))
@@ -207,6 +213,12 @@ class RewardNormalizer:
         self.returns: FloatArray = np.zeros(n_envs)
         self.gamma = gamma
         self.clip = clip
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Sets the statistics from theirs; nothing waits to be merged then."""
+        self.statistics.load_state_dict(state)
+        if self.seen is not self.statistics:
+            self.seen = _waiting(())
 
     def forget(self, environments: Sequence[int]) -> None:
         """Drops running episodes that are cut without having ended."""

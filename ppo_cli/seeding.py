@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 TWISTER_WORDS = 624  # of a Mersenne twister's state
 
-Stream = Literal["env", "eval", "model", "action", "minibatch", "hooks", "intrinsic", "diagnostics"]
+Stream = Literal["env", "eval", "model", "action", "minibatch", "hooks", "intrinsic", "diagnostics", "shard"]
 _STREAMS: dict[Stream, int] = {
     "env": 0, "eval": 1, "model": 2, "action": 3, "minibatch": 4, "hooks": 5, "intrinsic": 6,
-    "diagnostics": 7,
+    "diagnostics": 7, "shard": 8,
 }  # fmt: skip
 
 
@@ -125,6 +125,28 @@ def other_generators(seed: int) -> Iterator[None]:
         set_global_states(outside)
         if cuda:
             torch.cuda.set_rng_state_all(cuda)
+
+
+class OwnGenerators:
+    """The global generators as they are in what is entered again and again: each time as it left them."""
+
+    def __init__(self, seed: int) -> None:
+        """Has them seeded at the first time."""
+        self._seed = seed
+        self._states: tuple[Any, Any, Any] | None = None
+
+    def __enter__(self) -> None:
+        """Sets them, until the end of it."""
+        self._outside = global_states()
+        if self._states is None:
+            seed_global_generators(self._seed)
+        else:
+            set_global_states(self._states)
+
+    def __exit__(self, *_: object) -> None:
+        """Keeps them, and sets what there was outside."""
+        self._states = global_states()
+        set_global_states(self._outside)
 
 
 def saved_generators() -> dict[str, Any]:

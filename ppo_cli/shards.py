@@ -1,6 +1,7 @@
 """The shards of a run that this process has, and what all shards tell."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from ppo_cli.collector import Collector
 from ppo_cli.envs.snapshot import Lost
 from ppo_cli.episodes import Ended
 from ppo_cli.rollout import Batch
+from ppo_cli.seeding import restore_generators, saved_generators
 
 
 class Told(NamedTuple):
@@ -42,12 +44,15 @@ class Shards:
     Attributes:
         collectors: Those of this process's shards, in their order.
         collective: The processes of the run.
+        generators: What is entered around all that a collector does: the global generators of its own, from
+            which some environments draw.
         valid: Whether a row is a transition, of all shards in their order, bool [T, n] each.
         told: What all environments told in the last iteration.
     """
 
     collectors: Sequence[Collector]
     collective: Collective = ALONE
+    generators: Sequence[AbstractContextManager[None]] = (nullcontext(),)
     valid: Sequence[Tensor] = ()
     told: Told = field(default_factory=Told)
 
@@ -73,16 +78,20 @@ class Shards:
 
     def reset(self, seeds: Sequence[int]) -> None:
         """Starts the first episode of each environment with its seed, of all the run's environments."""
-        for collector, own in zip(self.collectors, self._own(seeds), strict=True):
-            collector.reset(own)
+        for collector, generators, own in zip(
+            self.collectors, self.generators, self._own(seeds), strict=True
+        ):
+            with generators:
+                collector.reset(own)
 
     def collect(self, agent: PPOAgent) -> None:
         """Fills the rollouts of this process's shards one after the other, by the same statistics.
 
         What waits to be merged into them is merged then, in the order of the shards.
         """
-        for collector in self.collectors:
-            collector.collect(agent)
+        for collector, generators in zip(self.collectors, self.generators, strict=True):
+            with generators:
+                collector.collect(agent)
         self.valid = self.collective.gather([each.rollout.valid for each in self.collectors])
         if self.total > 1:
             self._merge_statistics()
@@ -121,10 +130,12 @@ class Shards:
         self.told = Told(Ended(returns, lengths), infos, faults, cut)
 
     def state_dict(self) -> dict[str, Any]:
-        """That of one collector that has all the environments of the run, with a generator for each shard."""
-        state: dict[str, Any] = joined(
-            self.collective.gather_plain([each.state_dict() for each in self.collectors])
-        )
+        """That of one collector that has all the environments of the run, with generators for each shard."""
+        own = []
+        for collector, generators in zip(self.collectors, self.generators, strict=True):
+            with generators:
+                own.append({**collector.state_dict(), "generators": saved_generators()})
+        state: dict[str, Any] = joined(self.collective.gather_plain(own))
         return state
 
     def load_state_dict(self, state: Mapping[str, Any], seeds: Sequence[int]) -> list[Lost]:
@@ -138,11 +149,13 @@ class Shards:
             The environments of the run that did not come back.
         """
         shares = split({key: state[key] for key in STATE if key in state}, self.total)[self.first :]
-        n, own = self.collectors[0].rollout.n_envs, self._own(seeds)
-        lost: list[list[Lost]] = []
-        for number, (collector, given) in enumerate(zip(self.collectors, own, strict=True)):
-            found = collector.load_state_dict(shares[number], given)
-            lost.append([each._replace(env=each.env + (self.first + number) * n) for each in found])
+        lost: list[list[tuple[int, str]]] = []
+        each = zip(self.collectors, self.generators, shares, self._own(seeds), strict=False)
+        for number, (collector, generators, share, own) in enumerate(each, self.first):
+            with generators:
+                found = collector.load_state_dict(share, own)
+                restore_generators(share["generators"])
+            lost.append([(number * collector.rollout.n_envs + env, why) for env, why in found])
         return [Lost(*each) for some in self.collective.gather_plain(lost) for each in some]
 
     def _own(self, seeds: Sequence[int]) -> list[list[int]]:
@@ -154,7 +167,7 @@ class Shards:
 
 STATE = (  # what a collector keeps
     "action_generator", "observations", "memory", "episodes", "environments", "observation_statistics",
-    "reward_statistics", "discounted_returns",
+    "reward_statistics", "discounted_returns", "generators",
 )  # fmt: skip
 COMMON = ("observation_statistics", "reward_statistics", "kind")  # what all shards have the same of
 
@@ -181,7 +194,9 @@ def split(state: Any, n: int) -> list[Any]:  # noqa: ANN401
     if isinstance(state, Mapping):
         parts = {key: [value] * n if key in COMMON else split(value, n) for key, value in state.items()}
         return [{key: values[i] for key, values in parts.items()} for i in range(n)]
-    if isinstance(state, (list, Tensor, np.ndarray)):
+    if isinstance(state, Tensor):  # copies: PyTorch's generators take no views
+        return [part.clone() for part in state.chunk(n)] if len(state) else [state] * n
+    if isinstance(state, (list, np.ndarray)):
         size = len(state) // n
         return [state[i * size : (i + 1) * size] for i in range(n)]
     return [state, *[0 if isinstance(state, int) else state] * (n - 1)]

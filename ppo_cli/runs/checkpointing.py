@@ -32,7 +32,7 @@ from ppo_cli.runs.checkpoint_schema import Checkpoint
 from ppo_cli.runs.folder import RunFolder, identity
 from ppo_cli.runs.log import RunLog
 from ppo_cli.runs.processes import state_of
-from ppo_cli.seeding import restore_generators, saved_generators, spawn_seeds
+from ppo_cli.seeding import spawn_seeds
 from ppo_cli.text import flat
 
 if TYPE_CHECKING:
@@ -115,7 +115,6 @@ class CheckpointKeeper(Hook):
             best=run.best,
             stopped=run.stopped,
             snapshot_kind=run.collector.envs.snapshot_kind,
-            generators=saved_generators(),
             hooks=[{"name": hook.name, "state": _state_of(hook)} for hook in self._hooks],
             own_hooks={name: plain_state(hook.state_dict()) for name, hook in self._own_hooks.items()},
             log=self._log.lengths(),
@@ -151,7 +150,6 @@ def restore(
     try:
         run.agent.load_state_dict(state)
         lost = run.shards.load_state_dict(state, _seeds(config, saved.iteration))
-        restore_generators(saved.generators)
         for name, own in own_hooks.items():
             if name in saved.own_hooks:  # older checkpoints have none
                 own.load_state_dict(saved.own_hooks[name])

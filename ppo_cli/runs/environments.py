@@ -1,7 +1,7 @@
 """The environments of a run, cut into shards, and how they are brought back."""
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 
 from ppo_cli.agent import PPOAgent
 from ppo_cli.collective import Collective
@@ -15,7 +15,7 @@ from ppo_cli.envs.snapshot import SnapshotKind, find_kind
 from ppo_cli.envs.vector import Recipe, Vector
 from ppo_cli.runs.build import Checked, build_normalizers, env_maker, on_error_of, wanted_infos
 from ppo_cli.runs.checkpoint_schema import Checkpoint
-from ppo_cli.seeding import seed_global_generators, stream_generator
+from ppo_cli.seeding import OwnGenerators, seed_global_generators, spawn_seeds, stream_generator
 from ppo_cli.shards import Shards
 
 
@@ -33,7 +33,7 @@ def make_envs(
     config = checked.config
     make = env_maker(config.env, training=True)
     seed_global_generators(config.seed)  # for environments that draw from them, here and in workers
-    kind, notice = _snapshot_kind(checked, make, saved)
+    kind, notice = _snapshot_kind(checked, make, saved, collective)
     recipe = Recipe(
         config.env.id, [make] * config.shard_envs, checked.spaces,
         snapshot_kind=kind, on_error=on_error_of(config.env), infos=wanted_infos(config),
@@ -41,15 +41,25 @@ def make_envs(
     )  # fmt: skip
     vectors: list[Vector] = []
     choice = None
-    for _ in range(config.shards // collective.processes):
+    for generators in generators_of(config, collective):
         vectorization = vectors[0].backend if vectors else config.vectorization  # which is chosen once
-        envs, line = make_vector(recipe, vectorization)
+        with generators:
+            envs, line = make_vector(recipe, vectorization)
         opened.callback(envs.close)
         vectors.append(envs)
         choice = choice or line
     seed_global_generators(config.seed)  # again: what went before may have drawn from them
     lines = [_batch_notice(config), choice if config.n_envs > 1 else None, notice]
     return vectors, [line for line in lines if line]
+
+
+def generators_of(config: Config, collective: Collective) -> list[AbstractContextManager[None]]:
+    """The global generators of each shard of this process, from which some environments draw."""
+    if config.shards == 1:
+        return [nullcontext()]
+    own = config.shards // collective.processes
+    shards = range(collective.rank * own, (collective.rank + 1) * own)
+    return [OwnGenerators(spawn_seeds(config.seed, "shard", 1, shard)[0]) for shard in shards]
 
 
 def make_shards(config: Config, agent: PPOAgent, vectors: Sequence[Vector], collective: Collective) -> Shards:
@@ -67,16 +77,25 @@ def make_shards(config: Config, agent: PPOAgent, vectors: Sequence[Vector], coll
             for shard, envs in enumerate(vectors, first)
         ],
         collective,
+        generators_of(config, collective),
     )
 
 
 def _snapshot_kind(
-    checked: Checked, make: EnvFn, saved: Checkpoint | None
+    checked: Checked, make: EnvFn, saved: Checkpoint | None, collective: Collective
 ) -> tuple[SnapshotKind, str | None]:
-    """How the environments are brought back, and a line on it; a run that goes on keeps what it had.
+    """How the environments are brought back, and a line on it, as the first process finds out.
 
     The environment that was tried is used up.
     """
+    if collective.rank and checked.env is not None:
+        calls.close(checked.env)
+    kind, notice = ("none", None) if collective.rank else _found_kind(checked, make, saved)
+    return collective.plain_of_first(kind), notice
+
+
+def _found_kind(checked: Checked, make: EnvFn, saved: Checkpoint | None) -> tuple[SnapshotKind, str | None]:
+    """Finds it out; a run that goes on keeps what it had."""
     config, tried = checked.config, checked.env
     needs_one = saved is None and checked.snapshot_kind is None and backend(config.vectorization).restores
     if tried is not None and not needs_one:

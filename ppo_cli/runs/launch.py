@@ -1,11 +1,13 @@
 """Several processes of one run on this machine, started by PyTorch's own launcher."""
 
 import logging
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 from ppo_cli.config.schema import Config
+from ppo_cli.errors import RunError
 from ppo_cli.runs.ranks import are_many
 
 WORKER = "import sys; from ppo_cli.cli.entry import train; sys.argv[0] = 'ppo-train'; train()"
@@ -28,6 +30,7 @@ def launch(processes: int, arguments: Sequence[str]) -> NoReturn:
         arguments: What is typed.
 
     Raises:
+        RunError: Something has killed one of them.
         SystemExit: With their status, the first one's of those that failed, or that of a signal.
     """
     logging.disable()  # the launcher's own, which knows no more than that a process has ended
@@ -50,7 +53,11 @@ def launch(processes: int, arguments: Sequence[str]) -> NoReturn:
     except SignalException as error:
         sys.exit(128 + int(error.sigval))
     except ChildFailedError as error:
-        failures = error.failures
-        first = failures[min(failures)]
-        sys.exit(first.exitcode if first.exitcode > 0 else 128 - first.exitcode)
+        rank, first = error.get_first_failure()
+        if first.exitcode < 0:  # which it could not say itself
+            name = signal.Signals(-first.exitcode).name
+            raise RunError(
+                f"process {rank} of {processes} was ended by {name}, and with it the run"
+            ) from None
+        sys.exit(first.exitcode)
     sys.exit(0)

@@ -17,9 +17,8 @@ from ppo_cli.hooks import Hook, RunState
 from ppo_cli.runs.ranks import are_many
 from ppo_cli.runs.signals import Interrupted, StopSignal
 
-GO_ON, STATE, SIGNAL, COMPARE, EVALUATE, STOP, END = range(
-    7
-)  # what the first process asks between two iterations
+# What the first process asks of the others between two iterations.
+GO_ON, STATE, SIGNAL, COMPARE, EVALUATE, STOP, END = range(7)
 COMPARED = 10  # iterations between two looks at whether all processes have the same weights
 
 
@@ -33,7 +32,11 @@ def meet() -> Collective:
 
 
 class Comparing(Hook):
-    """Holds the weights of all processes against each other now and then, before anything is saved."""
+    """Holds the weights of all processes against each other now and then. It is told before what saves."""
+
+    def __init__(self, leading: "Leading") -> None:
+        """Takes what leads the others, who listen from here on."""
+        self._leading = leading
 
     def after_iteration(self, run: RunState, scalars: dict[str, float]) -> None:
         """Compares them.
@@ -41,29 +44,39 @@ class Comparing(Hook):
         Raises:
             RunError: They are no longer the same.
         """
+        self._leading.is_heard = True
         if run.is_over or run.iteration % COMPARED == 0:
             run.shards.collective.of_first(COMPARE)
             compare(run)
 
 
 class Leading(Hook):
-    """Tells the other processes what the first one has decided. It is told last of all hooks."""
+    """Tells the other processes what the first one has decided. It is told last of all hooks.
+
+    Attributes:
+        is_heard: Whether the others listen, rather than compute.
+    """
 
     def __init__(self, collective: Collective) -> None:
         """Takes the processes of the run."""
         self._collective = collective
+        self.is_heard = True
 
     def start(self, run: RunState) -> None:
         """Has them begin."""
-        self._collective.of_first(GO_ON)
+        self._tell(STOP if run.is_over else GO_ON)
 
     def after_iteration(self, run: RunState, scalars: dict[str, float]) -> None:
         """Has them go on, or stop where this one does."""
-        self._collective.of_first(STOP if run.is_over else GO_ON)
+        self._tell(STOP if run.is_over else GO_ON)
+
+    def _tell(self, what: int) -> None:
+        self._collective.of_first(what)
+        self.is_heard = what == STOP  # they ask what else there is to do then
 
     def end(self, run: RunState, error: BaseException | None) -> None:
         """Has them end; where this one fails they find out by themselves."""
-        if error is None or isinstance(error, Interrupted):
+        if self.is_heard and (error is None or isinstance(error, Interrupted)):
             self._collective.of_first(END)
 
 

@@ -223,9 +223,7 @@ def _run_hooks(
 ) -> RunHooks:
     """Makes the hooks of a run. What is logged is evaluated next, and what is evaluated is saved."""
     infos, envs = wanted_infos(config), shards.collectors[0].envs
-    comparing, leading = (
-        ([Comparing()], [Leading(shards.collective)]) if shards.collective.processes > 1 else ([], [])
-    )
+    leading = [Leading(shards.collective)] if shards.collective.processes > 1 else []
     rewarding = make_intrinsic(config, Spaces(envs.single_observation_space, envs.single_action_space))
     users = make_hooks(config, caller.hooks)
     log = RunLog(
@@ -243,7 +241,16 @@ def _run_hooks(
     keeper = CheckpointKeeper(config, folder, log, users, keeping)
     diagnosing = Diagnosing(config.seed) if config.log.diagnostics else None
     told = [rewarding, diagnosing, *users, kept[stopping.NAME], kept["advising"]]
-    shown = [*comparing, log, progress, evaluating, *signals, keeper, *caller.own_hooks, *leading]
+    shown = [
+        *map(Comparing, leading),
+        log,
+        progress,
+        evaluating,
+        *signals,
+        keeper,
+        *caller.own_hooks,
+        *leading,
+    ]
     everyone = [*(hook for hook in told if hook is not None), *shown]
     return RunHooks(users, keeping, log, progress, evaluating, keeper, Hooks(everyone))
 
