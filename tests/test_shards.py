@@ -2,6 +2,14 @@
 
 import csv
 import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,12 +20,19 @@ from run_hooks import INTERRUPTIBLE
 from ppo_cli.actor_critic import make_actor_critic
 from ppo_cli.agent import flatten_parameters
 from ppo_cli.collective import ALONE, Collective
+from ppo_cli.config.compose import load
+from ppo_cli.diagnostics import trained_weights
 from ppo_cli.distributions import make_distribution
+from ppo_cli.errors import RunError
 from ppo_cli.normalize import RunningMeanStd
+from ppo_cli.policy import BatchPolicy
 from ppo_cli.rollout import Batch, sequences
+from ppo_cli.runs.build import env_maker
 from ppo_cli.runs.checkpoint import load_checkpoint
+from ppo_cli.runs.evaluation import evaluate
 from ppo_cli.runs.following import follow
-from ppo_cli.seeding import spawn_seeds, stream_generator
+from ppo_cli.runs.processes import compare, fingerprint
+from ppo_cli.seeding import OwnGenerators, spawn_seeds, stream_generator
 from ppo_cli.sharded import Data, make_sharded_step, sharded_minibatches, weighted_sum
 from ppo_cli.shards import joined, split
 from ppo_cli.spaces import Spaces
@@ -99,6 +114,50 @@ def test_two_processes_have_the_bits_of_one_also_of_a_run_that_goes_on(start, in
     interrupt(None)
     assert start(1, "resume=cut").status == 0
     assert_same(learnt(tmp_path / "whole"), learnt(tmp_path / "cut"))
+
+
+def test_what_environments_draw_from_global_generators_is_a_shards_own(start, tmp_path):
+    typed = (*TINY, "env.id=stubborn_envs:Late-v0", "eval.episodes=0")
+    for processes in (1, 2):
+        assert start(processes, *typed, f"hydra.run.dir={processes}").status == 0
+    one, two = (learnt(tmp_path / name) for name in "12")
+    assert_same(one, two)
+    drawn = one["observations"][:, 1].tolist()
+    assert len(set(drawn)) == 4
+
+
+@pytest.mark.slow
+def test_the_launcher_starts_processes_and_says_which_was_killed(tmp_path):
+    folder = Path(__file__).parent
+    path = os.pathsep.join([str(folder), str(folder.parent), *sys.path])
+    program = "import sys; from ppo_cli.cli.entry import train; train()"
+
+    def run(*typed):
+        return subprocess.Popen(
+            [sys.executable, "-c", program, *typed], cwd=tmp_path, env={**os.environ, "PYTHONPATH": path},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        )  # fmt: skip
+
+    for processes in (1, 4):
+        _, err = run(*TINY, f"processes={processes}", f"hydra.run.dir={processes}").communicate(timeout=120)
+        assert err == ""
+    assert_same(learnt(tmp_path / "1"), learnt(tmp_path / "4"))
+    cut = run(*TINY, "processes=2", "hydra.run.dir=cut", "total_timesteps=1e6")
+    end = time.monotonic() + 60
+    while not list(tmp_path.glob("cut/checkpoints/6*.pt")) and time.monotonic() < end:
+        time.sleep(0.1)
+    workers = [
+        int(line.split()[0])
+        for line in subprocess.check_output(["ps", "-eo", "pid,pgid,args"], text=True).splitlines()
+        if line.split()[1] == str(cut.pid) and "sys.argv[0] = 'ppo-train'" in line
+    ]
+    assert len(workers) == 2
+    os.kill(max(workers), signal.SIGKILL)
+    _, err = cut.communicate(timeout=30)
+    assert cut.returncode == 1
+    assert "was ended by SIGKILL" in err
+    resumed = run("resume=cut", "processes=1", "total_timesteps=700")
+    assert resumed.communicate(timeout=60) and resumed.returncode == 0
 
 
 class Process(Collective):
@@ -205,6 +264,55 @@ def test_statistics_that_waited_are_merged_as_if_they_had_been_taken_in_at_once(
     np.testing.assert_allclose(merged.var, at_once.var)
 
 
+def test_global_generators_of_several_go_on_where_each_left_them():
+    def drawn(generators):
+        with generators:
+            return random.random(), np.random.random(), torch.rand(()).item()
+
+    outside = random.getstate()
+    first, second = OwnGenerators(1), OwnGenerators(2)
+    mixed = [drawn(each) for each in (first, second, first, second)]
+    again, other = OwnGenerators(1), OwnGenerators(2)
+    assert [drawn(again), drawn(again)] == mixed[::2]
+    assert [drawn(other), drawn(other)] == mixed[1::2]
+    assert len({*mixed}) == 4
+    assert random.getstate() == outside
+
+
+@pytest.mark.parametrize("parts", [2, 3, 7])
+def test_an_evaluation_in_parts_plays_the_same_episodes(parts):
+    torch.manual_seed(0)
+    make = env_maker(load("env=CartPole-v1").env)
+    env = make()
+    spaces = Spaces(env.observation_space, env.action_space)
+    policy = BatchPolicy(make_actor_critic(*spaces), make_distribution(env.action_space), None)
+    counted = []
+    whole = evaluate(policy, make, 5, seed=3, deterministic=True)
+    found = evaluate(policy, make, 5, seed=3, deterministic=True, progress=counted.append, parts=parts)
+    assert found == whole
+    assert counted[-1] == 5
+
+
+@pytest.mark.parametrize(("others", "same"), [(0, True), (1, False)])
+def test_processes_with_other_weights_are_found_out(others, same):
+    model, _, _ = learning()
+    own = fingerprint(trained_weights(model))
+
+    class Two(Collective):
+        def most(self, number):
+            return max(number, (own + others) * (1 if number > 0 else -1))
+
+    run = SimpleNamespace(agent=SimpleNamespace(model=model), shards=SimpleNamespace(collective=Two()))
+    with nullcontext() if same else pytest.raises(RunError, match="other weights than each other"):
+        compare(run)
+
+
+def test_weights_that_change_places_have_another_fingerprint():
+    weights = torch.arange(5.0)
+    assert fingerprint(weights) == fingerprint(weights.clone())
+    assert fingerprint(weights) != fingerprint(weights.flip(0))
+
+
 def test_the_first_shard_draws_what_a_run_that_is_not_cut_does_and_others_draw_something_else():
     assert spawn_seeds(5, "action", 1, 0) == spawn_seeds(5, "action", 1)
     drawn = [stream_generator(5, "action", shard).initial_seed() for shard in range(8)]
@@ -237,6 +345,7 @@ def test_states_of_collectors_are_one_and_come_apart_again():
         ("intrinsic=rnd", "intrinsic=rnd learns from whole rollouts; use shards=1, or intrinsic=none"),
         ("processes=3", "processes=3: expected a divisor of shards=4"),
         ("hooks=[{name: test_hooks.Doubled}]", "use shards=1"),
+        ("extra_losses=[{name: own_update.noisy, coef: 1.0}]", "draws random numbers in the update"),
     ],
 )
 def test_what_can_not_be_cut_is_refused_in_a_line(ppo_train, typed, line, tmp_path):
