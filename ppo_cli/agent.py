@@ -188,10 +188,15 @@ class PPOAgent:
     def compile_ahead(self, rollout: Rollout) -> None:
         """Has the update compiled, where it is, beside what is done until the first one.
 
+        Frozen weights are constants of what is compiled, and may still be set to those of another run: then
+        nothing is done.
+
         Args:
             rollout: Any that is like those that it will learn from.
         """
-        if not isinstance(self._step, CompiledStep) or len(self._minibatch_generators) > 1:
+        is_whole = len(self._minibatch_generators) == 1
+        is_trained = all(parameter.requires_grad for parameter in self.model.parameters())
+        if not (isinstance(self._step, CompiledStep) and is_whole and is_trained):
             return
         obs, acts = rollout.observations, rollout.actions
         valid = torch.ones(rollout.n_steps, rollout.n_envs, dtype=torch.bool)

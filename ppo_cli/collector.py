@@ -55,8 +55,7 @@ class Collector:
         if self.observation_normalizer is not None:
             self.observation_normalizer.update(observations[environments])
         # the last row, because every rollout begins by taking over the last row of the one before
-        first = torch.as_tensor(self.observe(observations[environments]))
-        self.rollout.observations[-1, environments] = first
+        self.rollout.begin_with(self.observe(observations[environments]), environments)
         self.rollout.states[-1, environments] = 0.0
 
     def take_statistics(
@@ -72,7 +71,7 @@ class Collector:
             self.reward_normalizer.load_state_dict(rewards)
         if observations is not None and self.observation_normalizer is not None:
             self.observation_normalizer.load_state_dict(observations)
-            self.rollout.observations[-1] = torch.as_tensor(self.observe(self.envs.observations))
+            self.rollout.begin_with(self.observe(self.envs.observations), ALL)
 
     def collect(self, agent: PPOAgent) -> None:
         """Fills the rollout with the next T steps of each environment."""

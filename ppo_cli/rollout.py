@@ -1,6 +1,6 @@
 """What a rollout holds, [T, N, ...], and how it is cut into minibatches."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,6 +64,10 @@ class Rollout:
         self._final_obs: list[npt.NDArray[Any]] = []
         self._final_states: list[Tensor] = []
 
+    def begin_with(self, observations: npt.NDArray[np.generic], envs: Sequence[int] | slice) -> None:
+        """Has the next rollout begin with those observations, [K, *shape], in K environments."""
+        self._observations[-1, envs] = observations
+
     def begin(self) -> None:
         """Starts the next rollout where the last one stopped."""
         self.observations[0] = self.observations[-1]
@@ -110,21 +114,20 @@ class Rollout:
     def add_final(
         self,
         t: int,
-        env: int | npt.NDArray[np.int64],
+        envs: npt.NDArray[np.int64],
         final_obs: npt.NDArray[np.generic],
         outputs: "ActorOutputs | None" = None,
     ) -> None:
-        """Keeps the observation in which an episode ended at step t, and the memory's state.
+        """Keeps the observations in which episodes ended at step t, and the memory's states.
 
         Args:
             t: The number of the step.
-            env: The environment, or K of them.
-            final_obs: The observation, [*shape], or those of K environments, [K, *shape].
+            envs: The environments, [K].
+            final_obs: Their observations, [K, *shape].
             outputs: The memory's states after the step.
         """
-        envs, found = (np.array([env]), final_obs[np.newaxis]) if isinstance(env, int) else (env, final_obs)
         self._final_at += [(t, each) for each in envs.tolist()]
-        self._final_obs.append(np.array(found, self._observations.dtype))
+        self._final_obs.append(np.array(final_obs, self._observations.dtype))
         if outputs is not None:
             self._final_states.append(outputs.states[torch.from_numpy(envs)])
 

@@ -28,8 +28,8 @@ DIAGNOSTICS: dict[str, Callable[[Terms], Tensor]] = {
     "clipfrac": lambda terms: losses.clip_fraction(terms.ratio.detach(), terms.clip_ratio, terms.weights),
 }
 
-
 INTRINSIC_LOSS = "intrinsic_value_loss"  # what that of the intrinsic returns is logged as
+FEW = 16  # rows from which one library serves any number: below, PyTorch chooses other convolutions
 
 
 @dataclass(frozen=True)

@@ -315,6 +315,21 @@ def test_where_a_shortcut_fails_it_is_compiled_as_documented_for_every_length(
     assert "cpp.vec_isa_ok" not in options  # the compiler is asked what it knows
 
 
+def test_a_compiler_that_fails_says_so_in_its_error_alone(tmp_path, monkeypatch):
+    said = []
+
+    def fail(*_args, **_kwargs):
+        said.append(logging.getLogger("torch._inductor.scheduler").isEnabledFor(logging.CRITICAL))
+        raise RuntimeError("no working compiler")
+
+    monkeypatch.setattr(torch._inductor, "aot_compile", fail)
+    monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", fail)
+    with pytest.raises(RuntimeError, match="no working compiler"):
+        compile_function(lambda x, y: (x + y,), rows_of(5), tmp_path, ANY)
+    assert said == [False, False]
+    assert logging.getLogger("torch._inductor.scheduler").isEnabledFor(logging.CRITICAL)
+
+
 @pytest.fixture
 def temporary(tmp_path, monkeypatch):
     """A temporary folder that users share."""

@@ -188,6 +188,13 @@ def test_a_process_beside_compiles_what_the_first_update_waits_for(compiled, mon
     assert compiled.given == []  # not in this process
 
 
+def test_frozen_weights_that_may_still_be_replaced_are_not_compiled_beside(compiled):
+    agent = agent_for(2, 16, 1, compiled.folder)
+    next(agent.model.parameters()).requires_grad_(False)
+    agent.compile_ahead(Rollout(32, 2, (5,), torch.float32, (), torch.int64))
+    assert list(compiled.folder.glob("*")) == []  # nobody has begun
+
+
 def test_a_process_beside_that_fails_costs_no_run(compiled):
     parent = os.getpid()
 

@@ -3,19 +3,25 @@
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
+import vector_envs
 from gymnasium.vector import AutoresetMode
 
+from ppo_cli.collector import Collector
 from ppo_cli.envs.batches import ObservationBatch
 from ppo_cli.envs.choose import make_vector
 from ppo_cli.envs.entry_point import EntryPointVector
 from ppo_cli.envs.group import EnvFaultError
 from ppo_cli.envs.make import env_fn, resolve_env_id, spaces_of
 from ppo_cli.envs.vector import Recipe, SyncVector
+from ppo_cli.episodes import EpisodeStatistics
 from ppo_cli.errors import EnvError
+from ppo_cli.rollout import Rollout
 from ppo_cli.runs.checkpoint import load_checkpoint
 
 N = 3
 MANY, CONSTANT = "vector_envs:Vectors-v0", "vector_envs:Constants-v0"
+WALKS = "vector_envs:Walks-v0"
 MODES = [mode.value for mode in AutoresetMode]
 TASKS = {
     "CartPole": {"inner": "CartPole-v1"},
@@ -86,6 +92,54 @@ def test_episodes_are_those_of_single_environments_in_every_autoreset_mode(task,
     assert infos == told or fillers
     assert (task == "infos") is bool(infos)
     assert all(each in told for each in infos)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_vector_may_write_into_what_it_returned_and_tell_odd_things(mode):
+    def follow(envs):
+        found, told = episodes(envs, 40)
+        return found, [[number for number in each if number[0] == "ones"] for each in told]
+
+    expected, told = follow(SyncVector([env_fn(WALKS, {})] * N, infos=None))
+    found, infos = follow(entry_point(WALKS, {"mode": mode}))
+    for one, other in zip(found, expected, strict=True):
+        assert len(one) > 25
+        assert one == other[: len(one)]
+    assert infos
+    assert infos == told or mode == "NextStep"
+    assert all(each in told for each in infos)
+
+
+def test_an_end_in_a_step_that_only_resets_is_refused():
+    envs = entry_point(WALKS, {"odd": "stale"})
+    envs.reset(seed=0)
+    said = "the vector of environments returned an end in the step that only resets environment 0"
+    with pytest.raises(EnvFaultError, match=said):
+        for _ in range(4):
+            envs.step(np.ones(N, np.int64))
+
+
+def test_observations_that_can_not_be_written_to_are_copied_without_a_word(recwarn):
+    envs = entry_point(WALKS, {"odd": "read-only"})
+    rollout = Rollout(1, N, (2,), torch.float32, (), torch.int64)
+    Collector(envs, rollout, EpisodeStatistics(N), np.copy, None, None).reset([0] * N)
+    assert not envs.observations.flags.writeable
+    assert [str(warning.message) for warning in recwarn] == []
+
+
+@pytest.mark.parametrize("mode", ["NextStep", "SameStep"])
+def test_what_a_wrapper_around_the_vector_reports_as_return_counts(mode):
+    def many(num_envs, **kwargs):
+        recorded = gym.wrappers.vector.RecordEpisodeStatistics(vector_envs.Walks(num_envs, **kwargs))
+        return gym.wrappers.vector.TransformReward(recorded, lambda rewards: rewards * 100)
+
+    gym.register("Recorded-v0", vector_envs.Walk, vector_entry_point=many)
+    envs = entry_point("Recorded-v0", {"mode": mode, "odd": "recorded"})
+    gym.registry.pop("Recorded-v0")
+    envs.reset(seed=0)
+    returns = [envs.step(np.ones(N, np.int64))[-1].get("returns") for _ in range(3)]
+    assert returns[:2] == [None, None]
+    assert returns[2].tolist() == [4.5] * N
 
 
 def test_what_single_environments_report_as_their_return_counts():

@@ -56,7 +56,7 @@ def test_the_bonus_is_that_of_the_true_final_observation():
     rnd = RandomNetworkDistillation(LINE, CPU)
     ended, on = line_rollout((0.5, 0.5), (0.0, 0.0)), line_rollout((0.9, -0.9), (0.0, 0.0))
     ended.truncated[0] = True
-    ended.add_final(0, 0, np.array([0.9, -0.9], np.float32))
+    ended.add_final(0, np.array([0]), np.array([[0.9, -0.9]], np.float32))
     rnd.inputs.update = lambda _: None  # the same statistics for both
     assert torch.equal(rnd.rewards(ended), rnd.rewards(on))
 

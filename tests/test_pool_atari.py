@@ -131,10 +131,18 @@ def test_the_older_name_of_a_game_is_the_same():
     assert one == other
 
 
+@pytest.mark.parametrize("limit", [None, 0])
+def test_a_game_without_a_limit_has_none_there_either(limit):
+    _, found = translate("ALE/Pong-v5", {"max_num_frames_per_episode": limit}, PRESET.wrappers)
+    assert found["max_episode_steps"] == 2**31 // FRAMES - 1
+
+
 @pytest.mark.parametrize(
     ("kwargs", "wrappers", "said"),
     [
         ({"mode": 1}, PRESET.wrappers, "env.kwargs.mode: vectorization=envpool takes frameskip, "),
+        ({"max_num_frames_per_episode": -5}, PRESET.wrappers, "=-5: vectorization=envpool takes 0, which is"),
+        ({"max_num_frames_per_episode": 3}, PRESET.wrappers, "=3: vectorization=envpool takes 0, which is "),
         ({}, [], "AtariPreprocessing and FrameStackObservation always, given none"),
         ({}, PRESET.wrappers[:-1], "given RecordEpisodeStatistics, AtariPreprocessing, EpisodicLife, "),
         ({}, PRESET.wrappers[::-1], "in this order"),

@@ -133,9 +133,9 @@ def test_next_observations_hold_the_true_final_one() -> None:
     rollout = make_rollout()
     rollout.begin()
     fill(rollout)
-    rollout.add_final(1, 0, np.full(3, 101.0))
-    rollout.add_final(3, 1, np.full(3, 102.0))
-    rollout.add_final(1, 1, np.full(3, 103.0))
+    rollout.add_final(1, np.array([0]), np.full((1, 3), 101.0))
+    rollout.add_final(3, np.array([1]), np.full((1, 3), 102.0))
+    rollout.add_final(1, np.array([1]), np.full((1, 3), 103.0))
     assert rollout.next_observations[:, :, 0].tolist() == [[10, 11], [101, 103], [30, 31], [40, 102]]
     # the step after it still acts on the first observation of the next episode
     assert rollout.observations[1:, :, 0].tolist() == [[10, 11], [20, 21], [30, 31], [40, 41]]
@@ -157,7 +157,7 @@ def test_the_next_rollout_goes_on_where_the_last_one_stopped() -> None:
     rollout = make_rollout()
     rollout.begin()
     fill(rollout)
-    rollout.add_final(1, 0, np.full(3, 101.0))
+    rollout.add_final(1, np.array([0]), np.full((1, 3), 101.0))
     addresses = [buffer.data_ptr() for buffer in (rollout.observations, rollout.actions, rollout.rewards)]
     rollout.begin()
     assert rollout.observations[0, :, 0].tolist() == [40, 41]
@@ -174,7 +174,7 @@ def test_an_environment_may_reuse_its_arrays(dtype: torch.dtype) -> None:
     never, rewards = np.zeros(2, bool), np.ones(2)
     rollout.begin()
     rollout.add(0, np.array([1, 1]), rewards, never, never, reused, ~never)
-    rollout.add_final(0, 1, reused[1])
+    rollout.add_final(0, np.array([1]), reused[1:])
     reused[:] = 9
     rewards[:] = 9
     assert (rollout.observations[1] == 5).all()
@@ -187,6 +187,6 @@ def test_integers_keep_their_dtype(dtype: torch.dtype) -> None:
     rollout = make_rollout(dtype=dtype)
     rollout.begin()
     fill(rollout)
-    rollout.add_final(0, 0, np.array([255, 0, 7], dtype=np.uint8))
+    rollout.add_final(0, np.array([0]), np.array([[255, 0, 7]], dtype=np.uint8))
     assert rollout.final_obs.dtype == rollout.next_observations.dtype == dtype
     assert rollout.next_observations[0, 0].tolist() == [255, 0, 7]

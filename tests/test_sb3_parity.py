@@ -59,7 +59,7 @@ class Recorder(BaseCallback):
             np.ones(N_ENVS, bool),
         )
         for env in np.flatnonzero(step["dones"]):
-            self.rollout.add_final(self.t, int(env), step["infos"][env]["terminal_observation"])
+            self.rollout.add_final(self.t, np.array([env]), step["infos"][env]["terminal_observation"][None])
         self.t += 1
         return True
 

@@ -5,15 +5,20 @@ import json
 import os
 import subprocess
 import sys
+import weakref
+from contextlib import contextmanager
 
 import pytest
+from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 from hydra.plugins.config_source import ConfigLoadError
 from omegaconf import OmegaConf
 
+import ppo_cli
 from ppo_cli.config import convert
 from ppo_cli.config.compose import load
 from ppo_cli.config.remembered import FileConfigSource
 from ppo_cli.importing import importing
+from ppo_cli.runs import start
 
 COUNTED = """
 import json, os, sys
@@ -104,6 +109,31 @@ def test_what_lives_in_the_process_of_another_program_or_after_the_start_stays_i
     with importing():
         assert gc.isenabled()
     assert gc.get_freeze_count() == 0
+
+
+def test_what_importing_leaves_behind_for_good_holds_no_environment(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    made, kept = weakref.WeakSet(), []
+    before = CartPoleEnv.__init__
+
+    def make(env, *given, **named):
+        made.add(env)
+        before(env, *given, **named)
+
+    @contextmanager
+    def keeping_frames(*_):  # as the traceback of an exception does
+        frame = sys._getframe()
+        while frame.f_globals is not globals() or not kept[3:]:
+            kept.append(frame)
+            frame = frame.f_back
+        yield
+
+    monkeypatch.setattr(CartPoleEnv, "__init__", make)
+    monkeypatch.setattr(start, "importing", keeping_frames)
+    ppo_cli.train(*SMALL)
+    gc.collect()
+    assert "start_run" in [frame.f_code.co_name for frame in kept]
+    assert not list(made)
 
 
 def test_a_job_of_a_sweep_composes_once_parses_nothing_again_and_makes_no_environment_more(tmp_path):

@@ -1,7 +1,9 @@
 """From a function to a library: traced to a graph, which Inductor makes C++ of."""
 
+import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,8 +28,7 @@ def build(function: Function, examples: Sequence[Tensor], axes: Sequence[Axis | 
     """
     path = work / "library.pt2"
     # Inductor's sources and objects too lie where nobody else can write to
-    with warnings.catch_warnings(), environment("TORCHINDUCTOR_CACHE_DIR", str(work / "inductor")):
-        warnings.simplefilter("ignore")  # PyTorch's about its own internals
+    with _quietly(), environment("TORCHINDUCTOR_CACHE_DIR", str(work / "inductor")):
         graph = _trace(function, examples, axes)
         try:
             from torch._inductor.package.package import package_aoti
@@ -45,6 +46,20 @@ def build(function: Function, examples: Sequence[Tensor], axes: Sequence[Axis | 
                 exported, package_path=str(path), inductor_configs=_known(OPTIONS)
             )
     return path
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Leaves out PyTorch's warnings about its own internals, and the lines that it logs before it raises."""
+    compiler = logging.getLogger("torch._inductor")
+    before = compiler.level
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        compiler.setLevel(logging.CRITICAL + 1)
+        try:
+            yield
+        finally:
+            compiler.setLevel(before)
 
 
 def _known(options: dict[str, Any]) -> dict[str, Any]:

@@ -116,7 +116,7 @@ def _told(
     for key, value in infos.items():
         if not isinstance(key, str) or (key[:1] == "_" and key[1:] in infos):
             continue
-        told = rows & infos[f"_{key}"] if f"_{key}" in infos else rows
+        told = rows & mask if (mask := _mask_of(key, infos, len(rows))) is not None else rows
         if isinstance(value, dict):
             if depth < DEEPEST:
                 yield from _told(value, told, f"{prefix}{key}.", depth + 1)
@@ -126,3 +126,31 @@ def _told(
         values = as_array(value)
         if values.shape == rows.shape and values.dtype.kind in "biuf":
             yield f"{prefix}{key}", values, told
+
+
+def _mask_of(key: str, infos: Mapping[Any, Any], n: int) -> Mask | None:
+    """Which environments told a key, bool [N]; None where its infos do not say so."""
+    mask = infos.get(f"_{key}")
+    if hasattr(mask, "__array__") and (found := as_array(mask)).shape == (n,) and found.dtype == np.bool_:
+        return found  # type: ignore[no-any-return]
+    return None
+
+
+def reported_returns(infos: Any, ended: Mask) -> FloatArray | None:  # noqa: ANN401 - anybody's
+    """What `RecordEpisodeStatistics` reported in infos of steps in which episodes ended.
+
+    Args:
+        infos: The infos.
+        ended: The environments whose episode ended, bool [N].
+
+    Returns:
+        The returns of those episodes, NaN where none is reported, [N]; None where there are no reports.
+    """
+    episode = infos.get("episode") if isinstance(infos, dict) else None
+    found = episode.get("r") if isinstance(episode, dict) else None
+    if not hasattr(found, "__array__"):
+        return None
+    returns, mask = as_array(found), _mask_of("episode", infos, len(ended))
+    if returns.shape != ended.shape or returns.dtype.kind not in "iuf":
+        return None
+    return np.where(ended if mask is None else ended & mask, returns, np.nan)

@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from ppo_cli.envs.batch_infos import BatchTally
+from ppo_cli.envs.batch_infos import BatchTally, reported_returns
 from ppo_cli.envs.batches import ObservationBatch
 from ppo_cli.envs.calls import Call, calling, let_interrupt_pass
 from ppo_cli.envs.group import EnvFaultError, explain
@@ -122,18 +122,22 @@ class EntryPointVector(Vector):
         space = self.single_action_space
         sent = space.nested(actions) if isinstance(space, PackedActions) else actions
         observations, rewards, terminated, truncated, infos = self._envs.step(sent)
+        infos = infos if isinstance(infos, dict) else {}
         rewards = self._column("rewards", rewards, np.float64)
         terminated = self._column("terminations", terminated, np.bool_)
         truncated = self._column("truncations", truncated, np.bool_)
+        filler, self._ended = self._ended, terminated | truncated
+        if self._mode == AutoresetMode.NEXT_STEP:
+            rewards[filler] = 0.0  # some give one there
+            if (twice := filler & self._ended).any():
+                raise ValueError(f"an end in the step that only resets environment {twice.argmax()}")
         if not np.isfinite(rewards).all():
             raise ValueError(
                 f"a NaN or an infinity as the reward of environment {np.isfinite(rewards).argmin()}"
             )
-        filler, self._ended = self._ended, terminated | truncated
         told = self._follow(infos, filler)
         if self._mode == AutoresetMode.NEXT_STEP:
             self._last = self._batch(observations, self._ended)
-            rewards = np.where(filler, 0.0, rewards)  # some give one there
             return self._last, rewards, terminated, truncated, told | {"filler": filler}
         if self._ended.any():
             observations, told["final_obs"] = self._restarted(observations, infos)
@@ -155,24 +159,24 @@ class EntryPointVector(Vector):
         if not ended.any():
             return {}
         self._tally.end(ended)
-        episode = last.get("episode") if isinstance(last, dict) else None
-        if not (isinstance(episode, dict) and "r" in episode):
-            return {}
-        reported = ended & last.get("_episode", ended)
-        return {"env_over": ended, "returns": np.where(reported, episode["r"], np.nan)}
+        # a wrapper of single environments reports in the final infos, one around the vector beside them
+        for place in (last, infos):
+            if (returns := reported_returns(place, ended)) is not None:
+                return {"env_over": ended, "returns": returns}
+        return {}
 
     def _restarted(self, observations: Any, infos: Mapping[str, Any]) -> tuple[Any, Array]:  # noqa: ANN401
         """The observations with which episodes begin where some ended, and the final ones, [N, *shape]."""
         if self._mode == AutoresetMode.DISABLED:
             final = self._batch(observations, self._ended).copy()  # the reset may write into the same memory
-            return self._envs.reset(options={"reset_mask": self._ended})[0], final
+            return self._envs.reset(options={"reset_mask": self._ended.copy()})[0], final
         if "final_obs" not in infos:
             raise ValueError("an episode's end without 'final_obs' in infos, in autoreset mode SAME_STEP")
         return observations, self._batch.final(infos["final_obs"], self._ended, observations)
 
     def _column(self, name: str, values: Any, dtype: type) -> Array:  # noqa: ANN401
-        """One number an environment, [N]."""
-        column: Array = np.asarray(as_array(values), dtype)
+        """One number an environment, [N], a copy: a reset within the step may write into the same memory."""
+        column: Array = np.array(as_array(values), dtype)
         if column.shape != (self.num_envs,):
             raise ValueError(f"{name} of shape {column.shape}, where ({self.num_envs},) is expected")
         return column

@@ -32,6 +32,7 @@ WRAPPERS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 NEEDED = ("AtariPreprocessing", "FrameStackObservation")
 LEAST = {"noop_max": 1, "frame_skip": 2}
+UNLIMITED = 2**31 - 1  # frames of a game, as EnvPool says what the emulator says by None or 0
 # The emulator's arguments that EnvPool knows too; what it draws is grey whatever `obs_type` says.
 KWARGS = (
     "frameskip", "repeat_action_probability", "full_action_space", "max_num_frames_per_episode", "obs_type",
@@ -64,6 +65,13 @@ def translate(
         if preprocessing[key] < least:
             given = f"AtariPreprocessing with {key}={preprocessing[key]}"
             raise EnvError(f"env.wrappers: {given}: {TAKES} at least {least}; {INSTEAD}")
+    frames = emulator["max_num_frames_per_episode"] or UNLIMITED
+    a_step = preprocessing["frame_skip"]
+    if not (isinstance(frames, int) and a_step <= frames <= UNLIMITED):
+        raise EnvError(
+            f"env.kwargs.max_num_frames_per_episode={frames}: {TAKES} 0, which is no limit, or an integer "
+            f"from {a_step}, the frames of a step, to {UNLIMITED:,}; {INSTEAD}"
+        )
     task = "".join(word.capitalize() for word in str(registered["game"]).split("_"))
     return f"{task}-v5", {
         "noop_max": preprocessing["noop_max"],
@@ -76,7 +84,7 @@ def translate(
         "reward_clip": "SignReward" in chosen,
         "repeat_action_probability": emulator["repeat_action_probability"],
         "full_action_space": emulator["full_action_space"],
-        "max_episode_steps": emulator["max_num_frames_per_episode"] // preprocessing["frame_skip"],
+        "max_episode_steps": frames // a_step,
     }
 
 

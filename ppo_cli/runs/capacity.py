@@ -42,9 +42,7 @@ def check_rollout(config: Config, env: Spaces, state_size: int = 0) -> None:
         env: The spaces of an environment.
         state_size: The length of a memory's state; 0 without one.
     """
-    noise = (
-        4 * build_distribution(config, env.action_space).noise_size
-    )  # of a whole rollout, while collecting
+    noise = 4 * build_distribution(config, env.action_space).noise_size  # of a rollout, while collecting
     size = config.rollout_rows * (step_bytes(config, env, state_size) + max(noise, UPDATE_BYTES))
     _hold(f"n_envs * n_steps = {config.rollout_rows:,} steps", size)
 

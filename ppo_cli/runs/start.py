@@ -5,7 +5,7 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
-from ppo_cli.config.compose import compose_run, fixed_folder, given_folder
+from ppo_cli.config.compose import Composed, compose_run, fixed_folder, given_folder
 from ppo_cli.config.overrides import CommandLine, text_of
 from ppo_cli.config.presets import forget_successors, preset_words
 from ppo_cli.config.quoting import shell_quoted
@@ -50,8 +50,17 @@ def start_run(
 
     resolve_env_id(job.config.env.id)  # a misspelt id is said before PyTorch is there
     with importing(caller.owns_process):
-        from ppo_cli.runs.build import check_environment
-        from ppo_cli.runs.run import run
+        import ppo_cli.runs.build
+        import ppo_cli.runs.run  # noqa: F401
+
+    # In a frame of its own: what importing leaves for good may hold this one, and all that is named in it.
+    return _start(job, line, caller, config_name)
+
+
+def _start(job: Composed, line: CommandLine, caller: Caller, config_name: str) -> Path:
+    """Starts the run that was composed; see `start_run`."""
+    from ppo_cli.runs.build import check_environment  # late: they bring PyTorch
+    from ppo_cli.runs.run import run
 
     given = fixed_folder("run") if line.goes_on else given_folder("run")
     there = None if given is None else RunFolder(given)
