@@ -12,11 +12,11 @@ from torch import Generator, Tensor
 from ppo_cli.actor_critic import ActorCritic
 from ppo_cli.advantages import explained_variance
 from ppo_cli.collective import ALONE, Collective
-from ppo_cli.compiled_step import CompiledStep, compile_step
+from ppo_cli.compiled_step import CompiledStep, blank_minibatch, compile_step
 from ppo_cli.distributions import Distribution
 from ppo_cli.numpy_actor import numpy_actor
 from ppo_cli.optimizers.optimizer import restored
-from ppo_cli.rollout import ActorOutputs, Batch, Rollout, minibatches, sequences
+from ppo_cli.rollout import ActorOutputs, Batch, Rollout, sequences
 from ppo_cli.schedules import Schedules
 from ppo_cli.sharded import Data, Minibatch, gathered, make_sharded_step, sharded_minibatches
 from ppo_cli.targets import adapt_values, compute_batch
@@ -198,17 +198,9 @@ class PPOAgent:
         is_trained = all(parameter.requires_grad for parameter in self.model.parameters())
         if not (isinstance(self._step, CompiledStep) and is_whole and is_trained):
             return
-        obs, acts = rollout.observations, rollout.actions
-        valid = torch.ones(rollout.n_steps, rollout.n_envs, dtype=torch.bool)
-        cut = sequences(valid, self.hyper.sequence_length)
-        size = min(self.hyper.batch_size, cut.total)
-        batch = Batch.blank(
-            cut.total, (obs.shape[2:], obs.dtype), (acts.shape[2:], acts.dtype),
-            self.model.state_size, self.hyper.has_intrinsic,
-        )  # fmt: skip
+        example = blank_minibatch(rollout, self.hyper, self.model.state_size)
         state = first_state(self._params, self.optimizer, self.hyper)
-        knobs = torch.tensor(list(self.knobs.values()))
-        self._step.compile_ahead(state, batch, *next(minibatches(cut, size, Generator())), knobs)
+        self._step.compile_ahead(state, *example, torch.tensor(list(self.knobs.values())))
 
     def is_finite(self) -> bool:
         """Whether no weight that is trained is NaN or infinite."""

@@ -5,12 +5,13 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from torch import Tensor
+import torch
+from torch import Generator, Tensor
 
 from ppo_cli.compile import Axis, Library, compile_ahead, compile_function, explain_failure
-from ppo_cli.rollout import Batch
+from ppo_cli.rollout import Batch, Rollout, minibatches, sequences
 from ppo_cli.seeding import other_generators
-from ppo_cli.update import Step, TrainState, state_leaves, state_of_leaves
+from ppo_cli.update import Hyperparameters, Step, TrainState, state_leaves, state_of_leaves
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,25 @@ def library_of(
         reason = explain_failure(error)
         logger.warning("the update can't be compiled and runs uncompiled: %s", reason)
         return lambda tensors: function(*tensors)
+
+
+def blank_minibatch(
+    rollout: Rollout, hyper: Hyperparameters, state_size: int
+) -> tuple[Batch, Tensor, Tensor]:
+    """A batch, and indices and weights of a minibatch, of the shapes that a rollout gives.
+
+    Args:
+        rollout: The rollout; its values do not matter.
+        hyper: The constant knobs.
+        state_size: The size of a memory's state.
+    """
+    obs, acts = rollout.observations, rollout.actions
+    cut = sequences(torch.ones(rollout.n_steps, rollout.n_envs, dtype=torch.bool), hyper.sequence_length)
+    batch = Batch.blank(
+        cut.total, (obs.shape[2:], obs.dtype), (acts.shape[2:], acts.dtype), state_size, hyper.has_intrinsic
+    )
+    indices, weights = next(minibatches(cut, min(hyper.batch_size, cut.total), Generator()))
+    return batch, indices, weights
 
 
 class CompiledStep:
