@@ -116,8 +116,48 @@ def test_two_processes_have_the_bits_of_one_also_of_a_run_that_goes_on(start, in
     assert_same(learnt(tmp_path / "whole"), learnt(tmp_path / "cut"))
 
 
+CASES = {
+    "compiled": ("n_envs=8", "n_steps=32", "total_timesteps=768", "batch_size=128", "compile=true"),
+    "a masked LSTM": (
+        "env=Taxi-v3", "n_steps=32", "total_timesteps=384", "batch_size=64", "network.memory=lstm",
+        "env.action_mask=true",
+    ),
+    "annealing and a KL stop": (
+        "env=LunarLander-v3", "n_steps=64", "total_timesteps=2048", "anneal.clip_ratio.final=0",
+        "anneal.learning_rate.final=0", "target_kl=0.003",
+    ),
+    "a KL that steers": ("anneal.learning_rate.shape=kl", "log.diagnostics=true", "eval.every=1"),
+    "normalised": (
+        "env=HalfCheetah-v5", "n_envs=4", "n_steps=64", "batch_size=64", "total_timesteps=512", *SCALED
+    ),
+    "images": (
+        "env=ALE/Pong-v5", "-preset", "n_steps=16", "n_envs=8", "batch_size=64", "total_timesteps=256",
+        "eval.max_steps=60",
+    ),
+    "processes of environments": ("vectorization=async", "n_envs=8"),
+    "filler rows": ("vectorization=envpool", "n_envs=8", "n_steps=32", "total_timesteps=512"),
+    "ragged minibatches": (
+        "env=Pendulum-v1", "n_steps=50", "total_timesteps=400", "batch_size=48", "use_sde=true",
+        "value_loss=two_hot", "freeze=[policy_head]",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("typed", CASES.values(), ids=CASES)
+def test_any_run_is_the_same_on_two_processes(typed, start, tmp_path):
+    chosen = {word.partition("=")[0]: word for word in (*TINY, *typed)}
+    if "-preset" in chosen:
+        del chosen["-preset"], chosen["preset"]
+    for processes in (1, 2):
+        outcome = start(processes, *chosen.values(), f"hydra.run.dir={processes}")
+        assert outcome.status == 0, outcome.err
+    assert_same(learnt(tmp_path / "1"), learnt(tmp_path / "2"))
+
+
 def test_what_environments_draw_from_global_generators_is_a_shards_own(start, tmp_path):
-    typed = (*TINY, "env.id=stubborn_envs:Late-v0", "eval.episodes=0")
+    chosen = {word.partition("=")[0]: word for word in (*TINY, "eval.episodes=0")}
+    typed = [*list(chosen.values())[1:], "env.id=stubborn_envs:Late-v0"]
     for processes in (1, 2):
         assert start(processes, *typed, f"hydra.run.dir={processes}").status == 0
     one, two = (learnt(tmp_path / name) for name in "12")
@@ -142,7 +182,7 @@ def test_the_launcher_starts_processes_and_says_which_was_killed(tmp_path):
         _, err = run(*TINY, f"processes={processes}", f"hydra.run.dir={processes}").communicate(timeout=120)
         assert err == ""
     assert_same(learnt(tmp_path / "1"), learnt(tmp_path / "4"))
-    cut = run(*TINY, "processes=2", "hydra.run.dir=cut", "total_timesteps=1e6")
+    cut = run(*TINY[:4], *TINY[5:], "processes=2", "hydra.run.dir=cut", "total_timesteps=1e6")
     end = time.monotonic() + 60
     while not list(tmp_path.glob("cut/checkpoints/6*.pt")) and time.monotonic() < end:
         time.sleep(0.1)

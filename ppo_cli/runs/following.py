@@ -2,6 +2,8 @@
 
 import logging
 import os
+import socket
+import sys
 from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,6 +13,8 @@ import torch
 
 from ppo_cli.collective import Collective
 from ppo_cli.config.convert import from_dict, to_dict
+from ppo_cli.envs.group import EnvFaultError
+from ppo_cli.errors import EnvError, RunError, UserCodeError
 from ppo_cli.hooks import RunState, telling_hooks
 from ppo_cli.runs.build import Checked, build_agent, check_environment
 from ppo_cli.runs.checkpoint_schema import Checkpoint
@@ -18,7 +22,8 @@ from ppo_cli.runs.checkpointing import begin, restore
 from ppo_cli.runs.environments import make_envs, make_shards
 from ppo_cli.runs.init_from import Beginning
 from ppo_cli.runs.own_hooks import make_evaluating
-from ppo_cli.runs.processes import Following, meet
+from ppo_cli.runs.processes import Following, WeightsError, meet
+from ppo_cli.runs.ranks import rank
 from ppo_cli.runs.signals import Interrupted, StopSignal, end_children, no_advice
 from ppo_cli.trainer import train
 
@@ -45,12 +50,23 @@ def lead(checked: Checked, saved: Checkpoint | None, collective: Collective) -> 
 
 
 def follow() -> None:
-    """Runs what the first process tells, as one of the others; what ends all of them that one says."""
+    """Runs what the first process tells, as one of the others.
+
+    What ends all of them that one says: this one only what it alone knows.
+
+    Raises:
+        RunError: Something of its own went wrong, such as an environment.
+        SystemExit: Another process is gone, or all come to the same end.
+    """
     try:
         _follow_first()
     except Interrupted as error:
         end_children()
         os._exit(128 + error.number)  # whatever is around would say that it was interrupted
+    except (ConnectionError, FloatingPointError, WeightsError):
+        sys.exit(1)
+    except (EnvError, EnvFaultError, UserCodeError, OSError) as error:
+        raise RunError(f"process {rank()} on {socket.gethostname()}: {error}") from error
 
 
 def _follow_first() -> None:

@@ -22,6 +22,10 @@ GO_ON, STATE, SIGNAL, COMPARE, EVALUATE, STOP, END = range(7)
 COMPARED = 10  # iterations between two looks at whether all processes have the same weights
 
 
+class WeightsError(RunError):
+    """The processes of a run have other weights than each other."""
+
+
 def meet() -> Collective:
     """The processes of the run, once all of them are there."""
     if not are_many():
@@ -42,7 +46,7 @@ class Comparing(Hook):
         """Compares them.
 
         Raises:
-            RunError: They are no longer the same.
+            WeightsError: They are no longer the same.
         """
         self._leading.is_heard = True
         if run.is_over or run.iteration % COMPARED == 0:
@@ -132,11 +136,11 @@ def compare(run: RunState) -> None:
     """Holds the weights of all processes against each other.
 
     Raises:
-        RunError: They are not the same.
+        WeightsError: They are not the same.
     """
     own, collective = fingerprint(trained_weights(run.agent.model)), run.shards.collective
     if collective.most(own) != -collective.most(-own):
-        raise RunError(
+        raise WeightsError(
             f"the processes have other weights than each other since one of the last {COMPARED} iterations: "
             "their machines or libraries compute differently"
         )
