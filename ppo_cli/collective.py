@@ -1,6 +1,6 @@
 """What the processes of one run tell each other."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from torch import Tensor
@@ -49,6 +49,16 @@ class Collective:
     def plain_of_first(self, value: T) -> T:
         """The value that the first process has, of nested dicts and lists of tensors and plain values."""
         return value
+
+    def watch(self, advice: Callable[[], str]) -> None:
+        """Watches from here on whether the others are there, and ends this process where they aren't.
+
+        Args:
+            advice: A function that says in a line what to do when the run has ended, or nothing.
+        """
+
+    def part(self) -> None:
+        """Does no longer watch whether the others are there: the run is over."""
 
     def close(self) -> None:
         """Leaves the others."""

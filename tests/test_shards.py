@@ -166,38 +166,59 @@ def test_what_environments_draw_from_global_generators_is_a_shards_own(start, tm
     assert len(set(drawn)) == 4
 
 
+def program(folder, *typed, **variables):
+    """`ppo-train` as a process of its own, in a session of its own."""
+    tests = Path(__file__).parent
+    path = os.pathsep.join([str(tests), str(tests.parent), *sys.path])
+    return subprocess.Popen(
+        [sys.executable, "-c", "import sys; from ppo_cli.cli.entry import train; train()", *typed],
+        cwd=folder, env={**os.environ, "PYTHONPATH": path, **variables}, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def wait_for(pattern, folder):
+    end = time.monotonic() + 60
+    while not list(folder.glob(pattern)) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert list(folder.glob(pattern))
+
+
 @pytest.mark.slow
 def test_the_launcher_starts_processes_and_says_which_was_killed(tmp_path):
-    folder = Path(__file__).parent
-    path = os.pathsep.join([str(folder), str(folder.parent), *sys.path])
-    program = "import sys; from ppo_cli.cli.entry import train; train()"
-
-    def run(*typed):
-        return subprocess.Popen(
-            [sys.executable, "-c", program, *typed], cwd=tmp_path, env={**os.environ, "PYTHONPATH": path},
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        )  # fmt: skip
-
     for processes in (1, 4):
-        _, err = run(*TINY, f"processes={processes}", f"hydra.run.dir={processes}").communicate(timeout=120)
-        assert err == ""
+        whole = program(tmp_path, *TINY, f"processes={processes}", f"hydra.run.dir={processes}")
+        assert whole.communicate(timeout=120)[1] == ""
     assert_same(learnt(tmp_path / "1"), learnt(tmp_path / "4"))
-    cut = run(*TINY[:4], *TINY[5:], "processes=2", "hydra.run.dir=cut", "total_timesteps=1e6")
-    end = time.monotonic() + 60
-    while not list(tmp_path.glob("cut/checkpoints/6*.pt")) and time.monotonic() < end:
-        time.sleep(0.1)
-    workers = [
-        int(line.split()[0])
-        for line in subprocess.check_output(["ps", "-eo", "pid,pgid,args"], text=True).splitlines()
-        if line.split()[1] == str(cut.pid) and "sys.argv[0] = 'ppo-train'" in line
-    ]
+    cut = program(tmp_path, *TINY, "processes=2", "hydra.run.dir=cut", "total_timesteps=1e6")
+    wait_for("cut/checkpoints/6*.pt", tmp_path)
+    lines = subprocess.check_output(["ps", "-eo", "pid,ppid"], text=True).splitlines()[1:]
+    workers = [int(pid) for pid, parent in map(str.split, lines) if int(parent) == cut.pid]
     assert len(workers) == 2
-    os.kill(max(workers), signal.SIGKILL)
+    os.kill(workers[1], signal.SIGKILL)
     _, err = cut.communicate(timeout=30)
     assert cut.returncode == 1
     assert "was ended by SIGKILL" in err
-    resumed = run("resume=cut", "processes=1", "total_timesteps=700")
-    assert resumed.communicate(timeout=60) and resumed.returncode == 0
+    resumed = program(tmp_path, "resume=cut", "processes=1", "total_timesteps=700")
+    resumed.communicate(timeout=60)
+    assert resumed.returncode == 0
+
+
+@pytest.mark.slow
+def test_a_process_that_stands_still_ends_the_run_and_is_named(tmp_path):
+    meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(29_000 + os.getpid() % 900)}
+    second = program(tmp_path, RANK="1", **meeting)
+    first = program(tmp_path, *TINY, "hydra.run.dir=cut", "total_timesteps=1e6", RANK="0", **meeting)
+    try:
+        wait_for("cut/checkpoints/6*.pt", tmp_path)
+        second.send_signal(signal.SIGSTOP)
+        _, err = first.communicate(timeout=40)
+        assert first.returncode == 1
+        assert "ppo-train: process 1 on " in err
+        assert "has given no sign of life for 20 seconds; `ppo-train resume='cut'`" in err
+    finally:
+        second.kill()
+        second.communicate()
 
 
 class Process(Collective):

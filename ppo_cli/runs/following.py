@@ -91,6 +91,7 @@ def _follow(checked: Checked, saved: Checkpoint | None, following: Following, co
         vectors, _ = make_envs(checked, saved, collective, opened)
         agent = build_agent(config, checked.spaces, collective)
         shards = make_shards(config, agent, vectors, collective)
+        collective.watch(no_advice)
         run = RunState(Path(), to_dict(config), agent, shards, config.total_timesteps, following)
         if saved is None:
             begin(run, config, checked.beginning)

@@ -12,6 +12,7 @@ from torch import Tensor, distributed
 
 from ppo_cli.collective import Collective
 from ppo_cli.runs.checkpoint import load_tensors, plain
+from ppo_cli.runs.pulse import Pulse
 from ppo_cli.text import headline
 
 T = TypeVar("T")
@@ -37,6 +38,7 @@ class Group(Collective):
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
         self._group = distributed.new_group(timeout=WAITING)
         self.rank, self.processes = distributed.get_rank(), distributed.get_world_size()
+        self._pulse: Pulse | None = None
 
     def gather(self, parts: Sequence[Tensor]) -> Sequence[Tensor]:
         """A tensor of each shard, in their order, of one shape and dtype."""
@@ -92,6 +94,16 @@ class Group(Collective):
         except RuntimeError as error:  # of gloo and NCCL alike
             raise ConnectionError(f"another process of the run is gone ({_reason(error)})") from error
 
+    def watch(self, advice: Callable[[], str]) -> None:
+        """Watches from here on whether the others are there; no process is forked any more."""
+        self._pulse = Pulse(self.rank, self.processes, advice)
+
+    def part(self) -> None:
+        """Does no longer watch whether the others are there."""
+        if self._pulse is not None:
+            self._pulse.close()
+
     def close(self) -> None:
         """Leaves the others."""
+        self.part()
         distributed.destroy_process_group()

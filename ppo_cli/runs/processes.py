@@ -82,6 +82,7 @@ class Leading(Hook):
         """Has them end; where this one fails they find out by themselves."""
         if self.is_heard and (error is None or isinstance(error, Interrupted)):
             self._collective.of_first(END)
+            self._collective.part()
 
 
 class Following(Hook):
@@ -123,6 +124,8 @@ class Following(Hook):
         if told != GO_ON:
             run.stop("by the first process")
         self.has_ended = told == END
+        if self.has_ended:
+            self._collective.part()
 
 
 def fingerprint(weights: Tensor) -> int:

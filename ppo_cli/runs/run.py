@@ -165,6 +165,7 @@ def _run(
             logger.info(line)
         _advise_threads(config, agent)
         shards = make_shards(config, agent, vectors, collective)
+        collective.watch(partial(advice_for, folder))
         if caller.watchdog:
             agent.compile_ahead(shards.collectors[0].rollout)
         hooks = _run_hooks(config, folder, saved, caller, signal, shards)
