@@ -44,11 +44,11 @@ def start_run(
     """
     forget_successors()
     job = compose_run(line.overrides, config_dir, config_name)
-    if caller is COMMAND:
-        launch_others(job.config)
     from ppo_cli.envs.make import resolve_env_id  # late: it brings Gymnasium
 
     resolve_env_id(job.config.env.id)  # a misspelt id is said before PyTorch is there
+    if caller is COMMAND:
+        launch_others(job.config)
     with importing(caller.owns_process):
         import ppo_cli.runs.build
         import ppo_cli.runs.run  # noqa: F401
