@@ -3,7 +3,6 @@
 import os
 import socket
 import sys
-import time
 from collections.abc import Callable
 from datetime import timedelta
 from threading import Event, Thread
@@ -35,7 +34,9 @@ class Pulse:
             host, port, is_master=False, timeout=timedelta(seconds=SILENCE), wait_for_workers=False
         )
         self._store = PrefixStore(f"pulse/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", client)
-        self._heard: dict[int, tuple[str, float]] = {}  # what each said last, and when
+        # What each said last, and how many looks ago: a run that is stopped as a whole and goes on is silent
+        # for no longer than it looks.
+        self._heard: dict[int, tuple[str, int]] = {}
         self._over = Event()
         Thread(target=self._beat, name="pulse", daemon=True).start()
 
@@ -59,14 +60,13 @@ class Pulse:
         """What to say where another process gives no sign of life; one that has not begun has time to."""
         if not self._store.check([str(rank)]):
             return None
-        said, now = self._store.get(str(rank)).decode(), time.monotonic()
-        last, since = self._heard.get(rank, ("", now))
-        if said != last:
-            self._heard[rank] = (said, now)
+        said = self._store.get(str(rank)).decode()
+        last, looks = self._heard.get(rank, ("", 0))
+        looks = looks + 1 if said == last else 0
+        self._heard[rank] = said, looks
+        if looks * PERIOD < SILENCE:
             return None
         host = said.partition(" ")[2]
-        if now - since < SILENCE:
-            return None
         return f"process {rank} on {host} has given no sign of life for {SILENCE:.0f} seconds"
 
     def _end(self, why: str) -> None:
