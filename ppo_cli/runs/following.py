@@ -25,6 +25,7 @@ from ppo_cli.runs.own_hooks import make_evaluating
 from ppo_cli.runs.processes import Following, WeightsError, meet
 from ppo_cli.runs.ranks import rank
 from ppo_cli.runs.signals import Interrupted, StopSignal, end_children, no_advice
+from ppo_cli.runs.watchdog import Watchdog
 from ppo_cli.trainer import train
 
 
@@ -66,7 +67,7 @@ def follow() -> None:
     except (ConnectionError, FloatingPointError, WeightsError):
         sys.exit(1)
     except (EnvError, EnvFaultError, UserCodeError, OSError) as error:
-        raise RunError(f"process {rank()} on {socket.gethostname()}: {error}") from error
+        raise RunError(f"{error}; {_which()}") from error
 
 
 def _follow_first() -> None:
@@ -81,7 +82,13 @@ def _follow_first() -> None:
             beginning = Beginning(**{**beginning, "left_out": frozenset(beginning["left_out"])})
         checked = check_environment(from_dict(told["config"]), watchdog=False, keep=True, begins=False)
         following = Following(collective, signal, make_evaluating(checked.config).play)
-        _follow(replace(checked, beginning=beginning), saved, following, collective)
+        with Watchdog(checked.config.env.timeout, _which):
+            _follow(replace(checked, beginning=beginning), saved, following, collective)
+
+
+def _which() -> str:
+    """Which process this is."""
+    return f"it was process {rank()} on {socket.gethostname()}"
 
 
 def _follow(checked: Checked, saved: Checkpoint | None, following: Following, collective: Collective) -> None:
