@@ -9,6 +9,8 @@ from threading import Event, Thread
 
 from torch.distributed import PrefixStore, TCPStore
 
+from ppo_cli.runs.signals import end_children
+
 PERIOD, SILENCE = 2.0, 20.0  # seconds between two signs of life, and after which there is none
 
 
@@ -74,4 +76,5 @@ class Pulse:
         if self._rank <= 1:
             advice = self._advice()
             print(f"ppo-train: {why}{advice and f'; {advice}'}", file=sys.stderr, flush=True)
+        end_children()  # the watchdog too, which would say that this one died
         os._exit(1)
