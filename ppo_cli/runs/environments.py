@@ -88,9 +88,12 @@ def _snapshot_kind(
 
     The environment that was tried is used up.
     """
-    if collective.rank and checked.env is not None:
+    kind: SnapshotKind = "none"
+    notice: str | None = None
+    if not collective.rank:
+        kind, notice = _found_kind(checked, make, saved)
+    elif checked.env is not None:
         calls.close(checked.env)
-    kind, notice = ("none", None) if collective.rank else _found_kind(checked, make, saved)
     return collective.plain_of_first(kind), notice
 
 
