@@ -19,6 +19,7 @@ from itertools import cycle, product
 
 import numpy as np
 import torch
+from torch import Generator
 from torch.nn.utils import clip_grad_norm_
 
 from ppo_cli import losses
@@ -41,7 +42,9 @@ def collected(config: Config) -> tuple[PPOAgent, Batch]:
     make = env_maker(config.env, training=True)
     env = make()
     agent = build_agent(config, env)
-    collector = make_collector(SyncVector([make] * config.n_envs), agent, config.n_steps, None, None)
+    collector = make_collector(
+        SyncVector([make] * config.n_envs), agent, config.n_steps, None, None, Generator()
+    )
     collector.reset(list(range(config.n_envs)))
     collector.collect(agent)
     return agent, agent.compute_gae(collector.rollout)
@@ -148,7 +151,7 @@ def acting(config: Config) -> float:
     to_env, states = agent.distribution.to_env, torch.zeros(config.n_envs, agent.model.state_size)
     observations, _ = envs.reset(seed=0)
     times = []
-    for noise in agent.exploration_noise(1000, config.n_envs):
+    for noise in agent.exploration_noise(1000, config.n_envs, Generator()):
         seen = observations.astype(np.float32)
         started = time.perf_counter()
         actions, _ = agent.act(seen, noise, states)

@@ -1,6 +1,6 @@
 """PPOAgent: acts, estimates advantages and updates the network."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +11,18 @@ from torch import Generator, Tensor
 
 from ppo_cli.actor_critic import ActorCritic
 from ppo_cli.advantages import explained_variance
+from ppo_cli.collective import ALONE, Collective
+from ppo_cli.compiled_step import CompiledStep, blank_minibatch, compile_step
 from ppo_cli.distributions import Distribution
 from ppo_cli.numpy_actor import numpy_actor
 from ppo_cli.optimizers.optimizer import restored
-from ppo_cli.rollout import ActorOutputs, Batch, Rollout, minibatches, sequences
+from ppo_cli.rollout import ActorOutputs, Batch, Rollout, sequences
 from ppo_cli.schedules import Schedules
+from ppo_cli.sharded import Data, Minibatch, gathered, make_sharded_step, sharded_minibatches
 from ppo_cli.targets import adapt_values, compute_batch
 from ppo_cli.update import (
-    CompiledStep,
     Hyperparameters,
-    compile_step,
+    TrainState,
     first_state,
     make_step,
     mean_metrics,
@@ -46,11 +48,11 @@ class PPOAgent:
         distribution: Distribution,
         hyper: Hyperparameters,
         schedules: Schedules,
-        action_generator: Generator,
-        minibatch_generator: Generator,
+        minibatch_generators: Sequence[Generator],
         n_envs: int,
         device: torch.device,
         compile_cache: Path | None = None,
+        collective: Collective = ALONE,
     ) -> None:
         """Takes over the model.
 
@@ -59,21 +61,20 @@ class PPOAgent:
             distribution: The distribution over the environment's action space.
             hyper: The constant knobs.
             schedules: The schedules of the numbers that may be annealed.
-            action_generator: CPU generator that draws the exploration noise.
-            minibatch_generator: CPU generator that draws the permutations.
-            n_envs: The number of environments that it will act for.
+            minibatch_generators: CPU generators that draw the permutations, one for each shard of the run.
+            n_envs: The number of environments that it will act for at once, those of a shard.
             device: The device on which the network runs.
             compile_cache: The folder that the compiled step is kept in; None runs it as it is.
+            collective: The processes of the run.
         """
         self.model = model.to(device)
         self.distribution = distribution
         self.hyper = hyper
         self.schedules = schedules
         self.device = device
-        self._action_generator = action_generator
-        self._minibatch_generator = minibatch_generator
+        self._minibatch_generators = list(minibatch_generators)
+        self._collective = collective
         self._params = flatten_parameters(model)
-        self._n_envs = n_envs
         self._numpy_actor = numpy_actor(model, n_envs)
         self.keeps_outputs = model.is_heavy
         self.optimizer = hyper.optimizer.init(self._params, parameter_shapes(model))
@@ -83,6 +84,9 @@ class PPOAgent:
         self.compiled = compile_cache is not None
         step = make_step(model, distribution, hyper, tuple(schedules))
         self._step = compile_step(step, compile_cache, hyper.sequence_length) if compile_cache else step
+        self._sharded_step = make_sharded_step(
+            model, distribution, hyper, tuple(schedules), collective, compile_cache
+        )
         self.anneal(0.0)
 
     def anneal(self, progress: float, step: float = 0.0) -> None:
@@ -94,8 +98,13 @@ class PPOAgent:
         """Anneals the entropy coefficient, from exploration to exploitation, for ``progress`` in [0, 1]."""
         self.knobs["ent_coef"] = self.schedules["ent_coef"](progress)
 
-    def exploration_noise(self, n_steps: int, n_envs: int) -> Iterator[Any]:
-        """The noise of each step of a rollout, drawn from the agent's own generator.
+    def exploration_noise(self, n_steps: int, n_envs: int, generator: Generator) -> Iterator[Any]:
+        """The noise of each step of a rollout.
+
+        Args:
+            n_steps: The number of steps T.
+            n_envs: The number of environments N.
+            generator: Draws it, on the CPU.
 
         Returns:
             T times what `act` takes as noise, [N, ...]. With gSDE that is N exploration matrices [N, F, A],
@@ -106,7 +115,7 @@ class PPOAgent:
             return noise.to(self.device) if self._numpy_actor is None else noise.numpy()
 
         period = self.hyper.sde_sample_freq
-        return self.model.policy_head.noise(n_steps, n_envs, self._action_generator, period, place)
+        return self.model.policy_head.noise(n_steps, n_envs, generator, period, place)
 
     def act(
         self,
@@ -144,30 +153,37 @@ class PPOAgent:
         """Values, log-probabilities, advantages and value targets of a rollout, flattened for the update."""
         return compute_batch(rollout, self.model, self.distribution, self.knobs, self.device)
 
-    def update(self, batch: Batch, rows: Tensor) -> dict[str, float]:
+    def update(self, batches: Sequence[Batch], valid: Sequence[Tensor]) -> dict[str, float]:
         """Epochs of minibatch steps; gives means over the minibatches, and the critic's fit to the rollout.
 
         Args:
-            batch: The batch that `compute_gae` made.
-            rows: The indices of the rows that are transitions, int64 [M].
+            batches: What `compute_gae` made of the shards of this process, in their order.
+            valid: Whether a row is a transition, of all shards in their order, bool [T, N] each.
         """
+        hyper, generators = self.hyper, self._minibatch_generators
         knobs = torch.tensor(list(self.knobs.values()), device=self.device)
-        valid = torch.zeros(len(batch.returns), dtype=torch.bool)
-        valid[rows] = True
-        cut = sequences(valid.view(-1, self._n_envs), self.hyper.sequence_length)
-        size, generator = min(self.hyper.batch_size, cut.total), self._minibatch_generator
-        epochs = (minibatches(cut, size, generator) for _ in range(self.hyper.n_epochs))
-        fit = explained_variance(batch.values[rows], batch.returns[rows])
-        batch = adapt_values(self.model.value_head, batch, rows)
+        cuts = [sequences(each, hyper.sequence_length) for each in valid]
+        size = min(hyper.batch_size // len(cuts), cuts[0].total)
+        epochs = (sharded_minibatches(cuts, size, generators) for _ in range(hyper.n_epochs))
+        advantages, values, targets = gathered(batches, valid, self._collective)
+        fit = explained_variance(values, targets)
+        data = Data(adapt_values(self.model.value_head, batches, targets), advantages)
         params = self._params.clone()  # an optimizer may keep it
-        state = first_state(params, self.optimizer, self.hyper, self.knobs["learning_rate"])
-        state = run_epochs(self._step, state, batch, epochs, knobs)
+        state = first_state(params, self.optimizer, hyper, self.knobs["learning_rate"])
+        state = run_epochs(self._descend, state, data, epochs, knobs)
         self._params.copy_(state.params)
         self.optimizer = state.optimizer
         if state.learning_rate is not None:
             self._steered["learning_rate"] = state.learning_rate.item()
             self.knobs |= self._steered
-        return {**mean_metrics(state, self.hyper), "explained_variance": fit.item()}
+        return {**mean_metrics(state, hyper), "explained_variance": fit.item()}
+
+    def _descend(self, state: TrainState, data: Data, minibatch: Minibatch, knobs: Tensor) -> TrainState:
+        """The step of one minibatch: of one shard in one piece, which is faster, of several in parts."""
+        if len(minibatch) > 1:
+            return self._sharded_step(state, data, minibatch, knobs)
+        (batch,), ((indices, weights),) = data.batches, minibatch
+        return self._step(state, batch, indices.to(self.device), weights.to(self.device), knobs)
 
     def compile_ahead(self, rollout: Rollout) -> None:
         """Has the update compiled, where it is, beside what is done until the first one.
@@ -178,20 +194,13 @@ class PPOAgent:
         Args:
             rollout: Any that is like those that it will learn from.
         """
+        is_whole = len(self._minibatch_generators) == 1
         is_trained = all(parameter.requires_grad for parameter in self.model.parameters())
-        if not isinstance(self._step, CompiledStep) or not is_trained:
+        if not (isinstance(self._step, CompiledStep) and is_whole and is_trained):
             return
-        obs, acts = rollout.observations, rollout.actions
-        valid = torch.ones(rollout.n_steps, rollout.n_envs, dtype=torch.bool)
-        cut = sequences(valid, self.hyper.sequence_length)
-        size = min(self.hyper.batch_size, cut.total)
-        batch = Batch.blank(
-            cut.total, (obs.shape[2:], obs.dtype), (acts.shape[2:], acts.dtype),
-            self.model.state_size, self.hyper.has_intrinsic,
-        )  # fmt: skip
+        example = blank_minibatch(rollout, self.hyper, self.model.state_size)
         state = first_state(self._params, self.optimizer, self.hyper)
-        knobs = torch.tensor(list(self.knobs.values()))
-        self._step.compile_ahead(state, batch, *next(minibatches(cut, size, Generator())), knobs)
+        self._step.compile_ahead(state, *example, torch.tensor(list(self.knobs.values())))
 
     def is_finite(self) -> bool:
         """Whether no weight that is trained is NaN or infinite."""
@@ -202,8 +211,7 @@ class PPOAgent:
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer._asdict(),
-            "action_generator": self._action_generator.get_state(),
-            "minibatch_generator": self._minibatch_generator.get_state(),
+            "minibatch_generator": torch.cat([each.get_state() for each in self._minibatch_generators]),
             "steered": dict(self._steered),
         }
 
@@ -211,8 +219,10 @@ class PPOAgent:
         """Sets all that `state_dict` stores; a RuntimeError says that it is that of another network."""
         self.model.load_state_dict(state["model"])
         self.optimizer = restored(self.optimizer, state["optimizer"])
-        self._action_generator.set_state(state["action_generator"])
-        self._minibatch_generator.set_state(state["minibatch_generator"])
+        generators = self._minibatch_generators
+        states = state["minibatch_generator"].chunk(len(generators))
+        for generator, own in zip(generators, states, strict=True):
+            generator.set_state(own.clone())  # PyTorch crashes on a view that begins further on
         known = {
             name: float(value) for name, value in state.get("steered", {}).items() if name in self._steered
         }

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Generator
 
 from ppo_cli.agent import PPOAgent
 from ppo_cli.envs.snapshot import Lost
@@ -27,6 +28,7 @@ class Collector:
         rollout: The buffers that `collect` fills.
         episodes: The statistics of the raw rewards.
         to_env: The way from stored actions to those that the environments take.
+        generator: Draws the exploration noise, on the CPU.
         observation_normalizer: None leaves observations as they are.
         reward_normalizer: None leaves rewards as they are.
     """
@@ -35,6 +37,7 @@ class Collector:
     rollout: Rollout
     episodes: EpisodeStatistics
     to_env: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
+    generator: Generator
     observation_normalizer: ObservationNormalizer | None
     reward_normalizer: RewardNormalizer | None
 
@@ -65,9 +68,9 @@ class Collector:
             rewards: The statistics of rewards, or None.
         """
         if rewards is not None and self.reward_normalizer is not None:
-            self.reward_normalizer.statistics.load_state_dict(dict(rewards))
+            self.reward_normalizer.load_state_dict(rewards)
         if observations is not None and self.observation_normalizer is not None:
-            self.observation_normalizer.statistics.load_state_dict(dict(observations))
+            self.observation_normalizer.load_state_dict(observations)
             self.rollout.begin_with(self.observe(self.envs.observations), ALL)
 
     def collect(self, agent: PPOAgent) -> None:
@@ -75,7 +78,7 @@ class Collector:
         rollout = self.rollout
         rollout.begin()
         everywhere = np.ones(rollout.n_envs, np.bool_)
-        for t, noise in enumerate(agent.exploration_noise(rollout.n_steps, rollout.n_envs)):
+        for t, noise in enumerate(agent.exploration_noise(rollout.n_steps, rollout.n_envs, self.generator)):
             actions, outputs = agent.act(rollout.acting_on(t), noise, rollout.states[t])
             next_obs, rewards, terminated, truncated, info = self.envs.step(self.to_env(actions))
             dones = terminated | truncated
@@ -95,9 +98,16 @@ class Collector:
                 rollout.record(t, outputs, restarts)
             rollout.add(t, actions, rewards, terminated, truncated, self.observe(next_obs), valid)
 
+    @property
+    def normalizers(self) -> list[ObservationNormalizer | RewardNormalizer]:
+        """Those that there are."""
+        both = (self.observation_normalizer, self.reward_normalizer)
+        return [each for each in both if each is not None]
+
     def state_dict(self) -> dict[str, Any]:
         """Environments, running episodes, statistics and observations, as a checkpoint stores them."""
         state: dict[str, Any] = {
+            "action_generator": self.generator.get_state(),
             "observations": self.rollout.observations[-1],
             "memory": self.rollout.states[-1],
             "episodes": self.episodes.state_dict(),
@@ -128,14 +138,15 @@ class Collector:
             lost = [Lost(env, "it can't be brought back") for env in range(self.envs.num_envs)]
         else:
             lost = self.envs.restore(state["environments"], seeds)
+        self.generator.set_state(state["action_generator"])
         _put(self.rollout.observations[-1], state["observations"], "observations")
         if "memory" in state:  # older checkpoints have none
             _put(self.rollout.states[-1], state["memory"], "memory")
         self.episodes.load_state_dict(state["episodes"])
         if self.observation_normalizer is not None:
-            self.observation_normalizer.statistics.load_state_dict(state["observation_statistics"])
+            self.observation_normalizer.load_state_dict(state["observation_statistics"])
         if self.reward_normalizer is not None:
-            self.reward_normalizer.statistics.load_state_dict(state["reward_statistics"])
+            self.reward_normalizer.load_state_dict(state["reward_statistics"])
             self.reward_normalizer.returns = np.asarray(state["discounted_returns"]).copy()
         if lost:
             environments = [env for env, _ in lost]
@@ -158,6 +169,7 @@ def make_collector(
     n_steps: int,
     observation_normalizer: ObservationNormalizer | None,
     reward_normalizer: RewardNormalizer | None,
+    generator: Generator,
 ) -> Collector:
     """Allocates the buffers for rollouts of ``n_steps`` steps of ``envs``."""
     shape, dtype = stored_observation(envs.single_observation_space, observation_normalizer is not None)
@@ -176,6 +188,7 @@ def make_collector(
         rollout,
         EpisodeStatistics(envs.num_envs),
         distribution.to_env,
+        generator,
         observation_normalizer,
         reward_normalizer,
     )

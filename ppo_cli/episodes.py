@@ -3,12 +3,25 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ppo_cli.statistics import iqm
+
+
+class Ended(NamedTuple):
+    """Raw returns and lengths of episodes that ended."""
+
+    returns: Sequence[float] = ()
+    lengths: Sequence[int] = ()
+
+    def means(self) -> tuple[float, float]:
+        """Mean return and length; NaN where there is none."""
+        if not self.returns:
+            return math.nan, math.nan
+        return float(np.mean(self.returns)), float(np.mean(self.lengths))
 
 
 @dataclass
@@ -60,14 +73,11 @@ class EpisodeStatistics:
         self._returns[dones] = 0.0
         self._lengths[dones] = 0
 
-    def collect(self) -> tuple[float, float]:
-        """Mean return and length of the episodes ended since the last call; NaN where none did."""
-        if not self.ended_returns:
-            return math.nan, math.nan
-        means = float(np.mean(self.ended_returns)), float(np.mean(self.ended_lengths))
-        self.ended_returns.clear()
-        self.ended_lengths.clear()
-        return means
+    def take(self) -> Ended:
+        """The episodes that ended since the last call."""
+        ended = Ended(self.ended_returns, self.ended_lengths)
+        self.ended_returns, self.ended_lengths = [], []
+        return ended
 
     def forget(self, environments: Sequence[int]) -> None:
         """Drops running episodes that are cut without having ended."""

@@ -27,6 +27,7 @@ from ppo_cli.episodes import Evaluation
 from ppo_cli.errors import UserCodeError
 from ppo_cli.rollout import Batch, Rollout
 from ppo_cli.seeding import other_generators, spawn_seeds
+from ppo_cli.shards import Shards
 from ppo_cli.text import flat
 
 logger = logging.getLogger(__name__)
@@ -142,7 +143,7 @@ class RunState:
         folder: The run's folder.
         config: Every knob, as nested dicts of plain values. Changing it changes nothing.
         agent: The agent that is trained; ``agent.model`` is its network.
-        collector: The environments, their normalisation and the rollout's buffers.
+        shards: The parts of the run that this process has, and what all of them told.
         total_timesteps: The budget in environment steps.
         hooks: All that is told of the run, as one hook.
         iteration: The number of iterations so far.
@@ -157,7 +158,7 @@ class RunState:
     folder: Path
     config: Mapping[str, Any]
     agent: PPOAgent
-    collector: Collector
+    shards: Shards
     total_timesteps: int
     hooks: Hook
     iteration: int = 0
@@ -167,6 +168,11 @@ class RunState:
     trained: bool = False
     stopped: str = ""
     save_asked: bool = False
+
+    @property
+    def collector(self) -> Collector:
+        """The environments, their normalisation and the rollout's buffers; of the first shard of several."""
+        return self.shards.collectors[0]
 
     def stop(self, reason: str) -> None:
         """Ends the training after this iteration; the run is saved, evaluated and finished then.

@@ -1,7 +1,7 @@
 """Running statistics that normalise observations and rewards while an agent trains."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,16 +39,29 @@ class RunningMeanStd:
         n = len(batch)
         if n == 0:
             return
-        total = self.count + n
         batch_mean = (
             np.add.reduce(batch, axis=0) / n
         )  # np.mean and np.var cost ten times as much on a few rows
         deviations = batch - batch_mean
-        delta = batch_mean - self.mean
-        sum_of_squares = self.var * self.count + np.add.reduce(deviations * deviations, axis=0)
+        self._merge(batch_mean, np.add.reduce(deviations * deviations, axis=0), n)
+
+    def merge(self, other: "RunningMeanStd") -> None:
+        """Takes in what others have seen, which may be nothing."""
+        if other.count:
+            self._merge(other.mean, other.var * other.count, other.count)
+
+    def _merge(self, mean: FloatArray, squares: FloatArray, n: float) -> None:
+        """Takes in n > 0 samples of that mean, with the sum of their squared deviations from it."""
+        total = self.count + n
+        delta = mean - self.mean
+        sum_of_squares = self.var * self.count + squares
         self.var = (sum_of_squares + delta * delta * (self.count * n / total)) / total
         self.mean = self.mean + delta * (n / total)
         self.count = total
+
+    def forget(self) -> None:
+        """Has it seen nothing, not even what it starts with."""
+        self.mean, self.var, self.count = np.zeros_like(self.mean), np.zeros_like(self.var), 0.0
 
     def scale(self, values: FloatArray, clip: float, center: FloatArray | float = 0.0) -> FloatArray:
         """(values - center) / sqrt(var + 1e-8), clipped to ±clip."""
@@ -60,7 +73,7 @@ class RunningMeanStd:
         """The statistics, as a checkpoint stores them."""
         return {"mean": self.mean, "var": self.var, "count": self.count}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Sets the statistics from `state_dict`, whose arrays a checkpoint gives back as tensors.
 
         Raises:
@@ -75,6 +88,13 @@ class RunningMeanStd:
         if not fits or var.shape != mean.shape or (var < 0).any():
             raise ValueError(f"statistics of shape {mean.shape}, where {self.mean.shape} is normalised")
         self.mean, self.var, self.count = mean, var, float(state["count"])
+
+
+def _waiting(shape: tuple[int, ...]) -> RunningMeanStd:
+    """Statistics that have seen nothing."""
+    statistics = RunningMeanStd(shape)
+    statistics.forget()
+    return statistics
 
 
 def stored_observation(space: spaces.Space[Any], normalized: bool) -> tuple[tuple[int, ...], torch.dtype]:
@@ -114,15 +134,19 @@ class ObservationNormalizer:
     As many are scaled as there are statistics: images of floats, which come last, had none in older runs.
     """
 
-    def __init__(self, shape: tuple[int, ...], clip: float, packed: bool = False) -> None:
+    def __init__(
+        self, shape: tuple[int, ...], clip: float, packed: bool = False, waits: bool = False
+    ) -> None:
         """Starts without having seen anything.
 
         Args:
             shape: The shape of one observation; of a packed one the number of its floats.
             clip: The largest normalised value.
             packed: Whether observations are rows of bytes.
+            waits: Whether what it sees waits in ``seen`` until it is merged, rather than counts at once.
         """
         self.statistics = RunningMeanStd(shape, may_shrink=packed)
+        self.seen = _waiting(shape) if waits else self.statistics
         self.clip = clip
         self._is_packed = packed
 
@@ -131,9 +155,15 @@ class ObservationNormalizer:
         """How many bytes at the beginning of a packed row are scaled."""
         return 4 * self.statistics.mean.size
 
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Sets the statistics from theirs; nothing waits to be merged then."""
+        self.statistics.load_state_dict(state)
+        if self.seen is not self.statistics:
+            self.seen = _waiting(self.statistics.mean.shape)
+
     def update(self, observations: npt.NDArray[np.generic]) -> None:
         """Takes in the observations of one step, [N, *shape]."""
-        self.statistics.update(self._floats(observations).astype(np.float64))
+        self.seen.update(self._floats(observations).astype(np.float64))
 
     def __call__(self, observations: npt.NDArray[np.generic]) -> npt.NDArray[Any]:
         """Normalised observations, [..., *shape] float32 (or bytes); the statistics stay as they are."""
@@ -160,12 +190,14 @@ class ObservationNormalizer:
         return observations[..., : self.scaled_bytes].view(np.float32) if self._is_packed else observations
 
 
-def make_observation_normalizer(space: spaces.Space[Any], clip: float) -> ObservationNormalizer | None:
+def make_observation_normalizer(
+    space: spaces.Space[Any], clip: float, waits: bool = False
+) -> ObservationNormalizer | None:
     """The normaliser of a space; None where nothing is scaled, as of images and of what is no number."""
     if isinstance(space, PackedObservations):
-        return ObservationNormalizer((space.floats,), clip, packed=True) if space.floats else None
+        return ObservationNormalizer((space.floats,), clip, True, waits) if space.floats else None
     if isinstance(space, spaces.Box) and not is_scaled_image(space):
-        return ObservationNormalizer(space.shape, clip)
+        return ObservationNormalizer(space.shape, clip, waits=waits)
     return None
 
 
@@ -175,11 +207,18 @@ class RewardNormalizer:
     R_t = γ R_{t-1} + r_t per environment, restarted with each episode (37 details, continuous no. 8 and 9).
     """
 
-    def __init__(self, n_envs: int, gamma: float, clip: float) -> None:
+    def __init__(self, n_envs: int, gamma: float, clip: float, waits: bool = False) -> None:
         self.statistics = RunningMeanStd(())
+        self.seen = _waiting(()) if waits else self.statistics
         self.returns: FloatArray = np.zeros(n_envs)
         self.gamma = gamma
         self.clip = clip
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Sets the statistics from theirs; nothing waits to be merged then."""
+        self.statistics.load_state_dict(state)
+        if self.seen is not self.statistics:
+            self.seen = _waiting(())
 
     def forget(self, environments: Sequence[int]) -> None:
         """Drops running episodes that are cut without having ended."""
@@ -190,6 +229,6 @@ class RewardNormalizer:
     ) -> FloatArray:
         """Scaled rewards, from rewards, whether each ended an episode and whether it is a step, all [N]."""
         self.returns = self.returns * self.gamma + rewards
-        self.statistics.update(self.returns[valid])
+        self.seen.update(self.returns[valid])
         self.returns[dones] = 0.0
         return self.statistics.scale(rewards, self.clip)

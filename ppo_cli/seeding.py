@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 TWISTER_WORDS = 624  # of a Mersenne twister's state
 
-Stream = Literal["env", "eval", "model", "action", "minibatch", "hooks", "intrinsic", "diagnostics"]
+Stream = Literal["env", "eval", "model", "action", "minibatch", "hooks", "intrinsic", "diagnostics", "shard"]
 _STREAMS: dict[Stream, int] = {
     "env": 0, "eval": 1, "model": 2, "action": 3, "minibatch": 4, "hooks": 5, "intrinsic": 6,
-    "diagnostics": 7,
+    "diagnostics": 7, "shard": 8,
 }  # fmt: skip
 
 
@@ -56,16 +56,17 @@ def derived_seed(*entropy: int, child: int | None = None, bits: int = 31) -> int
     return int(sequence.generate_state(1)[0]) >> (32 - bits)
 
 
-def stream_generator(seed: int, stream: Stream) -> "Generator":
+def stream_generator(seed: int, stream: Stream, shard: int = 0) -> "Generator":
     """PyTorch's generator for one purpose of a run.
 
     Args:
         seed: The run's seed.
         stream: The purpose.
+        shard: The number of the shard that it is for.
     """
     from torch import Generator
 
-    return Generator().manual_seed(spawn_seeds(seed, stream, 1)[0])
+    return Generator().manual_seed(spawn_seeds(seed, stream, 1, shard)[0])
 
 
 def check_twister(key: Any, position: object) -> None:  # noqa: ANN401 - an array or a tensor
@@ -124,6 +125,28 @@ def other_generators(seed: int) -> Iterator[None]:
         set_global_states(outside)
         if cuda:
             torch.cuda.set_rng_state_all(cuda)
+
+
+class OwnGenerators:
+    """The global generators as they are in what is entered again and again: each time as it left them."""
+
+    def __init__(self, seed: int) -> None:
+        """Has them seeded at the first time."""
+        self._seed = seed
+        self._states: tuple[Any, Any, Any] | None = None
+
+    def __enter__(self) -> None:
+        """Sets them, until the end of it."""
+        self._outside = global_states()
+        if self._states is None:
+            seed_global_generators(self._seed)
+        else:
+            set_global_states(self._states)
+
+    def __exit__(self, *_: object) -> None:
+        """Keeps them, and sets what there was outside."""
+        self._states = global_states()
+        set_global_states(self._outside)
 
 
 def saved_generators() -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What an update learns from: values, log-probabilities, advantages and value targets of a rollout."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import torch
@@ -117,19 +117,19 @@ def intrinsic_gae(rewards: Tensor, values: Tensor, knobs: Mapping[str, float]) -
     return gae(rewards, values[:-1], values[1:], never, never, gamma, gae_lambda)
 
 
-def adapt_values(head: ValueHead, batch: Batch, rows: Tensor) -> Batch:
+def adapt_values(head: ValueHead, batches: Sequence[Batch], targets: Tensor) -> list[Batch]:
     """Has a head that normalises its values learn the scale of a rollout's targets.
 
     Args:
         head: The head, which is changed in place; the values that it gives are not.
-        batch: The batch, whose values and targets are in units of the return.
-        rows: The indices of the rows that are transitions, int64 [M].
+        batches: Batches whose values and targets are in units of the return.
+        targets: The targets of all rows that are transitions, [M].
 
     Returns:
-        The batch with values and targets in the units of the head.
+        The batches with values and targets in the units of the head.
     """
-    head.adapt(batch.returns[rows])
-    return in_head_units(head.statistics, batch)
+    head.adapt(targets)
+    return [in_head_units(head.statistics, each) for each in batches]
 
 
 def in_head_units(statistics: ValueStatistics | None, batch: Batch) -> Batch:

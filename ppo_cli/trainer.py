@@ -7,9 +7,9 @@ from typing import ParamSpec, TypeVar
 
 from ppo_cli import schedules
 from ppo_cli.agent import PPOAgent
-from ppo_cli.collector import Collector
 from ppo_cli.envs.infos import mean_over
 from ppo_cli.hooks import RunState
+from ppo_cli.shards import Shards
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -30,29 +30,28 @@ def train(run: RunState) -> None:
     Raises:
         FloatingPointError: The loss, the gradient or a weight is not finite.
     """
-    agent, collector, rollout = run.agent, run.collector, run.collector.rollout
-    iterations = schedules.iterations(run.total_timesteps, rollout.n_envs, rollout.n_steps)
+    agent, shards, rollout = run.agent, run.shards, run.collector.rollout
+    iterations = schedules.iterations(run.total_timesteps, shards.n_envs, rollout.n_steps)
     while not run.is_over:
         done = min(run.iteration, iterations - 1)  # filler rows can make it more than I
         agent.anneal(done / iterations, 1 / iterations)
-        _, collect = _timed(collector.collect, agent)
-        rows = rollout.rows
-        if not len(rows):
+        _, collect = _timed(shards.collect, agent)
+        steps = shards.steps
+        if not steps:
             continue
+        shards.listen()
         run.hooks.after_rollout(run, rollout)
-        batch, estimate = _timed(agent.compute_gae, rollout)
-        run.hooks.before_update(run, batch)
-        metrics, update = _timed(agent.update, batch, rows)
-        run.iteration, run.steps = run.iteration + 1, run.steps + len(rows)
+        batches, estimate = _timed(shards.compute_gae, agent)
+        run.hooks.before_update(run, batches[0])
+        metrics, update = _timed(agent.update, batches, shards.valid)
+        run.iteration, run.steps = run.iteration + 1, run.steps + steps
         loss, norm = metrics["total_loss"], metrics["grad_norm"]
         if not (math.isfinite(loss + norm) and agent.is_finite()):
             raise FloatingPointError(
                 f"the loss is {loss} and its gradient's norm {norm} at step {run.steps}; "
                 "lower learning_rate, or normalise observations and rewards"
             )
-        run.hooks.after_iteration(
-            run, _scalars(agent, metrics, collector, (collect, estimate + update), len(rows))
-        )
+        run.hooks.after_iteration(run, _scalars(agent, metrics, shards, (collect, estimate + update), steps))
 
 
 def _timed(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> tuple[T, float]:
@@ -64,12 +63,13 @@ def _timed(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> tuple
 def _scalars(
     agent: PPOAgent,
     metrics: Mapping[str, float],
-    collector: Collector,
+    shards: Shards,
     seconds: tuple[float, float],
     steps: int,
 ) -> dict[str, float]:
     """The value of every tag that an iteration logs, with ``info/<key>`` of the episodes that ended in it."""
-    episodic_return, episodic_length = collector.episodes.collect()
+    told = shards.told
+    episodic_return, episodic_length = told.ended.means()
     collect, update = seconds
     return {
         "charts/episodic_return": episodic_return,
@@ -77,11 +77,11 @@ def _scalars(
         "charts/SPS": steps / (collect + update),
         **{f"charts/{name}": value for name, value in agent.knobs.items() if _is_charted(agent, name)},
         **{f"losses/{name}": value for name, value in metrics.items()},
-        "charts/env_faults": float(collector.envs.faults),
-        "charts/cut_episodes": float(collector.episodes.cut),
+        "charts/env_faults": float(told.faults),
+        "charts/cut_episodes": float(told.cut),
         "time/collect": collect,
         "time/update": update,
-        **{f"info/{key}": value for key, value in mean_over(collector.envs.take_infos()).items()},
+        **{f"info/{key}": value for key, value in mean_over(told.infos).items()},
     }
 
 

@@ -1,11 +1,8 @@
-"""The update of one minibatch as one pure function, and that function compiled."""
+"""The update of one minibatch as one pure function."""
 
-import contextlib
-import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,17 +12,13 @@ from ppo_cli import losses
 from ppo_cli.actor_critic import ActorCritic
 from ppo_cli.adaptive import KLAdaptive
 from ppo_cli.advantages import normalize_advantages
-from ppo_cli.compile import Axis, Library, compile_ahead, compile_function, explain_failure
 from ppo_cli.distributions import Distribution
 from ppo_cli.objectives import CLIP, Loss, Terms
 from ppo_cli.optimizers import ADAM
 from ppo_cli.optimizers.optimizer import Optimizer, OptimizerState
 from ppo_cli.optimizers.rules import clip_by_norm
 from ppo_cli.rollout import Batch
-from ppo_cli.seeding import other_generators
 from ppo_cli.value_losses import MSE
-
-logger = logging.getLogger(__name__)
 
 # What is logged of every minibatch beside the parts of its loss, by name.
 DIAGNOSTICS: dict[str, Callable[[Terms], Tensor]] = {
@@ -94,8 +87,12 @@ class TrainState(NamedTuple):
     learning_rate: Tensor | None = None
 
 
+Data = TypeVar("Data")  # what was collected, as a step takes it
+Minibatch = TypeVar("Minibatch")  # what is drawn of it, likewise
 Forward = Callable[[Tensor, Batch, Tensor, dict[str, Tensor]], Terms]
 Step = Callable[[TrainState, Batch, Tensor, Tensor, Tensor], TrainState]
+Part = Callable[[Tensor, Batch, Tensor, dict[str, Tensor]], tuple[Tensor, dict[str, Tensor]]]
+Descent = Callable[[TrainState, Tensor, dict[str, Tensor], dict[str, Tensor]], TrainState]
 
 
 def first_state(
@@ -186,6 +183,66 @@ def make_forward(model: ActorCritic, distribution: Distribution, hyper: Hyperpar
     return forward
 
 
+def make_part(model: ActorCritic, distribution: Distribution, hyper: Hyperparameters) -> Part:
+    """The gradient and the metrics of a minibatch's rows, as a pure function of one flat parameter vector.
+
+    Args:
+        model: The network whose parameters the vector holds.
+        distribution: The distribution of the actions.
+        hyper: The constant knobs.
+
+    Returns:
+        A function of the parameters [P], the rows, whose advantages are as the loss takes them, their weights
+        [B] and the annealed knobs. It gives the gradient [P] and scalars by name, all but ``grad_norm`` of
+        `Hyperparameters.metrics`: each a mean over the rows.
+    """
+    forward = make_forward(model, distribution, replace(hyper, normalize_advantage=False))
+
+    def part(
+        params: Tensor, rows: Batch, weights: Tensor, coefs: dict[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        params = params.detach().requires_grad_()
+        terms = forward(params, rows, weights, coefs)
+        metrics = ppo_loss(terms, coefs, distribution, hyper)
+        metrics |= {name: metric(terms) for name, metric in DIAGNOSTICS.items()}
+        (grad,) = torch.autograd.grad(metrics["total_loss"], params)
+        return grad, metrics
+
+    return part
+
+
+def make_descent(hyper: Hyperparameters, shapes: Sequence[torch.Size]) -> Descent:
+    """One step down a minibatch's gradient, as a pure function of the state.
+
+    Args:
+        hyper: The constant knobs.
+        shapes: The shapes of the parameters in the flat vector.
+
+    Returns:
+        A function of the state, what `make_part`'s function gave, and the annealed knobs. Without
+        ``target_kl`` among these nothing stops.
+    """
+
+    def descend(
+        state: TrainState, grad: Tensor, metrics: dict[str, Tensor], coefs: dict[str, Tensor]
+    ) -> TrainState:
+        steered = state.learning_rate
+        if hyper.adaptive is not None and steered is not None:
+            steered = coefs["learning_rate"] = hyper.adaptive(steered, metrics["approx_kl"])
+        grad, metrics["grad_norm"] = clip_by_norm(grad, coefs["max_grad_norm"])
+        new_params, optimizer = hyper.optimizer.step(
+            state.params, grad, state.optimizer, coefs["learning_rate"], shapes
+        )
+        sums = state.sums + torch.stack([metrics[name] for name in hyper.metrics]).detach()
+        after = TrainState(new_params, optimizer, state.active, sums, state.seen + 1, steered)
+        if "target_kl" not in coefs:
+            return after
+        active = state.active * (metrics["approx_kl"] <= 1.5 * coefs["target_kl"])
+        return _gated(state, after, active)
+
+    return descend
+
+
 def make_step(
     model: ActorCritic, distribution: Distribution, hyper: Hyperparameters, knobs: Sequence[str]
 ) -> Step:
@@ -198,29 +255,17 @@ def make_step(
         knobs: The names of the annealed ones, whose values at one iteration a step is given as one tensor [K]
             (so that one compiled step serves all values). Without ``target_kl`` nothing stops.
     """
-    forward, shapes = make_forward(model, distribution, hyper), parameter_shapes(model)
+    part = make_part(model, distribution, hyper)
+    descend = make_descent(hyper, parameter_shapes(model))
 
     def step(state: TrainState, batch: Batch, indices: Tensor, weights: Tensor, values: Tensor) -> TrainState:
         coefs = dict(zip(knobs, values.unbind(), strict=True))
         minibatch = batch.with_columns(rows[indices] for rows in batch.columns)  # [T*N, ...] -> [B, ...]
-        params = state.params.detach().requires_grad_()
-        terms = forward(params, minibatch, weights, coefs)
-        metrics = ppo_loss(terms, coefs, distribution, hyper)
-        metrics |= {name: metric(terms) for name, metric in DIAGNOSTICS.items()}
-        steered = state.learning_rate
-        if hyper.adaptive is not None and steered is not None:
-            steered = coefs["learning_rate"] = hyper.adaptive(steered, metrics["approx_kl"])
-        (grad,) = torch.autograd.grad(metrics["total_loss"], params)
-        grad, metrics["grad_norm"] = clip_by_norm(grad, coefs["max_grad_norm"])
-        new_params, optimizer = hyper.optimizer.step(
-            state.params, grad, state.optimizer, coefs["learning_rate"], shapes
-        )
-        sums = state.sums + torch.stack([metrics[name] for name in hyper.metrics]).detach()
-        after = TrainState(new_params, optimizer, state.active, sums, state.seen + 1, steered)
-        if "target_kl" not in coefs:
-            return after
-        active = state.active * (metrics["approx_kl"] <= 1.5 * coefs["target_kl"])
-        return _gated(state, after, active)
+        if hyper.normalize_advantage:
+            advantages = normalize_advantages(minibatch.advantages, weights)
+            minibatch = minibatch._replace(advantages=advantages)
+        grad, metrics = part(state.params, minibatch, weights, coefs)
+        return descend(state, grad, metrics, coefs)
 
     return step
 
@@ -246,25 +291,24 @@ def _gated(before: TrainState, after: TrainState, active: Tensor) -> TrainState:
 
 
 def run_epochs(
-    step: Step,
+    step: Callable[[TrainState, Data, Minibatch, Tensor], TrainState],
     state: TrainState,
-    batch: Batch,
-    epochs: Iterable[Iterable[tuple[Tensor, Tensor]]],
+    data: Data,
+    epochs: Iterable[Iterable[Minibatch]],
     knobs: Tensor,
 ) -> TrainState:
     """Steps through the minibatches of several epochs, or of fewer where the KL stop ends them.
 
     Args:
-        step: The step that `make_step` made.
+        step: The step.
         state: The state that `first_state` made.
-        batch: The batch that was collected.
-        epochs: The indices of the rows of each minibatch, int64 [B], and their weights [B].
+        data: What was collected.
+        epochs: Which of its rows are in each minibatch.
         knobs: The values of the annealed ones, [K].
     """
-    device = state.params.device
     for minibatches in epochs:
-        for indices, weights in minibatches:
-            state = step(state, batch, indices.to(device), weights.to(device), knobs)
+        for minibatch in minibatches:
+            state = step(state, data, minibatch, knobs)
         if not state.active.item():
             break
     return state
@@ -275,89 +319,13 @@ def mean_metrics(state: TrainState, hyper: Hyperparameters) -> dict[str, float]:
     return dict(zip(hyper.metrics, (state.sums / state.seen).tolist(), strict=True))
 
 
-class CompiledStep:
-    """A step as one library: from the gathering of rows to the optimizer's step without Python between.
-
-    It is compiled, or found in a folder, at the first call. One library serves any number of rows in a
-    rollout, and in a minibatch. Where compiling fails the step runs as it is, after a warning.
-    """
-
-    def __init__(self, step: Step, cache: Path, sequence_length: int) -> None:
-        """Compiles nothing yet; the arguments are those of `compile_step`."""
-        self._step, self._cache, self._length = step, cache, sequence_length
-        self._library: Library | None = None
-
-    def __call__(
-        self, state: TrainState, batch: Batch, indices: Tensor, weights: Tensor, values: Tensor
-    ) -> TrainState:
-        """The state after a minibatch, as `Step`."""
-        inputs = self._inputs(state, batch, indices, weights, values)
-        if self._library is None:
-            flat_step = self._flat(state, batch)
-            try:
-                with other_generators(0):  # for what a loss draws while it is looked at
-                    examples = [each.clone() for each in inputs]
-                    self._library = compile_function(
-                        flat_step, examples, self._cache, self._axes(state, batch)
-                    )
-            except Exception as error:  # a broken toolchain fails in many ways
-                reason = explain_failure(error)
-                logger.warning("the update can't be compiled and runs uncompiled: %s", reason)
-                self._library = lambda tensors: flat_step(*tensors)
-        return _with_leaves(state, self._library(inputs))
-
-    def compile_ahead(
-        self, state: TrainState, batch: Batch, indices: Tensor, weights: Tensor, values: Tensor
-    ) -> None:
-        """Has it compiled beside what is done until the first call; the tensors' values do not matter."""
-        examples = self._inputs(state, batch, indices, weights, values)
-        with contextlib.suppress(Exception), other_generators(0):  # the first call says what is wrong
-            compile_ahead(self._flat(state, batch), examples, self._cache, self._axes(state, batch))
-
-    def _inputs(
-        self, state: TrainState, batch: Batch, indices: Tensor, weights: Tensor, values: Tensor
-    ) -> list[Tensor]:
-        """What the library is given."""
-        if self._length > 1:  # as many sequences as there are: [K*L] -> [K, L]
-            indices, weights = (rows.view(-1, self._length) for rows in (indices, weights))
-        return [*_leaves(state), *batch.columns, indices, weights, values]
-
-    def _flat(self, like: TrainState, batch: Batch) -> Callable[..., tuple[Tensor, ...]]:
-        """The step as a function of what the library is given."""
-        n_leaves, of_batch = len(_leaves(like)), batch.with_columns(column[:1] for column in batch.columns)
-
-        def flat_step(*inputs: Tensor) -> tuple[Tensor, ...]:
-            *columns, indices, weights, values = inputs[n_leaves:]
-            before = _with_leaves(like, inputs[:n_leaves])
-            rows = indices.flatten(), weights.flatten()
-            return tuple(_leaves(self._step(before, of_batch.with_columns(columns), *rows, values)))
-
-        return flat_step
-
-    def _axes(self, state: TrainState, batch: Batch) -> list[Axis | None]:
-        """Which of what it is given may be of another length at each call."""
-        rows, minibatch = Axis("rows", FEW), Axis("minibatch", max(2, -(-FEW // self._length)))
-        return [*[None] * len(_leaves(state)), *len(batch.columns) * [rows], *2 * [minibatch], None]
-
-
-def compile_step(step: Step, cache: Path, sequence_length: int = 1) -> CompiledStep:
-    """The step as one library.
-
-    Args:
-        step: The step.
-        cache: The folder of compiled libraries.
-        sequence_length: The length L of the sequences of which minibatches are made.
-    """
-    return CompiledStep(step, cache, sequence_length)
-
-
-def _leaves(state: TrainState) -> list[Tensor]:
+def state_leaves(state: TrainState) -> list[Tensor]:
     """The tensors of a state, those of its optimizer among them."""
     adapted = [] if state.learning_rate is None else [state.learning_rate]
     return [state.params, state.active, state.sums, state.seen, *adapted, *state.optimizer]
 
 
-def _with_leaves(like: TrainState, leaves: Sequence[Tensor]) -> TrainState:
+def state_of_leaves(like: TrainState, leaves: Sequence[Tensor]) -> TrainState:
     """The state of the same kind that has these tensors."""
     params, active, sums, seen, *rest = leaves
     adapted = None if like.learning_rate is None else rest.pop(0)

@@ -12,7 +12,7 @@ from run_ends import assert_same_end
 from run_hooks import INTERRUPTIBLE
 from torch.distributions import Categorical, Normal
 
-from ppo_cli import update
+from ppo_cli import compiled_step, update
 from ppo_cli.actor_critic import make_actor_critic
 from ppo_cli.adaptive import KLAdaptive
 from ppo_cli.agent import flatten_parameters
@@ -111,7 +111,7 @@ def trained(step_of, actions):
     ids=["box", "discrete", "compiled"],
 )
 def test_every_rate_and_every_step_is_that_of_rsl_rl(tmp_path, actions, is_compiled):
-    found = trained(lambda step: update.compile_step(step, tmp_path) if is_compiled else step, actions)
+    found = trained(lambda step: compiled_step.compile_step(step, tmp_path) if is_compiled else step, actions)
     rates = [ours for ours, *_ in found]
     assert rates == pytest.approx([theirs for _, theirs, *_ in found], rel=1e-6)
     for _, _, ours, theirs in found:

@@ -32,6 +32,7 @@ class Played:
         return SimpleNamespace(
             agent=SimpleNamespace(distribution=self.distribution),
             collector=SimpleNamespace(rollout=self.rollout),
+            shards=SimpleNamespace(n_envs=self.rollout.n_envs),
             config={"init_from": self.init_from},
             iteration=self.done,
             steps=self.done * self.steps,

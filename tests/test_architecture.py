@@ -23,8 +23,11 @@ FLOORS = (
     {"runs"},  # the life of a run
     {"trainer"},  # the loop
     {"hooks"},  # who is told of it
+    {"shards"},  # the parts of a run
     {"collector"},  # what it learns from
     {"agent", "diagnostics", "export"},
+    {"sharded"},  # the update in parts
+    {"compiled_step"},
     {"numpy_actor", "parts", "policy", "targets", "update"},
     {"actor_critic", "config", "intrinsic", "value_losses"},
     {"compile", "encoders", "envs", "objectives", "optimizers"},
@@ -40,19 +43,19 @@ FLOORS = (
         "schedules",
         "trunks",
     },
-    {"files", "importing", "names", "seeding", "spaces", "statistics", "stop_signals"},  # the ground
+    {"collective", "files", "importing", "names", "seeding", "spaces", "statistics", "stop_signals"},
     {"errors", "text", "versions"},
     {"__version__"},
 )
 PRIVATE = re.compile(r"\b(?:(?:hydra|torch|optuna)(?:\.\w+)*\._[a-z][.\w]+|\w+\._trial_id)")
 KNOW_HYDRA = {"cli", "config", "sweeps"}
 # The algorithm. Those of `STEPPING` know the environments that the loop steps, the others know none.
-STEPPING = {"collector", "trainer"}
+STEPPING = {"collector", "shards", "trainer"}
 ALGORITHM = STEPPING | {
-    "actor_critic", "adaptive", "advantages", "agent", "compile", "diagnostics", "distributions", "encoders",
-    "episodes", "hooks", "intrinsic", "losses", "memory", "normalize", "numpy_actor", "objectives",
-    "optimizers", "parts", "policy", "rollout", "schedules", "targets", "trunks", "update", "value_heads",
-    "value_losses",
+    "actor_critic", "adaptive", "advantages", "agent", "collective", "compile", "compiled_step",
+    "diagnostics", "distributions", "encoders", "episodes", "hooks", "intrinsic", "losses", "memory",
+    "normalize", "numpy_actor", "objectives", "optimizers", "parts", "policy", "rollout", "schedules",
+    "sharded", "targets", "trunks", "update", "value_heads", "value_losses",
 }  # fmt: skip
 SETTINGS_AND_LOGS = ("hydra", "omegaconf", "ppo_cli.config", "tensorboard", "torch.utils.tensorboard")
 ENVIRONMENTS = ("gymnasium.vector", "ppo_cli.envs")

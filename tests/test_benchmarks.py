@@ -24,6 +24,10 @@ RUNS = {
     "micro.py": (
         ("--rounds", "1", "--calls", "1", *SMALL, "--batch-sizes", "32"), '{"shared, batch 32": {"compiled"',
     ),
+    "processes.py": (
+        ("1", "2", "--repeats", "1", "--set", *EAGER[:-1], "n_envs=2", "shards=2", "compile=false"),
+        "| 2 | ",
+    ),
     "peers/run_sb3.py": (("sb3", "config.json"), '"steps": 96'),
     "returns.py": ((*SMALL, "eval.episodes=1"), '{"mean": '),
     "scaling.py": (

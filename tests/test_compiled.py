@@ -12,7 +12,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from ppo_cli import cache, update
+from ppo_cli import cache, compiled_step, update
 from ppo_cli.actor_critic import make_actor_critic
 from ppo_cli.agent import flatten_parameters
 from ppo_cli.compile import Axis, compile_function, explain_failure
@@ -60,7 +60,7 @@ def test_a_broken_toolchain_costs_speed_not_the_run(ppo_train, tmp_path, monkeyp
 
     tiny = ("env=CartPole-v1", "total_timesteps=300", "eval.episodes=0")
     with caplog.at_level(logging.WARNING):
-        monkeypatch.setattr(update, "compile_function", fail)
+        monkeypatch.setattr(compiled_step, "compile_function", fail)
         assert ppo_train(*tiny, "compile=true").status == 0
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
@@ -105,7 +105,7 @@ def test_compiled_and_eager_updates_agree_in_every_action_space(tmp_path, action
     eager = update.make_step(model, distribution, hyper, (*KNOBS, "target_kl"))
     values = torch.tensor([*KNOBS.values(), 0.05])
     ends = []
-    for step in (eager, update.compile_step(eager, tmp_path)):
+    for step in (eager, compiled_step.compile_step(eager, tmp_path)):
         state = update.first_state(params, adam_init(params), hyper)
         shuffle = torch.Generator().manual_seed(1)
         for _ in range(4):
@@ -172,7 +172,7 @@ def test_compiled_and_eager_updates_agree_in_every_network(tmp_path, observation
     eager = update.make_step(model, distribution, hyper, tuple(KNOBS))
     values = torch.tensor(list(KNOBS.values()))
     ends = []
-    for step in (eager, update.compile_step(eager, tmp_path, length)):
+    for step in (eager, compiled_step.compile_step(eager, tmp_path, length)):
         state = update.first_state(params, adam_init(params), hyper)
         shuffle = torch.Generator().manual_seed(1)
         for _ in range(3):

@@ -8,7 +8,7 @@ import torch
 from gymnasium import spaces
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ppo_cli import update
+from ppo_cli import compiled_step, update
 from ppo_cli.actor_critic import make_actor_critic
 from ppo_cli.agent import flatten_parameters
 from ppo_cli.compile.cuda_graph import capture
@@ -149,11 +149,11 @@ def test_the_captured_update_is_the_eager_one(graphs, tmp_path, monkeypatch):
     hyper = update.Hyperparameters(batch_size=20)
     eager = update.make_step(model, distribution, hyper, tuple(knobs))
     monkeypatch.setattr(
-        update, "compile_function", lambda function, examples, *_: capture(function, examples)
+        compiled_step, "compile_function", lambda function, examples, *_: capture(function, examples)
     )
     generator = torch.Generator().manual_seed(0)
     ends = []
-    for step in (eager, update.compile_step(eager, tmp_path)):
+    for step in (eager, compiled_step.compile_step(eager, tmp_path)):
         generator.manual_seed(0)
         state = update.first_state(params, adam_init(params), hyper)
         states = [state]

@@ -128,10 +128,10 @@ def collected(kind, n_steps=11, sequence_length=4, **knobs):
     values = {"learning_rate": 1e-3, "clip_ratio": 0.2, "ent_coef": 0.0, "vf_coef": 0.5,
               "gamma": 0.99, "gae_lambda": 0.95, "max_grad_norm": 0.5, **knobs}  # fmt: skip
     constants = {name: Schedule(value) for name, value in values.items()}
-    generators = [torch.Generator().manual_seed(seed) for seed in (0, 1)]
+    acting, shuffling = (torch.Generator().manual_seed(seed) for seed in (0, 1))
     distribution = make_distribution(envs.single_action_space)
-    agent = PPOAgent(model, distribution, hyper, constants, *generators, n_envs=2, device=torch.device("cpu"))
-    collector = make_collector(envs, agent, n_steps, None, None)
+    agent = PPOAgent(model, distribution, hyper, constants, [shuffling], n_envs=2, device=torch.device("cpu"))
+    collector = make_collector(envs, agent, n_steps, None, None, acting)
     collector.reset([0, 1])
     collector.collect(agent)
     return agent, collector
@@ -186,7 +186,7 @@ def test_a_cut_episodes_value_is_of_its_last_observation_and_the_memory_before_t
 def test_the_update_sees_the_logits_that_acted(kind, length):
     agent, collector = collected(kind, sequence_length=length)
     for _ in range(2):
-        metrics = agent.update(agent.compute_gae(collector.rollout), collector.rollout.rows)
+        metrics = agent.update([agent.compute_gae(collector.rollout)], [collector.rollout.valid])
         assert abs(metrics["approx_kl"]) < 1e-7
         assert metrics["clipfrac"] == 0.0
         assert abs(metrics["policy_loss"]) < 1e-6  # advantages of mean 0 at a ratio of 1

@@ -12,10 +12,11 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from ppo_cli.actor_critic import make_actor_critic
 from ppo_cli.agent import PPOAgent
+from ppo_cli.compiled_step import compile_step
 from ppo_cli.distributions import make_distribution
 from ppo_cli.rollout import Batch, Rollout
 from ppo_cli.schedules import Schedule
-from ppo_cli.update import Hyperparameters, compile_step
+from ppo_cli.update import Hyperparameters
 
 N_ENVS, N_STEPS = 3, 50
 ROWS = N_ENVS * N_STEPS
@@ -89,8 +90,7 @@ def ours(sb3: PPO) -> PPOAgent:
         make_distribution(sb3.action_space),
         Hyperparameters(batch_size=sb3.batch_size, n_epochs=sb3.n_epochs),
         {name: Schedule(value) for name, value in knobs.items() if value is not None},
-        torch.Generator().manual_seed(0),
-        torch.Generator().manual_seed(0),
+        [torch.Generator().manual_seed(0)],
         N_ENVS,
         torch.device("cpu"),
     )
@@ -141,7 +141,7 @@ def test_gradient_of_one_full_batch(env_id: str, use_sde: bool, monkeypatch: pyt
     agent = ours(sb3)
     share_shuffles(monkeypatch)
     sb3.train()
-    agent.update(env_major(agent.compute_gae(rollout)), torch.arange(ROWS))
+    agent.update([env_major(agent.compute_gae(rollout))], [rollout.valid])
     gradient = agent.optimizer.exp_avg / 0.1  # after one step of Adam: (1 - β1) g
     names = [(name, parameter.shape) for name, parameter in agent.model.named_parameters()]
     pieces = gradient.split([shape.numel() for _, shape in names])
@@ -168,7 +168,7 @@ def test_full_update(
         agent._step = compile_step(agent._step, tmp_path)
     share_shuffles(monkeypatch)
     sb3.train()
-    metrics = agent.update(env_major(agent.compute_gae(rollout)), torch.arange(ROWS))
+    metrics = agent.update([env_major(agent.compute_gae(rollout))], [rollout.valid])
     after = weights(sb3)
     for name, value in agent.model.state_dict().items():
         torch.testing.assert_close(value, after[name], **TOLERANCE)

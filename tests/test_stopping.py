@@ -4,7 +4,6 @@ import csv
 import json
 import math
 import time
-from types import SimpleNamespace
 
 import pytest
 from refusals import refusal
@@ -14,11 +13,13 @@ from test_report import ppo_report, write_run  # noqa: F401 - a fixture
 
 from ppo_cli.config.convert import from_dict, from_stored, to_dict
 from ppo_cli.config.schema import StopConfig
+from ppo_cli.episodes import Ended
 from ppo_cli.hooks import RunState
 from ppo_cli.report.runs import read_run
 from ppo_cli.runs.checkpoint import load_checkpoint, plain_state
 from ppo_cli.runs.folder import RunFolder
 from ppo_cli.runs.stopping import Stopping, make_stopping
+from ppo_cli.shards import Shards, Told
 from ppo_cli.text import seconds_of
 
 TINY = (
@@ -33,12 +34,11 @@ def settings(**knobs):
 
 
 def run_of(returns=()):
-    episodes = SimpleNamespace(ended_returns=list(returns))
-    return RunState(None, {}, None, SimpleNamespace(episodes=episodes), 1000, None)
+    return RunState(None, {}, None, Shards([], told=Told(Ended(list(returns)))), 1000, None)
 
 
 def told(hook, run, returns):
-    run.collector.episodes.ended_returns[:] = returns
+    run.shards.told = Told(Ended(returns))
     hook.after_rollout(run, None)
     hook.after_iteration(run, {})
     return run.stopped

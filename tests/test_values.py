@@ -10,7 +10,7 @@ from refusals import refusal
 from run_ends import assert_same_end
 from run_hooks import INTERRUPTIBLE
 
-from ppo_cli import losses, update
+from ppo_cli import compiled_step, losses, update
 from ppo_cli.actor_critic import make_actor_critic
 from ppo_cli.agent import flatten_parameters
 from ppo_cli.distributions import make_distribution
@@ -236,7 +236,8 @@ def test_a_batch_is_normalised_by_the_rows_that_are_transitions():
     head, rows = popart(), torch.tensor([0, 2, 3])
     returns, values = torch.tensor([1.0, 1e9, 5.0, 6.0]), torch.tensor([2.0, 0.0, 3.0, 4.0])
     column = torch.zeros(4)
-    batch = adapt_values(head, Batch(column, column, column, column, returns, values), rows)
+    batches = [Batch(column, column, column, column, returns, values)]
+    (batch,) = adapt_values(head, batches, returns[rows])
     assert head.statistics.mean.item() == pytest.approx(4.0)
     deviation = np.std([1.0, 5.0, 6.0])
     assert batch.returns[rows].tolist() == pytest.approx(((np.array([1, 5, 6]) - 4) / deviation).tolist())
@@ -362,7 +363,7 @@ def test_compiled_and_eager_updates_agree(tmp_path, name, vf_clip_ratio):
     knobs |= {} if vf_clip_ratio is None else {"vf_clip_ratio": vf_clip_ratio}
     eager = update.make_step(model, distribution, hyper, tuple(knobs))
     ends = []
-    for step in (eager, update.compile_step(eager, tmp_path)):
+    for step in (eager, compiled_step.compile_step(eager, tmp_path)):
         state = update.first_state(
             params, hyper.optimizer.init(params, update.parameter_shapes(model)), hyper
         )

@@ -248,6 +248,31 @@ def _check_box_policy(config: Config) -> None:
             )
 
 
+def _check_shards(config: Config) -> None:
+    """Raises ConfigError where a run can't be cut into so many equal parts."""
+    shards = config.shards
+    if config.processes != "auto" and shards % int(config.processes):
+        raise ConfigError(
+            f"processes={config.processes}: expected a divisor of shards={shards}, which they share"
+        )
+    if shards == 1:
+        return
+    rows = (
+        ("n_envs", config.n_envs, False),
+        ("batch_size", config.batch_size, config.batch_size >= config.rollout_rows),
+    )
+    for name, value, is_any in rows:
+        if value % shards and not is_any:
+            raise ConfigError(
+                f"shards={shards} cuts {name}={value} into unequal parts: expected a multiple of {shards}"
+            )
+    if config.has_intrinsic:
+        raise ConfigError(
+            f"shards={shards}: intrinsic={config.intrinsic} learns from whole rollouts; use shards=1, or "
+            "intrinsic=none"
+        )
+
+
 def _check_across(config: Config) -> None:
     if not config.env.id:
         raise ConfigError("env.id is empty: type env=ID, or env.id=ID for an id without its preset")
@@ -261,6 +286,7 @@ def _check_across(config: Config) -> None:
     _check_box_policy(config)
     for name, value, allowed in (
         ("threads", config.threads, "an integer"),
+        ("processes", config.processes, "an integer"),
         ("compile", config.compile, "true, false"),
         ("env.action_mask", config.env.action_mask, "true, false"),
         ("checkpoint.every", config.checkpoint.every, "an integer"),
@@ -268,6 +294,7 @@ def _check_across(config: Config) -> None:
         if isinstance(value, str) and value != "auto":
             raise ConfigError(f"{name}={value}: expected {allowed} or auto")
     _check_backend(config)
+    _check_shards(config)
     _check_eyes(config.network)
     if config.eval.every and not config.eval.episodes:
         raise ConfigError(f"eval.every={config.eval.every} needs eval.episodes of at least 1, given 0")

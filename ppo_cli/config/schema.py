@@ -167,6 +167,7 @@ class TrainingConfig:
     n_envs: Integer = knob(low=1, high=2**16, fixed=True)
     n_steps: Integer = knob(COUNT, fixed=True)
     vectorization: str = knob(choices=("auto", *BACKENDS))
+    shards: Integer = knob(low=1, high=2**12, fixed=True)
     batch_size: Integer = knob(COUNT)
     n_epochs: Integer = knob(low=1, high=10**6)
     learning_rate: float = knob(above=0, annealed=True)
@@ -224,6 +225,7 @@ class Config(TrainingConfig):
     anneal: AnnealsConfig = section(AnnealsConfig)
     network: NetworkConfig = section(NetworkConfig, fixed=True)
     normalize: NormalizeConfig = section(NormalizeConfig, fixed=True)
+    processes: Union[Integer, str] = knob(low=1, high=2**12, learned=False, searched=False)  # noqa: UP007
     device: str = knob(learned=False, searched=False)
     threads: Union[Integer, str] = knob(low=1, high=1024, learned=False)  # noqa: UP007
     compile: Union[bool, str] = knob(learned=False)  # noqa: UP007
@@ -237,6 +239,11 @@ class Config(TrainingConfig):
     def rollout_rows(self) -> int:
         """Rows of a rollout: environment steps of one iteration, but for a backend's filler rows."""
         return self.n_envs * self.n_steps
+
+    @property
+    def shard_envs(self) -> int:
+        """Environments of a shard."""
+        return self.n_envs // self.shards
 
     @property
     def iterations(self) -> int:

@@ -19,10 +19,9 @@ TRIAL_SECONDS = 0.2  # of stepping each backend before `auto` chooses
 
 
 def available_cores() -> int:
-    """Processor cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Processor cores that this process may use; those of one run share a machine's, as torchrun says."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def make_vector(recipe: Recipe, vectorization: str) -> tuple[Vector, str | None]:

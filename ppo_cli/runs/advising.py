@@ -153,7 +153,7 @@ def clips_all(now: Now) -> bool:
 
 def ends_no_episode(now: Now) -> bool:
     """Whether no episode has ended for longer than games are."""
-    return now.run.steps - now.past.ended >= LONG_EPISODE * now.run.collector.rollout.n_envs
+    return now.run.steps - now.past.ended >= LONG_EPISODE * now.run.shards.n_envs
 
 
 def is_flat(now: Now) -> bool:

@@ -20,6 +20,7 @@ from ppo_cli.optimizers import OPTIMIZERS
 from ppo_cli.optimizers.optimizer import Optimizer
 from ppo_cli.rollout import Batch
 from ppo_cli.schedules import Schedule
+from ppo_cli.seeding import are_drawn_from, global_states
 from ppo_cli.text import flat
 from ppo_cli.update import Hyperparameters, first_state, make_step, parameter_shapes
 from ppo_cli.value_losses import VALUE_LOSSES
@@ -93,7 +94,8 @@ def try_update(config: Config, env: Spaces, model: ActorCritic) -> None:
     chosen = (hyper.objective, hyper.value_loss, hyper.optimizer)
     is_ours = hyper.objective.name in OBJECTIVES and hyper.value_loss.name in VALUE_LOSSES
     is_ours = is_ours and hyper.optimizer.name in OPTIMIZERS
-    if is_ours and not hyper.extra_losses and not any(each.options for each in chosen):
+    is_ours = is_ours and not hyper.extra_losses and not any(each.options for each in chosen)
+    if is_ours and config.shards == 1:
         return
     distribution = build_distribution(config, env.action_space)
     shape, dtype = stored_observation(env.observation_space, config.normalize.observations)
@@ -106,7 +108,13 @@ def try_update(config: Config, env: Spaces, model: ActorCritic) -> None:
         params = flatten_parameters(model)
         moments = hyper.optimizer.init(params, parameter_shapes(model))
         state = first_state(params, moments, hyper, config.learning_rate)
+        before = global_states()
         step(state, batch, torch.arange(rows), torch.ones(rows), knobs)
+        if config.shards > 1 and are_drawn_from(before):
+            raise ConfigError(
+                f"shards={config.shards}: the network or a loss draws random numbers in the update, which "
+                "would depend on who computes it; use shards=1, or leave them out"
+            )
     except UserCodeError as error:
         raise ConfigError(str(error)) from error
     except RuntimeError as error:  # of a backward pass

@@ -15,6 +15,7 @@ from platformdirs import user_cache_path
 from ppo_cli.actor_critic import ActorCritic, make_actor_critic
 from ppo_cli.agent import PPOAgent
 from ppo_cli.cache import trusted_folder
+from ppo_cli.collective import ALONE, Collective
 from ppo_cli.config.convert import same_named
 from ppo_cli.config.idle import idle_notices
 from ppo_cli.config.schema import Config, EnvConfig
@@ -46,6 +47,7 @@ from ppo_cli.parts import freeze
 from ppo_cli.runs.algorithm import build_distribution, build_hyperparameters, build_schedules, try_update
 from ppo_cli.runs.capacity import check_rollout, check_weights
 from ppo_cli.runs.intrinsic import try_intrinsic
+from ppo_cli.runs.ranks import check_processes
 from ppo_cli.runs.signals import no_advice
 from ppo_cli.runs.user_hooks import check_hooks
 from ppo_cli.runs.watchdog import Watchdog
@@ -98,6 +100,7 @@ def check_environment(
         ConfigError: the environment can't be made or trained on as the config asks; one line that says why.
     """
     check_hooks(config)
+    check_processes(config)
     with Watchdog(config.env.timeout, no_advice) if watchdog else nullcontext():
         try:
             return _check_environment(config, keep, _find_source(config) if begins else None)
@@ -317,7 +320,7 @@ def build_model(config: Config, env: Env[Any, Any] | Spaces) -> ActorCritic:
     return model
 
 
-def build_agent(config: Config, env: Env[Any, Any] | Spaces) -> PPOAgent:
+def build_agent(config: Config, env: Env[Any, Any] | Spaces, collective: Collective = ALONE) -> PPOAgent:
     """The agent of a run, with fresh weights drawn from the run's seed."""
     torch.manual_seed(spawn_seeds(config.seed, "model", 1)[0])
     return PPOAgent(
@@ -325,11 +328,11 @@ def build_agent(config: Config, env: Env[Any, Any] | Spaces) -> PPOAgent:
         build_distribution(config, env.action_space),
         build_hyperparameters(config),
         build_schedules(config),
-        stream_generator(config.seed, "action"),
-        stream_generator(config.seed, "minibatch"),
-        n_envs=config.n_envs,
+        [stream_generator(config.seed, "minibatch", shard) for shard in range(config.shards)],
+        n_envs=config.shard_envs,
         device=torch.device(config.device_name),
         compile_cache=compile_cache() if decide_compile(config) else None,
+        collective=collective,
     )
 
 
@@ -358,8 +361,9 @@ def build_normalizers(
 ) -> tuple[ObservationNormalizer | None, RewardNormalizer | None]:
     """The normalisers that the config asks for; images in a known range and what is no number have none."""
     observations = rewards = None
+    clip, waits = config.normalize.clip, config.shards > 1
     if config.normalize.observations:
-        observations = make_observation_normalizer(observation_space, config.normalize.clip)
+        observations = make_observation_normalizer(observation_space, clip, waits)
     if config.normalize.rewards:
-        rewards = RewardNormalizer(config.n_envs, config.gamma, config.normalize.clip)
+        rewards = RewardNormalizer(config.shard_envs, config.gamma, clip, waits)
     return observations, rewards

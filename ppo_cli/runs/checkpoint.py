@@ -43,9 +43,9 @@ def save_checkpoint(path: Path, payload: dict[str, Any]) -> None:
         OSError: it can't be written, a link instead of its folder included.
     """
     folder = own_folder(path.parent)
-    plain = _plain({"format": FORMAT, **payload})
+    tree = plain({"format": FORMAT, **payload})
     data = io.BytesIO()  # PyTorch's own writer of files hides why a write failed
-    torch.save({**plain, "sha256": digest(plain)}, data)
+    torch.save({**tree, "sha256": digest(tree)}, data)
     with written_aside(path) as aside, open_own(aside, new=True) as file:
         file.write(data.getbuffer())
         file.flush()
@@ -81,11 +81,11 @@ def plain_state(state: dict[str, Any]) -> dict[str, Any]:
         TypeError: It holds more than tensors and plain values.
     """
     try:
-        plain: dict[str, Any] = _plain(state)
+        tree: dict[str, Any] = plain(state)
     except RecursionError:
         raise TypeError("its contents are nested too deeply, or hold themselves") from None
-    check_plain(plain, MOST_BYTES, depth=3)  # the state of a hook lies in a list of dicts
-    return plain
+    check_plain(tree, MOST_BYTES, depth=3)  # the state of a hook lies in a list of dicts
+    return tree
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -207,13 +207,18 @@ def _load_numbered(path: Path) -> Checkpoint:
     return saved
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401 - any tree of plain values
+def plain(value: Any) -> Any:  # noqa: ANN401 - any tree of plain values
+    """A tree of values as a checkpoint holds it: arrays as tensors, tuples as lists.
+
+    Raises:
+        TypeError: It holds something else than tensors and plain values.
+    """
     if isinstance(value, dict):
         if not all(isinstance(key, str) for key in value):
             raise TypeError(f"a checkpoint's keys are strings, given {list(value)}")
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, Tensor):
         return value.detach().cpu().clone()
     if isinstance(value, np.ndarray):
@@ -223,9 +228,9 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - any tree of plain values
     if value is None or isinstance(value, bool):
         return value
     # a subclass, such as torch's version string, would need its own code to load
-    for kind, plain in ((int, int), (float, float), (str, str.__str__)):
+    for kind, as_plain in ((int, int), (float, float), (str, str.__str__)):
         if isinstance(value, kind):
-            return plain(value)
+            return as_plain(value)
     raise TypeError(f"a checkpoint holds tensors and plain values, given {type(value).__name__}")
 
 

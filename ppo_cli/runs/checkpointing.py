@@ -31,7 +31,8 @@ from ppo_cli.runs.checkpoint import (
 from ppo_cli.runs.checkpoint_schema import Checkpoint
 from ppo_cli.runs.folder import RunFolder, identity
 from ppo_cli.runs.log import RunLog
-from ppo_cli.seeding import restore_generators, saved_generators, spawn_seeds
+from ppo_cli.runs.processes import state_of
+from ppo_cli.seeding import spawn_seeds
 from ppo_cli.text import flat
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class CheckpointKeeper(Hook):
         link_checkpoint(path, self._folder.checkpoint("last").name)
 
     def _checkpoint(self, run: RunState) -> Checkpoint:
-        parts: dict[str, Any] = {**run.agent.state_dict(), **run.collector.state_dict()}
+        parts: dict[str, Any] = {**run.agent.state_dict(), **state_of(run)}
         return Checkpoint(
             **parts,
             iteration=run.iteration,
@@ -114,7 +115,6 @@ class CheckpointKeeper(Hook):
             best=run.best,
             stopped=run.stopped,
             snapshot_kind=run.collector.envs.snapshot_kind,
-            generators=saved_generators(),
             hooks=[{"name": hook.name, "state": _state_of(hook)} for hook in self._hooks],
             own_hooks={name: plain_state(hook.state_dict()) for name, hook in self._own_hooks.items()},
             log=self._log.lengths(),
@@ -125,9 +125,9 @@ class CheckpointKeeper(Hook):
 
 def begin(run: RunState, config: Config, beginning: "Beginning | None" = None) -> None:
     """Starts the environments' first episodes, with what is taken of an earlier run, if anything."""
-    run.collector.reset(_seeds(config, 0))
+    run.shards.reset(_seeds(config, 0))
     if beginning is not None:
-        beginning.put(run.agent.model, run.collector)
+        beginning.put(run.agent.model, run.shards)
 
 
 def restore(
@@ -149,8 +149,7 @@ def restore(
     state = saved.payload()
     try:
         run.agent.load_state_dict(state)
-        lost = run.collector.load_state_dict(state, _seeds(config, saved.iteration))
-        restore_generators(saved.generators)
+        lost = run.shards.load_state_dict(state, _seeds(config, saved.iteration))
         for name, own in own_hooks.items():
             if name in saved.own_hooks:  # older checkpoints have none
                 own.load_state_dict(saved.own_hooks[name])

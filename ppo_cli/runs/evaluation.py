@@ -3,8 +3,8 @@
 import itertools
 import logging
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -59,6 +59,20 @@ def summarize(evaluation: Evaluation, steps: int, deterministic: bool, seed: int
     return {**summary, "info": evaluation.infos} if evaluation.infos else summary
 
 
+class Part(NamedTuple):
+    """What a part of an evaluation's episodes came to.
+
+    Attributes:
+        returns: Their returns.
+        lengths: Their lengths.
+        infos: What their infos told.
+    """
+
+    returns: Sequence[float] = ()
+    lengths: Sequence[int] = ()
+    infos: Sequence[Mapping[str, float]] = ()
+
+
 def evaluate(
     policy: BatchPolicy,
     make: EnvFn,
@@ -70,8 +84,72 @@ def evaluate(
     on_error: OnError = "stop",
     infos: Wanted = NOTHING,
     progress: Callable[[int], None] | None = None,
+    parts: int = 1,
 ) -> Evaluation:
     """Runs ``episodes`` episodes, each with a seed of its own derived from ``seed``.
+
+    Args:
+        policy: As for `evaluate_part`, as are those that follow.
+        make: The same.
+        episodes: The same.
+        seed: The same.
+        deterministic: The same.
+        max_steps: The same.
+        actions: The same.
+        on_error: The same.
+        infos: The same.
+        progress: A function that is called with the number of episodes that have ended, when one has.
+        parts: The number of parts that are played one after the other, as many as a run has shards.
+
+    Raises:
+        EnvFaultError: an environment raised, or gave a NaN or an infinity, from which no mean comes back.
+    """
+    found: list[Part] = []
+    for part in range(parts):
+        count = progress and counting_on(progress, sum(len(each.returns) for each in found))
+        played = evaluate_part(
+            policy, make, episodes, seed, deterministic, max_steps, actions, on_error, infos, count,
+            (part, parts),
+        )  # fmt: skip
+        found.append(played)
+    return whole(found)
+
+
+def counting_on(count: Callable[[int], None], before: int, processes: int = 1) -> Callable[[int], None]:
+    """Tells how many episodes have ended in all, where each of several processes plays as many.
+
+    Args:
+        count: A function that is told.
+        before: The number of those that this process has played before.
+        processes: The number of processes.
+    """
+    return lambda ended: count(processes * (before + ended))
+
+
+def whole(parts: Sequence[Part]) -> Evaluation:
+    """The evaluation that was played in parts, in their order."""
+    episodes = sum(len(each.returns) for each in parts)
+    returns, lengths = [0.0] * episodes, [0] * episodes
+    for number, part in enumerate(parts):
+        returns[number :: len(parts)], lengths[number :: len(parts)] = part.returns, part.lengths
+    infos = mean_over(told for part in parts for told in part.infos)
+    return Evaluation(returns, lengths, dict(itertools.islice(infos.items(), MOST_LOGGED)))
+
+
+def evaluate_part(
+    policy: BatchPolicy,
+    make: EnvFn,
+    episodes: int,
+    seed: int,
+    deterministic: bool,
+    max_steps: int = 27_000,
+    actions: dict[int, list[Any]] | None = None,
+    on_error: OnError = "stop",
+    infos: Wanted = NOTHING,
+    progress: Callable[[int], None] | None = None,
+    part: tuple[int, int] = (0, 1),
+) -> Part:
+    """Runs one of several parts of an evaluation's episodes, each with a seed of its own.
 
     The episodes are dealt to slots beforehand, so that short ones are not counted more often than long ones.
     Python's, NumPy's and PyTorch's global generators, from which some environments draw, are seeded
@@ -80,7 +158,7 @@ def evaluate(
     Args:
         policy: The policy, which acts on raw observations.
         make: The constructor of an evaluation environment.
-        episodes: The number of episodes > 0.
+        episodes: The number of episodes > 0 of all parts.
         seed: The evaluation's own seed.
         deterministic: Whether to take the most probable action rather than a sample.
         max_steps: The length at which an episode is cut, for environments without a time limit.
@@ -88,20 +166,26 @@ def evaluate(
         on_error: ``restart`` has an episode whose environment fails begin again in a new one, with another
             seed, as often as `RENEWALS` times.
         infos: The keys of ``info`` that are followed.
-        progress: A function that is called with the number of episodes that have ended, when one has.
+        progress: A function that is called with the number of episodes of it that have ended, when one has.
+        part: The number k of the part among n, which plays the episodes k, k + n, k + 2n, ...
 
     Raises:
         EnvFaultError: an environment raised, or gave a NaN or an infinity, from which no mean comes back.
     """
-    seeds = spawn_seeds(seed, "eval", episodes)
-    generator = None if deterministic else stream_generator(seed, "action")
+    number, parts = part
+    numbers = range(episodes)[number::parts]
+    if not numbers:
+        return Part()
+    seeds = spawn_seeds(seed, "eval", episodes)[number::parts]
+    generator = None if deterministic else stream_generator(seed, "action", number)
+    record = {n // parts: taken for n, taken in (actions or {}).items() if n % parts == number}
     outside = global_states()
     seed_global_generators(seeds[0])
     players: list[_Player] = []
     try:
-        for _ in range(min(episodes, MAX_SLOTS)):
-            players.append(_Player(make, seeds, on_error, infos))  # noqa: PERF401 - those so far have to be closed
-        return _play(policy, players, episodes, generator, max_steps, actions, progress)
+        for _ in range(min(len(numbers), MAX_SLOTS)):
+            players.append(_Player(make, seeds, numbers, on_error, infos))  # noqa: PERF401 - those so far have to be closed
+        return _play(policy, players, len(numbers), generator, max_steps, record, progress)
     finally:
         for player in players:
             calls.close(player.env)
@@ -113,15 +197,18 @@ class _Player:
 
     Attributes:
         env: The environment, another one after a fault.
-        episode: The number of the episode.
+        episode: The number of the episode in the part.
         observation: The last observation, a copy, because environments may reuse the array.
         total: The episode's return so far.
         length: The episode's steps so far.
         tally: The infos of the episode, and those of the episodes before.
     """
 
-    def __init__(self, make: EnvFn, seeds: Sequence[int], on_error: OnError, infos: Wanted) -> None:
+    def __init__(
+        self, make: EnvFn, seeds: Sequence[int], numbers: Sequence[int], on_error: OnError, infos: Wanted
+    ) -> None:
         self.env = make()
+        self._numbers = numbers
         self.episode, self.observation, self.total, self.length = 0, np.zeros(0), 0.0, 0
         self._make, self._seeds, self._on_error = make, seeds, on_error
         self.tally, self._follows = Tally(infos), infos != NOTHING
@@ -161,7 +248,8 @@ class _Player:
             EnvFaultError: it is not, or has.
         """
         let_interrupt_pass(error)
-        what = f"an environment {explain(error)} in evaluation episode {self.episode}, step {self.length}"
+        episode = self._numbers[self.episode]
+        what = f"an environment {explain(error)} in evaluation episode {episode}, step {self.length}"
         self._faults += 1
         if self._on_error == "stop":
             raise EnvFaultError(what) from error
@@ -200,9 +288,9 @@ def _play(
     episodes: int,
     generator: torch.Generator | None,
     max_steps: int,
-    record: dict[int, list[Any]] | None,
+    record: dict[int, list[Any]],
     progress: Callable[[int], None] | None,
-) -> Evaluation:
+) -> Part:
     returns = [0.0] * episodes
     lengths = [0] * episodes
     for slot, player in enumerate(players):  # slot i plays the episodes i, i + S, i + 2S, ...
@@ -229,8 +317,7 @@ def _play(
             running = torch.tensor([i for i, player in enumerate(players) if player.episode < episodes])
             if progress is not None:
                 progress(sum(map(bool, lengths)))
-    infos = mean_over(told for player in players for told in player.tally.ended)
-    return Evaluation(returns, lengths, dict(itertools.islice(infos.items(), MOST_LOGGED)))
+    return Part(returns, lengths, [told for player in players for told in player.tally.ended])
 
 
 def _advance(
@@ -240,10 +327,10 @@ def _advance(
     returns: list[float],
     lengths: list[int],
     stride: int,
-    record: dict[int, list[Any]] | None,
+    record: dict[int, list[Any]],
 ) -> bool:
     """Takes a step, notes an episode that is over and starts the next; whether a new one began."""
-    if record is not None and player.episode in record:
+    if player.episode in record:
         record[player.episode][player.length :] = [action]  # without those from before it began again
     over = player.step(action)
     if over is None:

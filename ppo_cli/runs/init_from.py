@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from ppo_cli.actor_critic import ActorCritic
-from ppo_cli.collector import Collector
 from ppo_cli.config.convert import to_dict
 from ppo_cli.config.schema import Config
 from ppo_cli.encoders import FlattenEncoder
@@ -21,6 +20,7 @@ from ppo_cli.files import printable
 from ppo_cli.normalize import ObservationNormalizer, RewardNormalizer, RunningMeanStd
 from ppo_cli.parts import chosen_parts
 from ppo_cli.runs.sources import SETTINGS, TASK, Source, settings_in
+from ppo_cli.shards import Shards
 from ppo_cli.text import flat
 from ppo_cli.value_heads import HEADS
 
@@ -70,11 +70,12 @@ class Beginning:
     rewards: Mapping[str, Any] | None = None
     notices: tuple[str, ...] = ()
 
-    def put(self, model: ActorCritic, collector: Collector) -> None:
+    def put(self, model: ActorCritic, shards: Shards) -> None:
         """Puts it in place of a network's own, and of the statistics of what has collected nothing yet."""
         kept = {name: value for name, value in model.state_dict().items() if name not in self.left_out}
         model.load_state_dict({**kept, **self.weights}, strict=False)
-        collector.take_statistics(self.observations, self.rewards)
+        for collector in shards.collectors:
+            collector.take_statistics(self.observations, self.rewards)
 
 
 @dataclass

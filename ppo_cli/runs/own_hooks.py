@@ -1,20 +1,33 @@
 """Hooks of a run's own: evaluations on the way, and the signals that ask it to stop."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from ppo_cli.config.schema import EvalConfig
+from ppo_cli.config.schema import Config, EvalConfig
 from ppo_cli.envs.group import OnError
 from ppo_cli.envs.infos import Wanted
 from ppo_cli.envs.make import EnvFn
 from ppo_cli.episodes import Evaluation
 from ppo_cli.hooks import Hook, RunState
 from ppo_cli.policy import BatchPolicy
-from ppo_cli.runs.evaluation import evaluate
+from ppo_cli.runs.build import env_maker, on_error_of, wanted_infos
+from ppo_cli.runs.evaluation import Part, counting_on, evaluate_part, whole
+from ppo_cli.runs.processes import EVALUATE, signal_of_any
 from ppo_cli.runs.signals import Interrupted, StopSignal
 
 Counting = Callable[[int], AbstractContextManager[Callable[[int], None]]]
+
+
+def make_evaluating(config: Config, counting: Counting | None = None) -> "Evaluating":
+    """The hook that evaluates as a config says, and shows how far it is."""
+    return Evaluating(
+        config.eval,
+        env_maker(config.env),
+        on_error_of(config.env),
+        wanted_infos(config),
+        counting or (lambda _: nullcontext(lambda _: None)),
+    )
 
 
 class Evaluating(Hook):
@@ -42,16 +55,34 @@ class Evaluating(Hook):
 
     def evaluate(self, run: RunState) -> Evaluation:
         """Evaluates the policy as it is now, and tells the run's hooks."""
-        agent, settings = run.agent, {key: v for key, v in vars(self._settings).items() if key != "every"}
-        policy = BatchPolicy(agent.model, agent.distribution, run.collector.observation_normalizer)
+        run.shards.collective.of_first(EVALUATE)
         with self._counting(self._settings.episodes) as count:
-            found = evaluate(
-                policy, self._make, **settings, on_error=self._on_error, infos=self._infos, progress=count
-            )
+            found = self.play(run, count)
         run.improved = found.mean > run.best
         run.best = max(run.best, found.mean)
         run.hooks.after_evaluation(run, found)
         return found
+
+    def play(self, run: RunState, count: Callable[[int], None] | None = None) -> Evaluation:
+        """Plays the parts of this process's shards, and gives the evaluation of all.
+
+        Args:
+            run: The run.
+            count: Is called with the number of episodes that have ended, about.
+        """
+        agent, shards = run.agent, run.shards
+        settings = {key: v for key, v in vars(self._settings).items() if key != "every"}
+        policy = BatchPolicy(agent.model, agent.distribution, run.collector.observation_normalizer)
+        found: list[Part] = []
+        for number in range(shards.first, shards.first + len(shards.collectors)):
+            ended = sum(len(each.returns) for each in found)
+            played = evaluate_part(
+                policy, self._make, **settings, on_error=self._on_error, infos=self._infos,
+                progress=count and counting_on(count, ended, shards.collective.processes),
+                part=(number, shards.total),
+            )  # fmt: skip
+            found.append(played)
+        return whole([Part(*each) for each in shards.collective.gather_plain(found)])
 
 
 class Signals(Hook):
@@ -79,7 +110,9 @@ class Signals(Hook):
     def after_iteration(self, run: RunState, scalars: dict[str, float]) -> None:
         """Has the run saved where a signal came."""
         self._signal.at_once = False
-        self._number = self._signal.number  # once: what comes from here on ends the next iteration
+        self._number = signal_of_any(
+            run, self._signal.number
+        )  # once: what comes from here on ends the next iteration
         if self._number is not None:
             run.save()
 

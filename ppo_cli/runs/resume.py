@@ -19,6 +19,7 @@ from ppo_cli.errors import ConfigError, RunError
 from ppo_cli.importing import importing
 from ppo_cli.runs.caller import COMMAND, Caller
 from ppo_cli.runs.folder import RunFolder, advice_for, own_run, repair
+from ppo_cli.runs.launch import launch_others
 from ppo_cli.runs.signals import StopSignal
 from ppo_cli.runs.streams import logging_to
 
@@ -41,6 +42,8 @@ def resume(folder: Path, overrides: Sequence[str], caller: Caller = COMMAND) -> 
         RunError: there are checkpoints, and none is intact; or the run can't go on.
     """
     typed = [read_override(override).key_or_group for override in overrides]
+    if caller is COMMAND:
+        launch_others(override_config(_stored_config(folder), overrides))
     _resume(folder, lambda before: override_config(before, overrides), caller, typed)
 
 

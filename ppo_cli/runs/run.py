@@ -4,7 +4,7 @@ import contextlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,17 +14,14 @@ import torch
 import yaml
 
 from ppo_cli.agent import PPOAgent
-from ppo_cli.collector import Collector, make_collector
+from ppo_cli.collective import Collective
 from ppo_cli.config.convert import dotted, save_yaml, to_dict
 from ppo_cli.config.schema import Config
-from ppo_cli.envs import calls
 from ppo_cli.envs.backends import backend
-from ppo_cli.envs.choose import available_cores, make_vector
+from ppo_cli.envs.choose import available_cores
 from ppo_cli.envs.group import EnvFaultError
 from ppo_cli.envs.infos import plain_key
-from ppo_cli.envs.make import EnvFn
-from ppo_cli.envs.snapshot import Lost, SnapshotKind, find_kind
-from ppo_cli.envs.vector import Recipe, Vector
+from ppo_cli.envs.snapshot import Lost
 from ppo_cli.episodes import Evaluation
 from ppo_cli.errors import EnvError, RunError, UserCodeError
 from ppo_cli.files import read_json, read_yaml, write_whole
@@ -34,10 +31,7 @@ from ppo_cli.runs.advising import Advising
 from ppo_cli.runs.build import (
     Checked,
     build_agent,
-    build_normalizers,
     check_environment,
-    env_maker,
-    on_error_of,
     wanted_infos,
 )
 from ppo_cli.runs.caller import COMMAND, Caller
@@ -45,8 +39,10 @@ from ppo_cli.runs.checkpoint import CheckpointError
 from ppo_cli.runs.checkpoint_schema import Checkpoint
 from ppo_cli.runs.checkpointing import CheckpointKeeper, begin, restore
 from ppo_cli.runs.diagnosing import Diagnosing
+from ppo_cli.runs.environments import make_envs, make_shards
 from ppo_cli.runs.evaluation import summarize
 from ppo_cli.runs.folder import RunFolder, advice_for, noted_failure, own_run, repair
+from ppo_cli.runs.following import lead
 from ppo_cli.runs.intrinsic import make_intrinsic
 from ppo_cli.runs.log import Knob, RunLog
 from ppo_cli.runs.messages import (
@@ -57,12 +53,13 @@ from ppo_cli.runs.messages import (
     result_words,
     training_words,
 )
-from ppo_cli.runs.own_hooks import Evaluating, Signals
+from ppo_cli.runs.own_hooks import Evaluating, Signals, make_evaluating
+from ppo_cli.runs.processes import Comparing, Leading, meet
 from ppo_cli.runs.progress import Progress
 from ppo_cli.runs.signals import StopSignal
 from ppo_cli.runs.user_hooks import make_hooks
 from ppo_cli.runs.watchdog import Watchdog
-from ppo_cli.seeding import seed_global_generators
+from ppo_cli.shards import Shards
 from ppo_cli.spaces import Spaces
 from ppo_cli.terminal import width
 from ppo_cli.trainer import train
@@ -140,7 +137,8 @@ def run_owned(
             checked = replace(checked, beginning=whole_beginning(of_checkpoint(first, config.init_from)))
         with noted_failure(folder):  # what is refused is no failure of the run
             try:
-                return _run(checked, folder, saved, caller, signal)
+                with closing(meet()) as collective:
+                    return _run(checked, folder, saved, caller, signal, collective)
             except FAULTS as error:
                 more = advice()
                 raise RunError(f"{error}{more and f'; {more}'}") from error
@@ -152,24 +150,26 @@ def _run(
     saved: Checkpoint | None,
     caller: Caller,
     signal: StopSignal | None,
+    collective: Collective,
 ) -> float:
     """The life of a run: what it needs is made, then it begins or goes on, trains, and is evaluated."""
     config = checked.config
     save_yaml(config, RunFolder(folder).config_yaml)
+    lead(checked, saved, collective)
     torch.set_num_threads(config.cpu_threads)
-    envs, more = _make_envs(checked, saved)
     with ExitStack() as opened:
-        opened.callback(envs.close)
-        agent = build_agent(config, checked.spaces)
-        normalizers = build_normalizers(config, envs.single_observation_space)
-        for line in [*_first_lines(config, agent, envs.backend, caller.preset), *checked.notices, *more]:
+        vectors, more = make_envs(checked, saved, collective, opened)
+        agent = build_agent(config, checked.spaces, collective)
+        stepped_by = vectors[0].backend
+        for line in [*_first_lines(config, agent, stepped_by, caller.preset), *checked.notices, *more]:
             logger.info(line)
         _advise_threads(config, agent)
-        collector = make_collector(envs, agent, config.n_steps, *normalizers)
+        shards = make_shards(config, agent, vectors, collective)
+        collective.watch(partial(advice_for, folder))
         if caller.watchdog:
-            agent.compile_ahead(collector.rollout)
-        hooks = _run_hooks(config, folder, saved, caller, signal, collector)
-        state = RunState(folder, to_dict(config), agent, collector, config.total_timesteps, hooks.all)
+            agent.compile_ahead(shards.collectors[0].rollout)
+        hooks = _run_hooks(config, folder, saved, caller, signal, shards)
+        state = RunState(folder, to_dict(config), agent, shards, config.total_timesteps, hooks.all)
         if saved is None:
             begin(state, config, checked.beginning)
         else:
@@ -220,20 +220,18 @@ def _run_hooks(
     saved: Checkpoint | None,
     caller: Caller,
     signal: StopSignal | None,
-    collector: Collector,
+    shards: Shards,
 ) -> RunHooks:
     """Makes the hooks of a run. What is logged is evaluated next, and what is evaluated is saved."""
-    infos = wanted_infos(config)
-    envs = collector.envs
+    infos, envs = wanted_infos(config), shards.collectors[0].envs
+    leading = [Leading(shards.collective)] if shards.collective.processes > 1 else []
     rewarding = make_intrinsic(config, Spaces(envs.single_observation_space, envs.single_action_space))
     users = make_hooks(config, caller.hooks)
     log = RunLog(
         folder, None if saved is None else saved.log, [f"info/{plain_key(key)}" for key in infos or ()]
     )
     progress = Progress(config.trained_steps, caller.live)
-    evaluating = Evaluating(
-        config.eval, env_maker(config.env), on_error_of(config.env), infos, progress.counting
-    )
+    evaluating = make_evaluating(config, progress.counting)
     signals = [] if signal is None else [Signals(signal, partial(advice_for, folder))]
     kept = {
         "intrinsic": rewarding,
@@ -244,55 +242,18 @@ def _run_hooks(
     keeper = CheckpointKeeper(config, folder, log, users, keeping)
     diagnosing = Diagnosing(config.seed) if config.log.diagnostics else None
     told = [rewarding, diagnosing, *users, kept[stopping.NAME], kept["advising"]]
-    shown = [log, progress, evaluating, *signals, keeper, *caller.own_hooks]
+    shown = [
+        *map(Comparing, leading),
+        log,
+        progress,
+        evaluating,
+        *signals,
+        keeper,
+        *caller.own_hooks,
+        *leading,
+    ]
     everyone = [*(hook for hook in told if hook is not None), *shown]
     return RunHooks(users, keeping, log, progress, evaluating, keeper, Hooks(everyone))
-
-
-def _make_envs(checked: Checked, saved: Checkpoint | None) -> tuple[Vector, list[str]]:
-    """The environments of training, and lines on them."""
-    config = checked.config
-    make = env_maker(config.env, training=True)
-    seed_global_generators(config.seed)  # for environments that draw from them, here and in workers
-    kind, notice = _snapshot_kind(checked, make, saved)
-    recipe = Recipe(
-        config.env.id, [make] * config.n_envs, checked.spaces,
-        snapshot_kind=kind, on_error=on_error_of(config.env), infos=wanted_infos(config),
-        kwargs=config.env.kwargs, wrappers=config.env.wrappers,
-    )  # fmt: skip
-    envs, choice = make_vector(recipe, config.vectorization)
-    seed_global_generators(config.seed)  # again: what went before may have drawn from them
-    lines = [_batch_notice(config), choice if config.n_envs > 1 else None, notice]
-    return envs, [line for line in lines if line]
-
-
-def _snapshot_kind(
-    checked: Checked, make: EnvFn, saved: Checkpoint | None
-) -> tuple[SnapshotKind, str | None]:
-    """How the environments are brought back, and a line on it; a run that goes on keeps what it had.
-
-    The environment that was tried is used up.
-    """
-    config, tried = checked.config, checked.env
-    needs_one = saved is None and checked.snapshot_kind is None and backend(config.vectorization).restores
-    if tried is not None and not needs_one:
-        calls.close(tried)
-    if saved is not None:
-        return saved.snapshot_kind, None
-    kind: SnapshotKind = (
-        find_kind(make, config.checkpoint.exact, tried) if needs_one else checked.snapshot_kind or "none"
-    )
-    starts = {
-        "replay": "an episode's start by its generator",
-        "seed": "a seeded start",
-        "anew": "environments made anew at the end of some episodes (checkpoint.exact=true)",
-    }
-    if kind != "none":
-        return kind, f"snapshots: {starts[kind]}, and the actions since"
-    return kind, (
-        f"snapshots: none of {config.env.id} (vectorization={config.vectorization}); going on after a stop "
-        "begins new episodes there, which is not exact"
-    )
 
 
 def _say_lost(lost: Sequence[Lost], n_envs: int) -> None:
@@ -312,13 +273,6 @@ def _advise_threads(config: Config, agent: PPOAgent) -> None:
         logger.info(
             "threads=auto is one thread; threads=%d uses this machine's cores (other rounding)", cores
         )
-
-
-def _batch_notice(config: Config) -> str | None:
-    rows = config.rollout_rows
-    if config.batch_size <= rows:
-        return None
-    return f"batch_size={config.batch_size} is above n_envs * n_steps = {rows}: each epoch is one full batch"
 
 
 def _first_lines(config: Config, agent: PPOAgent, stepped_by: str, preset: str) -> list[str]:

@@ -15,6 +15,7 @@ from ppo_cli.errors import ConfigError
 from ppo_cli.importing import importing
 from ppo_cli.runs.caller import COMMAND, Caller
 from ppo_cli.runs.folder import RunFolder
+from ppo_cli.runs.launch import launch_others
 from ppo_cli.runs.new_folder import new_folder, run_dir
 from ppo_cli.runs.resume import resume_as
 from ppo_cli.runs.streams import logging_to
@@ -46,6 +47,8 @@ def start_run(
     from ppo_cli.envs.make import resolve_env_id  # late: it brings Gymnasium
 
     resolve_env_id(job.config.env.id)  # a misspelt id is said before PyTorch is there
+    if caller is COMMAND:
+        launch_others(job.config)
     with importing(caller.owns_process):
         import ppo_cli.runs.build
         import ppo_cli.runs.run  # noqa: F401

@@ -53,7 +53,7 @@ class Stopping(Hook):
     def after_rollout(self, run: RunState, rollout: object) -> None:
         """Notes the returns of the episodes that ended."""
         if self._goal is not None:
-            self._returns.extend(run.collector.episodes.ended_returns)
+            self._returns.extend(run.shards.told.ended.returns)
 
     def after_iteration(self, run: RunState, scalars: dict[str, float]) -> None:
         """Ends the run where the return is reached, or the time is over."""

@@ -38,6 +38,7 @@ def check_hooks(config: Config) -> None:
     """
     for entry in config.hooks:
         name, options = _parts(entry)
+        _check_shards(_class(name), name, config.shards)
         try:
             inspect.signature(_class(name)).bind(**options)
         except TypeError as error:
@@ -71,8 +72,18 @@ def make_hooks(config: Config, objects: Sequence[Hook]) -> list[UserHook]:
             raise ConfigError(
                 f"hooks: expected objects of subclasses of ppo_cli.Hook, given {flat(repr(hook))}"
             )
+        _check_shards(type(hook), _name_of(type(hook)), config.shards)
         hooks.append(UserHook(hook, _name_of(type(hook)), config.seed, number))
     return sorted(hooks, key=lambda hook: hook.name in READY)
+
+
+def _check_shards(kind: type[Hook], name: str, shards: int) -> None:
+    """Raises ConfigError for a hook that is to be told of whole rollouts, where a run has parts of one."""
+    for method in ("after_rollout", "before_update"):
+        if shards > 1 and getattr(kind, method) is not getattr(Hook, method):
+            raise ConfigError(
+                f"hooks: {name} has {method}, and shards={shards} has no rollout in one piece; use shards=1"
+            )
 
 
 def hook_names(config: Config, objects: Sequence[Hook]) -> list[str]:

@@ -16,6 +16,7 @@ from ppo_cli.errors import ConfigError, RunError
 from ppo_cli.importing import importing
 from ppo_cli.runs.folder import RunFolder
 from ppo_cli.runs.new_folder import is_hydra
+from ppo_cli.runs.ranks import are_many
 from ppo_cli.sweeps.ending import failed_table
 from ppo_cli.sweeps.job import run_job
 from ppo_cli.sweeps.plan import JOBS, REPLACED, key_of, load_jobs, plan_jobs, sweep_folder
@@ -40,6 +41,8 @@ def start(overrides: Sequence[str], config_dir: str | None, config_name: str, go
         RunError: jobs failed.
     """
     remember_files()
+    if are_many():
+        raise ConfigError("a sweep's jobs are runs of one process each: start it without torchrun")
     check_typed(overrides)
     parsed = parse_overrides(overrides, config_dir)
     if any(is_hydra(str(o.input_line)) and o.is_sweep_override() for o in parsed):

@@ -1,0 +1,109 @@
+"""Several processes of one run, over `torch.distributed`."""
+
+import io
+import os
+import re
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+from torch import Tensor, distributed
+
+from ppo_cli.collective import Collective
+from ppo_cli.runs.checkpoint import load_tensors, plain
+from ppo_cli.runs.pulse import Pulse
+from ppo_cli.text import headline
+
+T = TypeVar("T")
+
+MEETING = timedelta(minutes=5)  # for all processes to be there
+# One may wait for another that compiles or evaluates. A process that is gone is found out at once.
+WAITING = timedelta(days=7)
+
+
+def _reason(error: RuntimeError) -> str:
+    """What a backend says, without the place in its source and what to do about it."""
+    return re.sub(r"^\[\S+:\d+\] |\. .*$", "", headline(error))
+
+
+class Group(Collective):
+    """The processes that torchrun, or `ppo-train` itself, has started."""
+
+    def __init__(self) -> None:
+        """Meets the others, where the environment variables of torchrun say."""
+        backends = "cpu:gloo,cuda:nccl" if distributed.is_nccl_available() else "gloo"
+        distributed.init_process_group(backends, timeout=MEETING)
+        if torch.cuda.is_available():  # one each
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+        self._group = distributed.new_group(timeout=WAITING)
+        self.rank, self.processes = distributed.get_rank(), distributed.get_world_size()
+        self._pulse: Pulse | None = None
+
+    def gather(self, parts: Sequence[Tensor]) -> Sequence[Tensor]:
+        """A tensor of each shard, in their order, of one shape and dtype."""
+        own = torch.stack(list(parts))
+        sent = own.view(torch.uint8) if own.dtype == torch.bool else own  # which gloo can't send
+        whole = sent.new_empty((self.processes * len(sent), *sent.shape[1:]))
+        self._do(distributed.all_gather, list(whole.chunk(self.processes)), sent)
+        return whole.view(own.dtype).unbind()
+
+    def gather_plain(self, parts: Sequence[T]) -> Sequence[T]:
+        """A value of each shard, in their order; arrays come back as tensors, and tuples as lists."""
+        file = io.BytesIO()
+        torch.save(plain(list(parts)), file)
+        own = torch.frombuffer(file.getbuffer(), dtype=torch.uint8)
+        lengths = [int(length) for length in self.gather([torch.tensor(len(own))])]
+        padded = torch.zeros(max(lengths), dtype=torch.uint8)
+        padded[: len(own)] = own
+        everyones = zip(self.gather([padded]), lengths, strict=True)
+        return [part for sent, n in everyones for part in load_tensors(sent[:n].numpy().tobytes())]
+
+    def of_first(self, number: int) -> int:
+        """The number that the first process has."""
+        told = torch.tensor(number)
+        self._do(distributed.broadcast, told, 0)
+        return int(told)
+
+    def most(self, number: int) -> int:
+        """The largest of the numbers that the processes have."""
+        told = torch.tensor(number)
+        self._do(distributed.all_reduce, told, distributed.ReduceOp.MAX)
+        return int(told)
+
+    def plain_of_first(self, value: T) -> T:
+        """The value that the first process has; arrays come as tensors, and tuples as lists."""
+        file = io.BytesIO()
+        torch.save(plain(value), file)
+        size = self.of_first(len(file.getbuffer()))
+        sent = torch.zeros(size, dtype=torch.uint8)
+        if self.rank == 0:
+            sent[:] = torch.frombuffer(file.getbuffer(), dtype=torch.uint8)
+        self._do(distributed.broadcast, sent, 0)
+        told: T = load_tensors(sent.numpy().tobytes())
+        return told
+
+    def _do(self, collective: Callable[..., object], *arguments: object) -> None:
+        """Calls one of PyTorch's collectives.
+
+        Raises:
+            ConnectionError: Another process is gone.
+        """
+        try:
+            collective(*arguments, group=self._group)
+        except RuntimeError as error:  # of gloo and NCCL alike
+            raise ConnectionError(f"another process of the run is gone ({_reason(error)})") from error
+
+    def watch(self, advice: Callable[[], str]) -> None:
+        """Watches from here on whether the others are there; no process is forked any more."""
+        self._pulse = Pulse(self.rank, self.processes, advice)
+
+    def part(self) -> None:
+        """Does no longer watch whether the others are there."""
+        if self._pulse is not None:
+            self._pulse.close()
+
+    def close(self) -> None:
+        """Leaves the others."""
+        self.part()
+        distributed.destroy_process_group()

@@ -1,0 +1,423 @@
+"""A run that is cut into shards, and the processes that have them."""
+
+import csv
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box, Discrete
+from run_hooks import INTERRUPTIBLE
+
+from ppo_cli.actor_critic import make_actor_critic
+from ppo_cli.agent import flatten_parameters
+from ppo_cli.collective import ALONE, Collective
+from ppo_cli.config.compose import load
+from ppo_cli.diagnostics import trained_weights
+from ppo_cli.distributions import make_distribution
+from ppo_cli.errors import RunError
+from ppo_cli.normalize import RunningMeanStd
+from ppo_cli.policy import BatchPolicy
+from ppo_cli.rollout import Batch, sequences
+from ppo_cli.runs.build import env_maker
+from ppo_cli.runs.checkpoint import load_checkpoint
+from ppo_cli.runs.evaluation import evaluate
+from ppo_cli.runs.following import follow
+from ppo_cli.runs.processes import compare, fingerprint
+from ppo_cli.seeding import OwnGenerators, spawn_seeds, stream_generator
+from ppo_cli.sharded import Data, make_sharded_step, sharded_minibatches, weighted_sum
+from ppo_cli.shards import joined, split
+from ppo_cli.spaces import Spaces
+from ppo_cli.update import Hyperparameters, first_state, make_step, parameter_shapes
+
+TINY = (
+    "env=CartPole-v1", "preset=none", "n_envs=4", "n_steps=16", "total_timesteps=192", "batch_size=32",
+    "n_epochs=2", "eval.episodes=2", "vectorization=sync", "compile=false", "checkpoint.every=1", "shards=4",
+    "network.hidden_sizes=[8]",
+)  # fmt: skip
+SCALED = ("normalize.observations=true", "normalize.rewards=true", "normalize.values=true")
+KNOBS = {"learning_rate": 1e-3, "clip_ratio": 0.2, "ent_coef": 0.01, "vf_coef": 0.5, "max_grad_norm": 0.5}
+SHARDS, ROWS, OBSERVATION = 4, 24, 3
+
+
+def learnt(folder):
+    """All of a run that no clock has a part in: its last checkpoint, and the rows of its CSV."""
+    saved = load_checkpoint(folder / "checkpoints" / "last.pt")
+    with (folder / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    rows = [{k: v for k, v in row.items() if not k.startswith("time/") and k != "charts/SPS"} for row in rows]
+    return {key: saved[key] for key in saved if key not in ("log", "versions", "config", "format")} | {
+        "rows": rows
+    }
+
+
+def assert_same(first, second, where=""):
+    assert type(first) is type(second), where
+    if isinstance(first, dict):
+        assert first.keys() == second.keys(), where
+        for key in first:
+            assert_same(first[key], second[key], f"{where}.{key}")
+    elif isinstance(first, list):
+        assert len(first) == len(second), where
+        for i, pair in enumerate(zip(first, second, strict=True)):
+            assert_same(*pair, f"{where}.{i}")
+    elif isinstance(first, torch.Tensor):
+        assert torch.equal(first, second), where
+    else:
+        assert first == second, where
+
+
+@pytest.fixture
+def start(ppo_train, monkeypatch):
+    """A function that runs `ppo-train` as several processes, of which the first is this one."""
+    ports = iter(range(29_600 + 40 * os.getpid() % 20_000, 60_000))
+
+    def call(processes, *arguments):
+        if processes == 1:
+            return ppo_train(*arguments)
+        monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+        monkeypatch.setenv("MASTER_PORT", str(next(ports)))
+        monkeypatch.setenv("WORLD_SIZE", str(processes))
+        others = []
+        for rank in range(1, processes):
+            pid = os.fork()
+            if not pid:
+                os.environ["RANK"] = str(rank)
+                try:
+                    follow()
+                finally:
+                    os._exit(0)
+            others.append(pid)
+        monkeypatch.setenv("RANK", "0")
+        outcome = ppo_train(*arguments)
+        for pid in others:
+            assert os.waitpid(pid, 0)[1] == 0
+        monkeypatch.delenv("WORLD_SIZE")
+        return outcome
+
+    return call
+
+
+def test_two_processes_have_the_bits_of_one_also_of_a_run_that_goes_on(start, interrupt, tmp_path):
+    typed = (*TINY, *SCALED, INTERRUPTIBLE)
+    assert start(1, *typed, "hydra.run.dir=whole").status == 0
+    interrupt(2)
+    assert start(2, *typed, "hydra.run.dir=cut").status == 143
+    interrupt(None)
+    assert start(1, "resume=cut").status == 0
+    assert_same(learnt(tmp_path / "whole"), learnt(tmp_path / "cut"))
+
+
+CASES = {
+    "compiled": ("n_envs=8", "n_steps=32", "total_timesteps=768", "batch_size=128", "compile=true"),
+    "a masked LSTM": (
+        "env=Taxi-v3", "n_steps=32", "total_timesteps=384", "batch_size=64", "network.memory=lstm",
+        "env.action_mask=true",
+    ),
+    "annealing and a KL stop": (
+        "env=LunarLander-v3", "n_steps=64", "total_timesteps=2048", "anneal.clip_ratio.final=0",
+        "anneal.learning_rate.final=0", "target_kl=0.003",
+    ),
+    "a KL that steers": ("anneal.learning_rate.shape=kl", "log.diagnostics=true", "eval.every=1"),
+    "normalised": (
+        "env=HalfCheetah-v5", "n_envs=4", "n_steps=64", "batch_size=64", "total_timesteps=512", *SCALED
+    ),
+    "images": (
+        "env=ALE/Pong-v5", "-preset", "n_steps=16", "n_envs=8", "batch_size=64", "total_timesteps=256",
+        "eval.max_steps=60",
+    ),
+    "processes of environments": ("vectorization=async", "n_envs=8"),
+    "filler rows": ("vectorization=envpool", "n_envs=8", "n_steps=32", "total_timesteps=512"),
+    "ragged minibatches": (
+        "env=Pendulum-v1", "n_steps=50", "total_timesteps=400", "batch_size=48", "use_sde=true",
+        "value_loss=two_hot", "freeze=[policy_head]",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("typed", CASES.values(), ids=CASES)
+def test_any_run_is_the_same_on_two_processes(typed, start, tmp_path):
+    chosen = {word.partition("=")[0]: word for word in (*TINY, *typed)}
+    if "-preset" in chosen:
+        del chosen["-preset"], chosen["preset"]
+    for processes in (1, 2):
+        outcome = start(processes, *chosen.values(), f"hydra.run.dir={processes}")
+        assert outcome.status == 0, outcome.err
+    assert_same(learnt(tmp_path / "1"), learnt(tmp_path / "2"))
+
+
+def test_what_environments_draw_from_global_generators_is_a_shards_own(start, tmp_path):
+    chosen = {word.partition("=")[0]: word for word in (*TINY, "eval.episodes=0")}
+    typed = [*list(chosen.values())[1:], "env.id=stubborn_envs:Late-v0"]
+    for processes in (1, 2):
+        assert start(processes, *typed, f"hydra.run.dir={processes}").status == 0
+    one, two = (learnt(tmp_path / name) for name in "12")
+    assert_same(one, two)
+    drawn = one["observations"][:, 1].tolist()
+    assert len(set(drawn)) == 4
+
+
+def program(folder, *typed, **variables):
+    """`ppo-train` as a process of its own, in a session of its own."""
+    tests = Path(__file__).parent
+    path = os.pathsep.join([str(tests), str(tests.parent), *sys.path])
+    return subprocess.Popen(
+        [sys.executable, "-c", "import sys; from ppo_cli.cli.entry import train; train()", *typed],
+        cwd=folder, env={**os.environ, "PYTHONPATH": path, **variables}, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def wait_for(pattern, folder):
+    end = time.monotonic() + 60
+    while not list(folder.glob(pattern)) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert list(folder.glob(pattern))
+
+
+@pytest.mark.slow
+def test_the_launcher_starts_processes_and_says_which_was_killed(tmp_path):
+    for processes in (1, 4):
+        whole = program(tmp_path, *TINY, f"processes={processes}", f"hydra.run.dir={processes}")
+        assert whole.communicate(timeout=120)[1] == ""
+    assert_same(learnt(tmp_path / "1"), learnt(tmp_path / "4"))
+    cut = program(tmp_path, *TINY, "processes=2", "hydra.run.dir=cut", "total_timesteps=1e6")
+    wait_for("cut/checkpoints/*[1-9]*.pt", tmp_path)
+    lines = subprocess.check_output(["ps", "-eo", "pid,ppid"], text=True).splitlines()[1:]
+    workers = [int(pid) for pid, parent in map(str.split, lines) if int(parent) == cut.pid]
+    assert len(workers) == 2
+    os.kill(workers[1], signal.SIGKILL)
+    _, err = cut.communicate(timeout=30)
+    assert cut.returncode == 1
+    assert "was ended by SIGKILL" in err
+    resumed = program(tmp_path, "resume=cut", "processes=1", "total_timesteps=700")
+    resumed.communicate(timeout=60)
+    assert resumed.returncode == 0
+
+
+@pytest.mark.slow
+def test_a_process_that_stands_still_ends_the_run_and_is_named(tmp_path):
+    meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(29_000 + os.getpid() % 900)}
+    second = program(tmp_path, RANK="1", **meeting)
+    first = program(tmp_path, *TINY, "hydra.run.dir=cut", "total_timesteps=1e6", RANK="0", **meeting)
+    try:
+        wait_for("cut/checkpoints/*[1-9]*.pt", tmp_path)
+        second.send_signal(signal.SIGSTOP)
+        _, err = first.communicate(timeout=40)
+        assert first.returncode == 1
+        assert "ppo-train: process 1 on " in err
+        assert "has given no sign of life for 20 seconds; `ppo-train resume='cut'`" in err
+    finally:
+        second.kill()
+        second.communicate()
+
+
+class Process(Collective):
+    """One of several processes: what it would send is kept, and the others send zeros."""
+
+    def __init__(self, rank, processes):
+        self.rank, self.processes, self.sent = rank, processes, []
+
+    def gather(self, parts):
+        self.sent += parts
+        nothing = [torch.zeros_like(parts[0])] * len(parts)
+        return [*nothing * self.rank, *parts, *nothing * (self.processes - 1 - self.rank)]
+
+
+def learning(**choices):
+    """A model, its distribution, and the constants of an update."""
+    torch.manual_seed(0)
+    spaces = Spaces(Box(-1, 1, (OBSERVATION,)), Discrete(3))
+    model = make_actor_critic(*spaces, hidden_sizes=(8,))
+    return model, make_distribution(spaces.action_space), Hyperparameters(**choices)
+
+
+def random_batch(seed, rows=ROWS):
+    generator = torch.Generator().manual_seed(seed)
+    normal = [torch.randn(rows, generator=generator) for _ in range(4)]
+    actions = torch.randint(3, (rows,), generator=generator)
+    return Batch(torch.randn(rows, OBSERVATION, generator=generator), actions, *normal)
+
+
+def minibatches_of(valid, size=8):
+    cuts = [sequences(each, 1) for each in valid]
+    return list(
+        sharded_minibatches(cuts, size, [stream_generator(0, "minibatch", s) for s in range(len(cuts))])
+    )
+
+
+def stepped(step, state, data, minibatches, knobs):
+    for minibatch in minibatches:
+        state = step(state, data, minibatch, torch.tensor(list(knobs.values())))
+    return state
+
+
+@pytest.mark.parametrize("choices", [{}, {"normalize_advantage": False}])
+def test_a_step_in_parts_is_that_of_the_whole_minibatch(choices):
+    model, distribution, hyper = learning(**choices)
+    batches = [random_batch(seed) for seed in range(SHARDS)]
+    valid = [torch.rand(ROWS, 1) < share for share in (1.0, 0.9, 0.5, 0.2)]  # so that parts are unequal
+    minibatches = minibatches_of(valid)
+    assert {len(part[0]) for minibatch in minibatches for part in minibatch} == {0, 8}  # some have none left
+    knobs = KNOBS | {"target_kl": 1e9}
+    params = flatten_parameters(model)
+    state = first_state(params, hyper.optimizer.init(params, parameter_shapes(model)), hyper)
+    sharded = make_sharded_step(model, distribution, hyper, tuple(knobs), ALONE)
+    data = Data(batches, [each.advantages for each in batches])
+    found = stepped(sharded, state, data, minibatches, knobs)
+    whole = Batch(*(torch.cat(columns) for columns in zip(*batches, strict=True)))
+    step = make_step(model, distribution, hyper, tuple(knobs))
+    for minibatch in minibatches:
+        rows = torch.cat([indices + ROWS * s for s, (indices, _) in enumerate(minibatch)])
+        weights = torch.cat([weights for _, weights in minibatch])
+        state = step(state, whole, rows, weights, torch.tensor(list(knobs.values())))
+    torch.testing.assert_close(found.params, state.params, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(found.sums, state.sums, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_what_a_process_sends_is_what_one_that_has_all_shards_computes(processes):
+    model, distribution, hyper = learning()
+    batches = [random_batch(seed) for seed in range(SHARDS)]
+    advantages = [each.advantages for each in batches]
+    (minibatch, *_) = minibatches_of([torch.ones(ROWS, 1, dtype=torch.bool)] * SHARDS)
+    params = flatten_parameters(model)
+    state = first_state(params, hyper.optimizer.init(params, parameter_shapes(model)), hyper)
+
+    def sent(rank, processes):
+        process, own = Process(rank, processes), SHARDS // processes
+        step = make_sharded_step(model, distribution, hyper, tuple(KNOBS), process)
+        data = Data(batches[rank * own : (rank + 1) * own], advantages)
+        step(state, data, minibatch, torch.tensor(list(KNOBS.values())))
+        return process.sent
+
+    parts = [part for rank in range(processes) for part in sent(rank, processes)]
+    assert all(map(torch.equal, parts, sent(0, 1)))
+    assert len(parts) == SHARDS
+
+
+def test_parts_are_added_in_their_order_and_what_has_no_rows_does_not_count():
+    parts = [torch.tensor([x]) for x in (1.0, float("nan"), 3.0)]
+    assert weighted_sum(parts, [3.0, 0.0, 1.0]).tolist() == [0.75 + 0.75]
+    assert weighted_sum(parts[:1], [5.0]).tolist() == [1.0]
+
+
+def test_statistics_that_waited_are_merged_as_if_they_had_been_taken_in_at_once():
+    batches = np.random.default_rng(0).normal(3.0, 2.0, (4, 10, 2))
+    at_once, merged, seen = RunningMeanStd((2,)), RunningMeanStd((2,)), RunningMeanStd((2,))
+    for batch in batches:
+        at_once.update(batch)
+        seen.forget()
+        merged.merge(seen)  # nothing
+        seen.update(batch)
+        merged.merge(seen)
+    assert merged.count == at_once.count
+    np.testing.assert_allclose(merged.mean, at_once.mean)
+    np.testing.assert_allclose(merged.var, at_once.var)
+
+
+def test_global_generators_of_several_go_on_where_each_left_them():
+    def drawn(generators):
+        with generators:
+            return random.random(), np.random.random(), torch.rand(()).item()
+
+    outside = random.getstate()
+    first, second = OwnGenerators(1), OwnGenerators(2)
+    mixed = [drawn(each) for each in (first, second, first, second)]
+    again, other = OwnGenerators(1), OwnGenerators(2)
+    assert [drawn(again), drawn(again)] == mixed[::2]
+    assert [drawn(other), drawn(other)] == mixed[1::2]
+    assert len({*mixed}) == 4
+    assert random.getstate() == outside
+
+
+@pytest.mark.parametrize("parts", [2, 3, 7])
+def test_an_evaluation_in_parts_plays_the_same_episodes(parts):
+    torch.manual_seed(0)
+    make = env_maker(load("env=CartPole-v1").env)
+    env = make()
+    spaces = Spaces(env.observation_space, env.action_space)
+    policy = BatchPolicy(make_actor_critic(*spaces), make_distribution(env.action_space), None)
+    counted = []
+    whole = evaluate(policy, make, 5, seed=3, deterministic=True)
+    found = evaluate(policy, make, 5, seed=3, deterministic=True, progress=counted.append, parts=parts)
+    assert found == whole
+    assert counted[-1] == 5
+
+
+@pytest.mark.parametrize(("others", "same"), [(0, True), (1, False)])
+def test_processes_with_other_weights_are_found_out(others, same):
+    model, _, _ = learning()
+    own = fingerprint(trained_weights(model))
+
+    class Two(Collective):
+        def most(self, number):
+            return max(number, (own + others) * (1 if number > 0 else -1))
+
+    run = SimpleNamespace(agent=SimpleNamespace(model=model), shards=SimpleNamespace(collective=Two()))
+    with nullcontext() if same else pytest.raises(RunError, match="other weights than each other"):
+        compare(run)
+
+
+def test_weights_that_change_places_have_another_fingerprint():
+    weights = torch.arange(5.0)
+    assert fingerprint(weights) == fingerprint(weights.clone())
+    assert fingerprint(weights) != fingerprint(weights.flip(0))
+
+
+def test_the_first_shard_draws_what_a_run_that_is_not_cut_does_and_others_draw_something_else():
+    assert spawn_seeds(5, "action", 1, 0) == spawn_seeds(5, "action", 1)
+    drawn = [stream_generator(5, "action", shard).initial_seed() for shard in range(8)]
+    assert len(set(drawn)) == 8
+
+
+def test_states_of_collectors_are_one_and_come_apart_again():
+    states = [
+        {"observations": torch.full((2, 3), float(s)), "episodes": {"returns": np.full(2, s), "cut": s},
+         "environments": {"kind": "seed", "starts": [s, None]}, "reward_statistics": {"count": 4.0}}
+        for s in range(3)
+    ]  # fmt: skip
+    whole = joined(states)
+    assert whole["observations"].shape == (6, 3)
+    assert whole["episodes"]["cut"] == 3
+    assert whole["environments"] == {"kind": "seed", "starts": [0, None, 1, None, 2, None]}
+    parts = split(whole, 3)
+    assert [part["episodes"].pop("cut") for part in parts] == [3, 0, 0]
+    for part, state in zip(parts, states, strict=True):
+        assert part["environments"] == state["environments"]
+        assert torch.equal(part["observations"], state["observations"])
+    assert joined([{"environments": None}] * 2) == {"environments": None}
+
+
+@pytest.mark.parametrize(
+    ("typed", "line"),
+    [
+        ("n_envs=6", "shards=4 cuts n_envs=6 into unequal parts: expected a multiple of 4"),
+        ("batch_size=33", "shards=4 cuts batch_size=33 into unequal parts: expected a multiple of 4"),
+        ("intrinsic=rnd", "intrinsic=rnd learns from whole rollouts; use shards=1, or intrinsic=none"),
+        ("processes=3", "processes=3: expected a divisor of shards=4"),
+        ("hooks=[{name: test_hooks.Doubled}]", "use shards=1"),
+        ("extra_losses=[{name: own_update.noisy, coef: 1.0}]", "draws random numbers in the update"),
+    ],
+)
+def test_what_can_not_be_cut_is_refused_in_a_line(ppo_train, typed, line, tmp_path):
+    found = ppo_train(*TINY, typed)
+    assert found.status == 2
+    assert line in " ".join(found.err.split())
+    assert not list(tmp_path.iterdir())
+
+
+def test_processes_that_are_not_there_are_refused(ppo_train, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    found = ppo_train(*TINY)
+    assert found.status == 2
+    assert "3 processes can't share shards=4" in found.err
