@@ -30,7 +30,6 @@ from ppo_cli.rollout import Batch, sequences
 from ppo_cli.runs.build import env_maker
 from ppo_cli.runs.checkpoint import load_checkpoint
 from ppo_cli.runs.evaluation import evaluate
-from ppo_cli.runs.following import follow
 from ppo_cli.runs.processes import compare, fingerprint
 from ppo_cli.seeding import OwnGenerators, spawn_seeds, stream_generator
 from ppo_cli.sharded import Data, make_sharded_step, sharded_minibatches, weighted_sum
@@ -79,7 +78,7 @@ def assert_same(first, second, where=""):
 def start(ppo_train, monkeypatch):
     """A function that runs `ppo-train` as several processes and tells the status of the first.
 
-    All are forked from this process, which never meets anybody: what gloo listens with does not survive a fork.
+    All are forked from this process, which never meets anybody: what gloo listens with survives no fork.
     """
     ports = iter(range(20_000 + 40 * os.getpid() % 10_000, 32_000))
 
