@@ -193,7 +193,7 @@ def _check_info_keys(value: Any) -> None:  # noqa: ANN401
         named.append(key)
 
 
-def _check_backend(config: Config) -> None:
+def check_backend(config: Config) -> None:
     """Raises ConfigError where a backend can't do what is asked of it."""
     env, chosen = config.env, backend(config.vectorization)
     for knob, need, is_asked in (
@@ -293,7 +293,7 @@ def _check_across(config: Config) -> None:
     ):
         if isinstance(value, str) and value != "auto":
             raise ConfigError(f"{name}={value}: expected {allowed} or auto")
-    _check_backend(config)
+    check_backend(config)
     _check_shards(config)
     _check_eyes(config.network)
     if config.eval.every and not config.eval.episodes:
