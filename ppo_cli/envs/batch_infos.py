@@ -163,7 +163,9 @@ def told_of(infos: Any, i: int, n: int) -> dict[str, Any]:  # noqa: ANN401 - any
     found: dict[str, Any] = {}
     for key, value in infos.items():
         mask = mask_of(key, infos, n) if isinstance(key, str) else None
-        if (isinstance(key, str) and key[:1] == "_" and key[1:] in infos) or (mask is not None and not mask[i]):
+        if (isinstance(key, str) and key[:1] == "_" and key[1:] in infos) or (
+            mask is not None and not mask[i]
+        ):
             continue
         if isinstance(value, dict):
             found[key] = told_of(value, i, n)

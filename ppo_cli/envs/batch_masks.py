@@ -6,6 +6,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
+from gymnasium.vector import AutoresetMode
 
 from ppo_cli.envs.batch_infos import mask_of
 from ppo_cli.envs.pack import as_array, flat_mask
@@ -83,24 +84,81 @@ def added_masks(spaces: Spaces, single: gym.Space[Any], n: int) -> AddedMasks | 
         n: The number of environments.
     """
     whole = spaces.observation_space
-    if not isinstance(whole, PackedObservations) or (isinstance(single, gym.spaces.Dict) and MASK in single):
+    if not isinstance(whole, PackedObservations) or (
+        isinstance(single, gym.spaces.Dict) and MASK in single.spaces
+    ):
         return None
     size = sum(int(np.prod(leaf.shape)) for leaf in whole.leaves if leaf.is_mask and leaf.path == (MASK,))
     return AddedMasks(n, size, isinstance(single, gym.spaces.Dict)) if size else None
 
 
-def active_of(infos: Mapping[str, Any], n: int) -> Mask | None:
-    """Whose next step is a transition, bool [N]; None where infos do not say.
+class Activity:
+    """Whose steps are transitions, in a vector of N environments.
 
-    Raises:
-        ValueError: they say it in no such array.
+    Not those that only reset, in `AutoresetMode.NEXT_STEP`, and not those of who is not active: where infos
+    hold `ACTIVE`, bool [N], beside observations, the others wait for their next episode, such as agents that
+    have died before the others of their world.
+
+    Attributes:
+        idle: Whose next step is no transition, bool [N].
     """
-    given = infos.get(ACTIVE)
-    if given is None:
-        return None
-    active = np.array(as_array(given))
-    if active.shape != (n,) or active.dtype.kind not in "bui":
-        raise ValueError(f"an {ACTIVE} of shape {active.shape} and {active.dtype}: expected bool of ({n},)")
-    told = mask_of(ACTIVE, infos, n)
-    found: Mask = active.astype(np.bool_)
-    return found if told is None else found | ~told
+
+    def __init__(self, n: int, mode: AutoresetMode) -> None:
+        """Begins with everybody active."""
+        self._mode, self._fills = mode, mode == AutoresetMode.NEXT_STEP
+        self._nobody = self.idle = self._over = np.zeros(n, np.bool_)
+
+    def begin(self, infos: Mapping[str, Any]) -> None:
+        """Takes in the infos of a reset of all.
+
+        Raises:
+            ValueError: they are of no form that is understood.
+        """
+        active = self._active(infos)
+        self.idle = self._nobody if active is None else ~active
+
+    def step(
+        self, terminated: Mask, truncated: Mask, infos: Mapping[str, Any]
+    ) -> tuple[Mask, Mask, dict[str, Mask]]:
+        """Takes in a step.
+
+        Args:
+            terminated: Whose episodes ended in a terminal state, bool [N]; ends of who was not active, which
+                some repeat until the next episode, are taken out of it.
+            truncated: Whose were cut, likewise.
+            infos: The infos of the step.
+
+        Returns:
+            Whose step was no transition, whose episode ended, and what to tell of it.
+
+        Raises:
+            ValueError: an environment ends or pauses where none can.
+        """
+        filler, active = self.idle, self._active(infos)
+        if self._fills and active is None and (twice := filler & self._over & (terminated | truncated)).any():
+            raise ValueError(f"an end in the step that only resets environment {twice.argmax()}")
+        terminated &= ~filler
+        truncated &= ~filler
+        self._over = ended = terminated | truncated
+        away = self._nobody if active is None else ~active
+        if (gone := away & ~ended & ~filler).any():
+            raise ValueError(f"an {ACTIVE} without environment {gone.argmax()}, whose episode has not ended")
+        self.idle = away | ended if self._fills else away
+        is_told = self._fills or active is not None or filler.any()
+        return filler, ended, {"filler": filler, "idle": self.idle} if is_told else {}
+
+    def _active(self, infos: Mapping[str, Any]) -> Mask | None:
+        """Whose next step is a transition as infos say it, bool [N]; None where they do not."""
+        given, n = infos.get(ACTIVE), len(self._nobody)
+        if given is None:
+            return None
+        if self._mode == AutoresetMode.DISABLED:
+            raise ValueError(f"an {ACTIVE}, which goes with autoreset modes NEXT_STEP and SAME_STEP")
+        active = np.array(as_array(given))
+        if active.shape != (n,) or active.dtype.kind not in "bui":
+            raise ValueError(
+                f"an {ACTIVE} of shape {active.shape} and {active.dtype}: expected bool of ({n},)"
+            )
+        told = mask_of(ACTIVE, infos, n)
+        found: Mask = active.astype(np.bool_)
+        return found if told is None else found | ~told

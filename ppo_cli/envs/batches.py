@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium.vector.utils import batch_space, concatenate, create_empty_array, iterate
 
+from ppo_cli.envs.batch_masks import AddedMasks
 from ppo_cli.envs.pack import ObservationCheck, as_array, mask_components
 from ppo_cli.spaces import PackedObservations, leaves_of
 
@@ -20,15 +21,19 @@ class ObservationBatch:
     refused, as they are of single environments.
     """
 
-    def __init__(self, space: gym.Space[Any], actions: gym.Space[Any], n: int) -> None:
+    def __init__(
+        self, space: gym.Space[Any], actions: gym.Space[Any], n: int, masks: AddedMasks | None = None
+    ) -> None:
         """Takes what it needs of the spaces.
 
         Args:
             space: The space of one environment's observation, packed where it is nested.
             actions: The space of its actions.
             n: The number of environments N.
+            masks: The masks that stand beside the observations and become part of them, where there are any.
         """
         self._space = space
+        self._masks = masks
         self._n = n
         self._leaves = [
             (leaf, ObservationCheck(batch_space(leaf.space, n), leaf.dtype, leaf.key))
@@ -47,6 +52,8 @@ class ObservationBatch:
         Raises:
             ValueError: one of them can't be kept, or is not finite.
         """
+        if self._masks is not None:
+            observations = self._masks(observations)
         if isinstance(self._space, PackedObservations):
             rows = self._packed(self._space, observations, ended)
             reals = rows[:, : self._space.real_bytes].view(np.float32)
@@ -57,6 +64,11 @@ class ObservationBatch:
             which = int(np.flatnonzero(~np.isfinite(reals.reshape(self._n, -1)).all(1))[0])
             raise ValueError(f"a NaN or an infinity in the observation of environment {which}")
         return rows
+
+    def take_masks(self, infos: Any, rows: Array, may_lack: Array) -> None:  # noqa: ANN401
+        """Takes the masks of some environments from infos; see `AddedMasks.take`."""
+        if self._masks is not None:
+            self._masks.take(infos if isinstance(infos, dict) else {}, rows, may_lack)
 
     def _packed(self, space: PackedObservations, observations: Any, ended: Array) -> Array:  # noqa: ANN401
         rows = np.zeros((self._n, *space.shape), np.uint8)

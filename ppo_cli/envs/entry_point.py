@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from ppo_cli.envs.batch_infos import BatchTally, mask_of, reported_returns
-from ppo_cli.envs.batch_masks import ACTIVE, active_of, added_masks
+from ppo_cli.envs.batch_masks import Activity, added_masks
 from ppo_cli.envs.batches import ObservationBatch, chosen
 from ppo_cli.envs.calls import Call, calling, let_interrupt_pass
 from ppo_cli.envs.group import EnvFaultError, explain
@@ -36,10 +36,8 @@ class EntryPointVector(Vector):
     - `AutoresetMode.NEXT_STEP`: one step later. The observation that comes with an end is the true final one,
       and the next step ignores the action.
 
-    Where ``infos["active_mask"]``, bool [N], comes with observations, the others' next steps are none of
-    theirs: agents that have died wait for the next episode of their world. Steps that only reset, and those
-    of who is not active, are marked in ``infos["filler"]``; they are no transitions. ``infos["idle"]`` has
-    those whose next step is one.
+    Steps that are no transitions, see `Activity`, are marked in ``infos["filler"]``, and whose next step will
+    be none in ``infos["idle"]``.
 
     Attributes:
         followed: The environments whose infos of ended episodes are kept, bool [N].
@@ -62,20 +60,19 @@ class EntryPointVector(Vector):
         n = envs.num_envs
         super().__init__(n, spaces, "none")
         self._envs = envs
-        self._masks = added_masks(spaces, envs.single_observation_space, n)
+        masks = added_masks(spaces, envs.single_observation_space, n)
         try:
             self._mode = _autoreset_mode(env_id, self._envs)
-            _check_spaces(env_id, self._envs, spaces, self._masks is not None)
+            _check_spaces(env_id, self._envs, spaces, masks is not None)
         except EnvError:
             self.close()
             raise
-        self._fills = self._mode == AutoresetMode.NEXT_STEP
-        if self._fills:
+        if self._mode == AutoresetMode.NEXT_STEP:
             self.metadata = {"autoreset_mode": self._mode}
-        self._batch = ObservationBatch(*spaces, n)
-        self._nobody = self._idle = self._over = np.zeros(n, np.bool_)
+        self._batch = ObservationBatch(*spaces, n, masks)
+        self._activity = Activity(n, self._mode)
         self._tally = BatchTally(infos, n)
-        self.followed = ~self._nobody
+        self._everybody = self.followed = np.ones(n, np.bool_)
 
     @classmethod
     def check(cls, recipe: Recipe, env: "gym.Env[Any, Any]") -> None:
@@ -85,7 +82,7 @@ class EntryPointVector(Vector):
         else:
             envs = _make(recipe.env_id, max(1, len(recipe.makes)), recipe.kwargs)
         with closing(cls(recipe.env_id, envs, recipe.spaces)) as made:
-            if made._masks is not None:
+            if added_masks(recipe.spaces, envs.single_observation_space, 1) is not None:
                 _try_reset(recipe.env_id, made)
 
     @classmethod
@@ -106,28 +103,12 @@ class EntryPointVector(Vector):
         with calling(Call.RESET):
             try:
                 observations, infos = self._envs.reset(seed=one, options=options)
-                self._begin(infos if isinstance(infos, dict) else {})
-                self._last = self._batch(self._whole(observations), self._idle)
+                self._activity.begin(infos if isinstance(infos, dict) else {})
+                self._batch.take_masks(infos, self._everybody, self._activity.idle)
+                self._last = self._batch(observations, self._activity.idle)
             except BaseException as error:
                 raise _fault(error) from error
         return self._last, {}
-
-    def _begin(self, infos: Mapping[str, Any]) -> None:
-        """Takes in the infos of a reset of all."""
-        active = self._active(infos)
-        self._idle = self._nobody if active is None else ~active
-        self._take_masks(infos, ~self._nobody)
-
-    def _active(self, infos: Mapping[str, Any]) -> Array | None:
-        """Whose next step is a transition, as infos say, bool [N]."""
-        active = active_of(infos, self.num_envs)
-        if active is not None and self._mode == AutoresetMode.DISABLED:
-            raise ValueError(f"'{ACTIVE}' in infos, which goes with autoreset modes NEXT_STEP and SAME_STEP")
-        return active
-
-    def _whole(self, observations: Any) -> Any:  # noqa: ANN401
-        """Observations with the masks that stand beside them."""
-        return observations if self._masks is None else self._masks(observations)
 
     def snapshot(self) -> None:
         """None: what stands behind an entry point can't be brought back."""
@@ -163,52 +144,32 @@ class EntryPointVector(Vector):
         sent = space.nested(actions) if isinstance(space, PackedActions) else actions
         observations, rewards, terminated, truncated, infos = self._envs.step(sent)
         infos = infos if isinstance(infos, dict) else {}
-        rewards = self._column("rewards", rewards, np.float64)
-        terminated = self._column("terminations", terminated, np.bool_)
-        truncated = self._column("truncations", truncated, np.bool_)
-        filler, active = self._idle, self._active(infos)
-        ended = self._ends(terminated, truncated, filler, active)
+        rewards = _column("rewards", rewards, np.float64, self.num_envs)
+        terminated = _column("terminations", terminated, np.bool_, self.num_envs)
+        truncated = _column("truncations", truncated, np.bool_, self.num_envs)
+        filler, ended, activity = self._activity.step(terminated, truncated, infos)
+        idle, rows = self._activity.idle, self._everybody  # rows: whose masks are in infos
         rewards[filler] = 0.0  # some give one there
         if not np.isfinite(rewards).all():
             raise ValueError(
                 f"a NaN or an infinity as the reward of environment {np.isfinite(rewards).argmin()}"
             )
-        told = self._follow(infos, filler, ended)
-        if self._fills or active is not None or filler.any():
-            told |= {"filler": filler, "idle": self._idle}
-        rows = ~self._nobody  # whose masks are in infos
-        if (final := self._final_in(infos, ended)).any():
+        told = self._follow(infos, filler, ended) | activity
+        if (final := _final_in(infos, ended, idle, self._mode)).any():
             told |= {"final_obs": self._final(observations, infos, final), "_final_obs": ended}
             if self._mode == AutoresetMode.DISABLED:
-                self._take_masks(infos, ~ended)
+                self._batch.take_masks(infos, ~ended, idle)
                 observations, infos = self._envs.reset(options={"reset_mask": ended.copy()})
                 rows = ended
-        self._take_masks(infos, rows)
-        self._last = self._batch(self._whole(observations), self._idle)
+        self._batch.take_masks(infos, rows, idle)
+        self._last = self._batch(observations, idle)
         return self._last, rewards, terminated, truncated, told
-
-    def _ends(self, terminated: Array, truncated: Array, filler: Array, active: Array | None) -> Array:
-        """Whose episodes ended, bool [N]; takes note of who idles from here on.
-
-        Ends of who was not active, which some repeat until the next episode, are taken out of the arrays.
-        """
-        if self._fills and active is None and (twice := filler & self._over & (terminated | truncated)).any():
-            raise ValueError(f"an end in the step that only resets environment {twice.argmax()}")
-        terminated &= ~filler
-        truncated &= ~filler
-        ended: Array = terminated | truncated
-        self._over = ended
-        idle = self._nobody if active is None else ~active
-        if (gone := idle & ~ended & ~filler).any():
-            raise ValueError(f"an {ACTIVE} without environment {gone.argmax()}, whose episode has not ended")
-        self._idle = idle | ended if self._fills else idle
-        return ended
 
     def _follow(self, infos: Mapping[str, Any], filler: Array, ended: Array) -> dict[str, Any]:
         """Takes in what infos tell; what `RecordEpisodeStatistics` reported there goes to the statistics."""
         self._tally.step(~filler)
         last, counted = infos, ~filler
-        begun = ended & ~self._idle
+        begun = ended & ~self._activity.idle
         if self._mode == AutoresetMode.SAME_STEP and begun.any():
             last = infos.get("final_info", {})  # those beside are of the episode that began
             self._tally.add(last, begun)
@@ -223,40 +184,13 @@ class EntryPointVector(Vector):
                 return {"env_over": ended, "returns": returns}
         return {}
 
-    def _final_in(self, infos: Mapping[str, Any], ended: Array) -> Array:
-        """Whose episode has ended with another observation than the one beside, bool [N].
-
-        Raises:
-            ValueError: infos lack it.
-        """
-        if self._fills or not ended.any():
-            return self._nobody
-        begun: Array = ended & ~self._idle
-        if self._mode == AutoresetMode.SAME_STEP and "final_obs" in infos:
-            told = mask_of("final_obs", infos, self.num_envs)
-            return begun if told is None else begun | (ended & told)
-        if self._mode == AutoresetMode.SAME_STEP and begun.any():
-            raise ValueError("an episode's end without 'final_obs' in infos, in autoreset mode SAME_STEP")
-        return begun
-
     def _final(self, observations: Any, infos: Mapping[str, Any], rows: Array) -> Array:  # noqa: ANN401
         """The final observations of some environments, and what the others observe, [N, *shape]."""
         if self._mode == AutoresetMode.SAME_STEP:
             space = self._envs.single_observation_space
-            return self._batch(self._whole(chosen(space, infos["final_obs"], rows, observations)), rows)
+            return self._batch(chosen(space, infos["final_obs"], rows, observations), self._everybody)
         # a copy: the reset may write into the same memory
-        return self._batch(self._whole(observations), rows).copy()
-
-    def _take_masks(self, infos: Any, rows: Array) -> None:  # noqa: ANN401
-        if self._masks is not None:
-            self._masks.take(infos if isinstance(infos, dict) else {}, rows, self._idle)
-
-    def _column(self, name: str, values: Any, dtype: type) -> Array:  # noqa: ANN401
-        """One number an environment, [N], a copy: a reset within the step may write into the same memory."""
-        column: Array = np.array(as_array(values), dtype)
-        if column.shape != (self.num_envs,):
-            raise ValueError(f"{name} of shape {column.shape}, where ({self.num_envs},) is expected")
-        return column
+        return self._batch(observations, self._everybody).copy()
 
     def close_extras(self, **_: object) -> None:
         """Closes the environments; what they raise then ends nothing."""
@@ -269,13 +203,40 @@ class EntryPointVector(Vector):
 
 def _make(env_id: str, n: int, kwargs: Mapping[str, Any]) -> Vectors:
     """What the id's vector entry point makes, or what the id names."""
-    maker = maker_of(env_id)
-    if maker is None:
-        registered = env_id.rpartition(":")[2]
-        if gym.spec(registered).vector_entry_point is None:
-            raise EnvError(f"vectorization=entry_point: {env_id} has no vector entry point; {ADVICE}")
-        maker = partial(make_registered, registered)
-    return make_vectors(env_id, maker, n, kwargs)
+    if (maker := maker_of(env_id)) is not None:
+        return make_vectors(env_id, maker, n, kwargs)
+    registered = env_id.rpartition(":")[2]
+    if gym.spec(registered).vector_entry_point is None:
+        raise EnvError(f"vectorization=entry_point: {env_id} has no vector entry point; {ADVICE}")
+    try:
+        return make_vectors(env_id, partial(make_registered, registered), n, kwargs)
+    except EnvError as error:
+        raise EnvError(f"vectorization=entry_point: {error}; {ADVICE}") from error
+
+
+def _column(name: str, values: Any, dtype: type, n: int) -> Array:  # noqa: ANN401
+    """One number an environment, [N], a copy: a reset within the step may write into the same memory."""
+    column: Array = np.array(as_array(values), dtype)
+    if column.shape != (n,):
+        raise ValueError(f"{name} of shape {column.shape}, where ({n},) is expected")
+    return column
+
+
+def _final_in(infos: Mapping[str, Any], ended: Array, idle: Array, mode: AutoresetMode) -> Array:
+    """Whose episode has ended with another observation than the one beside, bool [N].
+
+    Raises:
+        ValueError: infos lack it.
+    """
+    begun: Array = ended & ~idle
+    if mode != AutoresetMode.SAME_STEP or not ended.any():
+        return begun
+    if "final_obs" in infos:
+        told = mask_of("final_obs", infos, len(ended))
+        return begun if told is None else begun | (ended & told)
+    if begun.any():
+        raise ValueError("an episode's end without 'final_obs' in infos, in autoreset mode SAME_STEP")
+    return begun
 
 
 def _try_reset(env_id: str, envs: EntryPointVector) -> None:
@@ -291,9 +252,10 @@ def _autoreset_mode(env_id: str, envs: Vectors) -> AutoresetMode:
     try:
         return AutoresetMode(envs.metadata.get("autoreset_mode"))
     except ValueError as unknown:
+        advice = "" if maker_of(env_id) is not None else f"; {ADVICE}"
         raise EnvError(
             f"vectorization=entry_point: the vector of {env_id} does not say when it resets: expected "
-            f"metadata['autoreset_mode'] to be a gymnasium.vector.AutoresetMode; {ADVICE}"
+            f"metadata['autoreset_mode'] to be a gymnasium.vector.AutoresetMode{advice}"
         ) from unknown
 
 

@@ -97,11 +97,13 @@ def make_vectors(env_id: str, maker: Maker, n: int, kwargs: Mapping[str, Any]) -
             envs = maker(num_envs=n, **dict(kwargs))
     except BaseException as refused:  # environments check their arguments in every way there is
         let_interrupt_pass(refused)
-        given = "".join(f", {key}={value!r}" for key, value in kwargs.items())
+        given = f" and env.kwargs={dict(kwargs)}" if kwargs else ""
         reason = f"{type(refused).__name__}: {flat(refused)}"
-        raise EnvError(f"env.id={env_id} can't be made with num_envs={n}{flat(given)}: {reason}") from refused
+        raise EnvError(f"env.id={env_id} can't be made with num_envs={n}{given}: {reason}") from refused
     if not isinstance(envs, VectorEnv):
-        raise EnvError(f"env.id={env_id} makes a {type(envs).__name__}: expected a gymnasium.vector.VectorEnv")
+        raise EnvError(
+            f"env.id={env_id} makes a {type(envs).__name__}: expected a gymnasium.vector.VectorEnv"
+        )
     lacking = [name for name in _NEEDED if not hasattr(envs, name)]
     if lacking or envs.num_envs != n:
         wrong = f"no {lacking[0]}" if lacking else f"num_envs={envs.num_envs}"

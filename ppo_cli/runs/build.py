@@ -121,15 +121,13 @@ def _find_source(config: Config) -> "Source | None":
 def _check_environment(config: Config, keep: bool, start: "Source | None") -> Checked:
     typed = config.env.id
     env_id = resolve_env_id(typed)
-    chosen = config.vectorization
-    config = _steppable(config, env_id)
+    config, vectors = _steppable(config, env_id)
     env = _try_environment(env_id, replace(config.env, action_mask=False), config.shard_envs)
     with ExitStack() as opened:
         opened.callback(lambda: calls.close(env))  # whichever it is by then
         source = _mask_source(config, env)
-        notices = [_id_notice(typed, env_id), learning_notice(env), image_notice(env.observation_space)]
-        if chosen != config.vectorization:
-            notices.append(f"vectorization={chosen}: entry_point ({env_id} has no single environments)")
+        notices = [_id_notice(typed, env_id), vectors, learning_notice(env)]
+        notices.append(image_notice(env.observation_space))
         masked = _decide_mask(config, env, source)
         if config.env.action_mask is not False:
             notices.append(mask_notice(env, source))
@@ -158,23 +156,21 @@ def _check_environment(config: Config, keep: bool, start: "Source | None") -> Ch
     return replace(checked, env=env) if keep else checked
 
 
-def _steppable(config: Config, env_id: str) -> Config:
-    """The config with ``vectorization=auto`` decided where there are vectors of an environment alone.
+def _steppable(config: Config, env_id: str) -> tuple[Config, str | None]:
+    """The config with ``vectorization=auto`` decided where there are vectors alone, and a line on it.
 
     Raises:
-        EnvError: it names a backend that steps single ones.
+        EnvError: it names a backend that steps single environments.
         ConfigError: something is asked for that vectors can't do.
     """
     if config.vectorization == "entry_point" or maker_of(env_id) is None:
-        return config
+        return config, None
+    alone = f"of {env_id} there are vectors alone"
     if config.vectorization != "auto":
-        raise EnvError(
-            f"vectorization={config.vectorization}: of {env_id} there are vectors alone, and no single "
-            "environments; leave it out, or use entry_point"
-        )
+        raise EnvError(f"vectorization={config.vectorization}: {alone}; leave it out, or use entry_point")
     config = replace(config, vectorization="entry_point")
-    check_backend(config)
-    return config
+    check_backend(config, f"leave it out: {alone}")
+    return config, f"vectorization=auto: entry_point ({alone})"
 
 
 def _notices(config: Config, spaces: Spaces) -> list[str | None]:

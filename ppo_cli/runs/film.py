@@ -93,7 +93,9 @@ def check_pictures(config: EnvConfig) -> None:
     plain = env_maker(config)()
     calls.close(plain)
     if isinstance(plain.unwrapped, OneOf):
-        raise EnvError(f"--video: of {config.id} there are vectors alone, whose episodes can't be filmed one by one")
+        raise EnvError(
+            f"--video: of {config.id} there are vectors alone, whose episodes can't be filmed one by one"
+        )
     modes = [str(mode) for mode in plain.metadata.get("render_modes") or ()]
     if "rgb_array" not in modes:
         raise EnvError(
