@@ -93,7 +93,7 @@ class BatchTally:
             series.add(values.astype(np.float64), told, self._steps)
 
     def end(self, over: Mask, kept: Mask) -> None:
-        """Ends the episodes of some environments, bool [N]: the numbers of those that are kept wait in `ended`."""
+        """Ends the episodes of some environments, bool [N]; the numbers of those kept wait in `ended`."""
         rows = np.flatnonzero(over)
         episodes: list[dict[str, float]] = [{} for _ in rows]
         for name, series in self._series.items():

@@ -49,8 +49,8 @@ class AddedMasks:
             told = rows if mask is None else rows & mask
         if (lacking := rows & ~told & ~may_lack).any():
             raise ValueError(
-                f"infos without an 'action_mask' of environment {lacking.argmax()}; set env.action_mask=false "
-                "to ignore masks"
+                f"infos without an 'action_mask' of environment {lacking.argmax()}; set "
+                "env.action_mask=false to ignore masks"
             )
         self._rows[rows] = 1
         if told.any():
@@ -59,9 +59,9 @@ class AddedMasks:
     def _flat(self, given: Any) -> npt.NDArray[np.bool_]:  # noqa: ANN401
         """Masks in one row each; a tuple, or an array of objects, holds one an environment."""
         masks = np.zeros(self._rows.shape, np.bool_)
-        values = given if isinstance(given, (list, tuple)) else as_array(given)
-        if getattr(values, "dtype", None) == object or isinstance(values, (list, tuple)):
-            for i, value in enumerate(values):
+        values = None if isinstance(given, (list, tuple)) else as_array(given)
+        if values is None or values.dtype.kind == "O":
+            for i, value in enumerate(given):
                 if value is not None:
                     masks[i] = flat_mask(value) > 0
             return masks

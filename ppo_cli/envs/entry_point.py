@@ -119,7 +119,7 @@ class EntryPointVector(Vector):
         return taken
 
     def cut(self, rows: Array) -> None:
-        """Takes the running episodes of some environments, bool [N], as ended, for what infos tell of them."""
+        """Takes the running episodes of some environments, bool [N], as ended: infos of them are kept."""
         self._tally.end(rows, rows)
 
     @property

@@ -1,4 +1,4 @@
-"""Environments of which there are only vectors: an import path's, a registered id's, or one that Python lends."""
+"""Environments of which there are vectors alone: an import path's, a registered id's, one lent by Python."""
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 from gymnasium.vector.utils import concatenate, create_empty_array
 
 from ppo_cli.envs.batch_infos import told_of
@@ -13,7 +12,7 @@ from ppo_cli.envs.named import Maker, Vectors, make_vectors
 
 
 class OneOf(gym.Env[Any, Any]):
-    """The first environment of a vector, for whoever looks at a single one: its spaces, its first observation.
+    """The first environment of a vector, for whoever looks at a single one: its spaces, its observation.
 
     Where it is the only one, episodes can be played in it.
 

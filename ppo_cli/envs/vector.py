@@ -78,7 +78,7 @@ class Vector(VectorEnv[Any, Any, Any]):
 
     @classmethod
     def check(cls, recipe: Recipe, env: "gym.Env[Any, Any]") -> None:
-        """Raises EnvError where the backend can't make environments of a recipe, of which there is a single one."""
+        """Raises EnvError where the backend can't make what there is a single environment of."""
 
     @classmethod
     def of(cls, recipe: Recipe) -> "Vector":

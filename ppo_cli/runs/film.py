@@ -93,9 +93,7 @@ def check_pictures(config: EnvConfig) -> None:
     plain = env_maker(config)()
     calls.close(plain)
     if isinstance(plain.unwrapped, OneOf):
-        raise EnvError(
-            f"--video: of {config.id} there are vectors alone, whose episodes can't be filmed one by one"
-        )
+        raise EnvError(f"--video: of {config.id} there are vectors alone, of which no episode can be filmed")
     modes = [str(mode) for mode in plain.metadata.get("render_modes") or ()]
     if "rgb_array" not in modes:
         raise EnvError(

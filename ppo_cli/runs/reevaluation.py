@@ -122,9 +122,10 @@ def play_episodes(
         RunError: An episode failed.
     """
     try:
+        make = env_maker(config.env, n_envs=config.shard_envs)
         return evaluate(
-            policy.batch, env_maker(config.env, n_envs=config.shard_envs), episodes, seed, deterministic,
-            config.eval.max_steps, actions, on_error_of(config.env), wanted_infos(config), parts=config.shards,
+            policy.batch, make, episodes, seed, deterministic, config.eval.max_steps,
+            actions, on_error_of(config.env), wanted_infos(config), parts=config.shards,
         )  # fmt: skip
     except (EnvFaultError, UserCodeError, FloatingPointError) as error:
         raise RunError(f"{config.env.id}: {error}") from error
