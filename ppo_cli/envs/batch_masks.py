@@ -157,7 +157,7 @@ class Activity:
         active = np.array(as_array(given))
         if active.shape != (n,) or active.dtype.kind not in "bui":
             raise ValueError(
-                f"an {ACTIVE} of shape {active.shape} and {active.dtype}: expected bool of ({n},)"
+                f"an {ACTIVE} of shape {active.shape}, where ({n},) is expected, of truth values"
             )
         told = mask_of(ACTIVE, infos, n)
         found: Mask = active.astype(np.bool_)
