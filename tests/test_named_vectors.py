@@ -89,7 +89,7 @@ def test_an_agents_memory_and_statistics_begin_with_its_episode(tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     for mode in ("NextStep", "SameStep"):
         knobs = {"network": {"memory": "lstm"}, "normalize": {"observations": True}}
-        seen, run = of_worlds(mode, **knobs, eval={"episodes": 0}, total_timesteps=1)
+        seen, run = of_worlds(mode, **knobs, eval={"episodes": 4}, total_timesteps=1)
         time = np.arange(30)[:, None] % (6 if mode == "NextStep" else 5)
         begins = (seen["states"][:-1] == 0).all(-1).numpy()
         valid = seen["valid"].numpy()

@@ -139,8 +139,8 @@ CASES = {
     "processes of environments": ("vectorization=async", "n_envs=8"),
     "a vector entry point": ("vectorization=entry_point", "n_envs=8", "n_steps=32", "total_timesteps=512"),
     "agents of a vector": (
-        "env=vector_envs:Worlds", "-preset", "n_envs=12", "n_steps=32", "batch_size=96", "total_timesteps=500",
-        "network.memory=lstm", "eval.every=1",
+        "env=vector_envs:Worlds", "vectorization=auto", "n_envs=12", "n_steps=32", "batch_size=96",
+        "total_timesteps=500", "network.memory=lstm", "eval.every=1",
     ),
     "filler rows": ("vectorization=envpool", "n_envs=8", "n_steps=32", "total_timesteps=512"),
     "ragged minibatches": (

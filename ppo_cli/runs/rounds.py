@@ -73,7 +73,8 @@ def _play_round(
         actions, states = policy.act(observations, generator, states)
         observations, rewards, terminated, truncated, told = envs.step(policy.distribution.to_env(actions))
         if "filler" in told:
-            states[torch.from_numpy(told["filler"])] = policy.initial_state
+            waits = torch.from_numpy(told["filler"]).to(states.device)
+            states = torch.where(waits[:, None], policy.initial_state, states)
         lengths += running & ~told.get("filler", np.False_)
         totals += np.where(running, rewards, 0.0)
         ended = running & (terminated | truncated)
