@@ -1,6 +1,8 @@
 """Environments of which there are vectors alone: named by an import path, or given from Python."""
 
+import importlib
 import json
+import sys
 
 import gymnasium as gym
 import numpy as np
@@ -274,3 +276,97 @@ def test_masks_in_a_vectors_infos_are_obeyed(mode):
         actions = np.stack([masks[:, :2].argmax(1), masks[:, 2:5].argmax(1)], axis=1)
         observations, *_ = envs.step(actions)  # which raises at an illegal one
     assert len(seen) > 5
+
+
+class Duel:
+    """A parallel environment of PettingZoo's form: one agent dies after two steps, the other after four."""
+
+    possible_agents = ("one", "two")
+
+    def observation_space(self, agent):
+        return gym.spaces.Dict({"time": gym.spaces.Box(0, 9, (1,))})
+
+    def action_space(self, agent):
+        return gym.spaces.Discrete(2)
+
+    def reset(self, seed=None, options=None):
+        self.agents, self.time, self.seeds = (
+            list(self.possible_agents),
+            0,
+            [*getattr(self, "seeds", ()), seed],
+        )
+        return self.of_all({"time": np.zeros(1, np.float32)}), self.of_all({"action_mask": np.array([1, 0])})
+
+    def step(self, actions):
+        assert list(actions) == self.agents
+        assert not any(actions.values())
+        self.time += 1
+        over = {agent: self.time >= (2 if agent == "one" else 4) for agent in self.agents}
+        seen = self.of_all({"time": np.full(1, self.time, np.float32)})
+        told = (
+            seen,
+            self.of_all(1.0),
+            over,
+            self.of_all(False),
+            self.of_all({"action_mask": np.array([1, 0])}),
+        )
+        self.agents = [agent for agent in self.agents if not over[agent]]
+        return told
+
+    def of_all(self, value):
+        return dict.fromkeys(self.agents, value)
+
+    def close(self):
+        self.agents = None
+
+
+@pytest.fixture
+def agents(tmp_path, monkeypatch):
+    """The module of the recipe in docs/recipes.md."""
+    from test_docs import ROOT, blocks
+
+    (block,) = (
+        each for each in blocks(ROOT / "docs" / "recipes.md", "python") if each.startswith("# agents.py")
+    )
+    (tmp_path / "agents.py").write_text(block)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    yield importlib.import_module("agents")
+    del sys.modules["agents"]
+
+
+def test_the_recipe_for_many_agents_leaves_the_dead_out(agents):
+    worlds = agents.Agents(Duel, 4)
+    agents.Duels = lambda num_envs: worlds
+    run = ppo_cli.train(env="agents:Duels", n_envs=4, **{**TINY, "n_steps": 10}, eval={"episodes": 2})
+    assert run.config.env.action_mask is True
+    assert run.metrics["charts/episodic_return"].tolist() == [3.0] * len(run.metrics["step"])
+    assert run.metrics["step"][0] == 2 * 2 * (2 + 4)  # two worlds, two of their episodes of five rows
+    assert run.evaluation.returns == [2, 4]
+    assert worlds.worlds[0].seeds[0] != worlds.worlds[1].seeds[0]
+    with pytest.raises(ValueError, match="a world has 2 agents: expected a multiple of that"):
+        agents.Agents(Duel, 3)
+
+
+def test_the_recipe_for_many_agents_trains_in_pettingzoo(agents):
+    pytest.importorskip("mpe2")
+    knobs = {"n_envs": 6, **TINY, "n_steps": 25, "eval": {"episodes": 3}}
+    run = ppo_cli.train(env={"id": "agents:spread", "kwargs": {"max_cycles": 10}}, **knobs)
+    assert run.metrics["charts/episodic_length"][-1] == 10
+    assert run.evaluation.lengths == [10] * 3
+
+
+def test_agents_that_differ_are_made_alike_by_supersuit(agents):
+    pytest.importorskip("mpe2")
+    supersuit = pytest.importorskip("supersuit")
+    from mpe2 import simple_tag_v3
+
+    with pytest.raises(ValueError, match="agents differ in their observation_space: pad it with SuperSuit"):
+        agents.Agents(simple_tag_v3.parallel_env, 4)
+
+    def padded(num_envs):
+        return agents.Agents(lambda: supersuit.pad_observations_v0(simple_tag_v3.parallel_env()), num_envs)
+
+    observations, infos = padded(8).reset(seed=0)
+    assert observations.shape == (8, 16)
+    assert infos["active_mask"].all()
