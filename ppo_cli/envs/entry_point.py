@@ -77,10 +77,11 @@ class EntryPointVector(Vector):
     @classmethod
     def check(cls, recipe: Recipe, env: "gym.Env[Any, Any]") -> None:
         """Raises EnvError where there is no vector entry point, or what it makes does not fit."""
+        envs: Vectors
         if isinstance(env.unwrapped, OneOf):
             envs = Lent(env.unwrapped.envs)
         else:
-            envs = _make(recipe.env_id, max(1, len(recipe.makes)), recipe.kwargs)
+            envs = _make(recipe.env_id, len(recipe.makes), recipe.kwargs)
         with closing(cls(recipe.env_id, envs, recipe.spaces)) as made:
             if added_masks(recipe.spaces, envs.single_observation_space, 1) is not None:
                 _try_reset(recipe.env_id, made)
@@ -189,8 +190,8 @@ class EntryPointVector(Vector):
         if self._mode == AutoresetMode.SAME_STEP:
             space = self._envs.single_observation_space
             return self._batch(chosen(space, infos["final_obs"], rows, observations), self._everybody)
-        # a copy: the reset may write into the same memory
-        return self._batch(observations, self._everybody).copy()
+        final: Array = self._batch(observations, self._everybody)
+        return final.copy()  # the reset may write into the same memory
 
     def close_extras(self, **_: object) -> None:
         """Closes the environments; what they raise then ends nothing."""
@@ -261,13 +262,14 @@ def _autoreset_mode(env_id: str, envs: Vectors) -> AutoresetMode:
 
 def _check_spaces(env_id: str, envs: Vectors, single: Spaces, has_masks: bool) -> None:
     """Raises EnvError where the vector's spaces are others than those of a single environment."""
+    expected: gym.Space[Any]
     for name, given, expected in (
         ("observations", envs.single_observation_space, single.observation_space),
         ("actions", envs.single_action_space, single.action_space),
     ):
         if isinstance(expected, (PackedObservations, PackedActions)):
             expected = expected.original
-        if has_masks and name == "observations":
+        if has_masks and isinstance(expected, gym.spaces.Dict) and name == "observations":
             parts = {key: space for key, space in expected.items() if key != MASK}
             expected = gym.spaces.Dict(parts) if isinstance(given, gym.spaces.Dict) else parts["observation"]
         if given != expected:
