@@ -95,6 +95,9 @@ class BatchTally:
     def end(self, over: Mask, kept: Mask) -> None:
         """Ends the episodes of some environments, bool [N]; the numbers of those kept wait in `ended`."""
         rows = np.flatnonzero(over)
+        if not self._series:
+            self._steps[rows] = 0
+            return
         episodes: list[dict[str, float]] = [{} for _ in rows]
         for name, series in self._series.items():
             how: How = "auto" if self._wanted is None else self._wanted[name]

@@ -67,7 +67,8 @@ class EntryPointVector(Vector):
         except EnvError:
             self.close()
             raise
-        if self._mode == AutoresetMode.NEXT_STEP:
+        self._fills = self._mode == AutoresetMode.NEXT_STEP
+        if self._fills:
             self.metadata = {"autoreset_mode": self._mode}
         self._batch = ObservationBatch(*spaces, n, masks)
         self._activity = Activity(n, self._mode)
@@ -156,7 +157,7 @@ class EntryPointVector(Vector):
                 f"a NaN or an infinity as the reward of environment {np.isfinite(rewards).argmin()}"
             )
         told = self._follow(infos, filler, ended) | activity
-        if (final := _final_in(infos, ended, idle, self._mode)).any():
+        if not self._fills and (final := _final_in(infos, ended, idle, self._mode)).any():
             told |= {"final_obs": self._final(observations, infos, final), "_final_obs": ended}
             if self._mode == AutoresetMode.DISABLED:
                 self._batch.take_masks(infos, ~ended, idle)
@@ -168,10 +169,9 @@ class EntryPointVector(Vector):
 
     def _follow(self, infos: Mapping[str, Any], filler: Array, ended: Array) -> dict[str, Any]:
         """Takes in what infos tell; what `RecordEpisodeStatistics` reported there goes to the statistics."""
-        self._tally.step(~filler)
         last, counted = infos, ~filler
-        begun = ended & ~self._activity.idle
-        if self._mode == AutoresetMode.SAME_STEP and begun.any():
+        self._tally.step(counted)
+        if self._mode == AutoresetMode.SAME_STEP and (begun := ended & ~self._activity.idle).any():
             last = infos.get("final_info", {})  # those beside are of the episode that began
             self._tally.add(last, begun)
             counted = counted & ~begun
@@ -189,9 +189,9 @@ class EntryPointVector(Vector):
         """The final observations of some environments, and what the others observe, [N, *shape]."""
         if self._mode == AutoresetMode.SAME_STEP:
             space = self._envs.single_observation_space
-            return self._batch(chosen(space, infos["final_obs"], rows, observations), self._everybody)
+            observations = chosen(space, infos["final_obs"], rows, observations)
         final: Array = self._batch(observations, self._everybody)
-        return final.copy()  # the reset may write into the same memory
+        return final if self._mode == AutoresetMode.SAME_STEP else final.copy()  # from what a reset may write
 
     def close_extras(self, **_: object) -> None:
         """Closes the environments; what they raise then ends nothing."""
