@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ppo_cli.arrays import as_array
 from ppo_cli.envs.calls import let_interrupt_pass
 from ppo_cli.envs.infos import DEEPEST, LARGEST, LARGEST_SUM, MOST_FOLLOWED, How, Wanted, is_wanted, plain_key
-from ppo_cli.envs.pack import as_array
 
 Mask = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float64]

@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium.vector.utils import batch_space, concatenate, create_empty_array, iterate
 
-from ppo_cli.envs.pack import ObservationCheck, as_array, mask_components
+from ppo_cli.arrays import as_array
+from ppo_cli.envs.pack import ObservationCheck, mask_components
 from ppo_cli.spaces import PackedObservations, leaves_of
 
 Array = npt.NDArray[Any]

@@ -8,12 +8,12 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
+from ppo_cli.arrays import as_array
 from ppo_cli.envs.batch_infos import BatchTally, reported_returns
 from ppo_cli.envs.batches import ObservationBatch
 from ppo_cli.envs.calls import Call, calling, let_interrupt_pass
 from ppo_cli.envs.group import EnvFaultError, explain
 from ppo_cli.envs.infos import NOTHING, Wanted
-from ppo_cli.envs.pack import as_array
 from ppo_cli.envs.vector import Array, Recipe, StepResult, Vector
 from ppo_cli.errors import EnvError
 from ppo_cli.spaces import PackedActions, PackedObservations, Spaces

@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from ppo_cli.arrays import as_array
 from ppo_cli.envs.calls import Call, calling, let_interrupt_pass
 from ppo_cli.spaces import MASK, PackedActions, PackedObservations, is_nested, random_action
 
@@ -218,12 +219,6 @@ class ObservationCheck:
             wrong = np.min(obs) if np.min(obs) < low else np.max(obs)
             raise ValueError(f"{self._named} with {wrong}, where its space says {kept}: {low} to {high}")
         return False
-
-
-def as_array(value: Any) -> Any:  # noqa: ANN401
-    """A tensor, wherever it lies, a list or a number as an array; an array as it is."""
-    # not `isinstance`: what makes environments does without importing PyTorch
-    return value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
 
 
 def _index_range(space: spaces.Space[Any]) -> tuple[Any, Any] | None:

@@ -1,0 +1,130 @@
+"""What `ppo_cli.arrays` does with arrays of NumPy, with tensors on a device.
+
+None of it waits for the device: what would end a run is found out where `check` is asked for, and numbers
+that are logged are brought to the host all at once.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ppo_cli.arrays import Arrays, Moments, beyond_float32
+
+
+class Tensors(Arrays):
+    """Tensors on a device."""
+
+    where = staticmethod(torch.where)  # type: ignore[assignment]
+    isnan = staticmethod(torch.isnan)  # type: ignore[assignment]
+    isfinite = staticmethod(torch.isfinite)  # type: ignore[assignment]
+    sqrt = staticmethod(torch.sqrt)  # type: ignore[assignment]
+
+    def __init__(self, device: torch.device) -> None:
+        """Takes the device on which all of them lie."""
+        self.device = device
+        self._broken: dict[str, Tensor] = {}  # where something has not held, bool [N], by what
+
+    def zeros(self, shape: int | tuple[int, ...], dtype: str = "float64") -> Tensor:
+        """Zeros."""
+        return torch.zeros(shape, dtype=torch_dtype(dtype), device=self.device)
+
+    def own(self, values: Any, dtype: str) -> Tensor:  # noqa: ANN401
+        """A copy of any values."""
+        if not isinstance(values, Tensor):
+            values = torch.as_tensor(values)
+        return values.detach().to(self.device, torch_dtype(dtype), copy=True)
+
+    def cast(self, values: Tensor, dtype: str) -> Tensor:
+        """Values as others of a dtype."""
+        return values.to(torch_dtype(dtype))
+
+    def view(self, rows: Tensor, dtype: str) -> Tensor:
+        """The same memory as numbers of another dtype."""
+        return rows.view(torch_dtype(dtype))
+
+    def copy(self, values: Tensor) -> Tensor:
+        """A copy, nothing of which is written to by others."""
+        return values.clone()
+
+    def clip(self, values: Tensor, most: float) -> Tensor:
+        """Values within ±most."""
+        return values.clamp(-most, most)
+
+    def clear(self, column: Tensor, rows: Tensor) -> None:
+        """Sets what is chosen of a column to 0, by a mask bool [N]."""
+        column.masked_fill_(rows, 0)
+
+    def flatnonzero(self, mask: Tensor) -> Tensor:
+        """The places of what is true, int64: what their number is, has to be waited for."""
+        return mask.nonzero().squeeze(1)
+
+    def as_float32(self, observations: Tensor) -> Tensor:
+        """Observations without normalisation as the network takes them: float64 as float32."""
+        if observations.dtype != torch.float64:
+            return observations
+        small = observations.float()
+        self.require(torch.isfinite(small).flatten(1).all(1), beyond_float32("a number"))
+        return small
+
+    def moments(self, batch: Tensor, counts: Tensor | None) -> Moments:
+        """Mean and sum of squared deviations of rows [N, *shape], and how many they are, all 0 of none."""
+        if counts is None:
+            counts = torch.ones(len(batch), dtype=torch.bool, device=batch.device)
+        n = counts.sum(dtype=torch.float64)
+        chosen = counts.view(-1, *[1] * (batch.dim() - 1))
+        mean = batch.where(chosen, 0.0).sum(0) / n.clamp(min=1)
+        return mean, (batch - mean).where(chosen, 0.0).square().sum(0), n
+
+    def require(self, holds: Tensor, what: str) -> None:
+        """Has `check` raise where something does not hold of an environment, bool [N]."""
+        before = self._broken.get(what)
+        self._broken[what] = ~holds if before is None else before | ~holds
+
+    def check(self) -> None:
+        """Raises ValueError for the first environment of which something that is required did not hold."""
+        broken, self._broken = self._broken, {}
+        if not broken:
+            return
+        for what, environments in zip(broken, torch.stack(list(broken.values())).tolist(), strict=True):
+            if any(environments):
+                raise ValueError(f"{what} of environment {environments.index(True)}")
+
+    def is_any(self, mask: Tensor) -> bool:
+        """True, since it would have to be waited for."""
+        return True
+
+    def numbers(self, value: Any, n: int) -> Tensor | None:  # noqa: ANN401
+        """A number for each of n environments, or a truth; None for whatever else it is."""
+        if not isinstance(value, Tensor):
+            array = super().numbers(value, n)
+            value = None if array is None else torch.as_tensor(array)
+        if value is None or value.shape != (n,) or value.is_complex():
+            return None
+        found: Tensor = value.detach().to(self.device)
+        return found
+
+    def is_truth(self, values: Tensor) -> bool:
+        """Whether values are true or false."""
+        return values.dtype == torch.bool
+
+    def rows(self, mask: Tensor) -> Any:  # noqa: ANN401
+        """All: `waiting` keeps the mask beside them."""
+        return slice(None)
+
+    def waiting(self, columns: Sequence[Tensor], mask: Tensor) -> Tensor:
+        """Numbers of all environments, below a row that says of which ones they are wanted, [1 + K, N]."""
+        return torch.stack([mask.double(), *(column.double() for column in columns)])
+
+    def lists(self, waiting: Sequence[Tensor]) -> list[list[float]]:
+        """The numbers that have waited, a list for each environment and step: brought here at once."""
+        everything = torch.cat(list(waiting), dim=1)
+        found: list[list[float]] = everything[1:, everything[0] > 0].T.tolist()
+        return found
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """The dtype of that name, which NumPy has for it too."""
+    found: torch.dtype = getattr(torch, name)
+    return found
