@@ -107,7 +107,8 @@ class Collector:
             valid = new = everywhere
             restarts = dones
             if "filler" in info:  # next-step autoreset: an end's next row is its final observation and filler
-                valid, new, restarts = ~info["filler"], ~dones, info["filler"]
+                valid, new = ~info["filler"], ~info["idle"]
+                restarts = (dones | info["filler"]) & new
             self.episodes.step(rewards, dones, valid, info)
             if self.reward_normalizer is not None:
                 rewards = self.reward_normalizer(rewards, dones, valid)

@@ -92,8 +92,8 @@ class BatchTally:
                 series = self._series[name] = BatchSeries(self._n, is_state)
             series.add(values.astype(np.float64), told, self._steps)
 
-    def end(self, over: Mask) -> None:
-        """Ends the episodes of some environments, bool [N]: their numbers wait in `ended`."""
+    def end(self, over: Mask, kept: Mask) -> None:
+        """Ends the episodes of some environments, bool [N]; the numbers of those kept wait in `ended`."""
         rows = np.flatnonzero(over)
         episodes: list[dict[str, float]] = [{} for _ in rows]
         for name, series in self._series.items():
@@ -105,7 +105,7 @@ class BatchTally:
             for i in np.flatnonzero(~np.isnan(values)).tolist():
                 episodes[i].setdefault(plain_key(name), float(values[i]))
             series.forget(rows)
-        self.ended += filter(None, episodes)
+        self.ended += [told for told, is_kept in zip(episodes, kept[rows], strict=True) if told and is_kept]
         self._steps[rows] = 0
 
 
@@ -116,7 +116,7 @@ def _told(
     for key, value in infos.items():
         if not isinstance(key, str) or (key[:1] == "_" and key[1:] in infos):
             continue
-        told = rows & mask if (mask := _mask_of(key, infos, len(rows))) is not None else rows
+        told = rows & mask if (mask := mask_of(key, infos, len(rows))) is not None else rows
         if isinstance(value, dict):
             if depth < DEEPEST:
                 yield from _told(value, told, f"{prefix}{key}.", depth + 1)
@@ -128,7 +128,7 @@ def _told(
             yield f"{prefix}{key}", values, told
 
 
-def _mask_of(key: str, infos: Mapping[Any, Any], n: int) -> Mask | None:
+def mask_of(key: str, infos: Mapping[Any, Any], n: int) -> Mask | None:
     """Which environments told a key, bool [N]; None where its infos do not say so."""
     mask = infos.get(f"_{key}")
     if hasattr(mask, "__array__") and (found := as_array(mask)).shape == (n,) and found.dtype == np.bool_:
@@ -150,7 +150,25 @@ def reported_returns(infos: Any, ended: Mask) -> FloatArray | None:  # noqa: ANN
     found = episode.get("r") if isinstance(episode, dict) else None
     if not hasattr(found, "__array__"):
         return None
-    returns, mask = as_array(found), _mask_of("episode", infos, len(ended))
+    returns, mask = as_array(found), mask_of("episode", infos, len(ended))
     if returns.shape != ended.shape or returns.dtype.kind not in "iuf":
         return None
     return np.where(ended if mask is None else ended & mask, returns, np.nan)
+
+
+def told_of(infos: Any, i: int, n: int) -> dict[str, Any]:  # noqa: ANN401 - anybody's
+    """The infos of environment i of N, as a single one has them."""
+    if not isinstance(infos, dict):
+        return {}
+    found: dict[str, Any] = {}
+    for key, value in infos.items():
+        mask = mask_of(key, infos, n) if isinstance(key, str) else None
+        if (isinstance(key, str) and key[:1] == "_" and key[1:] in infos) or (
+            mask is not None and not mask[i]
+        ):
+            continue
+        if isinstance(value, dict):
+            found[key] = told_of(value, i, n)
+        elif hasattr(value, "__array__") and len(np.shape(value)) and len(value) == n:
+            found[key] = value[i]
+    return found

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 from gymnasium.spaces import Discrete, MultiDiscrete
@@ -81,8 +82,8 @@ class Vector(VectorEnv[Any, Any, Any]):
         self._forget()
 
     @classmethod
-    def check(cls, recipe: Recipe) -> None:
-        """Raises EnvError where the backend can't make environments of a recipe, whose number is open."""
+    def check(cls, recipe: Recipe, env: "gym.Env[Any, Any]") -> None:
+        """Raises EnvError where the backend can't make what there is a single environment of."""
 
     @classmethod
     def of(cls, recipe: Recipe) -> "Vector":

@@ -17,6 +17,7 @@ from ppo_cli.agent import PPOAgent
 from ppo_cli.arrays import as_array
 from ppo_cli.cache import trusted_folder
 from ppo_cli.collective import ALONE, Collective
+from ppo_cli.config.checks import check_backend
 from ppo_cli.config.convert import same_named
 from ppo_cli.config.idle import idle_notices
 from ppo_cli.config.schema import Config, EnvConfig
@@ -28,6 +29,7 @@ from ppo_cli.envs.calls import Call, calling, let_interrupt_pass
 from ppo_cli.envs.group import OnError
 from ppo_cli.envs.infos import Wanted, parse_keys
 from ppo_cli.envs.make import EnvFn, env_fn, resolve_env_id, spaces_of, with_masks
+from ppo_cli.envs.named import maker_of
 from ppo_cli.envs.notices import (
     image_notice,
     learning_notice,
@@ -120,11 +122,13 @@ def _find_source(config: Config) -> "Source | None":
 def _check_environment(config: Config, keep: bool, start: "Source | None") -> Checked:
     typed = config.env.id
     env_id = resolve_env_id(typed)
-    env = _try_environment(env_id, replace(config.env, action_mask=False))
+    config, vectors = _steppable(config, env_id)
+    env = _try_environment(env_id, replace(config.env, action_mask=False), config.shard_envs)
     with ExitStack() as opened:
         opened.callback(lambda: calls.close(env))  # whichever it is by then
         source = _mask_source(config, env)
-        notices = [_id_notice(typed, env_id), learning_notice(env), image_notice(env.observation_space)]
+        notices = [_id_notice(typed, env_id), vectors, learning_notice(env)]
+        notices.append(image_notice(env.observation_space))
         masked = _decide_mask(config, env, source)
         if config.env.action_mask is not False:
             notices.append(mask_notice(env, source))
@@ -132,7 +136,7 @@ def _check_environment(config: Config, keep: bool, start: "Source | None") -> Ch
             env = with_masks(env, env_id)
         spaces = Spaces(env.observation_space, env.action_space)
         wanted = Recipe(env_id, (), spaces, kwargs=config.env.kwargs, wrappers=config.env.wrappers)
-        backend(config.vectorization).load().check(wanted)
+        backend(config.vectorization).load().check(wanted, env)
         notices += _notices(config, spaces)
         config = replace(config, env=replace(config.env, id=env_id, action_mask=masked))
         model = check_network(config, spaces)
@@ -151,6 +155,23 @@ def _check_environment(config: Config, keep: bool, start: "Source | None") -> Ch
     if config.checkpoint.exact:
         return replace(checked, snapshot_kind=_exact_kind(config.env, env))
     return replace(checked, env=env) if keep else checked
+
+
+def _steppable(config: Config, env_id: str) -> tuple[Config, str | None]:
+    """The config with ``vectorization=auto`` decided where there are vectors alone, and a line on it.
+
+    Raises:
+        EnvError: it names a backend that steps single environments.
+        ConfigError: something is asked for that vectors can't do.
+    """
+    if config.vectorization == "entry_point" or maker_of(env_id) is None:
+        return config, None
+    alone = f"of {env_id} there are vectors alone"
+    if config.vectorization != "auto":
+        raise EnvError(f"vectorization={config.vectorization}: {alone}; leave it out, or use entry_point")
+    config = replace(config, vectorization="entry_point")
+    check_backend(config, f"leave it out: {alone}")
+    return config, f"vectorization=auto: entry_point ({alone})"
 
 
 def _notices(config: Config, spaces: Spaces) -> list[str | None]:
@@ -207,8 +228,9 @@ def _exact_kind(config: EnvConfig, env: Env[Any, Any]) -> SnapshotKind:
 
 def _mask_source(config: Config, env: Env[Any, Any]) -> MaskSource | None:
     """Where the environment's masks are, beside its observation; only where that is of interest."""
-    is_of_interest = backend(config.vectorization).masks and config.env.action_mask is not False
-    return find_mask(env) if is_of_interest else "none"
+    places = backend(config.vectorization).masks
+    source = find_mask(env) if places and config.env.action_mask is not False else "none"
+    return source if source is None or source in places else "none"
 
 
 def _decide_mask(config: Config, env: Env[Any, Any], source: MaskSource | None) -> bool:
@@ -229,8 +251,14 @@ def _decide_mask(config: Config, env: Env[Any, Any], source: MaskSource | None) 
     return bool(asked)
 
 
-def env_maker(config: EnvConfig, training: bool = False) -> EnvFn:
-    """The constructor of the environment, in training or in evaluation."""
+def env_maker(config: EnvConfig, training: bool = False, n_envs: int = 1) -> EnvFn:
+    """The constructor of the environment, in training or in evaluation.
+
+    Args:
+        config: The knobs ``env``.
+        training: Whether it is for training.
+        n_envs: The number of environments of a vector of which it is one, where there are no single ones.
+    """
     masked = (
         config.action_mask is True
     )  # auto has become true or false, but in runs from before there were masks
@@ -242,6 +270,7 @@ def env_maker(config: EnvConfig, training: bool = False) -> EnvFn:
         training=training,
         reset_options=config.reset_options,
         seed_below=config.seed_below,
+        n_envs=n_envs,
     )
 
 
@@ -256,7 +285,7 @@ def on_error_of(config: EnvConfig) -> OnError:
     return "restart" if config.on_error == "restart" else "stop"
 
 
-def _try_environment(env_id: str, config: EnvConfig) -> Env[Any, Any]:
+def _try_environment(env_id: str, config: EnvConfig, n_envs: int) -> Env[Any, Any]:
     """The environment of training; where it has wrappers, it is tried out, since many refuse only at a reset.
 
     Raises:
@@ -264,7 +293,7 @@ def _try_environment(env_id: str, config: EnvConfig) -> Env[Any, Any]:
     """
     config = replace(config, id=env_id)
     if not config.wrappers:
-        return env_maker(config, training=True)()
+        return env_maker(config, training=True, n_envs=n_envs)()
     only_training = any(wrapper.get("when") == "train" for wrapper in config.wrappers)
     # evaluation's first and on its own, since of some there may be only one
     evaluated = spaces_of(env_maker(config)) if only_training else None

@@ -23,7 +23,7 @@ def make_evaluating(config: Config, counting: Counting | None = None) -> "Evalua
     """The hook that evaluates as a config says, and shows how far it is."""
     return Evaluating(
         config.eval,
-        env_maker(config.env),
+        env_maker(config.env, n_envs=config.shard_envs),
         on_error_of(config.env),
         wanted_infos(config),
         counting or (lambda _: nullcontext(lambda _: None)),

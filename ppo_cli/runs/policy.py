@@ -290,10 +290,11 @@ def restore_policy(
         say(line)
     trained_on = config.env.kwargs
     config = replace(config, env=replace(config.env, kwargs={**trained_on, **(env_kwargs or {})}))
-    with calls.closing(env_maker(config.env)()) as env:
+    with calls.closing(env_maker(config.env, n_envs=config.shard_envs)()) as env:
         here = trained = Spaces(env.observation_space, env.action_space)
         if env_kwargs:
-            trained = spaces_of(env_maker(replace(config.env, kwargs=trained_on)))
+            other = replace(config.env, kwargs=trained_on)
+            trained = spaces_of(env_maker(other, n_envs=config.shard_envs))
         is_lacking = lacks_leaves(here.observation_space, trained.observation_space)
         fitting = here._replace(observation_space=trained.observation_space) if is_lacking else here
         try:
