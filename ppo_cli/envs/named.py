@@ -39,6 +39,11 @@ def lending(env_id: str, envs: Vectors | None) -> Iterator[None]:
         _lent.pop(env_id, None)
 
 
+def is_lent(env_id: str) -> bool:
+    """Whether there is one vector of an id, which somebody else has made."""
+    return env_id in _lent
+
+
 def maker_of(env_id: str) -> Maker | None:
     """What makes vectors of an id of which there are no single environments; None for any other id.
 
@@ -106,10 +111,11 @@ def make_vectors(env_id: str, maker: Maker, n: int, kwargs: Mapping[str, Any]) -
         )
     lacking = [name for name in _NEEDED if not hasattr(envs, name)]
     if lacking or envs.num_envs != n:
-        wrong = f"no {lacking[0]}" if lacking else f"num_envs={envs.num_envs}"
-        wanted = f"the vector has {wrong}: expected the {', '.join(_NEEDED)} of a VectorEnv, num_envs={n}"
         envs.close()
-        raise EnvError(f"env.id={env_id}: {wanted} (n_envs / shards)")
+        said = (
+            f"num_envs={envs.num_envs}, where n_envs / shards is {n}" if not lacking else f"no {lacking[0]}"
+        )
+        raise EnvError(f"env.id={env_id}: its vector has {said}")
     return envs
 
 

@@ -17,7 +17,6 @@ from ppo_cli.agent import PPOAgent
 from ppo_cli.arrays import as_array
 from ppo_cli.cache import trusted_folder
 from ppo_cli.collective import ALONE, Collective
-from ppo_cli.config.checks import check_backend
 from ppo_cli.config.convert import same_named
 from ppo_cli.config.idle import idle_notices
 from ppo_cli.config.schema import Config, EnvConfig
@@ -29,7 +28,6 @@ from ppo_cli.envs.calls import Call, calling, let_interrupt_pass
 from ppo_cli.envs.group import OnError
 from ppo_cli.envs.infos import Wanted, parse_keys
 from ppo_cli.envs.make import EnvFn, env_fn, resolve_env_id, spaces_of, with_masks
-from ppo_cli.envs.named import maker_of
 from ppo_cli.envs.notices import (
     image_notice,
     learning_notice,
@@ -53,6 +51,7 @@ from ppo_cli.runs.intrinsic import try_intrinsic
 from ppo_cli.runs.ranks import check_processes
 from ppo_cli.runs.signals import no_advice
 from ppo_cli.runs.user_hooks import check_hooks
+from ppo_cli.runs.vectorization import decide_vectorization
 from ppo_cli.runs.watchdog import Watchdog
 from ppo_cli.seeding import spawn_seeds, stream_generator
 from ppo_cli.spaces import Spaces, leaves_of
@@ -122,7 +121,7 @@ def _find_source(config: Config) -> "Source | None":
 def _check_environment(config: Config, keep: bool, start: "Source | None") -> Checked:
     typed = config.env.id
     env_id = resolve_env_id(typed)
-    config, vectors = _steppable(config, env_id)
+    config, vectors = decide_vectorization(config, env_id)
     env = _try_environment(env_id, replace(config.env, action_mask=False), config.shard_envs)
     with ExitStack() as opened:
         opened.callback(lambda: calls.close(env))  # whichever it is by then
@@ -155,23 +154,6 @@ def _check_environment(config: Config, keep: bool, start: "Source | None") -> Ch
     if config.checkpoint.exact:
         return replace(checked, snapshot_kind=_exact_kind(config.env, env))
     return replace(checked, env=env) if keep else checked
-
-
-def _steppable(config: Config, env_id: str) -> tuple[Config, str | None]:
-    """The config with ``vectorization=auto`` decided where there are vectors alone, and a line on it.
-
-    Raises:
-        EnvError: it names a backend that steps single environments.
-        ConfigError: something is asked for that vectors can't do.
-    """
-    if config.vectorization == "entry_point" or maker_of(env_id) is None:
-        return config, None
-    alone = f"of {env_id} there are vectors alone"
-    if config.vectorization != "auto":
-        raise EnvError(f"vectorization={config.vectorization}: {alone}; leave it out, or use entry_point")
-    config = replace(config, vectorization="entry_point")
-    check_backend(config, f"leave it out: {alone}")
-    return config, f"vectorization=auto: entry_point ({alone})"
 
 
 def _notices(config: Config, spaces: Spaces) -> list[str | None]:
