@@ -26,7 +26,11 @@ class Arrays:
         """Zeros."""
         return np.zeros(shape, dtype)
 
-    def own(self, values: Any, dtype: str) -> Array:  # noqa: ANN401 - arrays, tensors, lists, anybody's
+    def of(self, values: Any) -> Array:  # noqa: ANN401 - arrays, tensors, lists, anybody's
+        """Any values."""
+        return as_array(values)
+
+    def own(self, values: Any, dtype: str) -> Array:  # noqa: ANN401
         """A copy of any values."""
         return np.array(as_array(values), dtype)
 
@@ -69,6 +73,10 @@ class Arrays:
             raise FloatingPointError(beyond_float32(f"{observations[~finite][0]:g}"))
         return small
 
+    def sent(self, actions: Any) -> Any:  # noqa: ANN401 - nested, perhaps
+        """Actions, or what else the environments are given, where they take it."""
+        return actions
+
     def moments(self, batch: Array, counts: Array | None) -> Moments | None:
         """Mean and sum of squared deviations of rows [N, *shape], and how many they are; None of none.
 
@@ -84,16 +92,21 @@ class Arrays:
         deviations = rows - mean
         return mean, np.add.reduce(deviations * deviations, axis=0), n
 
-    def require(self, holds: Array, what: str) -> None:
-        """Raises ValueError for the first environment of which something does not hold, bool [N]."""
+    def require(self, holds: Array, otherwise: str) -> None:
+        """Raises ValueError for the first environment of which something does not hold.
+
+        Args:
+            holds: Whether it does, bool [N].
+            otherwise: What to say, with {} for the environment.
+        """
         if not holds.all():
-            raise ValueError(f"{what} of environment {holds.argmin()}")
+            raise ValueError(otherwise.format(f"environment {holds.argmin()}"))
 
     def check(self) -> None:
         """Raises ValueError for what `require` did not wait to know."""
 
     def is_any(self, mask: Array) -> bool:
-        """Whether anything is true; also where it would have to be waited for to know."""
+        """Whether anything is true; or may be, where one would have to wait to know."""
         return bool(mask.any())
 
     def numbers(self, value: Any, n: int) -> Array | None:  # noqa: ANN401 - anybody's
@@ -103,9 +116,9 @@ class Arrays:
         found = as_array(value)
         return found if found.shape == (n,) and found.dtype.kind in "biuf" else None
 
-    def is_truth(self, values: Array) -> bool:
-        """Whether values are true or false."""
-        return bool(values.dtype.kind == "b")
+    def kind(self, values: Array) -> str:
+        """The kind of values, by NumPy's letters: b, i, u, f, ..."""
+        return str(values.dtype.kind)
 
     def rows(self, mask: Array) -> Any:  # noqa: ANN401
         """What to index columns with, for `waiting`, to have those of a mask."""

@@ -21,20 +21,30 @@ class Tensors(Arrays):
     isfinite = staticmethod(torch.isfinite)  # type: ignore[assignment]
     sqrt = staticmethod(torch.sqrt)  # type: ignore[assignment]
 
-    def __init__(self, device: torch.device) -> None:
-        """Takes the device on which all of them lie."""
-        self.device = device
+    def __init__(self, device: torch.device | str, home: torch.device | str | None = None) -> None:
+        """Takes places.
+
+        Args:
+            device: The device of the run, on which all of them lie.
+            home: The device of the environments; None for the same.
+        """
+        self.device = torch.device(device)
+        self._home = self.device if home is None else torch.device(home)
         self._broken: dict[str, Tensor] = {}  # where something has not held, bool [N], by what
 
     def zeros(self, shape: int | tuple[int, ...], dtype: str = "float64") -> Tensor:
         """Zeros."""
         return torch.zeros(shape, dtype=torch_dtype(dtype), device=self.device)
 
+    def of(self, values: Any) -> Tensor:  # noqa: ANN401
+        """Any values."""
+        tensor = values if isinstance(values, Tensor) else torch.as_tensor(values)
+        return tensor.detach().to(self.device)
+
     def own(self, values: Any, dtype: str) -> Tensor:  # noqa: ANN401
         """A copy of any values."""
-        if not isinstance(values, Tensor):
-            values = torch.as_tensor(values)
-        return values.detach().to(self.device, torch_dtype(dtype), copy=True)
+        tensor = values if isinstance(values, Tensor) else torch.as_tensor(values)
+        return tensor.detach().to(self.device, torch_dtype(dtype), copy=True)
 
     def cast(self, values: Tensor, dtype: str) -> Tensor:
         """Values as others of a dtype."""
@@ -65,8 +75,16 @@ class Tensors(Arrays):
         if observations.dtype != torch.float64:
             return observations
         small = observations.float()
-        self.require(torch.isfinite(small).flatten(1).all(1), beyond_float32("a number"))
+        self.require(torch.isfinite(small).flatten(1).all(1), f"{beyond_float32('a number')} ({{}})")
         return small
+
+    def sent(self, actions: Any) -> Any:  # noqa: ANN401
+        """Actions, or what else the environments are given, on their device."""
+        if isinstance(actions, dict):
+            return {key: self.sent(part) for key, part in actions.items()}
+        if isinstance(actions, tuple):
+            return tuple(self.sent(part) for part in actions)
+        return torch.as_tensor(actions).to(self._home)
 
     def moments(self, batch: Tensor, counts: Tensor | None) -> Moments:
         """Mean and sum of squared deviations of rows [N, *shape], and how many they are, all 0 of none."""
@@ -77,19 +95,19 @@ class Tensors(Arrays):
         mean = batch.where(chosen, 0.0).sum(0) / n.clamp(min=1)
         return mean, (batch - mean).where(chosen, 0.0).square().sum(0), n
 
-    def require(self, holds: Tensor, what: str) -> None:
+    def require(self, holds: Tensor, otherwise: str) -> None:
         """Has `check` raise where something does not hold of an environment, bool [N]."""
-        before = self._broken.get(what)
-        self._broken[what] = ~holds if before is None else before | ~holds
+        before = self._broken.get(otherwise)
+        self._broken[otherwise] = ~holds if before is None else before | ~holds
 
     def check(self) -> None:
         """Raises ValueError for the first environment of which something that is required did not hold."""
         broken, self._broken = self._broken, {}
         if not broken:
             return
-        for what, environments in zip(broken, torch.stack(list(broken.values())).tolist(), strict=True):
+        for otherwise, environments in zip(broken, torch.stack(list(broken.values())).tolist(), strict=True):
             if any(environments):
-                raise ValueError(f"{what} of environment {environments.index(True)}")
+                raise ValueError(otherwise.format(f"environment {environments.index(True)}"))
 
     def is_any(self, mask: Tensor) -> bool:
         """True, since it would have to be waited for."""
@@ -98,16 +116,19 @@ class Tensors(Arrays):
     def numbers(self, value: Any, n: int) -> Tensor | None:  # noqa: ANN401
         """A number for each of n environments, or a truth; None for whatever else it is."""
         if not isinstance(value, Tensor):
-            array = super().numbers(value, n)
-            value = None if array is None else torch.as_tensor(array)
-        if value is None or value.shape != (n,) or value.is_complex():
+            value = super().numbers(value, n)
+        if value is None or tuple(value.shape) != (n,):
             return None
-        found: Tensor = value.detach().to(self.device)
-        return found
+        found = self.of(value)
+        return None if found.is_complex() else found
 
-    def is_truth(self, values: Tensor) -> bool:
-        """Whether values are true or false."""
-        return values.dtype == torch.bool
+    def kind(self, values: Tensor) -> str:
+        """The kind of values, by NumPy's letters: b, i, u, f, ..."""
+        if values.dtype == torch.bool:
+            return "b"
+        if values.is_complex():
+            return "c"
+        return "f" if values.is_floating_point() else "i" if values.dtype.is_signed else "u"
 
     def rows(self, mask: Tensor) -> Any:  # noqa: ANN401
         """All: `waiting` keeps the mask beside them."""

@@ -181,7 +181,7 @@ class ObservationCheck:
         self._shape = tuple(space.shape or ())
         self._kept = np.dtype(space.dtype if kept is None else kept)
         self._fitting = {self._kept}  # dtypes whose every value can be kept, or is looked at below
-        self._range = _index_range(space)
+        self._range = index_range(space)
         self._named = f"an observation {key!r}" if key else "an observation"
 
     def __call__(self, obs: Any) -> Any:  # noqa: ANN401
@@ -221,7 +221,7 @@ class ObservationCheck:
         return False
 
 
-def _index_range(space: spaces.Space[Any]) -> tuple[Any, Any] | None:
+def index_range(space: spaces.Space[Any]) -> tuple[Any, Any] | None:
     """Lowest and highest index of a Discrete or MultiDiscrete space; None for any other."""
     if isinstance(space, spaces.Discrete):
         return int(space.start), int(space.start) + int(space.n) - 1
