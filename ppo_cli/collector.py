@@ -47,6 +47,9 @@ class Collector:
     reward_normalizer: RewardNormalizer | None
     arrays: Arrays = NUMPY
 
+    def __post_init__(self) -> None:
+        self._to_env: Callable[[Array], Array] = self.distribution.to_env
+
     def observe(self, observations: Array) -> Array:
         """Observations [..., *shape] as the agent sees them."""
         normalizer = self.observation_normalizer
@@ -66,6 +69,7 @@ class Collector:
                 part.take_kind(self.arrays)
             if isinstance(self.arrays, Tensors):
                 self.rollout.take_tensors(self.arrays.device)
+                self._to_env = self.distribution.to_env_module().to(self.arrays.device)
         return observations
 
     def _begin(self, observations: Array, environments: Sequence[int] | slice = ALL) -> None:
@@ -96,13 +100,12 @@ class Collector:
         """Fills the rollout with the next T steps of each environment."""
         rollout, arrays = self.rollout, self.arrays
         rollout.begin()
-        to_env = self._way_out()
         everywhere = ~arrays.zeros(rollout.n_envs, "bool")
         in_tensors = isinstance(arrays, Tensors)
         noises = agent.exploration_noise(rollout.n_steps, rollout.n_envs, self.generator, in_tensors)
         for t, noise in enumerate(noises):
             actions, outputs = agent.act(rollout.acting_on(t), noise, rollout.states[t])
-            next_obs, rewards, terminated, truncated, info = self.envs.step(to_env(actions))
+            next_obs, rewards, terminated, truncated, info = self.envs.step(self._to_env(actions))
             dones = terminated | truncated
             valid = new = everywhere
             restarts = dones
@@ -120,12 +123,6 @@ class Collector:
             if outputs is not None:
                 rollout.record(t, outputs, restarts)
             rollout.add(t, actions, rewards, terminated, truncated, self.observe(next_obs), valid)
-
-    def _way_out(self) -> Callable[[Array], Array]:
-        """The way from stored actions to those that the environments take."""
-        if not isinstance(self.arrays, Tensors):
-            return self.distribution.to_env
-        return self.distribution.to_env_module().to(self.arrays.device)
 
     @property
     def normalizers(self) -> list[ObservationNormalizer | RewardNormalizer]:
