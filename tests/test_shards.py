@@ -137,6 +137,11 @@ CASES = {
         "eval.max_steps=60",
     ),
     "processes of environments": ("vectorization=async", "n_envs=8"),
+    "a vector entry point": ("vectorization=entry_point", "n_envs=8", "n_steps=32", "total_timesteps=512"),
+    "agents of a vector": (
+        "env=vector_envs:Worlds", "vectorization=auto", "n_envs=12", "n_steps=32", "batch_size=96",
+        "total_timesteps=500", "network.memory=lstm", "eval.every=1",
+    ),
     "filler rows": ("vectorization=envpool", "n_envs=8", "n_steps=32", "total_timesteps=512"),
     "ragged minibatches": (
         "env=Pendulum-v1", "n_steps=50", "total_timesteps=400", "batch_size=48", "use_sde=true",

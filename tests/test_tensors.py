@@ -95,7 +95,7 @@ def learned(agent, shards, iterations=3):
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("task", ["infos", "indices", "mask", "Dict", "Tuple"])
+@pytest.mark.parametrize("task", ["infos", "mask"])
 def test_what_is_learned_from_tensors_is_what_is_learned_from_arrays(task, mode):
     kwargs = {**TASKS[task], "mode": mode}
     network = {"memory": "gru", "memory_size": 4} if task == "mask" else {}
@@ -224,5 +224,5 @@ def test_tensors_that_can_not_be_kept_are_refused_at_once():
     envs.reset(seed=0)
     with pytest.raises(ValueError, match="'at' of shape \\(3, 1\\), where its space says \\(3, 2\\)"):
         envs._batch({**observations, "at": observations["at"][:, :1]}, nobody)
-    with pytest.raises(ValueError, match="'last' of dtype torch.float32, where its space says torch.int64"):
+    with pytest.raises(ValueError, match=r"'last' of dtype torch.float32, where its space says torch.int64"):
         envs._batch({**observations, "last": observations["last"].float()}, nobody)

@@ -92,6 +92,9 @@ class BatchTally:
         """Ends the episodes of some environments, bool [N]; `take` gives the numbers of those kept."""
         arrays = self._arrays
         over = arrays.of(over)
+        if not self._series:
+            arrays.clear(self._steps, over)
+            return
         counted = over & arrays.of(kept)
         rows = arrays.rows(counted)
         columns = []
@@ -104,8 +107,7 @@ class BatchTally:
                 values = arrays.where(is_old, math.nan, values)
             columns.append(values)
             series.forget(over)
-        if columns:
-            self._waiting.append((tuple(self._series), arrays.waiting(columns, counted)))
+        self._waiting.append((tuple(self._series), arrays.waiting(columns, counted)))
         arrays.clear(self._steps, over)
 
     def take(self) -> list[dict[str, float]]:

@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
-from ppo_cli.arrays import NUMPY, Array, Arrays, as_array
+from ppo_cli.arrays import NUMPY, Array, Arrays
 from ppo_cli.envs.batch_infos import mask_of
 from ppo_cli.envs.pack import flat_mask
 from ppo_cli.spaces import MASK, PackedObservations, Spaces
@@ -161,8 +161,8 @@ class Activity:
             raise ValueError(f"an {ACTIVE}, which goes with autoreset modes NEXT_STEP and SAME_STEP")
         active = self._arrays.numbers(given, n)
         if active is None or self._arrays.kind(active) == "f":
-            form = as_array(given)
-            raise ValueError(f"an {ACTIVE} of shape {form.shape} and {form.dtype}: expected bool of ({n},)")
+            shape = tuple(np.shape(given))
+            raise ValueError(f"an {ACTIVE} of shape {shape}, where ({n},) is expected, of truth values")
         told = mask_of(ACTIVE, infos, n, self._arrays)
         found = self._arrays.own(active, "bool")
         return found if told is None else found | ~told

@@ -70,7 +70,8 @@ class EntryPointVector(Vector):
         except EnvError:
             self.close()
             raise
-        if self._mode == AutoresetMode.NEXT_STEP:
+        self._fills = self._mode == AutoresetMode.NEXT_STEP
+        if self._fills:
             self.metadata = {"autoreset_mode": self._mode}
         self._batch = ObservationBatch(*spaces, n, masks)
         self._take_kind(NUMPY)
@@ -84,15 +85,12 @@ class EntryPointVector(Vector):
 
     def _look(self, observations: Any) -> None:  # noqa: ANN401
         """Finds out at the first observations whether they are tensors, and where."""
-        first = observations
-        for step in next(walk(self._given))[0]:
-            first = first[step]
-        if self.arrays is not NUMPY or not hasattr(first, "detach"):
+        if self.arrays is not NUMPY or (home := _home_of(observations, self._given)) is None:
             return
         from ppo_cli.envs.tensor_batches import TensorBatch  # late, since it imports PyTorch
         from ppo_cli.tensors import Tensors
 
-        tensors = Tensors(self._device, first.device)
+        tensors = Tensors(self._device, home)
         self._take_kind(tensors)
         masks = added_masks(self._spaces, self._given, self.num_envs, tensors)
         self._batch = TensorBatch(*self._spaces, self.num_envs, masks, tensors)
@@ -100,10 +98,11 @@ class EntryPointVector(Vector):
     @classmethod
     def check(cls, recipe: Recipe, env: "gym.Env[Any, Any]") -> None:
         """Raises EnvError where there is no vector entry point, or what it makes does not fit."""
+        envs: Vectors
         if isinstance(env.unwrapped, OneOf):
             envs = Lent(env.unwrapped.envs)
         else:
-            envs = _make(recipe.env_id, max(1, len(recipe.makes)), recipe.kwargs)
+            envs = _make(recipe.env_id, len(recipe.makes), recipe.kwargs)
         with closing(cls(recipe.env_id, envs, recipe.spaces)) as made:
             if added_masks(recipe.spaces, envs.single_observation_space, 1) is not None:
                 _try_reset(recipe.env_id, made)
@@ -173,31 +172,29 @@ class EntryPointVector(Vector):
         sent = space.nested(actions, arrays) if isinstance(space, PackedActions) else actions
         observations, rewards, terminated, truncated, infos = self._envs.step(arrays.sent(sent))
         infos = infos if isinstance(infos, dict) else {}
-        rewards = self._column("rewards", rewards, "float64")
-        terminated = self._column("terminations", terminated, "bool")
-        truncated = self._column("truncations", truncated, "bool")
+        rewards = _column("rewards", rewards, "float64", self.num_envs, arrays)
+        terminated = _column("terminations", terminated, "bool", self.num_envs, arrays)
+        truncated = _column("truncations", truncated, "bool", self.num_envs, arrays)
         filler, ended, activity = self._activity.step(terminated, truncated, infos)
         idle, rows = self._activity.idle, self._everybody  # rows: whose masks are in infos
         arrays.clear(rewards, filler)  # some give one there
         arrays.require(arrays.isfinite(rewards), "a NaN or an infinity as the reward of {}")
         told = self._follow(infos, filler, ended) | activity
-        final = self._final_in(infos, ended, idle)
-        if self._has_final(infos, final):
+        final = _final_in(infos, ended, idle, self._mode, arrays)
+        if _has_final(infos, final, self._mode, arrays):
             told |= {"final_obs": self._final(observations, infos, final), "_final_obs": ended}
             if self._mode == AutoresetMode.DISABLED:
                 self._batch.take_masks(infos, ~ended, idle)
-                observations, infos = self._envs.reset(
-                    options={"reset_mask": arrays.sent(arrays.copy(ended))}
-                )
-                rows = ended
+                rows, whom = ended, arrays.sent(arrays.copy(ended))
+                observations, infos = self._envs.reset(options={"reset_mask": whom})
         self._batch.take_masks(infos, rows, idle)
         self._last = self._batch(observations, idle)
         return self._last, rewards, terminated, truncated, told
 
     def _follow(self, infos: Mapping[str, Any], filler: Array, ended: Array) -> dict[str, Any]:
         """Takes in what infos tell; what `RecordEpisodeStatistics` reported there goes to the statistics."""
-        self._tally.step(~filler)
         last, counted = infos, ~filler
+        self._tally.step(counted)
         begun = ended & ~self._activity.idle
         if self._mode == AutoresetMode.SAME_STEP and self.arrays.is_any(begun):
             last = infos.get("final_info", {})  # those beside are of the episode that began
@@ -221,37 +218,6 @@ class EntryPointVector(Vector):
         # a copy: the reset may write into the same memory
         return self.arrays.copy(self._batch(observations, self._everybody))
 
-    def _final_in(self, infos: Mapping[str, Any], ended: Array, idle: Array) -> Array:
-        """Whose episode has ended with another observation than the one beside, bool [N].
-
-        Raises:
-            ValueError: infos lack it.
-        """
-        begun: Array = ended & ~idle
-        if self._mode != AutoresetMode.SAME_STEP or not self.arrays.is_any(ended):
-            return begun
-        if "final_obs" in infos:
-            told = mask_of("final_obs", infos, len(ended), self.arrays)
-            return begun if told is None else begun | (ended & told)
-        self.arrays.require(
-            ~begun, "an episode's end without 'final_obs' in infos, in autoreset mode SAME_STEP, of {}"
-        )
-        return begun
-
-    def _has_final(self, infos: Mapping[str, Any], final: Array) -> bool:
-        """Whether there are any; without waiting for a device, but where it is to be told whom to reset."""
-        if self._mode == AutoresetMode.DISABLED:
-            return bool(final.any())
-        is_same = self._mode == AutoresetMode.SAME_STEP
-        return is_same and "final_obs" in infos and self.arrays.is_any(final)
-
-    def _column(self, name: str, values: Any, dtype: str) -> Array:  # noqa: ANN401
-        """One number an environment, [N], a copy: a reset within the step may write into the same memory."""
-        column = self.arrays.own(values, dtype)
-        if tuple(column.shape) != (self.num_envs,):
-            raise ValueError(f"{name} of shape {tuple(column.shape)}, where ({self.num_envs},) is expected")
-        return column
-
     def close_extras(self, **_: object) -> None:
         """Closes the environments; what they raise then ends nothing."""
         with calling(Call.CLOSE):
@@ -272,6 +238,48 @@ def _make(env_id: str, n: int, kwargs: Mapping[str, Any]) -> Vectors:
         return make_vectors(env_id, partial(make_registered, registered), n, kwargs)
     except EnvError as error:
         raise EnvError(f"vectorization=entry_point: {error}; {ADVICE}") from error
+
+
+def _home_of(observations: Any, space: gym.Space[Any]) -> Any:  # noqa: ANN401
+    """The device of observations; None where they are no tensors."""
+    for step in next(walk(space))[0]:  # into the first leaf
+        observations = observations[step]
+    return observations.device if hasattr(observations, "detach") else None
+
+
+def _column(name: str, values: Any, dtype: str, n: int, arrays: Arrays) -> Array:  # noqa: ANN401
+    """One number an environment, [N], a copy: a reset within the step may write into the same memory."""
+    column = arrays.own(values, dtype)
+    if tuple(column.shape) != (n,):
+        raise ValueError(f"{name} of shape {tuple(column.shape)}, where ({n},) is expected")
+    return column
+
+
+def _final_in(
+    infos: Mapping[str, Any], ended: Array, idle: Array, mode: AutoresetMode, arrays: Arrays
+) -> Array:
+    """Whose episode has ended with another observation than the one beside, bool [N].
+
+    Raises:
+        ValueError: infos lack it.
+    """
+    begun: Array = ended & ~idle
+    if mode != AutoresetMode.SAME_STEP or not arrays.is_any(ended):
+        return begun
+    if "final_obs" in infos:
+        told = mask_of("final_obs", infos, len(ended), arrays)
+        return begun if told is None else begun | (ended & told)
+    arrays.require(
+        ~begun, "an episode's end without 'final_obs' in infos, in autoreset mode SAME_STEP, of {}"
+    )
+    return begun
+
+
+def _has_final(infos: Mapping[str, Any], final: Array, mode: AutoresetMode, arrays: Arrays) -> bool:
+    """Whether there are any; a device is waited for only where somebody is to be told whom to reset."""
+    if mode == AutoresetMode.DISABLED:
+        return bool(final.any())
+    return mode == AutoresetMode.SAME_STEP and "final_obs" in infos and arrays.is_any(final)
 
 
 def _try_reset(env_id: str, envs: EntryPointVector) -> None:
@@ -296,13 +304,14 @@ def _autoreset_mode(env_id: str, envs: Vectors) -> AutoresetMode:
 
 def _check_spaces(env_id: str, envs: Vectors, single: Spaces, has_masks: bool) -> None:
     """Raises EnvError where the vector's spaces are others than those of a single environment."""
+    expected: gym.Space[Any]
     for name, given, expected in (
         ("observations", envs.single_observation_space, single.observation_space),
         ("actions", envs.single_action_space, single.action_space),
     ):
         if isinstance(expected, (PackedObservations, PackedActions)):
             expected = expected.original
-        if has_masks and name == "observations":
+        if has_masks and isinstance(expected, gym.spaces.Dict) and name == "observations":
             parts = {key: space for key, space in expected.items() if key != MASK}
             expected = gym.spaces.Dict(parts) if isinstance(given, gym.spaces.Dict) else parts["observation"]
         if given != expected:

@@ -59,7 +59,7 @@ def maker_of(env_id: str) -> Maker | None:
     module, _, name = env_id.rpartition(":")
     if name in gym.registry:
         return partial(make_registered, name) if gym.registry[name].entry_point is None else None
-    found = getattr(modules.get(module), name, None) if module else None
+    found: Any = getattr(modules.get(module), name, None) if module else None
     if isinstance(found, type) and issubclass(found, VectorEnv):
         return found
     if not callable(found) or newest_version(name) is not None:
@@ -69,7 +69,8 @@ def maker_of(env_id: str) -> Maker | None:
             f"env.id={env_id} is a class of single environments: register it, as in "
             f"gymnasium.register('{name}-v0', {name}), and give that id; an import path names a VectorEnv"
         )
-    return found
+    maker: Maker = found
+    return maker
 
 
 def newest_version(name: str) -> str | None:

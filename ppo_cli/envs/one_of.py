@@ -43,8 +43,8 @@ class OneOf(gym.Env[Any, Any]):
         """
         if self.envs.num_envs != 1:
             raise ValueError(f"one of {self.envs.num_envs} environments can't be stepped alone")
-        space = self.action_space
-        actions = concatenate(space, [action], create_empty_array(space, 1))
+        room: Any = create_empty_array(self.action_space, 1)
+        actions = concatenate(self.action_space, [action], room)
         observations, rewards, terminated, truncated, infos = self.envs.step(actions)
         over = bool(terminated[0]), bool(truncated[0])
         if any(over) and "final_obs" in infos:  # the observation beside is the next episode's

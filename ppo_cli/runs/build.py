@@ -134,7 +134,8 @@ def _check_environment(config: Config, keep: bool, start: "Source | None") -> Ch
         if masked:
             env = with_masks(env, env_id)
         spaces = Spaces(env.observation_space, env.action_space)
-        wanted = Recipe(env_id, (), spaces, kwargs=config.env.kwargs, wrappers=config.env.wrappers)
+        makes = [env_maker(config.env)] * config.shard_envs
+        wanted = Recipe(env_id, makes, spaces, kwargs=config.env.kwargs, wrappers=config.env.wrappers)
         backend(config.vectorization).load().check(wanted, env)
         notices += _notices(config, spaces)
         config = replace(config, env=replace(config.env, id=env_id, action_mask=masked))

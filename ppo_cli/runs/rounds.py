@@ -76,7 +76,8 @@ def _play_round(
         rewards, terminated, truncated = map(as_array, numbers)
         told = {key: as_array(told[key]) for key in ("filler", "returns") if key in told}
         if "filler" in told:
-            states[torch.from_numpy(told["filler"])] = policy.initial_state
+            waits = torch.from_numpy(told["filler"]).to(states.device)
+            states = torch.where(waits[:, None], policy.initial_state, states)
         lengths += running & ~told.get("filler", np.False_)
         totals += np.where(running, rewards, 0.0)
         ended = running & (terminated | truncated)
