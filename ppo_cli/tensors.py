@@ -4,6 +4,7 @@ None of it waits for the device: what would end a run is found out where `check`
 that are logged are brought to the host all at once.
 """
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ import torch
 from torch import Tensor
 
 from ppo_cli.arrays import Arrays, Moments, beyond_float32
+
+logger = logging.getLogger(__name__)
 
 
 class Tensors(Arrays):
@@ -30,6 +33,11 @@ class Tensors(Arrays):
         """
         self.device = torch.device(device)
         self._home = self.device if home is None else torch.device(home)
+        if self._home.type != self.device.type:
+            logger.warning(
+                "the environments' tensors are on %s, and the run is on %s: each step copies them; device=%s "
+                "leaves them where they are", self._home, self.device, self._home,
+            )  # fmt: skip
         self._broken: dict[str, Tensor] = {}  # where something has not held, bool [N], by what
 
     def zeros(self, shape: int | tuple[int, ...], dtype: str = "float64") -> Tensor:

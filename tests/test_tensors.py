@@ -1,14 +1,17 @@
 """Environments that give tensors: the same transitions as arrays, and never an array on the way."""
 
+import sys
 from collections import Counter
 
 import numpy as np
 import pytest
 import torch
+from test_docs import ROOT, blocks
 from test_entry_point import MODES, TASKS, action_for, entry_point, recipe
 from torch import Generator
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import ppo_cli
 from ppo_cli.actor_critic import make_actor_critic
 from ppo_cli.agent import PPOAgent
 from ppo_cli.arrays import NUMPY, as_array
@@ -226,3 +229,49 @@ def test_tensors_that_can_not_be_kept_are_refused_at_once():
         envs._batch({**observations, "at": observations["at"][:, :1]}, nobody)
     with pytest.raises(ValueError, match=r"'last' of dtype torch.float32, where its space says torch.int64"):
         envs._batch({**observations, "last": observations["last"].float()}, nobody)
+
+
+@pytest.fixture
+def recipes(tmp_path, monkeypatch):
+    """The modules of docs/recipes.md, in the current folder."""
+    for block in blocks(ROOT / "docs" / "recipes.md", "python"):
+        name = block.splitlines()[0].removeprefix("# ")
+        if name in ("poles.py", "gymnax_envs.py"):
+            (tmp_path / name).write_text(block)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    yield
+    for name in ("poles", "gymnax_envs"):
+        sys.modules.pop(name, None)
+
+
+TINY = {"n_steps": 16, "n_epochs": 1, "compile": False, "eval": {"episodes": 2, "max_steps": 20}}
+
+
+def test_the_recipe_in_pytorch_trains_goes_on_and_is_evaluated(recipes):
+    knobs = {**TINY, "normalize": {"observations": True, "rewards": True}, "checkpoint": {"every": 1}}
+    run = ppo_cli.train(env="poles:Poles", n_envs=64, batch_size=256, total_timesteps=1500, **knobs)
+    assert run.evaluation.lengths
+    again = ppo_cli.evaluate(run.folder, episodes=2)
+    assert again.returns == run.evaluation.returns
+    longer = ppo_cli.resume(run.folder, total_timesteps=3000)
+    assert longer.metrics["charts/cut_episodes"].tolist()[-1] == 64
+    assert longer.metrics["step"].tolist()[-1] >= 3000
+
+
+@pytest.mark.slow
+def test_the_recipe_in_pytorch_learns(recipes):
+    run = ppo_cli.train(
+        env="poles:Poles", n_envs=1024, n_steps=32, batch_size=4096, total_timesteps=1e6, gamma=0.98,
+        gae_lambda=0.8, learning_rate=2e-3, anneal={"learning_rate": {"final": 0}}, compile=False,
+    )  # fmt: skip
+    assert run.evaluation.mean >= 475
+
+
+def test_the_recipe_in_jax_trains_as_tensors_by_dlpack(recipes, monkeypatch):
+    pytest.importorskip("gymnax")
+    pytest.importorskip("array_api_compat")
+    run = ppo_cli.train(
+        "+env.kwargs.name=CartPole-v1", env="gymnax_envs:tensors", n_envs=8, total_timesteps=256, **TINY
+    )
+    assert len(run.evaluation.returns) == 2

@@ -45,7 +45,7 @@ class EntryPointVector(Vector):
     backend = "entry_point"
 
     def __init__(
-        self, env_id: str, envs: Vectors, spaces: Spaces, infos: Wanted = NOTHING, device: str = "cpu"
+        self, env_id: str, envs: Vectors, spaces: Spaces, infos: Wanted = NOTHING, device: str | None = None
     ) -> None:
         """Takes a vector, which it closes at the end.
 
@@ -54,7 +54,7 @@ class EntryPointVector(Vector):
             envs: The vector.
             spaces: The spaces of the same environment on its own.
             infos: The keys of ``info`` that are followed.
-            device: The device of the run, to which tensors are brought.
+            device: The device to which tensors are brought; None leaves them where they are.
 
         Raises:
             EnvError: its environments are others than single ones are.
@@ -90,7 +90,7 @@ class EntryPointVector(Vector):
         from ppo_cli.envs.tensor_batches import TensorBatch  # late, since it imports PyTorch
         from ppo_cli.tensors import Tensors
 
-        tensors = Tensors(self._device, home)
+        tensors = Tensors(home if self._device is None else self._device, home)
         self._take_kind(tensors)
         masks = added_masks(self._spaces, self._given, self.num_envs, tensors)
         self._batch = TensorBatch(*self._spaces, self.num_envs, masks, tensors)

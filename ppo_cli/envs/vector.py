@@ -43,7 +43,7 @@ class Recipe(NamedTuple):
         infos: The keys of ``info`` that are followed.
         kwargs: The arguments of the environments, for backends that make their own.
         wrappers: The wrappers around them, as entries of the config, likewise.
-        device: The device of the run, to which tensors are brought.
+        device: The device of the run, to which tensors are brought; None leaves them where they are.
     """
 
     env_id: str
@@ -55,7 +55,7 @@ class Recipe(NamedTuple):
     infos: Wanted = NOTHING
     kwargs: Mapping[str, Any] = MappingProxyType({})
     wrappers: Sequence[Mapping[str, Any]] = ()
-    device: str = "cpu"
+    device: str | None = None
 
 
 class Vector(VectorEnv[Any, Any, Any]):
