@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Generator, Tensor
 
 from ppo_cli.actor_critic import ActorCritic
 from ppo_cli.advantages import explained_variance
+from ppo_cli.arrays import Array
 from ppo_cli.collective import ALONE, Collective
 from ppo_cli.compiled_step import CompiledStep, blank_minibatch, compile_step
 from ppo_cli.distributions import Distribution
@@ -98,55 +98,56 @@ class PPOAgent:
         """Anneals the entropy coefficient, from exploration to exploitation, for ``progress`` in [0, 1]."""
         self.knobs["ent_coef"] = self.schedules["ent_coef"](progress)
 
-    def exploration_noise(self, n_steps: int, n_envs: int, generator: Generator) -> Iterator[Any]:
+    def exploration_noise(
+        self, n_steps: int, n_envs: int, generator: Generator, in_tensors: bool = False
+    ) -> Iterator[Any]:
         """The noise of each step of a rollout.
 
         Args:
             n_steps: The number of steps T.
             n_envs: The number of environments N.
             generator: Draws it, on the CPU.
+            in_tensors: Whether `act` is given observations as tensors.
 
         Returns:
             T times what `act` takes as noise, [N, ...]. With gSDE that is N exploration matrices [N, F, A],
             drawn anew every ``sde_sample_freq`` steps, or once a rollout where that is -1.
         """
+        in_numpy, period = self._numpy_actor is not None and not in_tensors, self.hyper.sde_sample_freq
 
         def place(noise: Tensor) -> Any:  # noqa: ANN401 - a tensor or an array
-            return noise.to(self.device) if self._numpy_actor is None else noise.numpy()
+            return noise.numpy() if in_numpy else noise.to(self.device)
 
-        period = self.hyper.sde_sample_freq
         return self.model.policy_head.noise(n_steps, n_envs, generator, period, place)
 
-    def act(
-        self,
-        obs: npt.NDArray[Any],
-        noise: Any,  # noqa: ANN401
-        states: Tensor,
-    ) -> tuple[npt.NDArray[Any], ActorOutputs | None]:
+    def act(self, obs: Array, noise: Any, states: Tensor) -> tuple[Array, ActorOutputs | None]:  # noqa: ANN401
         """Actions sampled from the policy, [N, *action_shape], and what else was computed, if that is kept.
 
         Args:
-            obs: The observations as the rollout stores them, [N, *shape].
+            obs: The observations as the rollout stores them, [N, *shape]: arrays, or tensors on the device,
+                as the actions are then.
             noise: One step's item of `exploration_noise`.
             states: The memory's states, [N, S].
         """
+        if isinstance(obs, Tensor):
+            return self._act_in_torch(obs, noise, states)
         if self._numpy_actor is not None and obs.dtype == np.float32:
             return self._numpy_actor(obs, noise), None
-        return self._act_in_torch(torch.from_numpy(obs), torch.as_tensor(noise, device=self.device), states)
+        noise = torch.as_tensor(noise, device=self.device)
+        actions, outputs = self._act_in_torch(torch.from_numpy(obs), noise, states)
+        return actions.cpu().numpy(), outputs
 
     @torch.inference_mode()
-    def _act_in_torch(
-        self, obs: Tensor, noise: Tensor, states: Tensor
-    ) -> tuple[npt.NDArray[Any], ActorOutputs | None]:
+    def _act_in_torch(self, obs: Tensor, noise: Tensor, states: Tensor) -> tuple[Tensor, ActorOutputs | None]:
         obs, states = obs.to(self.device), states.to(self.device)
         encoded, after = self.model.encode(obs, states)
         features = self.model.trunk(encoded)
         logits = self.model.logits(features, obs)
         actions = self.distribution.sample(logits, self.model.policy_head.action_noise(features, noise))
         if not self.keeps_outputs:
-            return actions.cpu().numpy(), None
+            return actions, None
         logprobs = self.distribution.log_prob(logits, actions)
-        return actions.cpu().numpy(), ActorOutputs(logprobs, *self.model.judge(obs, states, encoded, after))
+        return actions, ActorOutputs(logprobs, *self.model.judge(obs, states, encoded, after))
 
     @torch.inference_mode()
     def compute_gae(self, rollout: Rollout) -> Batch:
