@@ -29,7 +29,6 @@ DIAGNOSTICS: dict[str, Callable[[Terms], Tensor]] = {
 }
 
 INTRINSIC_LOSS = "intrinsic_value_loss"  # what that of the intrinsic returns is logged as
-FEW = 16  # rows from which one library serves any number: below, PyTorch chooses other convolutions
 
 
 @dataclass(frozen=True)

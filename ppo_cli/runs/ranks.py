@@ -24,6 +24,11 @@ def rank() -> int:
     return int(os.environ.get("RANK", "0")) if are_many() else 0
 
 
+def is_first_here() -> bool:
+    """Whether this process is the first of those on its machine."""
+    return int(os.environ.get("LOCAL_RANK", "0")) == 0
+
+
 def check_processes(config: "Config") -> None:
     """Raises ConfigError where processes are not as many as a run asks for, or can't share its shards."""
     many = world_size()
