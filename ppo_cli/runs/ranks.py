@@ -32,7 +32,7 @@ def is_first_here() -> bool:
 def check_processes(config: "Config") -> None:
     """Raises ConfigError where processes are not as many as a run asks for, or can't share its shards."""
     many = world_size()
-    if config.processes not in ("auto", many):
+    if many > 1 and config.processes not in ("auto", many):
         raise ConfigError(
             f"processes={config.processes}: this run has {many}; `ppo-train` starts more of a single run, "
             "torchrun of one with processes=auto"
