@@ -527,6 +527,10 @@ def test_from_python_and_in_sweeps_several_processes_are_a_command_beside(config
     assert runs_beside(wanted, python)
     with pytest.raises(ConfigError, match="an object is told of runs of one process"):
         runs_beside(wanted, python._replace(hooks=[Untold()]))
+    with monkeypatch.context() as patch:
+        patch.setenv("WORLD_SIZE", "2")
+        with pytest.raises(ConfigError, match="one of 2 processes"):
+            runs_beside(config, python)
     assert math.isnan(run_beside(wanted, tmp_path, python))
     assert begun[0][-1] == f"resume='{tmp_path}'"
     assert RunFolder(tmp_path).config == wanted

@@ -15,7 +15,7 @@ from ppo_cli.config.schema import Config
 from ppo_cli.errors import ConfigError, RunError
 from ppo_cli.runs.caller import COMMAND, Caller
 from ppo_cli.runs.folder import RunFolder, advice_for
-from ppo_cli.runs.ranks import are_many
+from ppo_cli.runs.ranks import are_many, world_size
 from ppo_cli.runs.signals import Interrupted, StopSignal
 
 COMMAND_BESIDE = (  # which ends with the process that has started it, however that ends
@@ -28,9 +28,16 @@ def runs_beside(config: Config, caller: Caller) -> bool:
     """Whether a run takes more processes than that of its caller, which has one.
 
     Raises:
-        ConfigError: The caller has hooks that can only be told in its own process.
+        ConfigError: The caller has hooks that can only be told in its own process, or is one of several.
     """
-    if caller is COMMAND or are_many() or config.processes in ("auto", 1):
+    if caller is COMMAND:
+        return False
+    if are_many():
+        raise ConfigError(
+            f"this program is one of {world_size()} processes (WORLD_SIZE), of which each would begin a run: "
+            "torchrun starts `-m ppo_cli env=ID` as one; a program takes processes="
+        )
+    if config.processes in ("auto", 1):
         return False
     if caller.hooks or caller.own_hooks:
         raise ConfigError(
