@@ -4,6 +4,7 @@ They are added in the order of the shards: the same bits whichever processes com
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
@@ -132,7 +133,7 @@ def make_sharded_step(
             parts.append(
                 values.new_zeros(size + told) if is_empty else gradient(state.params, batch, *inputs)
             )
-        return descend(state, weighted_sum(collective.gather(parts), shares), values)
+        return descend(state, collective.combine(parts, partial(weighted_sum, shares=shares)), values)
 
     return step
 

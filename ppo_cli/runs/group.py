@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, distributed
+from torch.nn.functional import pad
 
 from ppo_cli.collective import Collective
 from ppo_cli.runs.checkpoint import load_tensors, plain
@@ -20,11 +21,17 @@ T = TypeVar("T")
 MEETING = timedelta(minutes=5)  # for all processes to be there
 # One may wait for another that compiles or evaluates. A process that is gone is found out at once.
 WAITING = timedelta(days=7)
+SPARED = 2**18  # bytes that a second collective has to spare each process to be worth its latency
 
 
 def _reason(error: RuntimeError) -> str:
     """What a backend says, without the place in its source and what to do about it."""
     return re.sub(r"^\[\S+:\d+\] |\. .*$", "", headline(error))
+
+
+def _stacked(parts: Sequence[Tensor]) -> Tensor:
+    """Tensors along a new first axis; of one no copy."""
+    return torch.stack(list(parts)) if len(parts) > 1 else parts[0].unsqueeze(0)
 
 
 class Group(Collective):
@@ -42,11 +49,31 @@ class Group(Collective):
 
     def gather(self, parts: Sequence[Tensor]) -> Sequence[Tensor]:
         """A tensor of each shard, in their order, of one shape and dtype."""
-        own = torch.stack(list(parts))
+        return self._gather(_stacked(parts)).unbind()
+
+    def _gather(self, own: Tensor) -> Tensor:
+        """The tensors of all processes, one behind the other along their first axis."""
         sent = own.view(torch.uint8) if own.dtype == torch.bool else own  # which gloo can't send
         whole = sent.new_empty((self.processes * len(sent), *sent.shape[1:]))
         self._do(distributed.all_gather, list(whole.chunk(self.processes)), sent)
-        return whole.view(own.dtype).unbind()
+        return whole.view(own.dtype)
+
+    def combine(self, parts: Sequence[Tensor], function: Callable[[Sequence[Tensor]], Tensor]) -> Tensor:
+        """What a function makes of a vector of each shard, in their order, element by element.
+
+        Each process takes in all vectors; or, where that is much more, a slice of each, of which it makes a
+        slice of the result, and then those of the others. The bits are the same.
+        """
+        own, many = _stacked(parts), self.processes
+        shards, size = own.shape
+        spared = ((many - 1) * shards - 1) * (many - 1) * size // many  # numbers
+        if spared * own.element_size() < SPARED:
+            return function(self._gather(own).unbind())
+        slices = pad(own, (0, -size % many)).view(shards, many, -1)  # [S/P, size] -> [S/P, P, size/P]
+        sent = slices.transpose(0, 1).contiguous()
+        got = torch.empty_like(sent)
+        self._do(distributed.all_to_all_single, got, sent)
+        return self._gather(function(got.flatten(0, 1).unbind()))[:size]
 
     def gather_plain(self, parts: Sequence[T]) -> Sequence[T]:
         """A value of each shard, in their order; arrays come back as tensors, and tuples as lists."""
