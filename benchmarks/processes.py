@@ -157,12 +157,17 @@ def _median(call: Callable[[], object]) -> float:
 
 
 def predict(
-    numbers: Sequence[int], further: Sequence[int], repeats: int, words: Sequence[str], other: Wire | None
+    numbers: Sequence[int],
+    further: Sequence[int],
+    beside: Sequence[str],
+    repeats: int,
+    words: Sequence[str],
+    other: Wire | None,
 ) -> None:
     """Prints what the model says of the runs that are measured, and of more processes."""
     torch.set_num_threads(1)
     config = load(*words)
-    found = compare([f"processes={processes}" for processes in numbers], repeats, words)
+    found = compare([*(f"processes={processes}" for processes in numbers), *beside], repeats, words)
     update, wire = update_of(config), wire_of(exchanged(2, ENDS), 2)
     collect = statistics.median(run["collect, ms"] for run in found[f"processes={numbers[0]}"])
     loop = Loop(
@@ -211,7 +216,7 @@ def main() -> None:
         for processes in args.processes:
             show_exchanges(processes, args.numbers)
     elif args.predict:
-        predict(args.processes, args.predict, args.repeats, args.set, other)
+        predict(args.processes, args.predict, args.beside, args.repeats, args.set, other)
     else:
         sides = [f"processes={processes}" for processes in args.processes]
         compare([*sides, *args.beside], args.repeats, args.set)
