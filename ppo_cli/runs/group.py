@@ -64,13 +64,12 @@ class Group(Collective):
         Each process takes in all vectors; or, where that is much more, a slice of each, of which it makes a
         slice of the result, and then those of the others. The bits are the same.
         """
-        own, many = _stacked(parts), self.processes
-        shards, size = own.shape
-        spared = ((many - 1) * shards - 1) * (many - 1) * size // many  # numbers
-        if spared * own.element_size() < SPARED:
-            return function(self._gather(own).unbind())
-        slices = pad(own, (0, -size % many)).view(shards, many, -1)  # [S/P, size] -> [S/P, P, size/P]
-        sent = slices.transpose(0, 1).contiguous()
+        many, size = self.processes, len(parts[0])
+        spared = ((many - 1) * len(parts) - 1) * (many - 1) * size // many  # numbers
+        if spared * parts[0].element_size() < SPARED:
+            return function(self.gather(parts))
+        # [size] each -> [P, S/P, size/P]: what each process gets
+        sent = torch.stack([pad(part, (0, -size % many)).view(many, -1) for part in parts], dim=1)
         got = torch.empty_like(sent)
         self._do(distributed.all_to_all_single, got, sent)
         return self._gather(function(got.flatten(0, 1).unbind()))[:size]
