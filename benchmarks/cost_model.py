@@ -1,14 +1,15 @@
 """What an iteration takes on P processes: a model of a few numbers that one or two processes tell.
 
 A part of a minibatch is computed in (call + row · rows) seconds, the step that follows from all parts in
-``step``. To exchange V numbers of each of S shards takes a process
+``step``; what every process does for each shard, such as drawing its rows, takes ``shard``. To exchange V
+numbers of each of S shards takes a process
 
     (P - 1) latency + 4 V (S - S/P) / bandwidth                   all vectors, or
     2 (P - 1) latency + 4 V (S/P + 1) (P - 1)/P / bandwidth       slices of them, and slices of the sum
 
 whichever `ppo_cli.runs.group` takes. A minibatch of B rows then takes
 
-    t(P) = S/P (call + row B/S) + step + exchange(P)
+    t(P) = S/P (call + row B/S) + step + S shard + exchange(P)
 
 and an iteration of M minibatches, whose rollout one process collects in C seconds,
 
@@ -47,12 +48,14 @@ class Update(NamedTuple):
         call: The seconds of a part of a minibatch, whatever its rows.
         row: The seconds of each of its rows.
         step: The seconds of the step that follows: clipping, and the optimizer's.
+        shard: The seconds that each process takes for each shard of the run, whoever has it.
     """
 
     numbers: int
     call: float
     row: float
     step: float
+    shard: float
 
 
 class Loop(NamedTuple):
@@ -88,7 +91,7 @@ def exchange(wire: Wire, numbers: int, shards: int, processes: int) -> float:
 def minibatch(update: Update, wire: Wire, rows: int, shards: int, processes: int) -> float:
     """Seconds of a minibatch."""
     parts = shards / processes * (update.call + update.row * rows / shards)
-    return parts + update.step + exchange(wire, update.numbers, shards, processes)
+    return parts + update.step + shards * update.shard + exchange(wire, update.numbers, shards, processes)
 
 
 def iteration(loop: Loop, update: Update, wire: Wire, shards: int, processes: int) -> float:

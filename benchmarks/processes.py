@@ -30,18 +30,23 @@ from pathlib import Path
 
 import torch
 from cost_model import BYTES, Loop, Update, Wire, efficiency, exchange, iteration, speed_up
-from micro import collected, minibatches_of
+from micro import collected
+from torch import Generator, Tensor
 
+from ppo_cli.collective import ALONE, Collective
 from ppo_cli.config.compose import load
 from ppo_cli.config.schema import Config
+from ppo_cli.rollout import sequences
+from ppo_cli.runs.build import compile_cache
 from ppo_cli.runs.processes import meet
-from ppo_cli.sharded import Data, weighted_sum
+from ppo_cli.sharded import Data, make_sharded_step, sharded_minibatches, weighted_sum
 from ppo_cli.update import first_state, parameter_shapes
 
 MEASURED = {"charts/SPS": "steps/s", "time/collect": "collect, ms", "time/update": "update, ms"}
 CALLS = 200  # of a collective
 ENDS = (10_000, 1_700_000)  # numbers by which the model knows what processes are connected by
 STEPS = 30  # of an update
+MANY = 64  # shards of others
 
 
 def measure(words: Sequence[str]) -> dict[str, float]:
@@ -127,23 +132,40 @@ def _shown(wire: Wire) -> str:
     return f"latency {1e6 * wire.latency:.0f} µs, bandwidth {wire.bandwidth / 1e6:,.0f} MB/s"
 
 
+class Others(Collective):
+    """Processes that have the other shards, and take no time."""
+
+    def combine(self, parts: Sequence[Tensor], function: Callable[[Sequence[Tensor]], Tensor]) -> Tensor:
+        """The vector of this one alone."""
+        return parts[0]
+
+
 def update_of(config: Config) -> Update:
-    """What the update of a run takes, of a part of a minibatch of its shards and of one twice as large."""
+    """What the update of a run takes: of a part of a minibatch of its shards, and of one twice as large."""
     rows = config.batch_size // config.shards
     whole = replace(config, shards=1, n_steps=-(-2 * rows // config.n_envs), batch_size=2 * rows)
     agent, batch = collected(whole)
     knobs = torch.tensor(list(agent.knobs.values()))
+    state = first_state(agent._params, agent.optimizer, agent.hyper)
+    cut = sequences(torch.ones(len(batch.returns), 1, dtype=torch.bool), 1)
 
-    def seconds(shards: int, size: int) -> float:
-        state = first_state(agent._params, agent.optimizer, agent.hyper)
-        minibatch = [next(minibatches_of(batch, size))] * shards
-        data = Data([batch] * shards, [batch.advantages] * shards)
-        return _median(lambda: agent._sharded_step(state, data, minibatch, knobs))
+    def seconds(own: int, size: int, others: int = 0) -> float:
+        cache = compile_cache() if agent.compiled else None
+        collective = Others() if others else ALONE
+        made = agent.model, agent.distribution, agent.hyper, tuple(agent.schedules), collective, cache
+        step, data = make_sharded_step(*made), Data([batch] * own, [batch.advantages] * (own + others))
+        generators = [Generator() for _ in range(own + others)]
+
+        def once() -> None:
+            step(state, data, next(sharded_minibatches([cut] * (own + others), size, generators)), knobs)
+
+        return _median(once)
 
     one, larger, two = seconds(1, rows), seconds(1, 2 * rows), seconds(2, rows)
-    part, row = two - one, max(0.0, larger - one) / rows
+    shard = max(0.0, seconds(1, rows, MANY) - one) / MANY
+    part, row = two - one - shard, max(0.0, larger - one) / rows
     numbers = sum(shape.numel() for shape in parameter_shapes(agent.model)) + len(agent.hyper.metrics) - 1
-    return Update(numbers, max(0.0, part - row * rows), row, max(0.0, one - part))
+    return Update(numbers, max(0.0, part - row * rows), row, max(0.0, one - part - shard), shard)
 
 
 def _median(call: Callable[[], object]) -> float:
@@ -178,7 +200,8 @@ def predict(
     )
     exchanged_bytes = f"{update.numbers:,} numbers ({BYTES * update.numbers / 1e6:.2f} MB)"
     computed = f"a part {1e3 * update.call:.2f} ms, a row {1e6 * update.row:.1f} µs"
-    print(f"\n{exchanged_bytes}; {computed}, the step {1e3 * update.step:.2f} ms; {_shown(wire)}\n")
+    others = f"the step {1e3 * update.step:.2f} ms, a shard {1e6 * update.shard:.0f} µs"
+    print(f"\n{exchanged_bytes}; {computed}, {others}; {_shown(wire)}\n")
     print("| processes | update measured, ms | model, ms |\n|---|---|---|")
     for processes in numbers:
         measured = cell([run["update, ms"] for run in found[f"processes={processes}"]])

@@ -113,12 +113,12 @@ def test_the_model_of_processes_tells_what_it_was_measured_by_and_where_more_of_
     wire = Wire(latency=1e-4, bandwidth=1e9)
     measured = {numbers: exchange(wire, numbers, 2, 2) for numbers in (10, 1_700_000)}
     assert wire_of(measured, 2) == pytest.approx(wire)
-    update = Update(numbers=1_000_000, call=1e-3, row=1e-4, step=5e-3)
+    update = Update(numbers=1_000_000, call=1e-3, row=1e-4, step=4.9e-3, shard=1e-4)
     loop = Loop(steps=1024, collect=1.0, minibatches=10, batch_size=256)
     alone = 1.0 + 10 * (1e-3 + 256e-4 + 5e-3)
     assert iteration(loop, update, wire, 1, 1) == pytest.approx(alone)
-    assert iteration(loop, update, wire, 2, 1) == pytest.approx(alone + 10e-3)  # each part's call
-    two = 0.5 + 10 * (1e-3 + 128e-4 + 5e-3 + 1e-4 + 4e6 / 1e9) + 8e-4
+    assert iteration(loop, update, wire, 2, 1) == pytest.approx(alone + 10 * (1e-3 + 1e-4))  # of each part
+    two = 0.5 + 10 * (1e-3 + 128e-4 + 5e-3 + 1e-4 + 1e-4 + 4e6 / 1e9) + 8e-4
     assert iteration(loop, update, wire, 2, 2) == pytest.approx(two)
     assert exchange(wire, 1_000_000, 64, 64) == pytest.approx(2 * 63e-4 + 4e6 * 2 * 63 / 64 / 1e9)  # slices
     assert exchange(wire, 100, 64, 64) == pytest.approx(63e-4 + 4 * 100 * 63 / 1e9)  # whole vectors
@@ -126,7 +126,7 @@ def test_the_model_of_processes_tells_what_it_was_measured_by_and_where_more_of_
     assert rates[0] == 1 < rates[1] < max(rates) > rates[-1]
     shares = [efficiency(loop, update, wire, 2**n) for n in range(10)]
     assert shares == sorted(shares, reverse=True)
-    assert shares[1] == pytest.approx(alone / (alone + 10 * (1e-4 + 4e6 / 1e9) + 8e-4))
+    assert shares[1] == pytest.approx(alone / (alone + 10 * (1e-4 + 1e-4 + 4e6 / 1e9) + 8e-4))
 
 
 def test_every_runner_is_in_the_table_of_peers(benchmarks):
