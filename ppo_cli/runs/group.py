@@ -3,7 +3,7 @@
 import io
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import TypeVar
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 MEETING = timedelta(minutes=5)  # for all processes to be there
 # One may wait for another that compiles or evaluates. A process that is gone is found out at once.
 WAITING = timedelta(days=7)
-SPARED = 2**18  # bytes that a second collective has to spare each process to be worth its latency
+SPARED = 2**20  # bytes that a second collective has to spare each process to be worth its latency
 
 
 def _reason(error: RuntimeError) -> str:
@@ -29,9 +29,25 @@ def _reason(error: RuntimeError) -> str:
     return re.sub(r"^\[\S+:\d+\] |\. .*$", "", headline(error))
 
 
-def _stacked(parts: Sequence[Tensor]) -> Tensor:
-    """Tensors along a new first axis; of one no copy."""
-    return torch.stack(list(parts)) if len(parts) > 1 else parts[0].unsqueeze(0)
+def _stacked(parts: Sequence[Tensor], axis: int = 0) -> Tensor:
+    """Tensors along a new axis; of one no copy."""
+    return torch.stack(list(parts), axis) if len(parts) > 1 else parts[0].contiguous().unsqueeze(axis)
+
+
+def _swap(sent: Iterable[Tensor], got: Iterable[Tensor], group: distributed.ProcessGroup) -> None:
+    """Sends each process a tensor and takes in one of each, straight to where it belongs.
+
+    gloo's own collectives copy on both sides, and pass on from process to process what all are to have.
+    """
+    calls = []
+    for process, (out, place) in enumerate(zip(sent, got, strict=True)):
+        if process == distributed.get_rank():
+            place.copy_(out)
+        else:
+            calls.append(distributed.P2POp(distributed.isend, out, process, group))
+            calls.append(distributed.P2POp(distributed.irecv, place, process, group))
+    for call in distributed.batch_isend_irecv(calls):
+        call.wait()
 
 
 class Group(Collective):
@@ -55,7 +71,7 @@ class Group(Collective):
         """The tensors of all processes, one behind the other along their first axis."""
         sent = own.view(torch.uint8) if own.dtype == torch.bool else own  # which gloo can't send
         whole = sent.new_empty((self.processes * len(sent), *sent.shape[1:]))
-        self._do(distributed.all_gather, list(whole.chunk(self.processes)), sent)
+        self._do(_swap, [sent] * self.processes, whole.chunk(self.processes))
         return whole.view(own.dtype)
 
     def combine(self, parts: Sequence[Tensor], function: Callable[[Sequence[Tensor]], Tensor]) -> Tensor:
@@ -69,9 +85,9 @@ class Group(Collective):
         if spared * parts[0].element_size() < SPARED:
             return function(self.gather(parts))
         # [size] each -> [P, S/P, size/P]: what each process gets
-        sent = torch.stack([pad(part, (0, -size % many)).view(many, -1) for part in parts], dim=1)
+        sent = _stacked([pad(part, (0, -size % many)).view(many, -1) for part in parts], axis=1)
         got = torch.empty_like(sent)
-        self._do(distributed.all_to_all_single, got, sent)
+        self._do(_swap, sent, got)
         return self._gather(function(got.flatten(0, 1).unbind()))[:size]
 
     def gather_plain(self, parts: Sequence[T]) -> Sequence[T]:
