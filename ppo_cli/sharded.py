@@ -4,6 +4,7 @@ They are added in the order of the shards: the same bits whichever processes com
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
@@ -159,7 +160,8 @@ class ShardedStep:
             has_rows = shares[shard] > 0
             part = self._gradient(state.params, batch, *inputs) if has_rows else values.new_zeros(self._size)
             parts.append(part)
-        return self._descend(state, weighted_sum(self._collective.gather(parts), shares), values)
+        whole = self._collective.combine(parts, partial(weighted_sum, shares=shares))
+        return self._descend(state, whole, values)
 
     def compile_ahead(
         self, state: TrainState, batch: Batch, indices: Tensor, weights: Tensor, values: Tensor

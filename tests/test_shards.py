@@ -305,6 +305,9 @@ class Process(Collective):
         nothing = [torch.zeros_like(parts[0])] * len(parts)
         return [*nothing * self.rank, *parts, *nothing * (self.processes - 1 - self.rank)]
 
+    def combine(self, parts, function):
+        return function(self.gather(parts))
+
 
 def learning(**choices):
     """A model, its distribution, and the constants of an update."""
