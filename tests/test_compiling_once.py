@@ -22,6 +22,7 @@ from ppo_cli.agent import PPOAgent
 from ppo_cli.cache import Turn
 from ppo_cli.compile import compile_ahead, compile_function, library
 from ppo_cli.compile.sizes import Axis
+from ppo_cli.compiled_step import FEW
 from ppo_cli.distributions import make_distribution
 from ppo_cli.rollout import Rollout
 from ppo_cli.schedules import Schedule
@@ -69,28 +70,28 @@ def agent_for(n_envs, batch_size, length, folder):
         make_distribution(actions),
         update.Hyperparameters(batch_size=batch_size, n_epochs=1, sequence_length=length),
         {name: Schedule(0.1) for name in (*KNOBS, "gamma", "gae_lambda")},
-        torch.Generator(), torch.Generator(), n_envs, torch.device("cpu"), folder,
+        [torch.Generator()], n_envs, torch.device("cpu"), folder,
     )  # fmt: skip
 
 
 def learn_once(n_steps, n_envs, batch_size, length, folder, monkeypatch, ahead=False):
     """One update by the agent itself, with a step that leaves everything as it was."""
     agent = agent_for(n_envs, batch_size, length, folder)
-    n_leaves = len(update._leaves(update.first_state(agent._params, agent.optimizer, agent.hyper)))
+    n_leaves = len(update.state_leaves(update.first_state(agent._params, agent.optimizer, agent.hyper)))
     monkeypatch.setattr(library, "_load", lambda package: lambda inputs: inputs[:n_leaves])
     rollout = Rollout(
         n_steps, n_envs, (5,), torch.float32, (), torch.int64, state_size=agent.model.state_size
     )
     if ahead:
         agent.compile_ahead(rollout)
-    agent.update(agent.compute_gae(rollout), torch.arange(n_steps * n_envs))
+    agent.update([agent.compute_gae(rollout)], [rollout.valid])
 
 
 @pytest.mark.parametrize("length", [1, 4], ids=["rows", "sequences"])
 def test_a_search_over_the_sizes_of_a_rollout_compiles_once(compiled, monkeypatch, length):
     sizes = [*itertools.product((16, 23, 128), (1, 4), (64,)), (128, 4, 256), (64, 4, 10**6), (23, 4, 92)]
     for n_steps, n_envs, batch_size in sizes:  # some batches are larger than the rollout, some end in pads
-        if length > 1 and -(-n_steps // length) * n_envs < update.FEW // length:
+        if length > 1 and -(-n_steps // length) * n_envs < FEW // length:
             continue
         learn_once(n_steps, n_envs, batch_size, length, compiled.folder, monkeypatch)
     assert len(compiled.by()) == 1

@@ -122,7 +122,7 @@ def test_an_end_in_a_step_that_only_resets_is_refused():
 def test_observations_that_can_not_be_written_to_are_copied_without_a_word(recwarn):
     envs = entry_point(WALKS, {"odd": "read-only"})
     rollout = Rollout(1, N, (2,), torch.float32, (), torch.int64)
-    Collector(envs, rollout, EpisodeStatistics(N), np.copy, None, None).reset([0] * N)
+    Collector(envs, rollout, EpisodeStatistics(N), np.copy, torch.Generator(), None, None).reset([0] * N)
     assert not envs.observations.flags.writeable
     assert [str(warning.message) for warning in recwarn] == []
 
