@@ -22,7 +22,6 @@ from ppo_cli.agent import PPOAgent
 from ppo_cli.cache import Turn
 from ppo_cli.compile import compile_ahead, compile_function, library
 from ppo_cli.compile.sizes import Axis
-from ppo_cli.compiled_step import FEW
 from ppo_cli.distributions import make_distribution
 from ppo_cli.rollout import Rollout
 from ppo_cli.schedules import Schedule
