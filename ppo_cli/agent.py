@@ -1,6 +1,7 @@
 """PPOAgent: acts, estimates advantages and updates the network."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +13,15 @@ from ppo_cli.actor_critic import ActorCritic
 from ppo_cli.advantages import explained_variance
 from ppo_cli.arrays import Array
 from ppo_cli.collective import ALONE, Collective
-from ppo_cli.compiled_step import CompiledStep, blank_minibatch, compile_step
+from ppo_cli.compiled_step import blank_minibatch
 from ppo_cli.distributions import Distribution
 from ppo_cli.numpy_actor import numpy_actor
 from ppo_cli.optimizers.optimizer import restored
 from ppo_cli.rollout import ActorOutputs, Batch, Rollout, sequences
 from ppo_cli.schedules import Schedules
-from ppo_cli.sharded import Data, Minibatch, gathered, make_sharded_step, sharded_minibatches
+from ppo_cli.sharded import Data, ShardedStep, WholeStep, gathered, sharded_minibatches
 from ppo_cli.targets import adapt_values, compute_batch
-from ppo_cli.update import (
-    Hyperparameters,
-    TrainState,
-    first_state,
-    make_step,
-    mean_metrics,
-    parameter_shapes,
-    run_epochs,
-)
+from ppo_cli.update import Hyperparameters, first_state, mean_metrics, parameter_shapes, run_epochs
 
 
 class PPOAgent:
@@ -82,10 +75,11 @@ class PPOAgent:
         if hyper.adaptive is not None:
             self._steered["learning_rate"] = schedules["learning_rate"].initial
         self.compiled = compile_cache is not None
-        step = make_step(model, distribution, hyper, tuple(schedules))
-        self._step = compile_step(step, compile_cache, hyper.sequence_length) if compile_cache else step
-        self._sharded_step = make_sharded_step(
-            model, distribution, hyper, tuple(schedules), collective, compile_cache
+        update = (model, distribution, hyper, tuple(schedules))
+        self._step = (
+            WholeStep(*update, compile_cache)
+            if len(self._minibatch_generators) == 1
+            else ShardedStep(*update, collective, compile_cache)
         )
         self.anneal(0.0)
 
@@ -171,20 +165,13 @@ class PPOAgent:
         data = Data(adapt_values(self.model.value_head, batches, targets), advantages)
         params = self._params.clone()  # an optimizer may keep it
         state = first_state(params, self.optimizer, hyper, self.knobs["learning_rate"])
-        state = run_epochs(self._descend, state, data, epochs, knobs)
+        state = run_epochs(self._step, state, data, epochs, knobs)
         self._params.copy_(state.params)
         self.optimizer = state.optimizer
         if state.learning_rate is not None:
             self._steered["learning_rate"] = state.learning_rate.item()
             self.knobs |= self._steered
         return {**mean_metrics(state, hyper), "explained_variance": fit.item()}
-
-    def _descend(self, state: TrainState, data: Data, minibatch: Minibatch, knobs: Tensor) -> TrainState:
-        """The step of one minibatch: of one shard in one piece, which is faster, of several in parts."""
-        if len(minibatch) > 1:
-            return self._sharded_step(state, data, minibatch, knobs)
-        (batch,), ((indices, weights),) = data.batches, minibatch
-        return self._step(state, batch, indices.to(self.device), weights.to(self.device), knobs)
 
     def compile_ahead(self, rollout: Rollout) -> None:
         """Has the update compiled, where it is, beside what is done until the first one.
@@ -195,11 +182,11 @@ class PPOAgent:
         Args:
             rollout: Any that is like those that it will learn from.
         """
-        is_whole = len(self._minibatch_generators) == 1
         is_trained = all(parameter.requires_grad for parameter in self.model.parameters())
-        if not (isinstance(self._step, CompiledStep) and is_whole and is_trained):
+        if not (self.compiled and is_trained):
             return
-        example = blank_minibatch(rollout, self.hyper, self.model.state_size)
+        size = self.hyper.batch_size // len(self._minibatch_generators)
+        example = blank_minibatch(rollout, replace(self.hyper, batch_size=size), self.model.state_size)
         state = first_state(self._params, self.optimizer, self.hyper)
         self._step.compile_ahead(state, *example, torch.tensor(list(self.knobs.values())))
 

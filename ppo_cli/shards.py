@@ -93,7 +93,7 @@ class Shards:
             with generators:
                 collector.collect(agent)
         self.valid = self.collective.gather([each.rollout.valid.cpu() for each in self.collectors])
-        if self.total > 1:
+        if self.total > 1 and self.collectors[0].normalizers:
             self._merge_statistics()
 
     def _merge_statistics(self) -> None:
