@@ -127,6 +127,8 @@ def test_a_path_a_registered_vector_and_an_id_are_told_apart():
     assert maker_of(resolve_env_id("vector_envs:many")) is vector_envs.many
     assert maker_of(resolve_env_id("CartPole-v1")) is None
     gym.registry.pop("Lonely-v0")
+    with pytest.raises(EnvError, match=r"neither a subclass of gymnasium.vector.VectorEnv nor a fun"):
+        resolve_env_id("vector_envs:one")
     with pytest.raises(EnvError, match="nor has vector_envs a VectorEnv of that name"):
         resolve_env_id("vector_envs:Nothing")
 

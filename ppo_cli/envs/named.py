@@ -1,5 +1,6 @@
 """Environments of which there are vectors alone: an import path's, a registered id's, one lent by Python."""
 
+import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -48,11 +49,11 @@ def maker_of(env_id: str) -> Maker | None:
     """What makes vectors of an id of which there are no single environments; None for any other id.
 
     Args:
-        env_id: A Gymnasium id, or ``module:name`` of a `VectorEnv` or of a function that returns one; the
-            module has been imported.
+        env_id: A Gymnasium id, or ``module:name`` of a `VectorEnv`, or of a function that returns one, with
+            ``num_envs`` as the name of its first argument; the module has been imported.
 
     Raises:
-        EnvError: the name is that of a single environment.
+        EnvError: the name is that of something else.
     """
     if env_id in _lent:
         return partial(_lend, env_id)
@@ -69,8 +70,21 @@ def maker_of(env_id: str) -> Maker | None:
             f"env.id={env_id} is a class of single environments: register it, as in "
             f"gymnasium.register('{name}-v0', {name}), and give that id; an import path names a VectorEnv"
         )
+    if isinstance(found, type) or next(iter(_parameters_of(found)), None) != "num_envs":
+        raise EnvError(
+            f"env.id={env_id} is neither a subclass of gymnasium.vector.VectorEnv nor a function whose first "
+            "argument is called num_envs"
+        )
     maker: Maker = found
     return maker
+
+
+def _parameters_of(function: Callable[..., Any]) -> list[str]:
+    """The names of a function's parameters, or none where it does not say."""
+    try:
+        return list(inspect.signature(function).parameters)
+    except (TypeError, ValueError):
+        return []
 
 
 def newest_version(name: str) -> str | None:
