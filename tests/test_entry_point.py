@@ -10,6 +10,7 @@ import vector_envs
 from gymnasium.vector import AutoresetMode
 
 from ppo_cli.collector import Collector
+from ppo_cli.distributions import make_distribution
 from ppo_cli.envs.batches import ObservationBatch, chosen
 from ppo_cli.envs.choose import make_vector
 from ppo_cli.envs.entry_point import EntryPointVector
@@ -129,7 +130,8 @@ def test_an_end_in_a_step_that_only_resets_is_refused():
 def test_observations_that_can_not_be_written_to_are_copied_without_a_word(recwarn):
     envs = entry_point(WALKS, {"odd": "read-only"})
     rollout = Rollout(1, N, (2,), torch.float32, (), torch.int64)
-    Collector(envs, rollout, EpisodeStatistics(N), np.copy, None, None, None).reset([0] * N)
+    distribution = make_distribution(envs.single_action_space)
+    Collector(envs, rollout, EpisodeStatistics(N), distribution, None, None, None).reset([0] * N)
     assert not envs.observations.flags.writeable
     assert [str(warning.message) for warning in recwarn] == []
 

@@ -1,18 +1,17 @@
 """Masks that a vector of environments gives in its infos: of legal actions, and of who acts at all."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import numpy.typing as npt
 from gymnasium.vector import AutoresetMode
 
+from ppo_cli.arrays import NUMPY, Array, Arrays
 from ppo_cli.envs.batch_infos import mask_of
-from ppo_cli.envs.pack import as_array, flat_mask
+from ppo_cli.envs.pack import flat_mask
 from ppo_cli.spaces import MASK, PackedObservations, Spaces
-
-Mask = npt.NDArray[np.bool_]
 
 ACTIVE = "active_mask"  # the key that says whose next step is a transition
 
@@ -20,18 +19,20 @@ ACTIVE = "active_mask"  # the key that says whose next step is a transition
 class AddedMasks:
     """Puts the masks that stand in infos into the observations, as `pack.ObservedMask` does of one."""
 
-    def __init__(self, n: int, size: int, joins: bool) -> None:
+    def __init__(self, n: int, size: int, joins: bool, arrays: Arrays = NUMPY) -> None:
         """Begins with every action legal.
 
         Args:
             n: The number of environments N.
             size: The number of entries of a mask.
             joins: Whether the observations are a Dict, which they join; else they become one.
+            arrays: What is done with arrays of their kind.
         """
-        self._rows = np.ones((n, size), np.int8)
+        self._arrays = arrays
+        self._rows = ~arrays.zeros((n, size), "bool")
         self._joins = joins
 
-    def take(self, infos: Mapping[str, Any], rows: Mask, may_lack: Mask) -> None:
+    def take(self, infos: Mapping[str, Any], rows: Array, may_lack: Array) -> None:
         """Takes those of some environments from infos.
 
         Args:
@@ -42,32 +43,32 @@ class AddedMasks:
         Raises:
             ValueError: another has none.
         """
-        given = infos.get(MASK)
+        given, arrays = infos.get(MASK), self._arrays
         told = rows & False
         if given is not None:
-            mask = mask_of(MASK, infos, len(rows))
+            mask = mask_of(MASK, infos, len(rows), arrays)
             told = rows if mask is None else rows & mask
-        if (lacking := rows & ~told & ~may_lack).any():
-            raise ValueError(
-                f"infos without an 'action_mask' of environment {lacking.argmax()}; set "
-                "env.action_mask=false to ignore masks"
-            )
-        self._rows[rows] = 1
-        if told.any():
-            self._rows[told] = self._flat(given)[told]
+        arrays.require(
+            ~rows | told | may_lack,
+            "infos without an 'action_mask' of {}; set env.action_mask=false to ignore masks",
+        )
+        self._rows = self._rows | rows.reshape(-1, 1)
+        if given is not None:
+            self._rows = arrays.where(told.reshape(-1, 1), self._flat(given), self._rows)
 
-    def _flat(self, given: Any) -> npt.NDArray[np.bool_]:  # noqa: ANN401
+    def _flat(self, given: Any) -> Array:  # noqa: ANN401
         """Masks in one row each; a tuple, or an array of objects, holds one an environment."""
-        masks = np.zeros(self._rows.shape, np.bool_)
-        values = None if isinstance(given, (list, tuple)) else as_array(given)
-        if values is None or values.dtype.kind == "O":
+        shape = tuple(self._rows.shape)
+        if isinstance(given, (list, tuple)) or (isinstance(given, np.ndarray) and given.dtype.kind == "O"):
+            masks = np.zeros(shape, np.bool_)
             for i, value in enumerate(given):
                 if value is not None:
                     masks[i] = flat_mask(value) > 0
-            return masks
-        if values.size != masks.size:
-            raise ValueError(f"an action_mask of shape {values.shape}, where {masks.shape} is expected")
-        return np.reshape(values > 0, masks.shape)
+            return self._arrays.of(masks)
+        values = self._arrays.of(given)
+        if math.prod(values.shape) != math.prod(shape):
+            raise ValueError(f"an action_mask of shape {tuple(values.shape)}, where {shape} is expected")
+        return (values > 0).reshape(shape)
 
     def __call__(self, observations: Any) -> dict[str, Any]:  # noqa: ANN401
         """The observations with their masks."""
@@ -75,13 +76,14 @@ class AddedMasks:
         return {**parts, MASK: self._rows}
 
 
-def added_masks(spaces: Spaces, single: gym.Space[Any], n: int) -> AddedMasks | None:
+def added_masks(spaces: Spaces, single: gym.Space[Any], n: int, arrays: Arrays = NUMPY) -> AddedMasks | None:
     """What adds masks to the observations of N environments, where theirs have none and the run's do.
 
     Args:
         spaces: The spaces of a run.
         single: The space of one environment's observation in the vector.
         n: The number of environments.
+        arrays: What is done with arrays of their kind.
     """
     whole = spaces.observation_space
     if not isinstance(whole, PackedObservations) or (
@@ -89,7 +91,7 @@ def added_masks(spaces: Spaces, single: gym.Space[Any], n: int) -> AddedMasks | 
     ):
         return None
     size = sum(int(np.prod(leaf.shape)) for leaf in whole.leaves if leaf.is_mask and leaf.path == (MASK,))
-    return AddedMasks(n, size, isinstance(single, gym.spaces.Dict)) if size else None
+    return AddedMasks(n, size, isinstance(single, gym.spaces.Dict), arrays) if size else None
 
 
 class Activity:
@@ -103,10 +105,11 @@ class Activity:
         idle: Whose next step is no transition, bool [N].
     """
 
-    def __init__(self, n: int, mode: AutoresetMode) -> None:
+    def __init__(self, n: int, mode: AutoresetMode, arrays: Arrays = NUMPY) -> None:
         """Begins with everybody active."""
         self._mode, self._fills = mode, mode == AutoresetMode.NEXT_STEP
-        self._nobody = self.idle = self._over = np.zeros(n, np.bool_)
+        self._arrays = arrays
+        self._nobody = self.idle = self._over = arrays.zeros(n, "bool")
 
     def begin(self, infos: Mapping[str, Any]) -> None:
         """Takes in the infos of a reset of all.
@@ -118,8 +121,8 @@ class Activity:
         self.idle = self._nobody if active is None else ~active
 
     def step(
-        self, terminated: Mask, truncated: Mask, infos: Mapping[str, Any]
-    ) -> tuple[Mask, Mask, dict[str, Mask]]:
+        self, terminated: Array, truncated: Array, infos: Mapping[str, Any]
+    ) -> tuple[Array, Array, dict[str, Array]]:
         """Takes in a step.
 
         Args:
@@ -135,30 +138,31 @@ class Activity:
             ValueError: an environment ends or pauses where none can.
         """
         filler, active = self.idle, self._active(infos)
-        if self._fills and active is None and (twice := filler & self._over & (terminated | truncated)).any():
-            raise ValueError(f"an end in the step that only resets environment {twice.argmax()}")
+        if self._fills and active is None:
+            twice = filler & self._over & (terminated | truncated)
+            self._arrays.require(~twice, "an end in the step that only resets {}")
         terminated &= ~filler
         truncated &= ~filler
         self._over = ended = terminated | truncated
         away = self._nobody if active is None else ~active
-        if (gone := away & ~ended & ~filler).any():
-            raise ValueError(f"an {ACTIVE} without environment {gone.argmax()}, whose episode has not ended")
+        if active is not None:
+            gone = away & ~ended & ~filler
+            self._arrays.require(~gone, f"an {ACTIVE} without {{}}, whose episode has not ended")
         self.idle = away | ended if self._fills else away
-        is_told = self._fills or active is not None or filler.any()
+        is_told = self._fills or active is not None or self._arrays.is_any(filler)
         return filler, ended, {"filler": filler, "idle": self.idle} if is_told else {}
 
-    def _active(self, infos: Mapping[str, Any]) -> Mask | None:
+    def _active(self, infos: Mapping[str, Any]) -> Array | None:
         """Whose next step is a transition as infos say it, bool [N]; None where they do not."""
         given, n = infos.get(ACTIVE), len(self._nobody)
         if given is None:
             return None
         if self._mode == AutoresetMode.DISABLED:
             raise ValueError(f"an {ACTIVE}, which goes with autoreset modes NEXT_STEP and SAME_STEP")
-        active = np.array(as_array(given))
-        if active.shape != (n,) or active.dtype.kind not in "bui":
-            raise ValueError(
-                f"an {ACTIVE} of shape {active.shape}, where ({n},) is expected, of truth values"
-            )
-        told = mask_of(ACTIVE, infos, n)
-        found: Mask = active.astype(np.bool_)
+        active = self._arrays.numbers(given, n)
+        if active is None or self._arrays.kind(active) == "f":
+            shape = tuple(np.shape(given))
+            raise ValueError(f"an {ACTIVE} of shape {shape}, where ({n},) is expected, of truth values")
+        told = mask_of(ACTIVE, infos, n, self._arrays)
+        found = self._arrays.own(active, "bool")
         return found if told is None else found | ~told

@@ -4,14 +4,15 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import numpy.typing as npt
 from gymnasium.vector.utils import batch_space, concatenate, create_empty_array, iterate
 
+from ppo_cli.arrays import NUMPY, Array, Arrays, as_array
 from ppo_cli.envs.batch_masks import AddedMasks
-from ppo_cli.envs.pack import ObservationCheck, as_array, mask_components
+from ppo_cli.envs.pack import ObservationCheck, mask_components
 from ppo_cli.spaces import PackedObservations, leaves_of
 
-Array = npt.NDArray[Any]
+UNFINITE = "a NaN or an infinity in the observation of {}"
+ILLEGAL = "an action_mask without a legal action for {}"
 
 
 class ObservationBatch:
@@ -61,8 +62,7 @@ class ObservationBatch:
             ((_, check),) = self._leaves
             rows = reals = np.asarray(check(observations), self._space.dtype)
         if reals.dtype.kind == "f" and not np.isfinite(reals).all():
-            which = int(np.flatnonzero(~np.isfinite(reals.reshape(self._n, -1)).all(1))[0])
-            raise ValueError(f"a NaN or an infinity in the observation of environment {which}")
+            NUMPY.require(np.isfinite(reals.reshape(self._n, -1)).all(1), UNFINITE)
         return rows
 
     def take_masks(self, infos: Any, rows: Array, may_lack: Array) -> None:  # noqa: ANN401
@@ -80,13 +80,17 @@ class ObservationBatch:
                 masks.append(view.reshape(self._n, -1))
         if masks:
             legal = np.logical_or.reduceat(np.concatenate(masks, axis=1), self._components, axis=1).all(1)
-            if not (legal | ended).all():
-                which = int(np.flatnonzero(~(legal | ended))[0])
-                raise ValueError(f"an action_mask without a legal action for environment {which}")
+            NUMPY.require(legal | ended, ILLEGAL)
         return rows
 
 
-def chosen(space: gym.Space[Any], found: Any, ended: Array, others: Any) -> Any:  # noqa: ANN401
+def chosen(
+    space: gym.Space[Any],
+    found: Any,  # noqa: ANN401
+    ended: Array,
+    others: Any,  # noqa: ANN401
+    arrays: Arrays = NUMPY,
+) -> Any:  # noqa: ANN401
     """True final observations where episodes ended, else the others' observations, nested as the space is.
 
     Args:
@@ -95,6 +99,7 @@ def chosen(space: gym.Space[Any], found: Any, ended: Array, others: Any) -> Any:
             vectors have arrays there, but of nested ones an array of objects, one an environment.
         ended: The environments whose episode ended, bool [N].
         others: The observations that came with it.
+        arrays: What is done with arrays of their kind.
     """
     if isinstance(found, np.ndarray) and found.dtype == object:
         n = len(ended)
@@ -102,12 +107,12 @@ def chosen(space: gym.Space[Any], found: Any, ended: Array, others: Any) -> Any:
         room: Any = create_empty_array(space, n)
         return concatenate(space, [last if over else row for last, over, row in rows], room)
     if isinstance(space, gym.spaces.Dict):
-        return {key: chosen(part, found[key], ended, others[key]) for key, part in space.items()}
+        return {key: chosen(part, found[key], ended, others[key], arrays) for key, part in space.items()}
     if isinstance(space, gym.spaces.Tuple):
         parts = zip(space, found, others, strict=True)
-        return tuple(chosen(part, last, ended, row) for part, last, row in parts)
-    last, row = as_array(found), as_array(others)
-    return np.where(ended.reshape(-1, *[1] * (row.ndim - 1)), last, row)
+        return tuple(chosen(part, last, ended, row, arrays) for part, last, row in parts)
+    last, row = arrays.of(found), arrays.of(others)
+    return arrays.where(ended.reshape(-1, *[1] * (row.ndim - 1)), last, row)
 
 
 def row_of(space: gym.Space[Any], batch: Any, i: int) -> Any:  # noqa: ANN401

@@ -6,9 +6,9 @@ from functools import partial
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 from gymnasium.vector import AutoresetMode
 
+from ppo_cli.arrays import NUMPY, Arrays
 from ppo_cli.envs.batch_infos import BatchTally, mask_of, reported_returns
 from ppo_cli.envs.batch_masks import Activity, added_masks
 from ppo_cli.envs.batches import ObservationBatch, chosen
@@ -17,10 +17,9 @@ from ppo_cli.envs.group import EnvFaultError, explain
 from ppo_cli.envs.infos import NOTHING, Wanted
 from ppo_cli.envs.named import Lent, Vectors, make_registered, make_vectors, maker_of
 from ppo_cli.envs.one_of import OneOf
-from ppo_cli.envs.pack import as_array
 from ppo_cli.envs.vector import Array, Recipe, StepResult, Vector
 from ppo_cli.errors import EnvError
-from ppo_cli.spaces import MASK, PackedActions, PackedObservations, Spaces
+from ppo_cli.spaces import MASK, PackedActions, PackedObservations, Spaces, walk
 from ppo_cli.text import flat
 
 ADVICE = "use vectorization=auto, which steps single environments"
@@ -45,7 +44,9 @@ class EntryPointVector(Vector):
 
     backend = "entry_point"
 
-    def __init__(self, env_id: str, envs: Vectors, spaces: Spaces, infos: Wanted = NOTHING) -> None:
+    def __init__(
+        self, env_id: str, envs: Vectors, spaces: Spaces, infos: Wanted = NOTHING, device: str | None = None
+    ) -> None:
         """Takes a vector, which it closes at the end.
 
         Args:
@@ -53,14 +54,16 @@ class EntryPointVector(Vector):
             envs: The vector.
             spaces: The spaces of the same environment on its own.
             infos: The keys of ``info`` that are followed.
+            device: The device to which tensors are brought; None leaves them where they are.
 
         Raises:
             EnvError: its environments are others than single ones are.
         """
         n = envs.num_envs
         super().__init__(n, spaces, "none")
-        self._envs = envs
-        masks = added_masks(spaces, envs.single_observation_space, n)
+        self._envs, self._spaces, self._infos, self._device = envs, spaces, infos, device
+        self._given = envs.single_observation_space
+        masks = added_masks(spaces, self._given, n)
         try:
             self._mode = _autoreset_mode(env_id, self._envs)
             _check_spaces(env_id, self._envs, spaces, masks is not None)
@@ -71,9 +74,26 @@ class EntryPointVector(Vector):
         if self._fills:
             self.metadata = {"autoreset_mode": self._mode}
         self._batch = ObservationBatch(*spaces, n, masks)
-        self._activity = Activity(n, self._mode)
-        self._tally = BatchTally(infos, n)
-        self._everybody = self.followed = np.ones(n, np.bool_)
+        self._take_kind(NUMPY)
+
+    def _take_kind(self, arrays: Arrays) -> None:
+        """Has what is followed from step to step be of a kind."""
+        n, self.arrays = self.num_envs, arrays
+        self._activity = Activity(n, self._mode, arrays)
+        self._tally = BatchTally(self._infos, n, arrays)
+        self._everybody = self.followed = ~arrays.zeros(n, "bool")
+
+    def _look(self, observations: Any) -> None:  # noqa: ANN401
+        """Finds out at the first observations whether they are tensors, and where."""
+        if self.arrays is not NUMPY or (home := _home_of(observations, self._given)) is None:
+            return
+        from ppo_cli.envs.tensor_batches import TensorBatch  # late, since it imports PyTorch
+        from ppo_cli.tensors import Tensors
+
+        tensors = Tensors(home if self._device is None else self._device, home)
+        self._take_kind(tensors)
+        masks = added_masks(self._spaces, self._given, self.num_envs, tensors)
+        self._batch = TensorBatch(*self._spaces, self.num_envs, masks, tensors)
 
     @classmethod
     def check(cls, recipe: Recipe, env: "gym.Env[Any, Any]") -> None:
@@ -91,7 +111,7 @@ class EntryPointVector(Vector):
     def of(cls, recipe: Recipe) -> "EntryPointVector":
         """The vector that a recipe describes."""
         envs = _make(recipe.env_id, len(recipe.makes), recipe.kwargs)
-        return cls(recipe.env_id, envs, recipe.spaces, recipe.infos)
+        return cls(recipe.env_id, envs, recipe.spaces, recipe.infos, recipe.device)
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -101,10 +121,11 @@ class EntryPointVector(Vector):
         Of several seeds the vector is given the first: `VectorEnv` promises to take one for all.
         """
         one = seed if seed is None or isinstance(seed, int) else seed[0]
-        self._tally.begin()
         with calling(Call.RESET):
             try:
                 observations, infos = self._envs.reset(seed=one, options=options)
+                self._look(observations)
+                self._tally.begin()
                 self._activity.begin(infos if isinstance(infos, dict) else {})
                 self._batch.take_masks(infos, self._everybody, self._activity.idle)
                 self._last = self._batch(observations, self._activity.idle)
@@ -117,8 +138,12 @@ class EntryPointVector(Vector):
 
     def take_infos(self) -> list[dict[str, float]]:
         """What the infos of episodes that ended came to since the last call, episode by episode."""
-        taken, self._tally.ended = self._tally.ended, []
-        return taken
+        with calling(Call.STEP):
+            try:
+                self.arrays.check()
+            except BaseException as error:
+                raise _fault(error) from error
+        return self._tally.take()
 
     def cut(self, rows: Array) -> None:
         """Takes the running episodes of some environments, bool [N], as ended: infos of them are kept."""
@@ -143,26 +168,25 @@ class EntryPointVector(Vector):
 
     def _step(self, actions: Array) -> StepResult:
         space = self.single_action_space
-        sent = space.nested(actions) if isinstance(space, PackedActions) else actions
-        observations, rewards, terminated, truncated, infos = self._envs.step(sent)
+        arrays = self.arrays
+        sent = space.nested(actions, arrays) if isinstance(space, PackedActions) else actions
+        observations, rewards, terminated, truncated, infos = self._envs.step(arrays.sent(sent))
         infos = infos if isinstance(infos, dict) else {}
-        rewards = _column("rewards", rewards, np.float64, self.num_envs)
-        terminated = _column("terminations", terminated, np.bool_, self.num_envs)
-        truncated = _column("truncations", truncated, np.bool_, self.num_envs)
+        rewards = _column("rewards", rewards, "float64", self.num_envs, arrays)
+        terminated = _column("terminations", terminated, "bool", self.num_envs, arrays)
+        truncated = _column("truncations", truncated, "bool", self.num_envs, arrays)
         filler, ended, activity = self._activity.step(terminated, truncated, infos)
         idle, rows = self._activity.idle, self._everybody  # rows: whose masks are in infos
-        rewards[filler] = 0.0  # some give one there
-        if not np.isfinite(rewards).all():
-            raise ValueError(
-                f"a NaN or an infinity as the reward of environment {np.isfinite(rewards).argmin()}"
-            )
+        arrays.clear(rewards, filler)  # some give one there
+        arrays.require(arrays.isfinite(rewards), "a NaN or an infinity as the reward of {}")
         told = self._follow(infos, filler, ended) | activity
-        if not self._fills and (final := _final_in(infos, ended, idle, self._mode)).any():
+        final = _final_in(infos, ended, idle, self._mode, arrays)
+        if _has_final(infos, final, self._mode, arrays):
             told |= {"final_obs": self._final(observations, infos, final), "_final_obs": ended}
             if self._mode == AutoresetMode.DISABLED:
                 self._batch.take_masks(infos, ~ended, idle)
-                observations, infos = self._envs.reset(options={"reset_mask": ended.copy()})
-                rows = ended
+                rows, whom = ended, arrays.sent(arrays.copy(ended))
+                observations, infos = self._envs.reset(options={"reset_mask": whom})
         self._batch.take_masks(infos, rows, idle)
         self._last = self._batch(observations, idle)
         return self._last, rewards, terminated, truncated, told
@@ -171,27 +195,28 @@ class EntryPointVector(Vector):
         """Takes in what infos tell; what `RecordEpisodeStatistics` reported there goes to the statistics."""
         last, counted = infos, ~filler
         self._tally.step(counted)
-        if self._mode == AutoresetMode.SAME_STEP and (begun := ended & ~self._activity.idle).any():
+        begun = ended & ~self._activity.idle
+        if self._mode == AutoresetMode.SAME_STEP and self.arrays.is_any(begun):
             last = infos.get("final_info", {})  # those beside are of the episode that began
             self._tally.add(last, begun)
             counted = counted & ~begun
         self._tally.add(infos, counted)
-        if not ended.any():
+        if not self.arrays.is_any(ended):
             return {}
         self._tally.end(ended, self.followed)
         # a wrapper of single environments reports in the final infos, one around the vector beside them
         for place in (last, infos):
-            if (returns := reported_returns(place, ended)) is not None:
+            if (returns := reported_returns(place, ended, self.arrays)) is not None:
                 return {"env_over": ended, "returns": returns}
         return {}
 
     def _final(self, observations: Any, infos: Mapping[str, Any], rows: Array) -> Array:  # noqa: ANN401
         """The final observations of some environments, and what the others observe, [N, *shape]."""
         if self._mode == AutoresetMode.SAME_STEP:
-            space = self._envs.single_observation_space
-            observations = chosen(space, infos["final_obs"], rows, observations)
-        final: Array = self._batch(observations, self._everybody)
-        return final if self._mode == AutoresetMode.SAME_STEP else final.copy()  # from what a reset may write
+            found = chosen(self._given, infos["final_obs"], rows, observations, self.arrays)
+            return self._batch(found, self._everybody)
+        # a copy: the reset may write into the same memory
+        return self.arrays.copy(self._batch(observations, self._everybody))
 
     def close_extras(self, **_: object) -> None:
         """Closes the environments; what they raise then ends nothing."""
@@ -215,29 +240,46 @@ def _make(env_id: str, n: int, kwargs: Mapping[str, Any]) -> Vectors:
         raise EnvError(f"vectorization=entry_point: {error}; {ADVICE}") from error
 
 
-def _column(name: str, values: Any, dtype: type, n: int) -> Array:  # noqa: ANN401
+def _home_of(observations: Any, space: gym.Space[Any]) -> Any:  # noqa: ANN401
+    """The device of observations; None where they are no tensors."""
+    for step in next(walk(space))[0]:  # into the first leaf
+        observations = observations[step]
+    return observations.device if hasattr(observations, "detach") else None
+
+
+def _column(name: str, values: Any, dtype: str, n: int, arrays: Arrays) -> Array:  # noqa: ANN401
     """One number an environment, [N], a copy: a reset within the step may write into the same memory."""
-    column: Array = np.array(as_array(values), dtype)
-    if column.shape != (n,):
-        raise ValueError(f"{name} of shape {column.shape}, where ({n},) is expected")
+    column = arrays.own(values, dtype)
+    if tuple(column.shape) != (n,):
+        raise ValueError(f"{name} of shape {tuple(column.shape)}, where ({n},) is expected")
     return column
 
 
-def _final_in(infos: Mapping[str, Any], ended: Array, idle: Array, mode: AutoresetMode) -> Array:
+def _final_in(
+    infos: Mapping[str, Any], ended: Array, idle: Array, mode: AutoresetMode, arrays: Arrays
+) -> Array:
     """Whose episode has ended with another observation than the one beside, bool [N].
 
     Raises:
         ValueError: infos lack it.
     """
     begun: Array = ended & ~idle
-    if mode != AutoresetMode.SAME_STEP or not ended.any():
+    if mode != AutoresetMode.SAME_STEP or not arrays.is_any(ended):
         return begun
     if "final_obs" in infos:
-        told = mask_of("final_obs", infos, len(ended))
+        told = mask_of("final_obs", infos, len(ended), arrays)
         return begun if told is None else begun | (ended & told)
-    if begun.any():
-        raise ValueError("an episode's end without 'final_obs' in infos, in autoreset mode SAME_STEP")
+    arrays.require(
+        ~begun, "an episode's end without 'final_obs' in infos, in autoreset mode SAME_STEP, of {}"
+    )
     return begun
+
+
+def _has_final(infos: Mapping[str, Any], final: Array, mode: AutoresetMode, arrays: Arrays) -> bool:
+    """Whether there are any; a device is waited for only where somebody is to be told whom to reset."""
+    if mode == AutoresetMode.DISABLED:
+        return bool(final.any())
+    return mode == AutoresetMode.SAME_STEP and "final_obs" in infos and arrays.is_any(final)
 
 
 def _try_reset(env_id: str, envs: EntryPointVector) -> None:

@@ -14,6 +14,7 @@ from platformdirs import user_cache_path
 
 from ppo_cli.actor_critic import ActorCritic, make_actor_critic
 from ppo_cli.agent import PPOAgent
+from ppo_cli.arrays import as_array
 from ppo_cli.cache import trusted_folder
 from ppo_cli.collective import ALONE, Collective
 from ppo_cli.config.convert import same_named
@@ -34,7 +35,7 @@ from ppo_cli.envs.notices import (
     normalization_notice,
     range_notice,
 )
-from ppo_cli.envs.pack import MASKABLE, MaskSource, as_array, find_mask
+from ppo_cli.envs.pack import MASKABLE, MaskSource, find_mask
 from ppo_cli.envs.snapshot import SnapshotKind, find_kind
 from ppo_cli.envs.vector import Recipe
 from ppo_cli.errors import ConfigError, EnvError

@@ -49,11 +49,12 @@ class IntrinsicRewards(Hook):
 
     def give(self, iteration: int, rollout: Rollout) -> None:
         """Sets the rollout's ``intrinsic_rewards``, in the iteration of that number."""
-        bonuses = self._bonuses(iteration, rollout)
-        learnt = self._call("learn", iteration, rollout)
-        rollout.intrinsic_rewards = self._scale(bonuses, rollout.valid)
+        seen = rollout.on_cpu()
+        bonuses = self._bonuses(iteration, seen)
+        learnt = self._call("learn", iteration, seen)
+        rollout.intrinsic_rewards = self._scale(bonuses, seen.valid)
         own = {
-            "intrinsic/reward": bonuses[rollout.valid].mean().item(),
+            "intrinsic/reward": bonuses[seen.valid].mean().item(),
             "intrinsic/deviation": self._scale.deviation,
         }
         self._told = own | self._checked_numbers(learnt, own)

@@ -72,7 +72,8 @@ class Evaluating(Hook):
         """
         agent, shards = run.agent, run.shards
         settings = {key: v for key, v in vars(self._settings).items() if key != "every"}
-        policy = BatchPolicy(agent.model, agent.distribution, run.collector.observation_normalizer)
+        normalizer = run.collector.observation_normalizer
+        policy = BatchPolicy(agent.model, agent.distribution, normalizer and normalizer.in_numpy())
         found: list[Part] = []
         for number in range(shards.first, shards.first + len(shards.collectors)):
             ended = sum(len(each.returns) for each in found)

@@ -15,6 +15,7 @@ from gymnasium import spaces
 
 from ppo_cli.actor_critic import ActorCritic
 from ppo_cli.agent import flatten_parameters
+from ppo_cli.arrays import as_array
 from ppo_cli.config.convert import from_stored
 from ppo_cli.config.schema import Config, resolve_device
 from ppo_cli.config.trust import imports
@@ -22,7 +23,7 @@ from ppo_cli.distributions import make_distribution
 from ppo_cli.encoders import read_paths
 from ppo_cli.envs import calls
 from ppo_cli.envs.make import make_env, spaces_of
-from ppo_cli.envs.pack import ObservationCheck, ObservedMask, as_array, flat_mask
+from ppo_cli.envs.pack import ObservationCheck, ObservedMask, flat_mask
 from ppo_cli.errors import ConfigError
 from ppo_cli.normalize import stored_observation
 from ppo_cli.policy import BatchPolicy

@@ -7,6 +7,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 
+from ppo_cli.arrays import as_array
 from ppo_cli.envs.entry_point import EntryPointVector
 from ppo_cli.envs.infos import Wanted
 from ppo_cli.envs.named import Lent
@@ -70,8 +71,10 @@ def _play_round(
     states = policy.initial_state.repeat(envs.num_envs, 1)
     for _ in range(max_steps):
         envs.followed = running
-        actions, states = policy.act(observations, generator, states)
-        observations, rewards, terminated, truncated, told = envs.step(policy.distribution.to_env(actions))
+        actions, states = policy.act(as_array(observations), generator, states)
+        observations, *numbers, told = envs.step(policy.distribution.to_env(actions))
+        rewards, terminated, truncated = map(as_array, numbers)
+        told = {key: as_array(told[key]) for key in ("filler", "returns") if key in told}
         if "filler" in told:
             waits = torch.from_numpy(told["filler"]).to(states.device)
             states = torch.where(waits[:, None], policy.initial_state, states)
