@@ -39,7 +39,7 @@ from ppo_cli.config.schema import Config
 from ppo_cli.rollout import sequences
 from ppo_cli.runs.build import compile_cache
 from ppo_cli.runs.processes import meet
-from ppo_cli.sharded import Data, make_sharded_step, sharded_minibatches, weighted_sum
+from ppo_cli.sharded import Data, ShardedStep, sharded_minibatches, weighted_sum
 from ppo_cli.update import first_state, parameter_shapes
 
 MEASURED = {"charts/SPS": "steps/s", "time/collect": "collect, ms", "time/update": "update, ms"}
@@ -153,7 +153,7 @@ def update_of(config: Config) -> Update:
         cache = compile_cache() if agent.compiled else None
         collective = Others() if others else ALONE
         made = agent.model, agent.distribution, agent.hyper, tuple(agent.schedules), collective, cache
-        step, data = make_sharded_step(*made), Data([batch] * own, [batch.advantages] * (own + others))
+        step, data = ShardedStep(*made), Data([batch] * own, [batch.advantages] * (own + others))
         generators = [Generator() for _ in range(own + others)]
 
         def once() -> None:
