@@ -31,6 +31,7 @@ from ppo_cli.config.schema import Config
 from ppo_cli.envs.vector import SyncVector
 from ppo_cli.rollout import Batch, minibatches, sequences
 from ppo_cli.runs.build import build_agent, env_maker
+from ppo_cli.sharded import Data
 from ppo_cli.trunks import MLP
 from ppo_cli.update import first_state
 
@@ -59,12 +60,12 @@ def minibatches_of(batch: Batch, size: int) -> Iterator[tuple[torch.Tensor, torc
 def own_step(agent: PPOAgent, batch: Batch, size: int) -> Callable[[], None]:
     """Our minibatch step, chained on its own state."""
     state = first_state(agent._params, agent.optimizer, agent.hyper)
-    knobs = torch.tensor(list(agent.knobs.values()))
+    knobs, data = torch.tensor(list(agent.knobs.values())), Data([batch], [batch.advantages])
     pieces = minibatches_of(batch, size)
 
     def step() -> None:
         nonlocal state
-        state = agent._step(state, batch, *next(pieces), knobs)
+        state = agent._step(state, data, [next(pieces)], knobs)
 
     return step
 

@@ -209,13 +209,23 @@ def predict(
         print(f"| {processes} | {measured} | {1e3 * predicted:,.0f} |")
     for between in (wire, other):
         if between is not None:
-            print(f"\nA shard a process, {_shown(between)}:\n")
-            print("| processes | times as fast | efficiency where all grows with them |\n|---|---|---|")
-            for processes in [*numbers, *further]:
-                fixed = speed_up(loop, update, between, processes)
-                grown = efficiency(loop, update, between, processes)
-                rows = loop.batch_size // processes
-                print(f"| {processes} | {f'{fixed:.2f}' if rows else '–'} | {grown:.2f} |", flush=True)
+            show_predictions(loop, update, between, [*numbers, *further])
+
+
+def show_predictions(loop: Loop, update: Update, wire: Wire, numbers: Sequence[int]) -> None:
+    """Prints what the model says of numbers of processes, and on how many it stops paying."""
+    speed, share = partial(speed_up, loop, update, wire), partial(efficiency, loop, update, wire)
+    print(f"\nA shard a process, {_shown(wire)}:\n")
+    print("| processes | times as fast | efficiency where all grows with them |\n|---|---|---|")
+    for processes in numbers:
+        fixed = f"{speed(processes):.2f}" if processes <= loop.batch_size else "–"
+        print(f"| {processes} | {fixed} | {share(processes):.2f} |")
+    powers = [2**n for n in range(14)]
+    fastest = max((power for power in powers if power <= loop.batch_size), key=speed)
+    paying = max(power for power in powers if share(power) >= 0.5)
+    print(
+        f"\nFastest on {fastest} ({speed(fastest):.2f} times); efficiency of half or more on up to {paying}."
+    )
 
 
 def main() -> None:
