@@ -28,7 +28,7 @@ def parts(*knobs):
     )[0]
     agent = build_agent(config, spaces)
     normalizers = build_normalizers(config, spaces.observation_space)
-    return config, spaces, agent, make_collector(envs, agent, T, *normalizers)
+    return config, spaces, agent, make_collector(envs, agent, T, *normalizers, torch.Generator())
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_a_rollout_never_exists_twice():
 
     def iterate():
         collector.collect(agent)
-        agent.update(agent.compute_gae(collector.rollout), collector.rollout.rows)
+        agent.update([agent.compute_gae(collector.rollout)], [collector.rollout.valid])
 
     iterate()  # what the first one allocates for good is there
     try:

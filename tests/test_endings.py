@@ -268,31 +268,31 @@ def test_a_signal_while_it_is_imported_ends_with_a_line(tmp_path):
 
 
 def test_a_signal_in_the_final_evaluation_goes_on_with_it(ppo_train, tmp_path, monkeypatch):
-    whole = own_hooks.evaluate
+    whole = own_hooks.evaluate_part
     assert ppo_train("env=CartPole-v1", *RUN, "hydra.run.dir=whole").status == 0
 
     def interrupted(*arguments, **named):
         os.kill(os.getpid(), signal.SIGUSR1)
         return whole(*arguments, **named)
 
-    monkeypatch.setattr(own_hooks, "evaluate", interrupted)
+    monkeypatch.setattr(own_hooks, "evaluate_part", interrupted)
     ended = ppo_train("env=CartPole-v1", *RUN)
     assert ended.status == 128 + signal.SIGUSR1
     assert ended.err == "ppo-train: SIGUSR1: `ppo-train resume='run'` goes on from the last checkpoint\n"
-    monkeypatch.setattr(own_hooks, "evaluate", whole)
+    monkeypatch.setattr(own_hooks, "evaluate_part", whole)
     assert ppo_train("resume=run").status == 0
     assert json.loads(Path("run/eval.json").read_text()) == json.loads(Path("whole/eval.json").read_text())
 
 
 def test_a_signal_between_the_jobs_of_a_sweep_ends_it(ppo_train, monkeypatch):
-    whole = own_hooks.evaluate
+    whole = own_hooks.evaluate_part
 
     def swallowed(*arguments, **named):
         with contextlib.suppress(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGTERM)
         return whole(*arguments, **named)
 
-    monkeypatch.setattr(own_hooks, "evaluate", swallowed)
+    monkeypatch.setattr(own_hooks, "evaluate_part", swallowed)
     ended = ppo_train("-m", "env=CartPole-v1", *RUN[:-1], "seed=1,2", "hydra.sweep.dir=sweep")
     assert ended.status == 143
     assert ended.err == "ppo-train: SIGTERM: `ppo-train sweep.resume='sweep'` goes on with the sweep\n"
