@@ -7,7 +7,9 @@
 `keep` packs config, evaluation and thinned log of each run below the folders into docs/results/ROW.tar.xz:
 one group of finished runs, that differ in their seed alone. `tables` writes the tables of
 docs/results/tables.yaml between their marks in docs/results.md, and refuses a row whose runs have other
-settings than its command gives by now. What is kept unpacks to folders that `ppo-report` reads.
+settings than its command gives by now. What is kept unpacks to folders that `ppo-report` reads:
+
+    mkdir kept; for row in docs/results/*.tar.xz; do tar -xJf $row -C kept; done; ppo-report kept
 """
 
 import argparse

@@ -39,8 +39,8 @@ def published(table: str, key: str, *, _root_: DictConfig) -> object:
 @functools.cache
 def _rows(table: str) -> dict[str, Any]:
     """The settings of each environment, by its id without a version."""
-    read = OmegaConf.create(read_yaml(conf_dir() / "base" / f"{table}.yaml"))
-    found = {}
+    read: Any = OmegaConf.create(read_yaml(conf_dir() / "base" / f"{table}.yaml"))
+    found: dict[str, Any] = {}
     for row in read["rows"]:
         whole = OmegaConf.to_container(OmegaConf.merge(read["otherwise"], row))
         found.update(dict.fromkeys(row["environments"], whole))
