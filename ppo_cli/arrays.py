@@ -4,7 +4,7 @@ Between the environments and the network there is one code for both: what NumPy 
 names, and what would have a device waited for, is a method here. `ppo_cli.tensors.Tensors` is its other half.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,10 @@ Moments = tuple[Any, Any, Any]
 class Arrays:
     """Arrays of NumPy: whatever is found out about them is known at once."""
 
-    where = staticmethod(np.where)
-    isnan = staticmethod(np.isnan)
-    isfinite = staticmethod(np.isfinite)
-    sqrt = staticmethod(np.sqrt)
+    where: Callable[..., Any] = staticmethod(np.where)
+    isnan: Callable[..., Any] = staticmethod(np.isnan)
+    isfinite: Callable[..., Any] = staticmethod(np.isfinite)
+    sqrt: Callable[..., Any] = staticmethod(np.sqrt)
 
     def zeros(self, shape: int | tuple[int, ...], dtype: str = "float64") -> Array:
         """Zeros."""

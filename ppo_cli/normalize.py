@@ -148,7 +148,7 @@ class ObservationNormalizer:
     @property
     def scaled_bytes(self) -> int:
         """How many bytes at the beginning of a packed row are scaled."""
-        return 4 * math.prod(self.statistics.mean.shape)
+        return 4 * int(math.prod(self.statistics.mean.shape))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Sets the statistics from theirs; nothing waits to be merged then."""

@@ -5,7 +5,7 @@ that are logged are brought to the host all at once.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,10 +19,10 @@ logger = logging.getLogger(__name__)
 class Tensors(Arrays):
     """Tensors on a device."""
 
-    where = staticmethod(torch.where)  # type: ignore[assignment]
-    isnan = staticmethod(torch.isnan)  # type: ignore[assignment]
-    isfinite = staticmethod(torch.isfinite)  # type: ignore[assignment]
-    sqrt = staticmethod(torch.sqrt)  # type: ignore[assignment]
+    where: Callable[..., Any] = staticmethod(torch.where)
+    isnan: Callable[..., Any] = staticmethod(torch.isnan)
+    isfinite: Callable[..., Any] = staticmethod(torch.isfinite)
+    sqrt: Callable[..., Any] = staticmethod(torch.sqrt)
 
     def __init__(self, device: torch.device | str, home: torch.device | str | None = None) -> None:
         """Takes places.

@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.vector import AutoresetMode
 
-from ppo_cli.arrays import NUMPY, Arrays
+from ppo_cli.arrays import NUMPY, Array, Arrays
 from ppo_cli.envs.batch_infos import BatchTally, mask_of, reported_returns
 from ppo_cli.envs.batch_masks import Activity, added_masks
 from ppo_cli.envs.batches import ObservationBatch, chosen
@@ -17,7 +17,7 @@ from ppo_cli.envs.group import EnvFaultError, explain
 from ppo_cli.envs.infos import NOTHING, Wanted
 from ppo_cli.envs.named import Lent, Vectors, make_registered, make_vectors, maker_of
 from ppo_cli.envs.one_of import OneOf
-from ppo_cli.envs.vector import Array, Recipe, StepResult, Vector
+from ppo_cli.envs.vector import Recipe, StepResult, Vector
 from ppo_cli.errors import EnvError
 from ppo_cli.spaces import MASK, PackedActions, PackedObservations, Spaces, walk
 from ppo_cli.text import flat

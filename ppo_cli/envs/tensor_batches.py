@@ -97,18 +97,18 @@ class _Keeping:
         Raises:
             ValueError: they are of another shape or kind than their space says.
         """
-        values = self._tensors.of(values)
-        if tuple(values.shape) != self._shape:
+        found: Tensor = self._tensors.of(values)
+        if tuple(found.shape) != self._shape:
             raise ValueError(
-                f"{self._named} of shape {tuple(values.shape)}, where its space says {self._shape}"
+                f"{self._named} of shape {tuple(found.shape)}, where its space says {self._shape}"
             )
         if self.leaf.is_mask:
-            return (values > 0).to(self._dtype)
-        if values.is_floating_point() and not self._dtype.is_floating_point:
-            raise ValueError(f"{self._named} of dtype {values.dtype}, where its space says {self._dtype}")
-        if self._range is not None and values.dtype != torch.bool:
+            return (found > 0).to(self._dtype)
+        if found.is_floating_point() and not self._dtype.is_floating_point:
+            raise ValueError(f"{self._named} of dtype {found.dtype}, where its space says {self._dtype}")
+        if self._range is not None and found.dtype != torch.bool:
             low, high = self._range
-            inside = ((low <= values) & (values <= high)).reshape(len(values), -1).all(1)
+            inside = ((low <= found) & (found <= high)).reshape(len(found), -1).all(1)
             self._tensors.require(inside, f"{self._named} of {{}} outside its space's {low} to {high}")
-            values = values.clamp(low, high)  # an index outside would end the process of a GPU
-        return values.to(self._dtype).contiguous()
+            found = found.clamp(low, high)  # an index outside would end the process of a GPU
+        return found.to(self._dtype).contiguous()
