@@ -80,7 +80,9 @@ def compose(line):
     if multirun and OPTUNA in choose_sweeper(line.words):
         return make_plan(choose_sweeper(line.words), config_dir, "config").axes
     if multirun:
-        first = [override.removesuffix(",1") if override == "seed=0,1" else override for override in overrides]
+        first = [
+            override.removesuffix(",1") if override == "seed=0,1" else override for override in overrides
+        ]
         jobs = compose_jobs(read_line(first).overrides, config_dir, "config")
         return jobs if first == overrides else 2 * jobs
     return [(overrides, load(*overrides, config_dir=config_dir))]
