@@ -36,9 +36,9 @@ def no_waiting() -> Iterator[None]:
     def read_once(file: Any) -> Any:
         if not hasattr(file, "read"):
             return read(file)
-        text = file.read()
-        file.seek(0)
+        start, text = file.tell(), file.read()
         if text not in known:
+            file.seek(start)
             known[text] = read(file)
         return copy.deepcopy(known[text])
 
