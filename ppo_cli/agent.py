@@ -1,34 +1,27 @@
 """PPOAgent: acts, estimates advantages and updates the network."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Generator, Tensor
 
 from ppo_cli.actor_critic import ActorCritic
 from ppo_cli.advantages import explained_variance
+from ppo_cli.arrays import Array
 from ppo_cli.collective import ALONE, Collective
-from ppo_cli.compiled_step import CompiledStep, blank_minibatch, compile_step
+from ppo_cli.compiled_step import blank_minibatch
 from ppo_cli.distributions import Distribution
 from ppo_cli.numpy_actor import numpy_actor
 from ppo_cli.optimizers.optimizer import restored
 from ppo_cli.rollout import ActorOutputs, Batch, Rollout, sequences
 from ppo_cli.schedules import Schedules
-from ppo_cli.sharded import Data, Minibatch, gathered, make_sharded_step, sharded_minibatches
+from ppo_cli.sharded import Data, ShardedStep, WholeStep, gathered, sharded_minibatches
 from ppo_cli.targets import adapt_values, compute_batch
-from ppo_cli.update import (
-    Hyperparameters,
-    TrainState,
-    first_state,
-    make_step,
-    mean_metrics,
-    parameter_shapes,
-    run_epochs,
-)
+from ppo_cli.update import Hyperparameters, first_state, mean_metrics, parameter_shapes, run_epochs
 
 
 class PPOAgent:
@@ -82,10 +75,11 @@ class PPOAgent:
         if hyper.adaptive is not None:
             self._steered["learning_rate"] = schedules["learning_rate"].initial
         self.compiled = compile_cache is not None
-        step = make_step(model, distribution, hyper, tuple(schedules))
-        self._step = compile_step(step, compile_cache, hyper.sequence_length) if compile_cache else step
-        self._sharded_step = make_sharded_step(
-            model, distribution, hyper, tuple(schedules), collective, compile_cache
+        update = (model, distribution, hyper, tuple(schedules))
+        self._step = (
+            WholeStep(*update, compile_cache)
+            if len(self._minibatch_generators) == 1
+            else ShardedStep(*update, collective, compile_cache)
         )
         self.anneal(0.0)
 
@@ -98,55 +92,56 @@ class PPOAgent:
         """Anneals the entropy coefficient, from exploration to exploitation, for ``progress`` in [0, 1]."""
         self.knobs["ent_coef"] = self.schedules["ent_coef"](progress)
 
-    def exploration_noise(self, n_steps: int, n_envs: int, generator: Generator) -> Iterator[Any]:
+    def exploration_noise(
+        self, n_steps: int, n_envs: int, generator: Generator, in_tensors: bool = False
+    ) -> Iterator[Any]:
         """The noise of each step of a rollout.
 
         Args:
             n_steps: The number of steps T.
             n_envs: The number of environments N.
             generator: Draws it, on the CPU.
+            in_tensors: Whether `act` is given observations as tensors.
 
         Returns:
             T times what `act` takes as noise, [N, ...]. With gSDE that is N exploration matrices [N, F, A],
             drawn anew every ``sde_sample_freq`` steps, or once a rollout where that is -1.
         """
+        in_numpy, period = self._numpy_actor is not None and not in_tensors, self.hyper.sde_sample_freq
 
         def place(noise: Tensor) -> Any:  # noqa: ANN401 - a tensor or an array
-            return noise.to(self.device) if self._numpy_actor is None else noise.numpy()
+            return noise.numpy() if in_numpy else noise.to(self.device)
 
-        period = self.hyper.sde_sample_freq
         return self.model.policy_head.noise(n_steps, n_envs, generator, period, place)
 
-    def act(
-        self,
-        obs: npt.NDArray[Any],
-        noise: Any,  # noqa: ANN401
-        states: Tensor,
-    ) -> tuple[npt.NDArray[Any], ActorOutputs | None]:
+    def act(self, obs: Array, noise: Any, states: Tensor) -> tuple[Array, ActorOutputs | None]:  # noqa: ANN401
         """Actions sampled from the policy, [N, *action_shape], and what else was computed, if that is kept.
 
         Args:
-            obs: The observations as the rollout stores them, [N, *shape].
+            obs: The observations as the rollout stores them, [N, *shape]: arrays, or tensors on the device,
+                as the actions are then.
             noise: One step's item of `exploration_noise`.
             states: The memory's states, [N, S].
         """
+        if isinstance(obs, Tensor):
+            return self._act_in_torch(obs, noise, states)
         if self._numpy_actor is not None and obs.dtype == np.float32:
             return self._numpy_actor(obs, noise), None
-        return self._act_in_torch(torch.from_numpy(obs), torch.as_tensor(noise, device=self.device), states)
+        noise = torch.as_tensor(noise, device=self.device)
+        actions, outputs = self._act_in_torch(torch.from_numpy(obs), noise, states)
+        return actions.cpu().numpy(), outputs
 
     @torch.inference_mode()
-    def _act_in_torch(
-        self, obs: Tensor, noise: Tensor, states: Tensor
-    ) -> tuple[npt.NDArray[Any], ActorOutputs | None]:
+    def _act_in_torch(self, obs: Tensor, noise: Tensor, states: Tensor) -> tuple[Tensor, ActorOutputs | None]:
         obs, states = obs.to(self.device), states.to(self.device)
         encoded, after = self.model.encode(obs, states)
         features = self.model.trunk(encoded)
         logits = self.model.logits(features, obs)
         actions = self.distribution.sample(logits, self.model.policy_head.action_noise(features, noise))
         if not self.keeps_outputs:
-            return actions.cpu().numpy(), None
+            return actions, None
         logprobs = self.distribution.log_prob(logits, actions)
-        return actions.cpu().numpy(), ActorOutputs(logprobs, *self.model.judge(obs, states, encoded, after))
+        return actions, ActorOutputs(logprobs, *self.model.judge(obs, states, encoded, after))
 
     @torch.inference_mode()
     def compute_gae(self, rollout: Rollout) -> Batch:
@@ -170,20 +165,13 @@ class PPOAgent:
         data = Data(adapt_values(self.model.value_head, batches, targets), advantages)
         params = self._params.clone()  # an optimizer may keep it
         state = first_state(params, self.optimizer, hyper, self.knobs["learning_rate"])
-        state = run_epochs(self._descend, state, data, epochs, knobs)
+        state = run_epochs(self._step, state, data, epochs, knobs)
         self._params.copy_(state.params)
         self.optimizer = state.optimizer
         if state.learning_rate is not None:
             self._steered["learning_rate"] = state.learning_rate.item()
             self.knobs |= self._steered
         return {**mean_metrics(state, hyper), "explained_variance": fit.item()}
-
-    def _descend(self, state: TrainState, data: Data, minibatch: Minibatch, knobs: Tensor) -> TrainState:
-        """The step of one minibatch: of one shard in one piece, which is faster, of several in parts."""
-        if len(minibatch) > 1:
-            return self._sharded_step(state, data, minibatch, knobs)
-        (batch,), ((indices, weights),) = data.batches, minibatch
-        return self._step(state, batch, indices.to(self.device), weights.to(self.device), knobs)
 
     def compile_ahead(self, rollout: Rollout) -> None:
         """Has the update compiled, where it is, beside what is done until the first one.
@@ -194,11 +182,11 @@ class PPOAgent:
         Args:
             rollout: Any that is like those that it will learn from.
         """
-        is_whole = len(self._minibatch_generators) == 1
         is_trained = all(parameter.requires_grad for parameter in self.model.parameters())
-        if not (isinstance(self._step, CompiledStep) and is_whole and is_trained):
+        if not (self.compiled and is_trained):
             return
-        example = blank_minibatch(rollout, self.hyper, self.model.state_size)
+        size = self.hyper.batch_size // len(self._minibatch_generators)
+        example = blank_minibatch(rollout, replace(self.hyper, batch_size=size), self.model.state_size)
         state = first_state(self._params, self.optimizer, self.hyper)
         self._step.compile_ahead(state, *example, torch.tensor(list(self.knobs.values())))
 

@@ -18,11 +18,13 @@ from typing import Any, Literal, cast
 import numpy as np
 import numpy.typing as npt
 import torch
+from gymnasium.vector import VectorEnv
 
 from ppo_cli.config.overrides import override_texts, read_line
 from ppo_cli.config.quoting import hydra_quoted
 from ppo_cli.config.running import hydra_kept
 from ppo_cli.config.schema import KNOBS, Config
+from ppo_cli.envs.named import Vectors, lending
 from ppo_cli.episodes import Evaluation
 from ppo_cli.errors import ConfigError, EnvError
 from ppo_cli.files import read_text
@@ -116,7 +118,8 @@ def train(
         verbose: Whether to show how far the run is; else only warnings are shown.
         watchdog: Whether to fork a process that ends this one where an environment hangs, as commands do.
         **knobs: Knobs, groups' choices and sections by name. A section takes a mapping. Where a knob takes an
-            import path, the function or class itself can be given.
+            import path, the function or class itself can be given; ``env`` also takes a `VectorEnv` that is
+            made already.
 
     Returns:
         The run, as its folder has it.
@@ -125,14 +128,17 @@ def train(
         ConfigError: It can't be run like that; nothing is left behind then.
         RunError: It could not go on; `resume` goes on from the last checkpoint.
     """
+    knobs, lent = _take_environment("env", knobs)
     caller, words = _caller(hooks, verbose, watchdog), _words(overrides, hooks, knobs)
+    if lent is not None:  # first: what is typed holds
+        words.insert(0, f"n_envs={lent.num_envs}")
     if folder is not None:
         words.append(f"hydra.run.dir={hydra_quoted(fspath(folder))}")
     line = read_line(words)
     if any(line.targets.values()):
         raise ConfigError("resume=: from Python, ppo_cli.resume(folder) goes on with a run")
     try:
-        with _borrowed():
+        with _borrowed(), lending(_id_of(knobs), lent):
             return read(start_run(line, caller))
     except EnvError as error:
         raise ConfigError(str(error)) from error
@@ -154,7 +160,7 @@ def resume(
         hooks: Hooks, as for `train`. Objects that the run had before get their state back.
         verbose: Whether it shows how far it is, as for `train`.
         watchdog: Whether a hanging environment ends the process, as for `train`.
-        **knobs: Knobs to change.
+        **knobs: Knobs to change. ``env`` takes the `VectorEnv` that a run is given anew, or what makes it.
 
     Returns:
         The run, as its folder has it then.
@@ -164,7 +170,8 @@ def resume(
         RunError: It can't go on.
     """
     folder, caller = _folder(run), _caller(hooks, verbose, watchdog)
-    with _borrowed():
+    knobs, lent = _take_environment("env.id", knobs)
+    with _borrowed(), lending(_id_of(knobs), lent):
         go_on(folder, _words(overrides, hooks, knobs), caller)
         return read(folder)
 
@@ -282,6 +289,41 @@ def _texts(key: str, value: Any) -> Iterator[str]:  # noqa: ANN401
             yield from _texts(f"{key}.{name}", item)
     else:
         yield from override_texts(key, value)
+
+
+def _take_environment(key: str, knobs: Mapping[str, Any]) -> tuple[dict[str, Any], "Vectors | None"]:
+    """The knobs with an environment that is an object named by its import path, and one that is made itself.
+
+    Args:
+        key: What names it then, ``env`` or ``env.id``.
+        knobs: The knobs.
+
+    Raises:
+        ConfigError: It is no vector of environments, and nothing that makes one.
+    """
+    env = knobs.get("env")
+    section = dict(env) if isinstance(env, Mapping) else {"id": env}
+    given = section.get("id")
+    if given is None or isinstance(given, str):
+        return dict(knobs), None
+    if isinstance(given, VectorEnv):
+        path, lent = f"{type(given).__module__}.{type(given).__name__}", given
+    elif callable(given) and hasattr(given, "__qualname__"):
+        path, lent = str(_by_path("env", given)), None
+    else:
+        raise ConfigError(
+            f"env: expected an id, a VectorEnv, or the class or function of one, given {flat(repr(given))}"
+        )
+    module, _, name = path.rpartition(".")
+    rest = {name: value for name, value in knobs.items() if name != "env"}
+    named = {**section, "id": f"{module}:{name}"}
+    return {key: named["id"] if len(named) == 1 or key == "env.id" else named, **rest}, lent
+
+
+def _id_of(knobs: Mapping[str, Any]) -> str:
+    """The id by which `_take_environment` has named an environment."""
+    env = knobs.get("env.id", knobs.get("env"))
+    return str(env["id"] if isinstance(env, Mapping) and "id" in env else env)
 
 
 def _by_path(key: str, value: Any) -> Any:  # noqa: ANN401

@@ -124,7 +124,7 @@ class Turn:
         if self.take():
             return
         if not quietly:
-            logger.info("another run compiles the same update: waiting for it")
+            logger.info("another process compiles the same update: waiting for it")
         while not self.take():
             if time.monotonic() > until:
                 logger.warning("it took longer than %.0f s: compiling it here, too", LONGEST_WAIT)

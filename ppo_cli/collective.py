@@ -30,6 +30,15 @@ class Collective:
         """
         return parts
 
+    def combine(self, parts: Sequence[Tensor], function: Callable[[Sequence[Tensor]], Tensor]) -> Tensor:
+        """What a function makes of a vector of each shard, in their order.
+
+        Args:
+            parts: The vectors of this process's shards, of one length and dtype.
+            function: The function, which makes each element of the vectors' elements at its place alone.
+        """
+        return function(parts)
+
     def gather_plain(self, parts: Sequence[T]) -> Sequence[T]:
         """A value of each shard, in their order: nested dicts and lists of tensors and plain values.
 

@@ -4,53 +4,71 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Generator
 
 from ppo_cli.agent import PPOAgent
+from ppo_cli.arrays import NUMPY, Array, Arrays
+from ppo_cli.distributions import Distribution
 from ppo_cli.envs.snapshot import Lost
 from ppo_cli.envs.vector import Vector
 from ppo_cli.episodes import EpisodeStatistics
-from ppo_cli.normalize import ObservationNormalizer, RewardNormalizer, as_float32, stored_observation
+from ppo_cli.normalize import ObservationNormalizer, RewardNormalizer, stored_observation
 from ppo_cli.rollout import Rollout
+from ppo_cli.tensors import Tensors
 
 ALL = slice(None)  # environments
 
 
-@dataclass(frozen=True)
+@dataclass
 class Collector:
     """What turns the agent's actions into rollouts: the environments and what stands between them.
+
+    All of it is arrays of NumPy on the CPU, or, where the environments give tensors, tensors on the device of
+    the run, which go from the environments to the update without being anything else.
 
     Attributes:
         envs: N environments that reset in the step in which an episode ends.
         rollout: The buffers that `collect` fills.
         episodes: The statistics of the raw rewards.
-        to_env: The way from stored actions to those that the environments take.
+        distribution: The way from stored actions to those that the environments take.
         generator: Draws the exploration noise, on the CPU.
         observation_normalizer: None leaves observations as they are.
         reward_normalizer: None leaves rewards as they are.
+        arrays: What all of it is made of, as the first observations say.
     """
 
     envs: Vector
     rollout: Rollout
     episodes: EpisodeStatistics
-    to_env: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
+    distribution: Distribution
     generator: Generator
     observation_normalizer: ObservationNormalizer | None
     reward_normalizer: RewardNormalizer | None
+    arrays: Arrays = NUMPY
 
-    def observe(self, observations: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def observe(self, observations: Array) -> Array:
         """Observations [..., *shape] as the agent sees them."""
         normalizer = self.observation_normalizer
-        return as_float32(observations) if normalizer is None else normalizer(observations)
+        return self.arrays.as_float32(observations) if normalizer is None else normalizer(observations)
 
+    @torch.no_grad()
     def reset(self, seeds: list[int]) -> None:
         """Starts the first episode of each environment with its seed."""
-        self._begin(self.envs.reset(seed=seeds)[0])
+        self._begin(self._first_observations(seeds))
 
-    def _begin(self, observations: npt.NDArray[Any], environments: Sequence[int] | slice = ALL) -> None:
+    def _first_observations(self, seeds: list[int]) -> Array:
+        """Resets the environments, and becomes what they give: arrays or tensors."""
+        observations = self.envs.reset(seed=seeds)[0]
+        if self.arrays is not self.envs.arrays:
+            self.arrays = self.envs.arrays
+            for part in (self.episodes, *self.normalizers):
+                part.take_kind(self.arrays)
+            if isinstance(self.arrays, Tensors):
+                self.rollout.take_tensors(self.arrays.device)
+        return observations
+
+    def _begin(self, observations: Array, environments: Sequence[int] | slice = ALL) -> None:
         """Takes in the first observations of episodes, [N, *shape], in some environments or all."""
         if self.observation_normalizer is not None:
             self.observation_normalizer.update(observations[environments])
@@ -73,30 +91,41 @@ class Collector:
             self.observation_normalizer.load_state_dict(observations)
             self.rollout.begin_with(self.observe(self.envs.observations), ALL)
 
+    @torch.no_grad()
     def collect(self, agent: PPOAgent) -> None:
         """Fills the rollout with the next T steps of each environment."""
-        rollout = self.rollout
+        rollout, arrays = self.rollout, self.arrays
         rollout.begin()
-        everywhere = np.ones(rollout.n_envs, np.bool_)
-        for t, noise in enumerate(agent.exploration_noise(rollout.n_steps, rollout.n_envs, self.generator)):
+        to_env = self._way_out()
+        everywhere = ~arrays.zeros(rollout.n_envs, "bool")
+        in_tensors = isinstance(arrays, Tensors)
+        noises = agent.exploration_noise(rollout.n_steps, rollout.n_envs, self.generator, in_tensors)
+        for t, noise in enumerate(noises):
             actions, outputs = agent.act(rollout.acting_on(t), noise, rollout.states[t])
-            next_obs, rewards, terminated, truncated, info = self.envs.step(self.to_env(actions))
+            next_obs, rewards, terminated, truncated, info = self.envs.step(to_env(actions))
             dones = terminated | truncated
             valid = new = everywhere
             restarts = dones
             if "filler" in info:  # next-step autoreset: an end's next row is its final observation and filler
-                valid, new, restarts = ~info["filler"], ~dones, info["filler"]
+                valid, new = ~info["filler"], ~info["idle"]
+                restarts = (dones | info["filler"]) & new
             self.episodes.step(rewards, dones, valid, info)
             if self.reward_normalizer is not None:
                 rewards = self.reward_normalizer(rewards, dones, valid)
             if self.observation_normalizer is not None:
-                self.observation_normalizer.update(next_obs[new])
+                self.observation_normalizer.update(next_obs, new)
             if "final_obs" in info:
-                ended = np.flatnonzero(dones)
+                ended = arrays.flatnonzero(dones)
                 rollout.add_final(t, ended, self.observe(info["final_obs"][ended]), outputs)
             if outputs is not None:
                 rollout.record(t, outputs, restarts)
             rollout.add(t, actions, rewards, terminated, truncated, self.observe(next_obs), valid)
+
+    def _way_out(self) -> Callable[[Array], Array]:
+        """The way from stored actions to those that the environments take."""
+        if not isinstance(self.arrays, Tensors):
+            return self.distribution.to_env
+        return self.distribution.to_env_module().to(self.arrays.device)
 
     @property
     def normalizers(self) -> list[ObservationNormalizer | RewardNormalizer]:
@@ -120,6 +149,7 @@ class Collector:
             state["discounted_returns"] = self.reward_normalizer.returns
         return state
 
+    @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any], seeds: list[int]) -> list[Lost]:
         """Goes on where `state_dict` was taken.
 
@@ -134,7 +164,7 @@ class Collector:
             The environments that did not come back.
         """
         if state["environments"] is None:
-            self.envs.reset(seed=seeds)
+            self._first_observations(seeds)
             lost = [Lost(env, "it can't be brought back") for env in range(self.envs.num_envs)]
         else:
             lost = self.envs.restore(state["environments"], seeds)
@@ -147,7 +177,7 @@ class Collector:
             self.observation_normalizer.load_state_dict(state["observation_statistics"])
         if self.reward_normalizer is not None:
             self.reward_normalizer.load_state_dict(state["reward_statistics"])
-            self.reward_normalizer.returns = np.asarray(state["discounted_returns"]).copy()
+            self.reward_normalizer.go_on(state["discounted_returns"])
         if lost:
             environments = [env for env, _ in lost]
             self.episodes.forget(environments)
@@ -187,7 +217,7 @@ def make_collector(
         envs,
         rollout,
         EpisodeStatistics(envs.num_envs),
-        distribution.to_env,
+        distribution,
         generator,
         observation_normalizer,
         reward_normalizer,

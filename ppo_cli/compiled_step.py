@@ -1,9 +1,10 @@
-"""The step of one minibatch, compiled."""
+"""What is done with a minibatch, compiled."""
 
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Generator, Tensor
@@ -15,29 +16,10 @@ from ppo_cli.update import Hyperparameters, Step, TrainState, state_leaves, stat
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 # Rows from which one library serves any number: below, PyTorch chooses other convolutions.
 FEW = 16
-
-
-def axes_of(sequence_length: int) -> tuple[Axis, Axis]:
-    """The axes of a rollout's rows, and of a minibatch's sequences of that length."""
-    return Axis("rows", FEW), Axis("minibatch", max(2, -(-FEW // sequence_length)))
-
-
-def library_of(
-    function: Callable[..., tuple[Tensor, ...]],
-    inputs: Sequence[Tensor],
-    cache: Path,
-    axes: Sequence[Axis | None] = (),
-) -> Library:
-    """A function compiled, or found in the folder ``cache``; as it is, after a warning, where that fails."""
-    try:
-        with other_generators(0):  # for what a loss draws while it is looked at
-            return compile_function(function, [each.clone() for each in inputs], cache, axes)
-    except Exception as error:  # a broken toolchain fails in many ways
-        reason = explain_failure(error)
-        logger.warning("the update can't be compiled and runs uncompiled: %s", reason)
-        return lambda tensors: function(*tensors)
 
 
 def blank_minibatch(
@@ -59,72 +41,105 @@ def blank_minibatch(
     return batch, indices, weights
 
 
-class CompiledStep:
-    """A step as one library: from the gathering of rows to the optimizer's step without Python between.
+class Compiled(Generic[T]):
+    """A function of tensors, batches and states as one library, without Python between its operations.
 
-    It is compiled, or found in a folder, at the first call. One library serves any number of rows in a
-    rollout, and in a minibatch. Where compiling fails the step runs as it is, after a warning.
+    What it gives is of the kind of its first argument: a state, or a vector. It is compiled, or found in a
+    folder, at the first call; where that fails it runs as it is, after a warning. One library serves any
+    number of rows in a rollout, and in a minibatch.
     """
 
-    def __init__(self, step: Step, cache: Path, sequence_length: int) -> None:
-        """Compiles nothing yet; the arguments are those of `compile_step`."""
-        self._step, self._cache, self._length = step, cache, sequence_length
+    def __init__(
+        self, function: Callable[..., T], cache: Path, minibatch: Sequence[int], length: int = 1
+    ) -> None:
+        """Compiles nothing yet.
+
+        Args:
+            function: The function.
+            cache: The folder of compiled libraries.
+            minibatch: The numbers of the arguments that have a minibatch's rows, [K*L].
+            length: The length L of the sequences of which minibatches are made.
+        """
+        self._function, self._cache = function, cache
+        self._minibatch, self._length = minibatch, length
         self._library: Library | None = None
 
-    def __call__(
-        self, state: TrainState, batch: Batch, indices: Tensor, weights: Tensor, values: Tensor
-    ) -> TrainState:
-        """The state after a minibatch, as `Step`."""
-        inputs = self._inputs(state, batch, indices, weights, values)
+    def __call__(self, *arguments: Any) -> T:  # noqa: ANN401
+        """What the function gives."""
+        inputs = self._inputs(arguments)
         if self._library is None:
-            self._library = library_of(
-                self._flat(state, batch), inputs, self._cache, self._axes(state, batch)
-            )
-        return state_of_leaves(state, self._library(inputs))
+            self._library = self._compiled(arguments, inputs)
+        result: T = _alike(arguments[0], self._library(inputs))
+        return result
 
-    def compile_ahead(
-        self, state: TrainState, batch: Batch, indices: Tensor, weights: Tensor, values: Tensor
-    ) -> None:
+    def compile_ahead(self, *arguments: Any) -> None:  # noqa: ANN401
         """Has it compiled beside what is done until the first call; the tensors' values do not matter."""
-        examples = self._inputs(state, batch, indices, weights, values)
         with contextlib.suppress(Exception), other_generators(0):  # the first call says what is wrong
-            compile_ahead(self._flat(state, batch), examples, self._cache, self._axes(state, batch))
+            compile_ahead(self._flat(arguments), self._inputs(arguments), self._cache, self._axes(arguments))
 
-    def _inputs(
-        self, state: TrainState, batch: Batch, indices: Tensor, weights: Tensor, values: Tensor
-    ) -> list[Tensor]:
+    def _compiled(self, arguments: Sequence[Any], inputs: Sequence[Tensor]) -> Library:
+        """The library; the function as it is, after a warning, where that fails."""
+        flat = self._flat(arguments)
+        try:
+            with other_generators(0):  # for what a loss draws while it is looked at
+                return compile_function(
+                    flat, [each.clone() for each in inputs], self._cache, self._axes(arguments)
+                )
+        except Exception as error:  # a broken toolchain fails in many ways
+            reason = explain_failure(error)
+            logger.warning("the update can't be compiled and runs uncompiled: %s", reason)
+            return lambda tensors: flat(*tensors)
+
+    def _inputs(self, arguments: Sequence[Any]) -> list[Tensor]:
         """What the library is given."""
+        cut = list(arguments)
         if self._length > 1:  # as many sequences as there are: [K*L] -> [K, L]
-            indices, weights = (rows.view(-1, self._length) for rows in (indices, weights))
-        return [*state_leaves(state), *batch.columns, indices, weights, values]
+            for number in self._minibatch:
+                cut[number] = cut[number].view(-1, self._length)
+        return [tensor for each in cut for tensor in _tensors(each)]
 
-    def _flat(self, like: TrainState, batch: Batch) -> Callable[..., tuple[Tensor, ...]]:
-        """The step as a function of what the library is given."""
-        n_leaves, of_batch = (
-            len(state_leaves(like)),
-            batch.with_columns(column[:1] for column in batch.columns),
-        )
+    def _flat(self, arguments: Sequence[Any]) -> Callable[..., tuple[Tensor, ...]]:
+        """The function of what the library is given."""
 
-        def flat_step(*inputs: Tensor) -> tuple[Tensor, ...]:
-            *columns, indices, weights, values = inputs[n_leaves:]
-            before = state_of_leaves(like, inputs[:n_leaves])
-            rows = indices.flatten(), weights.flatten()
-            return tuple(state_leaves(self._step(before, of_batch.with_columns(columns), *rows, values)))
+        def flat(*inputs: Tensor) -> tuple[Tensor, ...]:
+            rest = iter(inputs)
+            taken = [_alike(each, [next(rest) for _ in _tensors(each)]) for each in arguments]
+            for number in self._minibatch:
+                taken[number] = taken[number].flatten()
+            return tuple(_tensors(self._function(*taken)))
 
-        return flat_step
+        return flat
 
-    def _axes(self, state: TrainState, batch: Batch) -> list[Axis | None]:
+    def _axes(self, arguments: Sequence[Any]) -> list[Axis | None]:
         """Which of what it is given may be of another length at each call."""
-        rows, minibatch = axes_of(self._length)
-        return [*[None] * len(state_leaves(state)), *len(batch.columns) * [rows], *2 * [minibatch], None]
+        rows, sequences = Axis("rows", FEW), Axis("minibatch", max(2, -(-FEW // self._length)))
+        axes = [
+            rows if isinstance(each, Batch) else sequences if number in self._minibatch else None
+            for number, each in enumerate(arguments)
+        ]
+        return [axis for each, axis in zip(arguments, axes, strict=True) for _ in _tensors(each)]
 
 
-def compile_step(step: Step, cache: Path, sequence_length: int = 1) -> CompiledStep:
-    """The step as one library.
+def _tensors(argument: Any) -> Sequence[Tensor]:  # noqa: ANN401
+    """The tensors of a state or a batch, but for its empty ones; or a tensor alone."""
+    if isinstance(argument, TrainState):
+        return state_leaves(argument)
+    return argument.columns if isinstance(argument, Batch) else (argument,)
+
+
+def _alike(like: Any, tensors: Sequence[Tensor]) -> Any:  # noqa: ANN401
+    """What is of the same kind and has these tensors."""
+    if isinstance(like, TrainState):
+        return state_of_leaves(like, tensors)
+    return like.with_columns(tensors) if isinstance(like, Batch) else tensors[0]
+
+
+def compile_step(step: Step, cache: Path, sequence_length: int = 1) -> Compiled[TrainState]:
+    """The step as one library, from the gathering of rows to the optimizer's step.
 
     Args:
         step: The step.
         cache: The folder of compiled libraries.
         sequence_length: The length L of the sequences of which minibatches are made.
     """
-    return CompiledStep(step, cache, sequence_length)
+    return Compiled(step, cache, (2, 3), sequence_length)

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from ppo_cli.arrays import NUMPY, Array, Arrays
 from ppo_cli.statistics import iqm
 
 
@@ -36,48 +36,47 @@ class EpisodeStatistics:
     n_envs: int
 
     def __post_init__(self) -> None:
-        self._returns = np.zeros(self.n_envs)
-        self._lengths = np.zeros(self.n_envs, np.int64)
-        self.ended_returns: list[float] = []
-        self.ended_lengths: list[int] = []
         self.cut = 0
+        self.take_kind(NUMPY)
 
-    def step(
-        self,
-        rewards: npt.NDArray[np.float64],
-        dones: npt.NDArray[np.bool_],
-        valid: npt.NDArray[np.bool_],
-        info: Mapping[str, Any] | None = None,
-    ) -> None:
+    def take_kind(self, arrays: Arrays) -> None:
+        """Takes in steps of that kind from now on; there are none before."""
+        self._arrays = arrays
+        self._returns = arrays.zeros(self.n_envs)
+        self._lengths = arrays.zeros(self.n_envs, "int64")
+        self._waiting: list[Array] = []
+
+    def step(self, rewards: Array, dones: Array, valid: Array, info: Mapping[str, Any] | None = None) -> None:
         """Takes in a step of all environments.
 
         An episode that only the learner's life ended goes on here; a return that `RecordEpisodeStatistics`
         reported, from below wrappers that change rewards, counts instead of the sum of the rewards.
 
         Args:
-            rewards: The raw rewards, [N].
-            dones: Whether each ended an episode, [N].
-            valid: Whether each is a step at all, [N].
+            rewards: The raw rewards, float64 [N].
+            dones: Whether each ended an episode, bool [N].
+            valid: Whether each is a step at all, bool [N].
             info: The vector's info, with ``env_over`` and ``returns``, [N] each, where a backend knows them.
         """
         self._returns += rewards
         self._lengths += valid
-        if not dones.any():
+        arrays = self._arrays
+        if not arrays.is_any(dones):
             return
         reported = self._returns
         if info is not None and "env_over" in info:
             dones = dones & info["env_over"]
-            reported = np.where(np.isnan(info["returns"]), self._returns, info["returns"])
-        self.ended_returns += reported[dones].tolist()
-        self.ended_lengths += self._lengths[dones].tolist()
-        self._returns[dones] = 0.0
-        self._lengths[dones] = 0
+            reported = arrays.where(arrays.isnan(info["returns"]), self._returns, info["returns"])
+        rows = arrays.rows(dones)
+        self._waiting.append(arrays.waiting([reported[rows], self._lengths[rows]], dones))
+        for column in (self._returns, self._lengths):
+            arrays.clear(column, dones)
 
     def take(self) -> Ended:
         """The episodes that ended since the last call."""
-        ended = Ended(self.ended_returns, self.ended_lengths)
-        self.ended_returns, self.ended_lengths = [], []
-        return ended
+        waiting, self._waiting = self._waiting, []
+        pairs = self._arrays.lists(waiting) if waiting else []
+        return Ended([total for total, _ in pairs], [int(length) for _, length in pairs])
 
     def forget(self, environments: Sequence[int]) -> None:
         """Drops running episodes that are cut without having ended."""
@@ -92,10 +91,11 @@ class EpisodeStatistics:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Sets the running episodes from `state_dict`."""
         returns, lengths = np.asarray(state["returns"]), np.asarray(state["lengths"])
-        forms = [(array.shape, array.dtype) for array in (returns, lengths, self._returns, self._lengths)]
-        if forms[:2] != forms[2:]:
+        forms = [(array.shape, array.dtype.name) for array in (returns, lengths)]
+        if forms != [((self.n_envs,), "float64"), ((self.n_envs,), "int64")]:
             raise ValueError(f"episodes of {len(returns)} environments, where there are {self.n_envs}")
-        self._returns[:], self._lengths[:] = returns, lengths
+        self._returns = self._arrays.own(returns, "float64")
+        self._lengths = self._arrays.own(lengths, "int64")
         self.cut = int(state.get("cut", 0))  # older checkpoints have none
 
 

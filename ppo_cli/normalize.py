@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy.typing as npt
 import torch
 from gymnasium import spaces
 
+from ppo_cli.arrays import NUMPY, Array, Arrays
 from ppo_cli.spaces import Leaf, PackedObservations, is_scaled_image
 
 FloatArray = npt.NDArray[np.float64]
@@ -23,35 +25,35 @@ class RunningMeanStd:
     """
 
     def __init__(self, shape: tuple[int, ...], may_shrink: bool = False) -> None:
-        """Starts.
+        """Starts, with arrays of NumPy.
 
         Args:
             shape: The shape of a sample.
             may_shrink: Whether statistics of fewer numbers, the first ones, may be loaded.
         """
-        self._may_shrink = may_shrink
-        self.mean: FloatArray = np.zeros(shape)
-        self.var: FloatArray = np.ones(shape)
-        self.count = 1e-4
+        self._may_shrink, self._arrays = may_shrink, NUMPY
+        self.mean: Array = np.zeros(shape)
+        self.var: Array = np.ones(shape)
+        self.count: Any = 1e-4
 
-    def update(self, batch: FloatArray) -> None:
-        """Takes in a batch, [N, *shape], which may be empty."""
-        n = len(batch)
-        if n == 0:
-            return
-        batch_mean = (
-            np.add.reduce(batch, axis=0) / n
-        )  # np.mean and np.var cost ten times as much on a few rows
-        deviations = batch - batch_mean
-        self._merge(batch_mean, np.add.reduce(deviations * deviations, axis=0), n)
+    def take_kind(self, arrays: Arrays) -> None:
+        """Takes in batches of that kind from now on, and is of it."""
+        self._arrays = arrays
+        self.mean, self.var = (arrays.own(each, "float64") for each in (self.mean, self.var))
+
+    def update(self, batch: Array, counts: Array | None = None) -> None:
+        """Takes in a batch, float64 [N, *shape], which may be empty, or those rows of it that count."""
+        moments = self._arrays.moments(batch, counts)
+        if moments is not None:
+            self._merge(*moments)
 
     def merge(self, other: "RunningMeanStd") -> None:
         """Takes in what others have seen, which may be nothing."""
         if other.count:
             self._merge(other.mean, other.var * other.count, other.count)
 
-    def _merge(self, mean: FloatArray, squares: FloatArray, n: float) -> None:
-        """Takes in n > 0 samples of that mean, with the sum of their squared deviations from it."""
+    def _merge(self, mean: Array, squares: Array, n: Any) -> None:  # noqa: ANN401 - a number, of a device perhaps
+        """Takes in n samples of that mean, with the sum of their squared deviations from it."""
         total = self.count + n
         delta = mean - self.mean
         sum_of_squares = self.var * self.count + squares
@@ -61,17 +63,16 @@ class RunningMeanStd:
 
     def forget(self) -> None:
         """Has it seen nothing, not even what it starts with."""
-        self.mean, self.var, self.count = np.zeros_like(self.mean), np.zeros_like(self.var), 0.0
+        shape = tuple(self.mean.shape)
+        self.mean, self.var, self.count = self._arrays.zeros(shape), self._arrays.zeros(shape), 0.0
 
-    def scale(self, values: FloatArray, clip: float, center: FloatArray | float = 0.0) -> FloatArray:
+    def scale(self, values: Array, clip: float, center: Array | float = 0.0) -> Array:
         """(values - center) / sqrt(var + 1e-8), clipped to ±clip."""
-        scaled = (values - center) / np.sqrt(self.var + EPSILON)
-        clipped: FloatArray = np.minimum(np.maximum(scaled, -clip), clip)
-        return clipped
+        return self._arrays.clip((values - center) / self._arrays.sqrt(self.var + EPSILON), clip)
 
-    def state_dict(self) -> dict[str, FloatArray | float]:
+    def state_dict(self) -> dict[str, Any]:
         """The statistics, as a checkpoint stores them."""
-        return {"mean": self.mean, "var": self.var, "count": self.count}
+        return {"mean": self.mean, "var": self.var, "count": float(self.count)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Sets the statistics from `state_dict`, whose arrays a checkpoint gives back as tensors.
@@ -80,14 +81,14 @@ class RunningMeanStd:
             ValueError: they are of another shape, or a variance is below 0.
         """
         mean, var = (
-            torch.as_tensor(state[name], dtype=torch.float64).numpy().copy() for name in ("mean", "var")
+            torch.as_tensor(state[name], dtype=torch.float64).cpu().numpy().copy() for name in ("mean", "var")
         )
-        fits = mean.shape == self.mean.shape or (
-            self._may_shrink and mean.ndim == 1 and mean.size < self.mean.size
-        )
+        own = tuple(self.mean.shape)
+        fits = mean.shape == own or (self._may_shrink and mean.ndim == 1 and mean.size < math.prod(own))
         if not fits or var.shape != mean.shape or (var < 0).any():
-            raise ValueError(f"statistics of shape {mean.shape}, where {self.mean.shape} is normalised")
+            raise ValueError(f"statistics of shape {mean.shape}, where {own} is normalised")
         self.mean, self.var, self.count = mean, var, float(state["count"])
+        self.take_kind(self._arrays)
 
 
 def _waiting(shape: tuple[int, ...]) -> RunningMeanStd:
@@ -105,26 +106,6 @@ def stored_observation(space: spaces.Space[Any], normalized: bool) -> tuple[tupl
         return tuple(space.shape or ()), torch.int64
     dtype = torch.uint8 if space.dtype == np.uint8 else torch.float32
     return tuple(space.shape or ()), dtype
-
-
-def as_float32(observations: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Observations without normalisation as the network takes them: float64 as float32, others as they are.
-
-    Raises:
-        FloatingPointError: a number is not finite in float32; one line.
-    """
-    if observations.dtype != np.float64:
-        return observations
-    with np.errstate(over="ignore"):
-        small = observations.astype(np.float32)
-    finite = np.isfinite(small)
-    if not finite.all():
-        beyond = observations[~finite][0]
-        raise FloatingPointError(
-            f"an observation holds {beyond:g}, which is not finite in float32; normalize.observations=true "
-            "scales numbers before they become float32, and so can a wrapper"
-        )
-    return small
 
 
 class ObservationNormalizer:
@@ -149,32 +130,47 @@ class ObservationNormalizer:
         self.seen = _waiting(shape) if waits else self.statistics
         self.clip = clip
         self._is_packed = packed
+        self._arrays = NUMPY
+
+    def take_kind(self, arrays: Arrays) -> None:
+        """Takes in observations of that kind from now on, and is of it."""
+        self._arrays = arrays
+        for statistics in (self.statistics, self.seen):
+            statistics.take_kind(arrays)
+
+    def in_numpy(self) -> "ObservationNormalizer":
+        """One that normalises arrays of NumPy by the statistics as they are now."""
+        copied = copy(self)
+        copied.statistics = copied.seen = copy(self.statistics)
+        copied.take_kind(NUMPY)
+        return copied
 
     @property
     def scaled_bytes(self) -> int:
         """How many bytes at the beginning of a packed row are scaled."""
-        return 4 * self.statistics.mean.size
+        return 4 * math.prod(self.statistics.mean.shape)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Sets the statistics from theirs; nothing waits to be merged then."""
         self.statistics.load_state_dict(state)
         if self.seen is not self.statistics:
-            self.seen = _waiting(self.statistics.mean.shape)
+            self.seen = _waiting(tuple(self.statistics.mean.shape))
+            self.seen.take_kind(self._arrays)
 
-    def update(self, observations: npt.NDArray[np.generic]) -> None:
-        """Takes in the observations of one step, [N, *shape]."""
-        self.seen.update(self._floats(observations).astype(np.float64))
+    def update(self, observations: Array, counts: Array | None = None) -> None:
+        """Takes in the observations of one step, [N, *shape], or those of them that count, bool [N]."""
+        self.seen.update(self._arrays.cast(self._floats(observations), "float64"), counts)
 
-    def __call__(self, observations: npt.NDArray[np.generic]) -> npt.NDArray[Any]:
+    def __call__(self, observations: Array) -> Array:
         """Normalised observations, [..., *shape] float32 (or bytes); the statistics stay as they are."""
-        values = self._floats(observations).astype(np.float64)
-        scaled = self.statistics.scale(values, self.clip, self.statistics.mean).astype(np.float32)
+        arrays = self._arrays
+        values = arrays.cast(self._floats(observations), "float64")
+        scaled = arrays.cast(self.statistics.scale(values, self.clip, self.statistics.mean), "float32")
         if not self._is_packed:
             return scaled
-        rows = observations.copy()
-        rows[..., : self.scaled_bytes] = scaled.view(np.uint8)
-        packed: npt.NDArray[np.uint8] = rows
-        return packed
+        rows = arrays.copy(observations)
+        rows[..., : self.scaled_bytes] = arrays.view(scaled, "uint8")
+        return rows
 
     def of(self, leaf: Leaf) -> tuple[FloatArray, FloatArray] | None:
         """Mean and variance of a leaf, each of its shape; None where it is not scaled."""
@@ -186,8 +182,10 @@ class ObservationNormalizer:
         mean, var = (each.reshape(-1)[places].reshape(leaf.shape) for each in values)
         return mean, var
 
-    def _floats(self, observations: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-        return observations[..., : self.scaled_bytes].view(np.float32) if self._is_packed else observations
+    def _floats(self, observations: Array) -> Array:
+        if not self._is_packed:
+            return observations
+        return self._arrays.view(observations[..., : self.scaled_bytes], "float32")
 
 
 def make_observation_normalizer(
@@ -210,25 +208,36 @@ class RewardNormalizer:
     def __init__(self, n_envs: int, gamma: float, clip: float, waits: bool = False) -> None:
         self.statistics = RunningMeanStd(())
         self.seen = _waiting(()) if waits else self.statistics
-        self.returns: FloatArray = np.zeros(n_envs)
+        self.returns: Array = np.zeros(n_envs)
         self.gamma = gamma
         self.clip = clip
+        self._arrays = NUMPY
+
+    def take_kind(self, arrays: Arrays) -> None:
+        """Takes in rewards of that kind from now on, and is of it."""
+        self._arrays = arrays
+        self.returns = arrays.own(self.returns, "float64")
+        for statistics in (self.statistics, self.seen):
+            statistics.take_kind(arrays)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Sets the statistics from theirs; nothing waits to be merged then."""
         self.statistics.load_state_dict(state)
         if self.seen is not self.statistics:
             self.seen = _waiting(())
+            self.seen.take_kind(self._arrays)
+
+    def go_on(self, returns: Any) -> None:  # noqa: ANN401 - an array, or a tensor of a checkpoint
+        """Sets the discounted returns of the running episodes, [N]."""
+        self.returns = self._arrays.own(returns, "float64")
 
     def forget(self, environments: Sequence[int]) -> None:
         """Drops running episodes that are cut without having ended."""
         self.returns[list(environments)] = 0.0
 
-    def __call__(
-        self, rewards: FloatArray, dones: npt.NDArray[np.bool_], valid: npt.NDArray[np.bool_]
-    ) -> FloatArray:
+    def __call__(self, rewards: Array, dones: Array, valid: Array) -> Array:
         """Scaled rewards, from rewards, whether each ended an episode and whether it is a step, all [N]."""
         self.returns = self.returns * self.gamma + rewards
-        self.seen.update(self.returns[valid])
-        self.returns[dones] = 0.0
+        self.seen.update(self.returns, valid)
+        self._arrays.clear(self.returns, dones)
         return self.statistics.scale(rewards, self.clip)

@@ -9,8 +9,9 @@ import torch
 from torch import Generator, Tensor
 
 from ppo_cli.actor_critic import ActorCritic
+from ppo_cli.arrays import NUMPY
 from ppo_cli.distributions import Distribution
-from ppo_cli.normalize import ObservationNormalizer, as_float32
+from ppo_cli.normalize import ObservationNormalizer
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class BatchPolicy:
             states = self.initial_state.repeat(len(observations), 1)
         if self.complete is not None:
             observations = self.complete(observations)
-        observations = as_float32(observations) if self.normalizer is None else self.normalizer(observations)
+        observations = (self.normalizer or NUMPY.as_float32)(observations)
         obs = torch.as_tensor(observations, device=next(self.model.parameters()).device)
         encoded, states = self.model.encode(obs, states)
         return self.model.logits(self.model.trunk(encoded), obs), states

@@ -1,12 +1,19 @@
 """What a rollout holds, [T, N, ...], and how it is cut into minibatches."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Generator, Tensor
+
+from ppo_cli.arrays import Array
+
+BUFFERS = (
+    "observations", "actions", "rewards", "terminated", "truncated", "valid", "logprobs", "values",
+    "intrinsic_values", "states",
+)  # fmt: skip
 
 
 class Rollout:
@@ -15,6 +22,8 @@ class Rollout:
     The buffers are allocated once and written in place. ``observations`` has T + 1 rows: the last is where
     the next rollout begins. An episode that ends at t leaves its true final observation in ``final_obs``;
     row t + 1 then holds the first observation of the next episode.
+
+    It is written to with arrays of NumPy, on the CPU, or with tensors (`take_tensors`).
 
     Attributes:
         observations: The observations s_t, [T + 1, N, *shape].
@@ -57,16 +66,32 @@ class Rollout:
         self.states = torch.zeros((n_steps + 1, n_envs, state_size))
         self.intrinsic_rewards: Tensor | None = None
         # numpy views of the same memory: a row of them is cheaper to read and write than one of a tensor
-        columns = (self.actions, self.rewards, self.terminated, self.truncated, self.valid)
-        self._columns = [column.numpy() for column in columns]
-        self._observations = self.observations.numpy()
-        self._final_at: list[tuple[int, int]] = []
-        self._final_obs: list[npt.NDArray[Any]] = []
+        self._rows: dict[str, Any] = {name: getattr(self, name).numpy() for name in BUFFERS[:6]}
+        self._final_at: list[tuple[int, Array]] = []
+        self._final_obs: list[Array] = []
         self._final_states: list[Tensor] = []
 
-    def begin_with(self, observations: npt.NDArray[np.generic], envs: Sequence[int] | slice) -> None:
+    def take_tensors(self, device: torch.device) -> None:
+        """Moves to a device, and is written to with tensors there from now on."""
+        for name in BUFFERS:
+            setattr(self, name, getattr(self, name).to(device))
+        self._rows = {name: getattr(self, name) for name in BUFFERS[:6]}
+
+    def on_cpu(self) -> "Rollout":
+        """Its numbers as they are now, on the CPU: the rollout itself where it is there."""
+        if self.observations.device.type == "cpu":
+            return self
+        moved = copy(self)
+        moved.take_tensors(torch.device("cpu"))
+        moved._final_at = [(t, envs.cpu()) for t, envs in self._final_at]
+        moved._final_obs, moved._final_states = (
+            [each.cpu() for each in those] for those in (self._final_obs, self._final_states)
+        )
+        return moved
+
+    def begin_with(self, observations: Array, envs: Sequence[int] | slice) -> None:
         """Has the next rollout begin with those observations, [K, *shape], in K environments."""
-        self._observations[-1, envs] = observations
+        self._rows["observations"][-1, envs] = observations
 
     def begin(self) -> None:
         """Starts the next rollout where the last one stopped."""
@@ -79,24 +104,24 @@ class Rollout:
     def add(
         self,
         t: int,
-        actions: npt.NDArray[np.generic],
-        rewards: npt.NDArray[np.floating],
-        terminated: npt.NDArray[np.bool_],
-        truncated: npt.NDArray[np.bool_],
-        next_obs: npt.NDArray[np.generic],
-        valid: npt.NDArray[np.bool_],
+        actions: Array,
+        rewards: Array,
+        terminated: Array,
+        truncated: Array,
+        next_obs: Array,
+        valid: Array,
     ) -> None:
         """Writes step t of all environments, and the observations that step t + 1 acts on, [N, ...]."""
-        self._observations[t + 1] = next_obs
-        for column, row in zip(self._columns, (actions, rewards, terminated, truncated, valid), strict=True):
+        observations, *columns = self._rows.values()
+        observations[t + 1] = next_obs
+        for column, row in zip(columns, (actions, rewards, terminated, truncated, valid), strict=True):
             column[t] = row
 
-    def acting_on(self, t: int) -> npt.NDArray[Any]:
+    def acting_on(self, t: int) -> Array:
         """The observations that step t acts on, a view [N, *shape]."""
-        observations: npt.NDArray[Any] = self._observations[t]
-        return observations
+        return self._rows["observations"][t]
 
-    def record(self, t: int, outputs: "ActorOutputs", restarts: npt.NDArray[np.bool_]) -> None:
+    def record(self, t: int, outputs: "ActorOutputs", restarts: Array) -> None:
         """Writes what the agent computed when it acted at step t.
 
         Args:
@@ -109,13 +134,13 @@ class Rollout:
         if outputs.intrinsic_values.numel():
             self.intrinsic_values[t] = outputs.intrinsic_values
         self.states[t + 1] = outputs.states
-        self.states[t + 1, torch.from_numpy(restarts)] = 0.0
+        self.states[t + 1].masked_fill_(torch.as_tensor(restarts).unsqueeze(-1), 0.0)
 
     def add_final(
         self,
         t: int,
-        envs: npt.NDArray[np.int64],
-        final_obs: npt.NDArray[np.generic],
+        envs: Array,
+        final_obs: Array,
         outputs: "ActorOutputs | None" = None,
     ) -> None:
         """Keeps the observations in which episodes ended at step t, and the memory's states.
@@ -126,10 +151,13 @@ class Rollout:
             final_obs: Their observations, [K, *shape].
             outputs: The memory's states after the step.
         """
-        self._final_at += [(t, each) for each in envs.tolist()]
-        self._final_obs.append(np.array(final_obs, self._observations.dtype))
+        self._final_at.append((t, envs))
+        if isinstance(final_obs, Tensor):
+            self._final_obs.append(final_obs.to(self.observations.dtype, copy=True))
+        else:
+            self._final_obs.append(np.array(final_obs, self._rows["observations"].dtype))
         if outputs is not None:
-            self._final_states.append(outputs.states[torch.from_numpy(envs)])
+            self._final_states.append(outputs.states[torch.as_tensor(envs)])
 
     @property
     def dones(self) -> Tensor:
@@ -144,22 +172,30 @@ class Rollout:
     @property
     def final_index(self) -> tuple[Tensor, Tensor]:
         """Rows (t, env) of the final observations, two int64 [K]."""
-        t, env = torch.tensor(self._final_at, dtype=torch.int64).reshape(-1, 2).unbind(1)
-        return t, env
+        device = self.observations.device
+        if not self._final_at:
+            nothing = torch.zeros(0, dtype=torch.int64, device=device)
+            return nothing, nothing
+        envs = [torch.as_tensor(each) for _, each in self._final_at]
+        steps = torch.tensor([t for t, _ in self._final_at]).repeat_interleave(
+            torch.tensor([len(each) for each in envs])
+        )
+        return steps.to(device), torch.cat(envs)
 
     @property
     def final_obs(self) -> Tensor:
         """Final observations of the episodes that ended, [K, *shape]."""
         if not self._final_obs:
             return self.observations[:0, 0]
-        return torch.from_numpy(np.concatenate(self._final_obs))
+        return torch.cat([torch.as_tensor(each) for each in self._final_obs])
 
     @property
     def final_states(self) -> Tensor:
         """The memory's states there, [K, S]."""
         if self._final_states:
             return torch.cat(self._final_states)
-        return self.states.new_zeros((len(self._final_at), self.states.shape[-1]))
+        ended = sum(len(envs) for _, envs in self._final_at)
+        return self.states.new_zeros((ended, self.states.shape[-1]))
 
     @property
     def episode_starts(self) -> Tensor:
@@ -167,7 +203,7 @@ class Rollout:
 
         At the first step, the state itself is zero then. Without a memory there is no column, [T, N, 0].
         """
-        starts = torch.zeros((self.n_steps, self.n_envs, min(1, self.states.shape[-1])))
+        starts = self.states.new_zeros((self.n_steps, self.n_envs, min(1, self.states.shape[-1])))
         starts[1:] = (self.dones | ~self.valid)[:-1].unsqueeze(-1).float()
         return starts
 

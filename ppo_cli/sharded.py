@@ -1,9 +1,10 @@
-"""The update of a minibatch in parts, the gradient of each shard's by itself.
+"""The update of a minibatch, in one piece, or in parts: the gradient of each shard's by itself.
 
 They are added in the order of the shards: the same bits whichever processes compute them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
@@ -14,8 +15,7 @@ from torch import Generator, Tensor
 from ppo_cli.actor_critic import ActorCritic
 from ppo_cli.advantages import normalize_advantages
 from ppo_cli.collective import Collective
-from ppo_cli.compile import Library
-from ppo_cli.compiled_step import axes_of, library_of
+from ppo_cli.compiled_step import Compiled, compile_step
 from ppo_cli.distributions import Distribution
 from ppo_cli.rollout import Batch, Sequences, minibatches
 from ppo_cli.update import (
@@ -23,9 +23,8 @@ from ppo_cli.update import (
     TrainState,
     make_descent,
     make_part,
+    make_step,
     parameter_shapes,
-    state_leaves,
-    state_of_leaves,
 )
 
 Minibatch = Sequence[tuple[Tensor, Tensor]]  # each shard's indices of rows, int64 [B], and weights [B]
@@ -66,9 +65,6 @@ def gathered(
     return advantages, values, targets
 
 
-ShardedStep = Callable[[TrainState, Data, Minibatch, Tensor], TrainState]
-
-
 def sharded_minibatches(
     cuts: Sequence[Sequences], size: int, generators: Sequence[Generator]
 ) -> Iterator[Minibatch]:
@@ -85,56 +81,95 @@ def sharded_minibatches(
     yield from zip_longest(*parts, fillvalue=NOTHING)
 
 
-def make_sharded_step(
-    model: ActorCritic,
-    distribution: Distribution,
-    hyper: Hyperparameters,
-    knobs: Sequence[str],
-    collective: Collective,
-    cache: Path | None = None,
-) -> ShardedStep:
+class WholeStep:
+    """The update of one minibatch of a run that isn't cut, in one piece: which is faster."""
+
+    def __init__(
+        self,
+        model: ActorCritic,
+        distribution: Distribution,
+        hyper: Hyperparameters,
+        knobs: Sequence[str],
+        cache: Path | None = None,
+    ) -> None:
+        """Takes what it works with; the arguments are those of `ShardedStep`."""
+        step = make_step(model, distribution, hyper, knobs)
+        self._step = step if cache is None else compile_step(step, cache, hyper.sequence_length)
+
+    def __call__(self, state: TrainState, data: Data, minibatch: Minibatch, values: Tensor) -> TrainState:
+        """The state after the minibatch."""
+        (batch,), ((indices, weights),) = data.batches, minibatch
+        return self._step(state, batch, indices.to(values.device), weights.to(values.device), values)
+
+    def compile_ahead(
+        self, state: TrainState, batch: Batch, indices: Tensor, weights: Tensor, values: Tensor
+    ) -> None:
+        """Has it compiled, where it is, beside what is done until the first call, of values of any kind."""
+        if isinstance(self._step, Compiled):
+            self._step.compile_ahead(state, batch, indices, weights, values)
+
+
+class ShardedStep:
     """The update of one minibatch in parts.
 
     Advantages are normalised over the whole minibatch. The gradient is Σ_s (W_s / W) g_s, with the sums W_s
     of the weights of each part's rows, as that of a weighted mean is; and so are the metrics.
-
-    Args:
-        model: The network whose parameters the vector holds.
-        distribution: The distribution of the actions.
-        hyper: The constant knobs.
-        knobs: The names of the annealed ones, as `ppo_cli.update.make_step` takes them.
-        collective: The processes of the run.
-        cache: The folder of compiled libraries, one for the gradient of a part and one for what is done with
-            the sum; None runs both as they are.
     """
-    size = sum(shape.numel() for shape in parameter_shapes(model))
-    told = len(hyper.metrics) - 1  # without the norm of the gradient
-    gradient = _make_gradient(model, distribution, hyper, knobs)
-    descend = _make_descent(model, hyper, knobs)
-    if cache is not None:
-        gradient, descend = (
-            _compiled_gradient(gradient, cache, hyper.sequence_length),
-            _compiled(descend, cache),
-        )
 
-    def step(state: TrainState, data: Data, minibatch: Minibatch, values: Tensor) -> TrainState:
+    def __init__(
+        self,
+        model: ActorCritic,
+        distribution: Distribution,
+        hyper: Hyperparameters,
+        knobs: Sequence[str],
+        collective: Collective,
+        cache: Path | None = None,
+    ) -> None:
+        """Takes what it works with.
+
+        Args:
+            model: The network whose parameters the vector holds.
+            distribution: The distribution of the actions.
+            hyper: The constant knobs.
+            knobs: The names of the annealed ones, as `ppo_cli.update.make_step` takes them.
+            collective: The processes of the run.
+            cache: The folder of compiled libraries, one for the gradient of a part and one for what is done
+                with the sum; None runs both as they are.
+        """
+        self._collective, self._normalizes = collective, hyper.normalize_advantage
+        params = sum(shape.numel() for shape in parameter_shapes(model))
+        self._size = params + len(hyper.metrics) - 1  # without the norm of the gradient
+        self._gradient = _make_gradient(model, distribution, hyper, knobs)
+        self._descend = _make_descent(model, hyper, knobs)
+        if cache is not None:
+            self._gradient = Compiled(self._gradient, cache, (2, 3, 4), hyper.sequence_length)
+            self._descend = Compiled(self._descend, cache, ())
+
+    def __call__(self, state: TrainState, data: Data, minibatch: Minibatch, values: Tensor) -> TrainState:
+        """The state after the minibatch."""
         device, shares = values.device, [weights.sum().item() for _, weights in minibatch]
         chosen = [(indices.to(device), weights.to(device)) for indices, weights in minibatch]
         pairs = zip(data.advantages, chosen, strict=True)
         advantages = torch.cat([column[indices] for column, (indices, _) in pairs])
-        if hyper.normalize_advantage:
+        if self._normalizes:
             advantages = normalize_advantages(advantages, torch.cat([weights for _, weights in chosen]))
         of_shards = advantages.split([len(indices) for indices, _ in chosen])
-        first, parts = collective.rank * len(data.batches), []
-        for shard, batch in enumerate(data.batches, first):
+        parts = []
+        for shard, batch in enumerate(data.batches, self._collective.rank * len(data.batches)):
             inputs = (*chosen[shard], of_shards[shard], values)
-            is_empty = not shares[shard]
-            parts.append(
-                values.new_zeros(size + told) if is_empty else gradient(state.params, batch, *inputs)
-            )
-        return descend(state, weighted_sum(collective.gather(parts), shares), values)
+            has_rows = shares[shard] > 0
+            part = self._gradient(state.params, batch, *inputs) if has_rows else values.new_zeros(self._size)
+            parts.append(part)
+        whole = self._collective.combine(parts, partial(weighted_sum, shares=shares))
+        return self._descend(state, whole, values)
 
-    return step
+    def compile_ahead(
+        self, state: TrainState, batch: Batch, indices: Tensor, weights: Tensor, values: Tensor
+    ) -> None:
+        """Has it compiled, where it is, beside what is done until the first call, of values of any kind."""
+        if isinstance(self._gradient, Compiled) and isinstance(self._descend, Compiled):
+            self._gradient.compile_ahead(state.params, batch, indices, weights, weights, values)
+            self._descend.compile_ahead(state, values.new_zeros(self._size), values)
 
 
 def weighted_sum(parts: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
@@ -185,55 +220,3 @@ def _make_descent(model: ActorCritic, hyper: Hyperparameters, knobs: Sequence[st
         return descend(state, grad, dict(zip(names, told.unbind(), strict=True)), coefs)
 
     return follow
-
-
-def _compiled_gradient(gradient: Gradient, cache: Path, sequence_length: int) -> Gradient:
-    """The gradient of a part as one library, which serves any number of rows in a rollout and in a part."""
-    library: Library | None = None
-
-    def compiled(
-        params: Tensor, batch: Batch, indices: Tensor, weights: Tensor, advantages: Tensor, values: Tensor
-    ) -> Tensor:
-        nonlocal library
-        part = [indices, weights, advantages]
-        if sequence_length > 1:  # as many sequences as there are: [K*L] -> [K, L]
-            part = [rows.view(-1, sequence_length) for rows in part]
-        inputs = [params, *batch.columns, *part, values]
-        if library is None:
-            like = batch.with_columns(column[:1] for column in batch.columns)
-
-            def flat(*inputs: Tensor) -> tuple[Tensor, ...]:
-                params, *columns, indices, weights, advantages, values = inputs
-                batch = like.with_columns(columns)
-                return (
-                    gradient(
-                        params, batch, indices.flatten(), weights.flatten(), advantages.flatten(), values
-                    ),
-                )
-
-            rows, minibatch = axes_of(sequence_length)
-            axes = [None, *len(batch.columns) * [rows], *3 * [minibatch], None]
-            library = library_of(flat, inputs, cache, axes)
-        return library(inputs)[0]
-
-    return compiled
-
-
-def _compiled(descend: Descent, cache: Path) -> Descent:
-    """The step as one library."""
-    library: Library | None = None
-
-    def compiled(state: TrainState, vector: Tensor, values: Tensor) -> TrainState:
-        nonlocal library
-        inputs = [*state_leaves(state), vector, values]
-        if library is None:
-            like = state
-
-            def flat(*inputs: Tensor) -> tuple[Tensor, ...]:
-                *leaves, vector, values = inputs
-                return tuple(state_leaves(descend(state_of_leaves(like, leaves), vector, values)))
-
-            library = library_of(flat, inputs, cache)
-        return state_of_leaves(state, library(inputs))
-
-    return compiled

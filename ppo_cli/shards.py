@@ -92,8 +92,8 @@ class Shards:
         for collector, generators in zip(self.collectors, self.generators, strict=True):
             with generators:
                 collector.collect(agent)
-        self.valid = self.collective.gather([each.rollout.valid for each in self.collectors])
-        if self.total > 1:
+        self.valid = self.collective.gather([each.rollout.valid.cpu() for each in self.collectors])
+        if self.total > 1 and self.collectors[0].normalizers:
             self._merge_statistics()
 
     def _merge_statistics(self) -> None:

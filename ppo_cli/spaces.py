@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
+from ppo_cli.arrays import NUMPY, Arrays
 from ppo_cli.text import flat
 
 Array = npt.NDArray[Any]
@@ -179,9 +180,10 @@ class PackedActions(spaces.Box):
         self.sizes = [int(np.prod(part.shape or ())) for part in self.parts]
         super().__init__(-np.inf, np.inf, (sum(self.sizes),), np.float64)
 
-    def nested(self, rows: Array) -> Any:  # noqa: ANN401
+    def nested(self, rows: Any, arrays: Arrays = NUMPY) -> Any:  # noqa: ANN401
         """One row [size] as an action of the original space, or rows [N, size] as a batch of them."""
-        values: Iterator[Array] = iter(np.split(rows, np.cumsum(self.sizes)[:-1], axis=-1))
+        ends = np.cumsum(self.sizes).tolist()
+        values = (rows[..., end - size : end] for size, end in zip(self.sizes, ends, strict=True))
 
         def build(space: spaces.Space[Any]) -> Any:  # noqa: ANN401
             if isinstance(space, spaces.Dict):
@@ -190,7 +192,7 @@ class PackedActions(spaces.Box):
                 return tuple(build(part) for part in space)
             value = next(values)
             shaped = value.reshape((*rows.shape[:-1], *(space.shape or ())))
-            return shaped.astype(space.dtype)[()]  # a number where it has no axis
+            return arrays.own(shaped, str(space.dtype))[()]  # a number where it has no axis
 
         return build(self.original)
 

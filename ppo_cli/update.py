@@ -29,7 +29,6 @@ DIAGNOSTICS: dict[str, Callable[[Terms], Tensor]] = {
 }
 
 INTRINSIC_LOSS = "intrinsic_value_loss"  # what that of the intrinsic returns is logged as
-FEW = 16  # rows from which one library serves any number: below, PyTorch chooses other convolutions
 
 
 @dataclass(frozen=True)
@@ -226,14 +225,13 @@ def make_descent(hyper: Hyperparameters, shapes: Sequence[torch.Size]) -> Descen
     def descend(
         state: TrainState, grad: Tensor, metrics: dict[str, Tensor], coefs: dict[str, Tensor]
     ) -> TrainState:
-        steered = state.learning_rate
+        rate, steered = coefs["learning_rate"], state.learning_rate
         if hyper.adaptive is not None and steered is not None:
-            steered = coefs["learning_rate"] = hyper.adaptive(steered, metrics["approx_kl"])
-        grad, metrics["grad_norm"] = clip_by_norm(grad, coefs["max_grad_norm"])
-        new_params, optimizer = hyper.optimizer.step(
-            state.params, grad, state.optimizer, coefs["learning_rate"], shapes
-        )
-        sums = state.sums + torch.stack([metrics[name] for name in hyper.metrics]).detach()
+            rate = steered = hyper.adaptive(steered, metrics["approx_kl"])
+        grad, norm = clip_by_norm(grad, coefs["max_grad_norm"])
+        new_params, optimizer = hyper.optimizer.step(state.params, grad, state.optimizer, rate, shapes)
+        told = {**metrics, "grad_norm": norm}
+        sums = state.sums + torch.stack([told[name] for name in hyper.metrics]).detach()
         after = TrainState(new_params, optimizer, state.active, sums, state.seen + 1, steered)
         if "target_kl" not in coefs:
             return after

@@ -37,6 +37,15 @@ class Middle(Ten):
         return observation, -abs(float(action[0]) - 400) / 100, end, cut, info
 
 
+class Several(Ten):
+    """Two actions at once."""
+
+    action_space = spaces.MultiDiscrete([2, 3])
+
+    def step(self, action):
+        return super().step(action.sum())
+
+
 class Masking(Ten):
     """Only action 1 of three is legal, and an illegal one raises.
 
@@ -180,7 +189,7 @@ class Frozen(gym.wrappers.NormalizeObservation):
         self.update_running_mean = False
 
 
-for env in (Middle, Masking, Choosy, Tensors, Wraps, Huge, Telling, Learning, Ten):
+for env in (Middle, Several, Masking, Choosy, Tensors, Wraps, Huge, Telling, Learning, Ten):
     gym.register(f"{env.__name__}-v0", env)
 normalizing = WrapperSpec("NormalizeObservation", "gymnasium.wrappers:NormalizeObservation", {})
 gym.register("Normalizing-v0", Ten, additional_wrappers=(normalizing,))

@@ -44,7 +44,8 @@ FLOORS = (
         "trunks",
     },
     {"collective", "files", "importing", "names", "seeding", "spaces", "statistics", "stop_signals"},
-    {"errors", "text", "versions"},
+    {"tensors"},
+    {"arrays", "errors", "text", "versions"},
     {"__version__"},
 )
 PRIVATE = re.compile(r"\b(?:(?:hydra|torch|optuna)(?:\.\w+)*\._[a-z][.\w]+|\w+\._trial_id)")
@@ -52,10 +53,10 @@ KNOW_HYDRA = {"cli", "config", "sweeps"}
 # The algorithm. Those of `STEPPING` know the environments that the loop steps, the others know none.
 STEPPING = {"collector", "shards", "trainer"}
 ALGORITHM = STEPPING | {
-    "actor_critic", "adaptive", "advantages", "agent", "collective", "compile", "compiled_step",
+    "actor_critic", "adaptive", "advantages", "agent", "arrays", "collective", "compile", "compiled_step",
     "diagnostics", "distributions", "encoders", "episodes", "hooks", "intrinsic", "losses", "memory",
     "normalize", "numpy_actor", "objectives", "optimizers", "parts", "policy", "rollout", "schedules",
-    "sharded", "targets", "trunks", "update", "value_heads", "value_losses",
+    "sharded", "targets", "tensors", "trunks", "update", "value_heads", "value_losses",
 }  # fmt: skip
 SETTINGS_AND_LOGS = ("hydra", "omegaconf", "ppo_cli.config", "tensorboard", "torch.utils.tensorboard")
 ENVIRONMENTS = ("gymnasium.vector", "ppo_cli.envs")

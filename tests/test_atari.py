@@ -138,8 +138,9 @@ def test_the_log_shows_whole_games_with_their_own_scores():
     for done, real, returns in zip(dones, over, told, strict=True):
         info = {"env_over": np.array(real), "returns": np.array(returns)} if any(done) else {}
         episodes.step(np.ones(2), np.array(done), everywhere, info)
-    assert episodes.ended_returns == [2.0, 40.0, 70.0]  # the sum where nothing was told
-    assert episodes.ended_lengths == [2, 1, 4]  # the learner's steps, over lives
+    ended = episodes.take()
+    assert ended.returns == [2.0, 40.0, 70.0]  # the sum where nothing was told
+    assert ended.lengths == [2, 1, 4]  # the learner's steps, over lives
 
 
 def test_a_preset_that_does_not_fit_is_refused_in_a_line(ppo_train, tmp_path):

@@ -25,8 +25,9 @@ RUNS = {
         ("--rounds", "1", "--calls", "1", *SMALL, "--batch-sizes", "32"), '{"shared, batch 32": {"compiled"',
     ),
     "processes.py": (
-        ("1", "2", "--repeats", "1", "--set", *EAGER[:-1], "n_envs=2", "shards=2", "compile=false"),
-        "| 2 | ",
+        ("1", "2", "--repeats", "1", "--predict", "8", "--wire", "30", "1000",
+         "--set", *EAGER[:-1], "n_envs=2", "shards=2", "compile=false"),
+        "A shard a process, latency 30 µs, bandwidth 1,000 MB/s:",
     ),
     "peers/run_sb3.py": (("sb3", "config.json"), '"steps": 96'),
     "returns.py": ((*SMALL, "eval.episodes=1"), '{"mean": '),
@@ -40,7 +41,9 @@ RUNS = {
     "throughput.py": (("CartPole-v1", "--repeats", "1", "--no-split", "--set", *EAGER[1:]), "ours is"),
 }  # fmt: skip
 FAST = ("difference.py", "peers/run_sb3.py", "split.py")
-MODULES = ("timed_env.py", "toy_env.py")  # environments that start.py and scaling.py train on
+ELSEWHERE = ("results.py",)  # tests/test_results.py
+# Environments that start.py and scaling.py train on, and what processes.py predicts by.
+MODULES = ("cost_model.py", "timed_env.py", "toy_env.py")
 
 if not FOLDER.is_dir():
     pytest.skip("benchmarks/ is not part of the source archive", allow_module_level=True)
@@ -87,7 +90,7 @@ def measured(tmp_path, config):
 
 def test_no_benchmark_is_left_out():
     scripts = {path.name for path in FOLDER.glob("*.py")}
-    assert scripts | {"peers/run_sb3.py"} == {*RUNS, *MODULES}
+    assert scripts | {"peers/run_sb3.py"} == {*RUNS, *ELSEWHERE, *MODULES}
 
 
 @pytest.mark.parametrize(
@@ -102,6 +105,29 @@ def test_a_benchmark_runs_on_its_smallest_size(benchmark, measured, name):
         pytest.importorskip("ale_py")
     arguments, words = RUNS[name]
     assert words in benchmark(name, *arguments)
+
+
+def test_the_model_of_processes_tells_what_it_was_measured_by_and_where_more_of_them_stop_paying(benchmarks):
+    from cost_model import Loop, Update, Wire, efficiency, exchange, iteration, speed_up
+    from processes import wire_of
+
+    wire = Wire(latency=1e-4, bandwidth=1e9)
+    measured = {numbers: exchange(wire, numbers, 2, 2) for numbers in (10, 1_700_000)}
+    assert wire_of(measured, 2) == pytest.approx(wire)
+    update = Update(numbers=1_000_000, call=1e-3, row=1e-4, step=4.9e-3, shard=1e-4)
+    loop = Loop(steps=1024, collect=1.0, minibatches=10, batch_size=256)
+    alone = 1.0 + 10 * (1e-3 + 256e-4 + 5e-3)
+    assert iteration(loop, update, wire, 1, 1) == pytest.approx(alone)
+    assert iteration(loop, update, wire, 2, 1) == pytest.approx(alone + 10 * (1e-3 + 1e-4))  # of each part
+    two = 0.5 + 10 * (1e-3 + 128e-4 + 5e-3 + 1e-4 + 1e-4 + 4e6 / 1e9) + 8e-4
+    assert iteration(loop, update, wire, 2, 2) == pytest.approx(two)
+    assert exchange(wire, 1_000_000, 64, 64) == pytest.approx(2 * 63e-4 + 4e6 * 2 * 63 / 64 / 1e9)  # slices
+    assert exchange(wire, 100, 64, 64) == pytest.approx(63e-4 + 4 * 100 * 63 / 1e9)  # whole vectors
+    rates = [speed_up(loop, update, wire, 2**n) for n in range(10)]
+    assert rates[0] == 1 < rates[1] < max(rates) > rates[-1]
+    shares = [efficiency(loop, update, wire, 2**n) for n in range(10)]
+    assert shares == sorted(shares, reverse=True)
+    assert shares[1] == pytest.approx(alone / (alone + 10 * (1e-4 + 1e-4 + 4e6 / 1e9) + 8e-4))
 
 
 def test_every_runner_is_in_the_table_of_peers(benchmarks):

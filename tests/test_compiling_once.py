@@ -16,13 +16,12 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from ppo_cli import cache, update
+from ppo_cli import cache, compiled_step, update
 from ppo_cli.actor_critic import make_actor_critic
 from ppo_cli.agent import PPOAgent
 from ppo_cli.cache import Turn
 from ppo_cli.compile import compile_ahead, compile_function, library
 from ppo_cli.compile.sizes import Axis
-from ppo_cli.compiled_step import FEW
 from ppo_cli.distributions import make_distribution
 from ppo_cli.rollout import Rollout
 from ppo_cli.schedules import Schedule
@@ -61,7 +60,7 @@ def compiled(tmp_path, monkeypatch):
     return done
 
 
-def agent_for(n_envs, batch_size, length, folder):
+def agent_for(n_envs, batch_size, length, folder, shards=1):
     torch.manual_seed(0)
     memory = {"memory": "gru", "memory_size": 4} if length > 1 else {}
     actions = spaces.Discrete(3)
@@ -70,28 +69,33 @@ def agent_for(n_envs, batch_size, length, folder):
         make_distribution(actions),
         update.Hyperparameters(batch_size=batch_size, n_epochs=1, sequence_length=length),
         {name: Schedule(0.1) for name in (*KNOBS, "gamma", "gae_lambda")},
-        [torch.Generator()], n_envs, torch.device("cpu"), folder,
+        [torch.Generator() for _ in range(shards)], n_envs, torch.device("cpu"), folder,
     )  # fmt: skip
 
 
-def learn_once(n_steps, n_envs, batch_size, length, folder, monkeypatch, ahead=False):
+def learn_once(n_steps, n_envs, batch_size, length, folder, monkeypatch, ahead=False, shards=1):
     """One update by the agent itself, with a step that leaves everything as it was."""
-    agent = agent_for(n_envs, batch_size, length, folder)
+    agent = agent_for(n_envs, batch_size, length, folder, shards)
     n_leaves = len(update.state_leaves(update.first_state(agent._params, agent.optimizer, agent.hyper)))
-    monkeypatch.setattr(library, "_load", lambda package: lambda inputs: inputs[:n_leaves])
+    part = torch.zeros(len(agent._params) + len(agent.hyper.metrics) - 1)
+
+    def step(inputs):  # of a run in shards, either half of it
+        return inputs[:n_leaves] if shards == 1 or len(inputs) == n_leaves + 2 else [part]
+
+    monkeypatch.setattr(library, "_load", lambda package: step)
     rollout = Rollout(
         n_steps, n_envs, (5,), torch.float32, (), torch.int64, state_size=agent.model.state_size
     )
     if ahead:
         agent.compile_ahead(rollout)
-    agent.update([agent.compute_gae(rollout)], [rollout.valid])
+    agent.update([agent.compute_gae(rollout)] * shards, [rollout.valid] * shards)
 
 
 @pytest.mark.parametrize("length", [1, 4], ids=["rows", "sequences"])
 def test_a_search_over_the_sizes_of_a_rollout_compiles_once(compiled, monkeypatch, length):
     sizes = [*itertools.product((16, 23, 128), (1, 4), (64,)), (128, 4, 256), (64, 4, 10**6), (23, 4, 92)]
     for n_steps, n_envs, batch_size in sizes:  # some batches are larger than the rollout, some end in pads
-        if length > 1 and -(-n_steps // length) * n_envs < FEW // length:
+        if length > 1 and -(-n_steps // length) * n_envs < compiled_step.FEW // length:
             continue
         learn_once(n_steps, n_envs, batch_size, length, compiled.folder, monkeypatch)
     assert len(compiled.by()) == 1
@@ -114,7 +118,7 @@ def test_two_runs_at_once_compile_once_and_the_one_that_waits_says_so(compiled, 
         compile_function(add, rows_of(4), compiled.folder)
     first.join()
     assert compiled.by() == [os.getpid()]
-    assert caplog.messages == ["another run compiles the same update: waiting for it"]
+    assert caplog.messages == ["another process compiles the same update: waiting for it"]
     assert [path.suffix for path in compiled.folder.iterdir()] == [".pt2"]
 
 
@@ -187,6 +191,14 @@ def test_a_process_beside_compiles_what_the_first_update_waits_for(compiled, mon
     assert caplog.messages == []
     assert len(list(compiled.folder.glob("*.pt2"))) == 1
     assert compiled.given == []  # not in this process
+
+
+def test_both_halves_of_a_run_in_shards_are_compiled_beside_it(compiled, monkeypatch, caplog):
+    with caplog.at_level(logging.INFO, "ppo_cli"):
+        learn_once(32, 2, 32, 1, compiled.folder, monkeypatch, ahead=True, shards=2)
+    first, second = compiled.by()
+    assert len({first, second, os.getpid()}) == 3
+    assert caplog.messages == []
 
 
 def test_frozen_weights_that_may_still_be_replaced_are_not_compiled_beside(compiled):

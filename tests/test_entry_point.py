@@ -1,5 +1,7 @@
 """`vectorization=entry_point`: vectors of environments as they come, in every autoreset mode."""
 
+from contextlib import closing
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import vector_envs
 from gymnasium.vector import AutoresetMode
 
 from ppo_cli.collector import Collector
-from ppo_cli.envs.batches import ObservationBatch
+from ppo_cli.envs.batches import ObservationBatch, chosen
 from ppo_cli.envs.choose import make_vector
 from ppo_cli.envs.entry_point import EntryPointVector
 from ppo_cli.envs.group import EnvFaultError
@@ -42,6 +44,11 @@ def recipe(env_id, kwargs, n=N, infos=None):
 
 def entry_point(env_id, kwargs, n=N):
     return make_vector(recipe(env_id, kwargs, n), "entry_point")[0]
+
+
+def check(wanted):
+    with closing(wanted.makes[0]()) as env:
+        EntryPointVector.check(wanted, env)
 
 
 def action_for(envs, obs):
@@ -122,7 +129,7 @@ def test_an_end_in_a_step_that_only_resets_is_refused():
 def test_observations_that_can_not_be_written_to_are_copied_without_a_word(recwarn):
     envs = entry_point(WALKS, {"odd": "read-only"})
     rollout = Rollout(1, N, (2,), torch.float32, (), torch.int64)
-    Collector(envs, rollout, EpisodeStatistics(N), np.copy, torch.Generator(), None, None).reset([0] * N)
+    Collector(envs, rollout, EpisodeStatistics(N), None, None, None, None).reset([0] * N)
     assert not envs.observations.flags.writeable
     assert [str(warning.message) for warning in recwarn] == []
 
@@ -204,7 +211,7 @@ def test_the_same_seeds_give_the_same_episodes():
 )
 def test_what_can_not_be_stepped_that_way_is_refused_in_a_line(env_id, kwargs, said):
     with pytest.raises(EnvError) as refused:
-        EntryPointVector.check(recipe(env_id, kwargs))
+        check(recipe(env_id, kwargs))
     line = str(refused.value)
     assert line.startswith("vectorization=entry_point: ")
     assert said in line
@@ -248,9 +255,9 @@ def test_final_observations_are_looked_at_only_where_an_episode_ended():
     batch = ObservationBatch(space, gym.spaces.Discrete(2), N)
     ended, others = np.array([False, True, False]), np.array([3, 3, 7])
     for found in (np.array([0, 4, 0]), np.array([None, 4, None])):
-        assert batch.final(found, ended, others).tolist() == [3, 4, 7]
+        assert batch(chosen(space, found, ended, others), ended).tolist() == [3, 4, 7]
     with pytest.raises(ValueError, match="where its space has"):
-        batch.final(np.array([0, 8, 0]), ended, others)
+        batch(chosen(space, np.array([0, 8, 0]), ended, others), ended)
 
 
 @pytest.mark.parametrize(
@@ -258,7 +265,10 @@ def test_final_observations_are_looked_at_only_where_an_episode_ended():
     [
         ("env=LunarLander-v3", "vectorization=entry_point: LunarLander-v3 has no vector entry point"),
         ("env.wrappers=[{name:FlattenObservation}]", "env.wrappers: vectorization=entry_point takes no wrap"),
-        ("env.action_mask=true", "env.action_mask=true: vectorization=entry_point gives no masks"),
+        (
+            "env.action_mask=true",
+            "env.action_mask=true: CartPole-v1 has neither an 'action_mask' in its infos",
+        ),
         (
             "checkpoint.exact=true",
             "checkpoint.exact=true: vectorization=entry_point can't bring environments",

@@ -1,9 +1,17 @@
-"""The presets hold rl-zoo3's published settings, row by row of its table; MinAtar's are PureJaxRL's."""
+"""Published settings are what was published, row by row of a table, and presets say whose they have."""
+
+import functools
+import re
+from types import SimpleNamespace
 
 import pytest
+from omegaconf import OmegaConf
 
 from ppo_cli.config.compose import load
-from ppo_cli.config.schema import conf_dir
+from ppo_cli.config.convert import dotted, from_stored, load_yaml, to_dict
+from ppo_cli.config.published import published
+from ppo_cli.config.schema import conf_dir, find_knob
+from ppo_cli.errors import ConfigError
 
 # A dash is Stable-Baselines3's default, `lin` before a number decays it to 0 over the run.
 TABLE = """
@@ -75,6 +83,12 @@ SAMPLED = [
     "MinAtar",
     *(name for name in IDS if name.startswith("MiniGrid")),
 ]  # evaluated as published: the table's returns are of sampled actions
+PUBLISHED = [name for name in IDS if name != "MinAtar"]  # which no table of rl-zoo3's has
+CONTINUOUS = [
+    name
+    for name in IDS
+    if (name in OTHER and OTHER[name][2] in (SEPARATE, MUJOCO)) or name in ("Ant", "Swimmer")
+]
 RETIRED = ["LunarLander-v2", "LunarLanderContinuous-v2"]
 
 
@@ -89,45 +103,115 @@ def ids(name: str) -> list[str]:
     return [name] if "-v" in name else [f"{name}-v5", f"{name}-v4"]
 
 
+@functools.cache
 def composed(env_id: str, *overrides: str):
     return load(f"env={env_id}", *overrides)
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
-def test_a_preset_is_its_row_of_the_table(row):
+def check_row(row: list[str], config) -> None:
+    """The config has what its row of the table says, and the other settings of that row."""
     cells = dict(zip(HEADINGS, row, strict=True))
     name = cells["environment"]
-    for env_id in ids(name):
-        config = composed(env_id)
-        assert config.env.id == env_id
-        for column, (knob, default) in COLUMNS.items():
-            cell = cells[column]
-            expected = default if cell == "-" else float(cell.split()[-1])
-            assert getattr(config, knob) == expected, (env_id, knob)
-            if hasattr(config.anneal, knob):
-                final = getattr(config.anneal, knob).final
-                assert final == (0.0 if cell.startswith("lin ") else None), (env_id, knob)
-        normalize = (config.normalize.observations, config.normalize.rewards, config.normalize.clip)
-        assert normalize == (cells["norm"] == "yes", cells["norm"] != "no", 10.0)
+    for column, (knob, default) in COLUMNS.items():
+        cell = cells[column]
+        assert getattr(config, knob) == (default if cell == "-" else float(cell.split()[-1])), (name, knob)
+        if hasattr(config.anneal, knob):
+            final = getattr(config.anneal, knob).final
+            assert final == (0.0 if cell.startswith("lin ") else None), (name, knob)
+    normalize = (config.normalize.observations, config.normalize.rewards, config.normalize.clip)
+    assert normalize == (cells["norm"] == "yes", cells["norm"] != "no", 10.0)
+    max_grad_norm, vf_coef, network = OTHER.get(name, (0.5, 0.5, SEPARATE))
+    assert (config.max_grad_norm, config.vf_coef) == (max_grad_norm, vf_coef)
+    found = config.network
+    assert network == (
+        found.hidden_sizes, found.activation, found.shared, found.ortho_init, found.log_std_init
+    )  # fmt: skip
+    images = {"Atari": "nature_cnn", "CarRacing-v3": "nature_cnn", "MinAtar": "minatar_cnn"}
+    assert found.image_encoder == images.get(name, "auto")
+    assert config.eval.deterministic == (name not in SAMPLED)
+    assert config.use_sde == (name in GSDE)
+    assert config.sde_sample_freq == GSDE.get(name, -1)
+    assert config.vf_clip_ratio == (0.2 if name == "MinAtar" else None)
+    assert (config.target_kl, config.normalize_advantage) == (None, True)
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if row[0] in PUBLISHED], ids=PUBLISHED)
+def test_rl_zoo3s_settings_of_an_environment_are_its_row_of_the_table(row):
+    first, *others = ids(row[0])
+    config = composed(first, "experiment=rl_zoo3")
+    assert config.env.id == first
+    check_row(row, config)
+    keys = dict(dotted(load_yaml(conf_dir() / "base" / "rl_zoo3.yaml")["otherwise"]))
+    for other in others:
+        for key in ("total_timesteps", *keys):
+            assert setting(other, key) == setting(first, key)
+
+
+def setting(env_id: str, key: str):
+    return published("rl_zoo3", key, _root_=SimpleNamespace(env=SimpleNamespace(id=env_id)))
+
+
+@pytest.mark.parametrize("typed", ["LunarLander-v2", "gymnasium:LunarLander-v3", "LunarLander"])
+def test_published_settings_are_those_of_any_version(typed):
+    assert setting(typed, "gamma") == 0.999
+
+
+def test_an_environment_without_published_settings_is_said_in_a_line():
+    with pytest.raises(
+        ConfigError, match=r"^experiment=rl_zoo3 has no settings for Hoper-v5, only .*'Hopper'\?$"
+    ):
+        load("env=Hoper-v5", "experiment=rl_zoo3")
+
+
+def test_what_is_typed_wins_over_published_settings():
+    config = load("env=Hopper-v5", "experiment=rl_zoo3", "n_steps=64", "network=mlp_large", "preset=none")
+    assert (config.n_steps, config.n_epochs, config.network.hidden_sizes) == (64, 5, [512, 512, 256])
+
+
+def test_published_settings_hide_every_knob_that_a_preset_may_set():
+    plain = dict(dotted(load_yaml(conf_dir() / "base" / "plain.yaml")))
+    defaults = dict(dotted(to_dict(from_stored({"env": {"id": "any"}}))))
+    own = (
+        "env",
+        "network",
+        "seed",
+        "total_timesteps",
+        "vectorization",
+        "shards",
+        "init_",
+        "freeze",
+        "hooks",
+        "stop",
+    )
+    learned = {
+        key
+        for key in defaults
+        if find_knob(key).learned and not key.startswith(own) and not find_knob(key).entries
+    }
+    assert plain == {key: defaults[key] for key in learned}
+    text = (conf_dir() / "experiment" / "rl_zoo3.yaml").read_text()
+    text += (conf_dir() / "network" / "rl_zoo3.yaml").read_text()
+    table = dict(dotted(load_yaml(conf_dir() / "base" / "rl_zoo3.yaml")["otherwise"]))
+    assert set(re.findall(r"\$\{published:rl_zoo3,([\w.]+)\}", text)) == {"total_timesteps", *table}
+    for experiment in ("cleanrl", "cleanrl_atari", "cleanrl_continuous", "rl_zoo3"):
+        assert (
+            "defaults:\n  - /base/plain\n" in (conf_dir() / "experiment" / f"{experiment}.yaml").read_text()
+        )
 
 
 @pytest.mark.parametrize("name", IDS)
-def test_a_presets_other_settings(name):
-    for env_id in ids(name):
-        config = composed(env_id)
-        max_grad_norm, vf_coef, network = OTHER.get(name, (0.5, 0.5, SEPARATE))
-        assert (config.max_grad_norm, config.vf_coef) == (max_grad_norm, vf_coef)
-        found = config.network
-        assert network == (
-            found.hidden_sizes, found.activation, found.shared, found.ortho_init, found.log_std_init
-        )  # fmt: skip
-        images = {"Atari": "nature_cnn", "CarRacing-v3": "nature_cnn", "MinAtar": "minatar_cnn"}
-        assert found.image_encoder == images.get(name, "auto")
-        assert config.eval.deterministic == (name not in SAMPLED)
-        assert config.use_sde == (name in GSDE)
-        assert config.sde_sample_freq == GSDE.get(name, -1)
-        assert config.vf_clip_ratio == (0.2 if name == "MinAtar" else None)
-        assert (config.target_kl, config.normalize_advantage) == (None, True)
+def test_a_preset_that_says_so_has_rl_zoo3s_settings(name):
+    first, *others = ids(name)
+    words = (conf_dir() / "env" / f"{first}.yaml").read_text().split("\n")[1]
+    if name == "MinAtar":
+        check_row(ROWS[IDS.index(name)], composed(first))
+    elif words.startswith(
+        ("# rl-zoo3's settings", "# The settings of all Atari games", "# The settings of MiniGrid")
+    ):
+        assert composed(first) == composed(first, "experiment=rl_zoo3")
+    for other in others:
+        of_first, of_other = (OmegaConf.load(conf_dir() / "env" / f"{each}.yaml") for each in (first, other))
+        assert of_other == OmegaConf.create({"defaults": [first.rpartition("/")[2]]}) or of_other == of_first
 
 
 def test_no_preset_is_without_a_row():
@@ -137,19 +221,36 @@ def test_no_preset_is_without_a_row():
 
 @pytest.mark.parametrize("env_id", RETIRED)
 def test_a_retired_id_has_its_successors_settings(env_id):
-    retired, successor = composed(env_id), composed(env_id.replace("v2", "v3"))
+    retired, successor = load(f"env={env_id}"), composed(env_id.replace("v2", "v3"))
     retired.env.id = successor.env.id
     assert retired == successor
 
 
-def test_cleanrls_continuous_settings_hide_those_of_any_preset():
-    hopper, *others = (
-        composed(env_id, "experiment=cleanrl_continuous")
-        for env_id in ("Hopper-v5", "Pendulum-v1", "MountainCarContinuous-v0", "LunarLanderContinuous-v3")
+@pytest.mark.parametrize("name", CONTINUOUS)
+def test_cleanrls_continuous_settings_are_the_same_for_every_environment(name):
+    hopper, other = (
+        composed("Hopper-v5", "experiment=cleanrl_continuous"),
+        load(f"env={ids(name)[0]}", "experiment=cleanrl_continuous"),
     )
-    for other in others:
-        other.env.id = hopper.env.id
-        assert other == hopper
-    assert hopper.n_steps * hopper.n_envs / hopper.batch_size == 32  # minibatches
-    assert (hopper.learning_rate, hopper.anneal.learning_rate.final) == (3e-4, 0.0)
-    assert (hopper.vf_coef, hopper.vf_clip_ratio) == (0.25, 0.2)
+    other.env.id = hopper.env.id
+    assert other == hopper
+
+
+def test_cleanrls_settings_are_those_that_were_published():
+    hopper = composed("Hopper-v5", "experiment=cleanrl_continuous")
+    cart_pole = composed("CartPole-v1", "experiment=cleanrl")
+    pong = composed("PongNoFrameskip-v4", "experiment=cleanrl_atari")
+    for config, n_envs, n_steps, minibatches, n_epochs, rate, clip, ent_coef in (
+        (hopper, 1, 2048, 32, 10, 3e-4, 0.2, 0.0),
+        (cart_pole, 4, 128, 4, 4, 2.5e-4, 0.2, 0.01),
+        (pong, 8, 128, 4, 4, 2.5e-4, 0.1, 0.01),
+    ):
+        assert (config.n_envs, config.n_steps, config.minibatches) == (n_envs, n_steps, minibatches)
+        assert (config.n_epochs, config.learning_rate, config.ent_coef) == (n_epochs, rate, ent_coef)
+        assert (config.clip_ratio, config.vf_clip_ratio, config.vf_coef) == (clip, clip, 0.25)
+        assert (config.anneal.learning_rate.final, config.anneal.clip_ratio.final) == (0.0, None)
+        assert (config.gamma, config.gae_lambda, config.max_grad_norm) == (0.99, 0.95, 0.5)
+    assert (hopper.normalize.observations, hopper.normalize.rewards) == (True, True)
+    assert (cart_pole.normalize.observations, cart_pole.normalize.rewards) == (False, False)
+    assert (hopper.network.hidden_sizes, hopper.network.shared) == ([64, 64], False)
+    assert (pong.network.image_encoder, pong.network.shared) == ("nature_cnn", True)

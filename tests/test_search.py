@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 pytest.importorskip("optuna")
 
@@ -19,8 +20,9 @@ from run_hooks import INTERRUPTIBLE, tell
 from test_sweep import contents, interrupt, killed  # noqa: F401 - a fixture
 
 from ppo_cli.config.compose import load, parse_overrides
+from ppo_cli.config.convert import dotted, load_yaml, to_dict
 from ppo_cli.config.overrides import read_line
-from ppo_cli.config.schema import conf_dir
+from ppo_cli.config.schema import KNOBS, conf_dir
 from ppo_cli.episodes import Evaluation
 from ppo_cli.errors import ConfigError
 from ppo_cli.runs.build import check_environment
@@ -123,14 +125,36 @@ def test_an_option_is_searched_beside_the_optimizers_that_take_it():
     assert (config.optimizer, config.optimizer_kwargs) == ("rmsprop", {"momentum": 0.5})
 
 
-@pytest.mark.parametrize("space", sorted(path.stem for path in (conf_dir() / "search").glob("*.yaml")))
+SPACES = sorted(path.stem for path in (conf_dir() / "search").glob("*.yaml"))
+SMALL = ("ppo_rollout", "ppo_small")  # each end of each axis is checked with each network
+
+
+def test_ready_spaces_are_of_knobs_and_of_what_can_be_searched():
+    for space in SPACES:
+        params = load_yaml(conf_dir() / "search" / f"{space}.yaml")["params"]
+        read = parse_overrides([f"{key}={value}" for key, value in params.items()], None)
+        searched = [to_axis(override) for override in read if override.is_sweep_override()]
+        assert len(searched) >= 5, space
+        assert {axis.key for axis in searched} <= {*KNOBS, "network"}
+
+
+@pytest.mark.parametrize(
+    "space", [pytest.param(name, marks=[] if name in SMALL else pytest.mark.slow) for name in SPACES]
+)
 def test_ready_spaces_compose_and_what_is_typed_wins(space):
-    plan = plan_of("hydra/sweeper=optuna", f"search={space}", "gamma=0.5", "gae_lambda=choice(0.1,0.2)")
+    plan = plan_of(
+        "env=Pendulum-v1", "preset=none", "hydra/sweeper=optuna", f"search={space}", "gamma=0.5",
+        "gae_lambda=choice(0.1,0.2)",
+    )  # fmt: skip
     assert "gamma" not in {axis.key for axis in plan.axes}
     assert Choice("gae_lambda", ("0.1", "0.2")) in plan.axes
     values = {axis.key: axis.ends()[-1] for axis in plan.axes}
     config = job_config(plan, values, 7)
-    assert (config.seed, config.gamma, config.gae_lambda, config.learning_rate) == (7, 0.5, 0.2, 1e-2)
+    assert (config.seed, config.gamma, config.gae_lambda) == (7, 0.5, 0.2)
+    named = dict(dotted(to_dict(config)))
+    drawn = {key: value for key, value in values.items() if key in named}
+    assert {key: str(named[key]) for key in drawn} == {key: str(yaml.safe_load(drawn[key])) for key in drawn}
+    assert len(drawn) >= 5
 
 
 def test_a_group_is_searched_with_its_knobs_and_rollouts_are_compared_by_steps():

@@ -1,6 +1,7 @@
 """A run that is cut into shards, and the processes that have them."""
 
 import csv
+import math
 import os
 import random
 import signal
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,23 +18,31 @@ import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
 from run_hooks import INTERRUPTIBLE
+from tensorboard.backend.event_processing import event_file_loader
 
+import ppo_cli
 from ppo_cli.actor_critic import make_actor_critic
 from ppo_cli.agent import flatten_parameters
 from ppo_cli.collective import ALONE, Collective
+from ppo_cli.config.checks import check
 from ppo_cli.config.compose import load
 from ppo_cli.diagnostics import trained_weights
 from ppo_cli.distributions import make_distribution
-from ppo_cli.errors import RunError
+from ppo_cli.errors import ConfigError, RunError
+from ppo_cli.hooks import Hook
 from ppo_cli.normalize import RunningMeanStd
 from ppo_cli.policy import BatchPolicy
 from ppo_cli.rollout import Batch, sequences
-from ppo_cli.runs.build import env_maker
+from ppo_cli.runs import beside
+from ppo_cli.runs.beside import run_beside, runs_beside
+from ppo_cli.runs.build import check_environment, env_maker
+from ppo_cli.runs.caller import COMMAND, Caller
 from ppo_cli.runs.checkpoint import load_checkpoint
 from ppo_cli.runs.evaluation import evaluate
+from ppo_cli.runs.folder import RunFolder
 from ppo_cli.runs.processes import compare, fingerprint
 from ppo_cli.seeding import OwnGenerators, spawn_seeds, stream_generator
-from ppo_cli.sharded import Data, make_sharded_step, sharded_minibatches, weighted_sum
+from ppo_cli.sharded import Data, ShardedStep, sharded_minibatches, weighted_sum
 from ppo_cli.shards import joined, split
 from ppo_cli.spaces import Spaces
 from ppo_cli.update import Hyperparameters, first_state, make_step, parameter_shapes
@@ -47,15 +57,27 @@ KNOBS = {"learning_rate": 1e-3, "clip_ratio": 0.2, "ent_coef": 0.01, "vf_coef": 
 SHARDS, ROWS, OBSERVATION = 4, 24, 3
 
 
+def of_clock(tag):
+    return tag.startswith(("time/", "_hparams_")) or tag == "charts/SPS"
+
+
+def logged(folder):
+    """The step, the tag and the value of everything in a run's event files."""
+    loads = (event_file_loader.LegacyEventFileLoader(str(file)).Load() for file in folder.glob("events.*"))
+    values = [(event.step, value) for events in loads for event in events for value in event.summary.value]
+    return [[step, value.tag, str(value)] for step, value in values if not of_clock(value.tag)]
+
+
 def learnt(folder):
-    """All of a run that no clock has a part in: its last checkpoint, and the rows of its CSV."""
-    saved = load_checkpoint(folder / "checkpoints" / "last.pt")
+    """All of a run that no clock has a part in: its checkpoints, its CSV, its evaluation and its events."""
     with (folder / "metrics.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    rows = [{k: v for k, v in row.items() if not k.startswith("time/") and k != "charts/SPS"} for row in rows]
-    return {key: saved[key] for key in saved if key not in ("log", "versions", "config", "format")} | {
-        "rows": rows
+        rows = [{k: v for k, v in row.items() if not of_clock(k)} for row in csv.DictReader(file)]
+    checkpoints = {
+        file.name: {k: v for k, v in load_checkpoint(file).items() if k not in ("log", "versions", "config")}
+        for file in sorted((folder / "checkpoints").iterdir())
     }
+    evaluation = RunFolder(folder).evaluation
+    return {"rows": rows, "checkpoints": checkpoints, "evaluation": evaluation, "events": logged(folder)}
 
 
 def assert_same(first, second, where=""):
@@ -70,8 +92,15 @@ def assert_same(first, second, where=""):
             assert_same(*pair, f"{where}.{i}")
     elif isinstance(first, torch.Tensor):
         assert torch.equal(first, second), where
+    elif isinstance(first, float):
+        assert first == second or first != first != second, where  # NaN where no episode has ended
     else:
         assert first == second, where
+
+
+@pytest.fixture(scope="module")
+def config():
+    return load(*TINY)
 
 
 @pytest.fixture
@@ -115,11 +144,21 @@ def test_two_processes_have_the_bits_of_one_also_of_a_run_that_goes_on(start, in
     assert start(2, *typed, "hydra.run.dir=cut") == 143
     interrupt(None)
     assert start(1, "resume=cut") == 0
-    assert_same(learnt(tmp_path / "whole"), learnt(tmp_path / "cut"))
+    whole, cut = (learnt(tmp_path / name) for name in ("whole", "cut"))
+    assert sorted(whole.pop("events")) == sorted(cut.pop("events"))
+    assert_same(whole, cut)
 
 
 CASES = {
     "compiled": ("n_envs=8", "n_steps=32", "total_timesteps=768", "batch_size=128", "compile=true"),
+    "compiled sequences": (
+        "env=Taxi-v3", "n_envs=8", "n_steps=32", "total_timesteps=768", "batch_size=128",
+        "network.memory=lstm", "env.action_mask=true", "compile=true",
+    ),
+    "compiled images": (
+        "env=ALE/Pong-v5", "-preset", "n_steps=16", "n_envs=8", "batch_size=64", "total_timesteps=256",
+        "eval.max_steps=60", "compile=true",
+    ),
     "a masked LSTM": (
         "env=Taxi-v3", "n_steps=32", "total_timesteps=384", "batch_size=64", "network.memory=lstm",
         "env.action_mask=true",
@@ -127,6 +166,12 @@ CASES = {
     "annealing and a KL stop": (
         "env=LunarLander-v3", "n_steps=64", "total_timesteps=2048", "anneal.clip_ratio.final=0",
         "anneal.learning_rate.final=0", "target_kl=0.003",
+    ),
+    "everything annealed": (
+        "anneal.gamma.final=0.9", "anneal.gae_lambda.final=0.5", "value_lambda=0.9",
+        "anneal.value_lambda.final=1", "vf_clip_ratio=0.5", "anneal.vf_clip_ratio.final=0.1",
+        "anneal.ent_coef.final=0.1", "anneal.vf_coef.final=1", "anneal.max_grad_norm.final=0.1",
+        "target_kl=0.1", "anneal.target_kl.final=0.01", "anneal.learning_rate.warmup=0.5",
     ),
     "a KL that steers": ("anneal.learning_rate.shape=kl", "log.diagnostics=true", "eval.every=1"),
     "normalised": (
@@ -136,35 +181,62 @@ CASES = {
         "env=ALE/Pong-v5", "-preset", "n_steps=16", "n_envs=8", "batch_size=64", "total_timesteps=256",
         "eval.max_steps=60",
     ),
-    "processes of environments": ("vectorization=async", "n_envs=8"),
-    "filler rows": ("vectorization=envpool", "n_envs=8", "n_steps=32", "total_timesteps=512"),
-    "ragged minibatches": (
-        "env=Pendulum-v1", "n_steps=50", "total_timesteps=400", "batch_size=48", "use_sde=true",
-        "value_loss=two_hot", "freeze=[policy_head]",
+    "processes of environments": ("vectorization=async", "n_envs=8", *SCALED),
+    "a vector entry point": ("vectorization=entry_point", "n_envs=8", "n_steps=32", "total_timesteps=512"),
+    "agents of a vector": (
+        "env=vector_envs:Worlds", "vectorization=auto", "n_envs=12", "n_steps=32", "batch_size=96",
+        "total_timesteps=500", "network.memory=lstm", "eval.every=1",
     ),
+    "filler rows": ("vectorization=envpool", "n_envs=8", "n_steps=32", "total_timesteps=512", *SCALED),
+    "ragged minibatches, time limits": (
+        "env=Pendulum-v1", "n_steps=50", "total_timesteps=1200", "batch_size=48", "use_sde=true",
+        "sde_sample_freq=8", "value_loss=two_hot", "freeze=[policy_head]",
+    ),
+    "Dict observations": ("env=MiniGrid-DoorKey-5x5-v0", "eval.max_steps=30", *SCALED),
+    "several actions": ("env=odd_envs:Several-v0", "eval.deterministic=false", "network.memory=gru"),
+    "faults": (
+        "env=broken_envs:Faulty-v0", "+env.kwargs={mode: raise, at: 13}", "env.on_error=restart",
+        "eval.episodes=0", *SCALED,
+    ),
+    "stopped": ("total_timesteps=9600", "stop.return=15", "stop.window=4", "eval.every=2"),
+    "two shards": ("shards=2", *SCALED),
+    "eight shards": ("shards=8", "n_envs=8", "n_epochs=3", *SCALED),
 }  # fmt: skip
+
+
+def start_case(typed, start, processes, folder):
+    chosen = {word.partition("=")[0]: word for word in (*TINY, *typed)}
+    if "-preset" in chosen:
+        del chosen["-preset"], chosen["preset"]
+    assert start(processes, *chosen.values(), f"hydra.run.dir={folder}") == 0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("typed", CASES.values(), ids=CASES)
-def test_any_run_is_the_same_on_two_processes(typed, start, tmp_path):
-    chosen = {word.partition("=")[0]: word for word in (*TINY, *typed)}
-    if "-preset" in chosen:
-        del chosen["-preset"], chosen["preset"]
+def test_any_run_is_the_same_on_several_processes(typed, start, tmp_path):
+    several = (2,) if "shards=2" in typed else (2, 4)
+    for processes in (1, *several):
+        start_case(typed, start, processes, processes)
+    one = learnt(tmp_path / "1")
+    for processes in several:
+        assert_same(one, learnt(tmp_path / str(processes)))
+
+
+@pytest.mark.slow
+def test_a_run_begins_with_the_weights_and_statistics_of_another_on_any_number(start, tmp_path):
+    start_case([*SCALED, "shards=1"], start, 1, "source")
     for processes in (1, 2):
-        assert start(processes, *chosen.values(), f"hydra.run.dir={processes}") == 0
+        start_case([*SCALED, "init_from=source"], start, processes, processes)
     assert_same(learnt(tmp_path / "1"), learnt(tmp_path / "2"))
 
 
+@pytest.mark.slow
 def test_what_environments_draw_from_global_generators_is_a_shards_own(start, tmp_path):
-    chosen = {word.partition("=")[0]: word for word in (*TINY, "eval.episodes=0")}
-    typed = [*list(chosen.values())[1:], "env.id=stubborn_envs:Late-v0"]
     for processes in (1, 2):
-        assert start(processes, *typed, f"hydra.run.dir={processes}") == 0
+        start_case(["env=stubborn_envs:Late-v0", "eval.episodes=0"], start, processes, processes)
     one, two = (learnt(tmp_path / name) for name in "12")
     assert_same(one, two)
-    drawn = one["observations"][:, 1].tolist()
-    assert len(set(drawn)) == 4
+    assert len(set(one["checkpoints"]["last.pt"]["observations"][:, 1].tolist())) == 4
 
 
 def program(folder, *typed, **variables):
@@ -233,6 +305,9 @@ class Process(Collective):
         nothing = [torch.zeros_like(parts[0])] * len(parts)
         return [*nothing * self.rank, *parts, *nothing * (self.processes - 1 - self.rank)]
 
+    def combine(self, parts, function):
+        return function(self.gather(parts))
+
 
 def learning(**choices):
     """A model, its distribution, and the constants of an update."""
@@ -272,7 +347,7 @@ def test_a_step_in_parts_is_that_of_the_whole_minibatch(choices):
     knobs = KNOBS | {"target_kl": 1e9}
     params = flatten_parameters(model)
     state = first_state(params, hyper.optimizer.init(params, parameter_shapes(model)), hyper)
-    sharded = make_sharded_step(model, distribution, hyper, tuple(knobs), ALONE)
+    sharded = ShardedStep(model, distribution, hyper, tuple(knobs), ALONE)
     data = Data(batches, [each.advantages for each in batches])
     found = stepped(sharded, state, data, minibatches, knobs)
     whole = Batch(*(torch.cat(columns) for columns in zip(*batches, strict=True)))
@@ -296,7 +371,7 @@ def test_what_a_process_sends_is_what_one_that_has_all_shards_computes(processes
 
     def sent(rank, processes):
         process, own = Process(rank, processes), SHARDS // processes
-        step = make_sharded_step(model, distribution, hyper, tuple(KNOBS), process)
+        step = ShardedStep(model, distribution, hyper, tuple(KNOBS), process)
         data = Data(batches[rank * own : (rank + 1) * own], advantages)
         step(state, data, minibatch, torch.tensor(list(KNOBS.values())))
         return process.sent
@@ -341,18 +416,18 @@ def test_global_generators_of_several_go_on_where_each_left_them():
     assert random.getstate() == outside
 
 
-@pytest.mark.parametrize("parts", [2, 3, 7])
-def test_an_evaluation_in_parts_plays_the_same_episodes(parts):
+def test_an_evaluation_in_parts_plays_the_same_episodes(config):
     torch.manual_seed(0)
-    make = env_maker(load("env=CartPole-v1").env)
+    make = env_maker(config.env)
     env = make()
     spaces = Spaces(env.observation_space, env.action_space)
     policy = BatchPolicy(make_actor_critic(*spaces), make_distribution(env.action_space), None)
-    counted = []
     whole = evaluate(policy, make, 5, seed=3, deterministic=True)
-    found = evaluate(policy, make, 5, seed=3, deterministic=True, progress=counted.append, parts=parts)
-    assert found == whole
-    assert counted[-1] == 5
+    for parts in (2, 3, 7):
+        counted = []
+        found = evaluate(policy, make, 5, seed=3, deterministic=True, progress=counted.append, parts=parts)
+        assert found == whole
+        assert counted[-1] == 5
 
 
 @pytest.mark.parametrize(("others", "same"), [(0, True), (1, False)])
@@ -400,25 +475,86 @@ def test_states_of_collectors_are_one_and_come_apart_again():
 
 
 @pytest.mark.parametrize(
-    ("typed", "line"),
+    ("knobs", "line"),
     [
-        ("n_envs=6", "shards=4 cuts n_envs=6 into unequal parts: expected a multiple of 4"),
-        ("batch_size=33", "shards=4 cuts batch_size=33 into unequal parts: expected a multiple of 4"),
-        ("intrinsic=rnd", "intrinsic=rnd learns from whole rollouts; use shards=1, or intrinsic=none"),
-        ("processes=3", "processes=3: expected a divisor of shards=4"),
-        ("hooks=[{name: test_hooks.Doubled}]", "use shards=1"),
-        ("extra_losses=[{name: own_update.noisy, coef: 1.0}]", "draws random numbers in the update"),
+        ({"n_envs": 6}, "shards=4 cuts n_envs=6 into unequal parts: expected a multiple of 4"),
+        ({"batch_size": 33}, "shards=4 cuts batch_size=33 into unequal parts: expected a multiple of 4"),
+        ({"intrinsic": "rnd"}, "intrinsic=rnd learns from whole rollouts; use shards=1, or intrinsic=none"),
+        ({"processes": 3}, "processes=3: expected a divisor of shards=4"),
+        ({"hooks": [{"name": "test_hooks.Doubled"}]}, "use shards=1"),
+        ({"extra_losses": [{"name": "own_update.noisy", "coef": 1.0}]}, "draws random numbers in the update"),
     ],
 )
-def test_what_can_not_be_cut_is_refused_in_a_line(ppo_train, typed, line, tmp_path):
-    found = ppo_train(*TINY, typed)
+def test_what_can_not_be_cut_is_refused_in_a_line(config, knobs, line):
+    changed = replace(config, **knobs)
+    with pytest.raises(ConfigError, match=line) as refused:
+        check(changed)
+        check_environment(changed, watchdog=False)
+    assert "\n" not in str(refused.value)
+
+
+def test_what_is_refused_leaves_nothing_behind(ppo_train, tmp_path):
+    found = ppo_train(*TINY, "extra_losses=[{name: own_update.noisy, coef: 1.0}]")
     assert found.status == 2
-    assert line in " ".join(found.err.split())
+    assert "draws random numbers in the update" in " ".join(found.err.split())
     assert not list(tmp_path.iterdir())
 
 
-def test_processes_that_are_not_there_are_refused(ppo_train, monkeypatch):
+def test_processes_that_are_not_there_are_refused(config, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "3")
-    found = ppo_train(*TINY)
-    assert found.status == 2
-    assert "3 processes can't share shards=4" in found.err
+    with pytest.raises(ConfigError, match="3 processes can't share shards=4"):
+        check_environment(config, watchdog=False)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(ConfigError, match="processes=2: this run has 4"):
+        check_environment(replace(config, processes=2), watchdog=False)
+
+
+class Untold(Hook):
+    """Is told nothing."""
+
+
+def test_from_python_and_in_sweeps_several_processes_are_a_command_beside(config, tmp_path, monkeypatch):
+    begun = []
+
+    class Command(nullcontext):
+        returncode = 0
+
+        def __init__(self, words, **settings):
+            super().__init__(self)
+            begun.append(words)
+
+        def communicate(self):
+            return None, self.told
+
+        told = ""
+
+    monkeypatch.setattr(beside.subprocess, "Popen", Command)
+    python, wanted = Caller(owns_process=False), replace(config, processes=2)
+    assert not runs_beside(config, python)
+    assert not runs_beside(wanted, COMMAND)
+    assert runs_beside(wanted, python)
+    with pytest.raises(ConfigError, match="an object is told of runs of one process"):
+        runs_beside(wanted, python._replace(hooks=[Untold()]))
+    with monkeypatch.context() as patch:
+        patch.setenv("WORLD_SIZE", "2")
+        with pytest.raises(ConfigError, match="one of 2 processes"):
+            runs_beside(config, python)
+    assert math.isnan(run_beside(wanted, tmp_path, python))
+    assert begun[0][-1] == f"resume='{tmp_path}'"
+    assert RunFolder(tmp_path).config == wanted
+    Command.returncode, Command.told = 2, "a warning\nppo-train: n_envs=0: it is\n  too few\n"
+    with pytest.raises(ConfigError, match=r"^n_envs=0: it is too few$"):
+        run_beside(wanted, tmp_path, python)
+    Command.returncode = -9
+    with pytest.raises(RunError):
+        run_beside(wanted, tmp_path, python)
+
+
+@pytest.mark.slow
+def test_from_python_a_run_of_several_processes_has_the_bits_of_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    runs = [ppo_cli.train(*TINY, f"processes={p}", folder=f"{p}", verbose=False) for p in (1, 2)]
+    assert_same(*(learnt(run.folder) for run in runs))
+    more = [ppo_cli.resume(run, "total_timesteps=256", verbose=False) for run in runs]
+    assert_same(*(learnt(run.folder) for run in more))
+    assert len(more[1].metrics["step"]) == 4

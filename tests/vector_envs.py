@@ -140,6 +140,58 @@ class Walks(VectorEnv):
         return self.look(), self.rewards, self.terminated, self.truncated, infos
 
 
+class Worlds(VectorEnv):
+    """Worlds of three agents of which one dies after two steps and one after three, and one is cut.
+
+    Each observes the time and its number, and is paid its number and one. Who has died goes on to end, to be
+    paid NaN and to observe nines until the world begins anew.
+
+    Args:
+        mode: the autoreset mode.
+        odd: something odd that it does.
+    """
+
+    LIVES = np.array([2, 3, 5])
+
+    def __init__(self, num_envs, mode="NextStep", odd=None):
+        if num_envs % 3:
+            raise ValueError("three agents a world")
+        self.num_envs, self.mode, self.odd = num_envs, AutoresetMode(mode), odd
+        self.metadata = {"autoreset_mode": self.mode}
+        self.single_observation_space = gym.spaces.Box(-10, 10, (2,), np.float32)
+        self.single_action_space = gym.spaces.Discrete(2)
+        self.number, self.lives = np.arange(num_envs) % 3, np.tile(self.LIVES, num_envs // 3)
+
+    def look(self):
+        alive = self.time < self.lives
+        observations = np.stack([np.full(self.num_envs, self.time), self.number], axis=1).astype(np.float32)
+        observations[self.time > self.lives] = 9
+        infos = {"active_mask": alive, "place": self.number * 1.0}
+        if self.odd == "gone":
+            infos["active_mask"] = alive & (self.number > 0)
+        if self.odd == "shape":
+            infos["active_mask"] = alive[:-1]
+        return observations, infos
+
+    def reset(self, *, seed=None, options=None):
+        self.time = 0
+        return self.look() if self.odd is None else (self.look()[0], {})
+
+    def step(self, actions):
+        if self.time == 5:
+            observations, infos = self.reset()
+            return observations, np.ones(self.num_envs), *np.zeros((2, self.num_envs), bool), infos
+        self.time += 1
+        rewards = np.where(self.time > self.lives, np.nan, 1.0 + self.number)
+        over = self.time >= self.lives
+        observations, infos = self.look()
+        if self.time == 5 and self.mode == AutoresetMode.SAME_STEP:
+            final, final_info = observations, infos
+            observations, infos = self.reset()
+            infos |= {"final_obs": final, "final_info": final_info}
+        return observations, rewards, over & (self.number < 2), over & (self.number == 2), infos
+
+
 gym.register("Walks-v0", Walk, vector_entry_point=Walks)
 gym.register("Vectors-v0", one, vector_entry_point=many)
 gym.register("Constants-v0", Constant, vector_entry_point=Constants)

@@ -45,7 +45,7 @@ def compile_function(
         return capture(function, examples)
     folder = trusted_folder(cache)
     alone = fingerprint(function, examples, ())
-    if is_for_all(examples, axes):
+    if any(axes) and is_for_all(examples, axes):
         library = _found(alone.name, folder)
         if library is not None:  # then one for all lengths could not be made of it
             return library
@@ -78,6 +78,7 @@ def compile_ahead(
     if examples[0].is_cuda or not can_fork or not is_for_all(examples, axes):
         return
     folder, others = trusted_folder(cache), resized(examples, axes)
+    axes = axes if any(axes) else ()  # one that has no length to leave open
     name = fingerprint(function, others, axes).name
     turn = Turn(name, folder)
     if find(name, folder) is not None or not turn.take():

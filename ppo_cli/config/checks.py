@@ -193,8 +193,8 @@ def _check_info_keys(value: Any) -> None:  # noqa: ANN401
         named.append(key)
 
 
-def _check_backend(config: Config) -> None:
-    """Raises ConfigError where a backend can't do what is asked of it."""
+def check_backend(config: Config, advice: str = "leave it out, or use vectorization=auto") -> None:
+    """Raises ConfigError where a backend can't do what is asked of it, with what to do."""
     env, chosen = config.env, backend(config.vectorization)
     for knob, need, is_asked in (
         ("env.kwargs", "kwargs", bool(env.kwargs)),
@@ -207,7 +207,7 @@ def _check_backend(config: Config) -> None:
     ):
         if is_asked and not chosen.can(need, env.id):
             said = f"vectorization={config.vectorization} {REFUSALS[need]}"
-            raise ConfigError(f"{knob}: {said}; leave it out, or use vectorization=auto")
+            raise ConfigError(f"{knob}: {said}; {advice}")
 
 
 def _check_eyes(network: NetworkConfig) -> None:
@@ -293,7 +293,7 @@ def _check_across(config: Config) -> None:
     ):
         if isinstance(value, str) and value != "auto":
             raise ConfigError(f"{name}={value}: expected {allowed} or auto")
-    _check_backend(config)
+    check_backend(config)
     _check_shards(config)
     _check_eyes(config.network)
     if config.eval.every and not config.eval.episodes:

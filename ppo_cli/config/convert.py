@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf._utils import get_omega_conf_dumper
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
+import ppo_cli.config.published  # noqa: F401 - which files of conf/ take values from
 from ppo_cli.config.checks import check
 from ppo_cli.config.knob import describe_type
 from ppo_cli.config.quoting import literal_text
@@ -263,6 +264,12 @@ def check_type(key: str, value: Any, typed: str) -> None:  # noqa: ANN401
 def explain(error: OmegaConfBaseException) -> str:
     """One line for a value that OmegaConf refuses: the key, what was given, what is allowed."""
     key = str(error.full_key or "")
-    if key in KNOBS and not isinstance(error, InterpolationResolutionError):
+    if isinstance(error, InterpolationResolutionError):
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, ConfigError):
+            cause = cause.__context__
+        if cause is not None:  # a resolver of ours has said it
+            return str(cause)
+    elif key in KNOBS:
         return f"{key}: expected {describe_type(KNOBS[key].kind)}, given {error.value!r}"
     return f"{key}: {headline(error.msg or error)}" if key else headline(error)

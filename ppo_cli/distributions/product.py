@@ -75,8 +75,8 @@ class Product(Distribution):
         return np.concatenate(parts, axis=-1, dtype=np.float64)
 
     def to_env_module(self) -> nn.Module:
-        """None: in an exported graph each part is an output of its own."""
-        raise NotImplementedError
+        """`to_env` as a module; in an exported graph each part is an output of its own."""
+        return _ToRows(self)
 
     def tolerance(self, logits: Tensor, noise: Tensor | None, stored: Array, relative: float) -> list[Array]:
         """The parts' tolerances."""
@@ -99,3 +99,15 @@ class Product(Distribution):
         columns = zip(self.parts, actions, strict=True)
         flat = [taken if part.action_shape else taken.unsqueeze(-1) for part, taken in columns]
         return torch.cat([taken.to(self.action_dtype) for taken in flat], dim=-1)
+
+
+class _ToRows(nn.Module):
+    def __init__(self, distribution: Product) -> None:
+        super().__init__()
+        self.sizes = distribution.action_sizes
+        self.parts = nn.ModuleList(part.to_env_module() for part in distribution.parts)
+
+    def forward(self, stored: Tensor) -> Tensor:
+        """The parts' actions side by side, [B, Σd] -> double [B, size]."""
+        columns = zip(self.parts, stored.split(self.sizes, dim=-1), strict=True)
+        return torch.cat([part(column).reshape(len(stored), -1).double() for part, column in columns], dim=-1)

@@ -20,7 +20,7 @@ class Backend:
         path: The import path of its class.
         kwargs: Whether it takes arguments of environments.
         wrappers: Whether environments are in our wrappers, and there can be more of them.
-        masks: Whether it gives masks that stand beside observations.
+        masks: From where it gives masks that stand beside observations, see `ppo_cli.envs.pack.MaskSource`.
         resets: Whether each reset takes options and a seed.
         restarts: Whether an environment that fails can be made anew.
         restores: Whether environments can be brought back to where they were.
@@ -32,7 +32,7 @@ class Backend:
     path: str
     kwargs: bool = True
     wrappers: bool = True
-    masks: bool = True
+    masks: tuple[str, ...] = ("info", "method", "step")
     resets: bool = True
     restarts: bool = True
     restores: bool = True
@@ -55,11 +55,11 @@ BACKENDS = {
     "sync": Backend("ppo_cli.envs.vector.SyncVector"),
     "async": Backend("ppo_cli.envs.workers.AsyncVector"),
     "envpool": Backend(
-        "ppo_cli.envs.pool.EnvPoolVector", kwargs=False, wrappers=False, masks=False, resets=False,
+        "ppo_cli.envs.pool.EnvPoolVector", kwargs=False, wrappers=False, masks=(), resets=False,
         restarts=False, restores=False, fills=True, has_atari=True, steps="EnvPool's",
     ),
     "entry_point": Backend(
-        "ppo_cli.envs.entry_point.EntryPointVector", wrappers=False, masks=False, resets=False,
+        "ppo_cli.envs.entry_point.EntryPointVector", wrappers=False, masks=("info",), resets=False,
         restarts=False, restores=False, fills=True, steps="the entry point's",
     ),
 }  # fmt: skip

@@ -4,13 +4,15 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import numpy.typing as npt
 from gymnasium.vector.utils import batch_space, concatenate, create_empty_array, iterate
 
-from ppo_cli.envs.pack import ObservationCheck, as_array, mask_components
+from ppo_cli.arrays import NUMPY, Array, Arrays, as_array
+from ppo_cli.envs.batch_masks import AddedMasks
+from ppo_cli.envs.pack import ObservationCheck, mask_components
 from ppo_cli.spaces import PackedObservations, leaves_of
 
-Array = npt.NDArray[Any]
+UNFINITE = "a NaN or an infinity in the observation of {}"
+ILLEGAL = "an action_mask without a legal action for {}"
 
 
 class ObservationBatch:
@@ -20,16 +22,19 @@ class ObservationBatch:
     refused, as they are of single environments.
     """
 
-    def __init__(self, space: gym.Space[Any], actions: gym.Space[Any], n: int) -> None:
+    def __init__(
+        self, space: gym.Space[Any], actions: gym.Space[Any], n: int, masks: AddedMasks | None = None
+    ) -> None:
         """Takes what it needs of the spaces.
 
         Args:
             space: The space of one environment's observation, packed where it is nested.
             actions: The space of its actions.
             n: The number of environments N.
+            masks: The masks that stand beside the observations and become part of them, where there are any.
         """
         self._space = space
-        self._original = space.original if isinstance(space, PackedObservations) else space
+        self._masks = masks
         self._n = n
         self._leaves = [
             (leaf, ObservationCheck(batch_space(leaf.space, n), leaf.dtype, leaf.key))
@@ -48,6 +53,8 @@ class ObservationBatch:
         Raises:
             ValueError: one of them can't be kept, or is not finite.
         """
+        if self._masks is not None:
+            observations = self._masks(observations)
         if isinstance(self._space, PackedObservations):
             rows = self._packed(self._space, observations, ended)
             reals = rows[:, : self._space.real_bytes].view(np.float32)
@@ -55,9 +62,13 @@ class ObservationBatch:
             ((_, check),) = self._leaves
             rows = reals = np.asarray(check(observations), self._space.dtype)
         if reals.dtype.kind == "f" and not np.isfinite(reals).all():
-            which = int(np.flatnonzero(~np.isfinite(reals.reshape(self._n, -1)).all(1))[0])
-            raise ValueError(f"a NaN or an infinity in the observation of environment {which}")
+            NUMPY.require(np.isfinite(reals.reshape(self._n, -1)).all(1), UNFINITE)
         return rows
+
+    def take_masks(self, infos: Any, rows: Array, may_lack: Array) -> None:  # noqa: ANN401
+        """Takes the masks of some environments from infos; see `AddedMasks.take`."""
+        if self._masks is not None:
+            self._masks.take(infos if isinstance(infos, dict) else {}, rows, may_lack)
 
     def _packed(self, space: PackedObservations, observations: Any, ended: Array) -> Array:  # noqa: ANN401
         rows = np.zeros((self._n, *space.shape), np.uint8)
@@ -69,26 +80,26 @@ class ObservationBatch:
                 masks.append(view.reshape(self._n, -1))
         if masks:
             legal = np.logical_or.reduceat(np.concatenate(masks, axis=1), self._components, axis=1).all(1)
-            if not (legal | ended).all():
-                which = int(np.flatnonzero(~(legal | ended))[0])
-                raise ValueError(f"an action_mask without a legal action for environment {which}")
+            NUMPY.require(legal | ended, ILLEGAL)
         return rows
 
-    def final(self, found: Any, ended: Array, observations: Any) -> Array:  # noqa: ANN401
-        """The true final observations where episodes ended, and the others' observations, as one array.
 
-        Args:
-            found: What ``infos["final_obs"]`` is; only rows of ``ended`` are meaningful.
-            ended: The environments whose episode ended, bool [N].
-            observations: The observations that came with it.
-        """
-        return self(_choose(self._original, found, ended, observations), ended)
+def chosen(
+    space: gym.Space[Any],
+    found: Any,  # noqa: ANN401
+    ended: Array,
+    others: Any,  # noqa: ANN401
+    arrays: Arrays = NUMPY,
+) -> Any:  # noqa: ANN401
+    """True final observations where episodes ended, else the others' observations, nested as the space is.
 
-
-def _choose(space: gym.Space[Any], found: Any, ended: Array, others: Any) -> Any:  # noqa: ANN401
-    """Rows of ``found`` where an episode ended, else of ``others``, nested as the space is.
-
-    Gymnasium's vectors have arrays there, but of nested ones an array of objects, one an environment.
+    Args:
+        space: The space of one environment's observation.
+        found: What ``infos["final_obs"]`` is, of which only rows of ``ended`` are meaningful: Gymnasium's
+            vectors have arrays there, but of nested ones an array of objects, one an environment.
+        ended: The environments whose episode ended, bool [N].
+        others: The observations that came with it.
+        arrays: What is done with arrays of their kind.
     """
     if isinstance(found, np.ndarray) and found.dtype == object:
         n = len(ended)
@@ -96,9 +107,20 @@ def _choose(space: gym.Space[Any], found: Any, ended: Array, others: Any) -> Any
         room: Any = create_empty_array(space, n)
         return concatenate(space, [last if over else row for last, over, row in rows], room)
     if isinstance(space, gym.spaces.Dict):
-        return {key: _choose(part, found[key], ended, others[key]) for key, part in space.items()}
+        return {key: chosen(part, found[key], ended, others[key], arrays) for key, part in space.items()}
     if isinstance(space, gym.spaces.Tuple):
         parts = zip(space, found, others, strict=True)
-        return tuple(_choose(part, last, ended, row) for part, last, row in parts)
-    last, row = as_array(found), as_array(others)
-    return np.where(ended.reshape(-1, *[1] * (row.ndim - 1)), last, row)
+        return tuple(chosen(part, last, ended, row, arrays) for part, last, row in parts)
+    last, row = arrays.of(found), arrays.of(others)
+    return arrays.where(ended.reshape(-1, *[1] * (row.ndim - 1)), last, row)
+
+
+def row_of(space: gym.Space[Any], batch: Any, i: int) -> Any:  # noqa: ANN401
+    """The observation of environment i in those of a vector, a copy, nested as the space is."""
+    if isinstance(batch, np.ndarray) and batch.dtype == object:
+        return batch[i]
+    if isinstance(space, gym.spaces.Dict):
+        return {key: row_of(part, batch[key], i) for key, part in space.items()}
+    if isinstance(space, gym.spaces.Tuple):
+        return tuple(row_of(part, rows, i) for part, rows in zip(space, batch, strict=True))
+    return np.array(as_array(batch)[i])[()]

@@ -28,8 +28,8 @@ DEEPEST = 3  # dicts in dicts
 NOT_OWN = frozenset(
     (
         "episode", "TimeLimit.truncated", "final_obs", "final_observation", "final_info",
-        "terminal_observation", "bad_transition", "action_mask", "action_masks", "lives", "frame_number",
-        "episode_frame_number", "seeds", "prob",
+        "terminal_observation", "bad_transition", "active_mask", "action_mask", "action_masks", "lives",
+        "frame_number", "episode_frame_number", "seeds", "prob",
     )
 )  # fmt: skip
 

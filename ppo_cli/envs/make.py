@@ -14,6 +14,8 @@ from gymnasium.envs.registration import parse_env_id
 from ppo_cli.envs import calls
 from ppo_cli.envs.backends import ATARI
 from ppo_cli.envs.calls import Call, calling, let_interrupt_pass
+from ppo_cli.envs.named import maker_of, newest_version
+from ppo_cli.envs.one_of import make_one_of
 from ppo_cli.envs.pack import Packed, pack
 from ppo_cli.envs.wrappers import ResetArguments, wrap
 from ppo_cli.errors import EnvError
@@ -28,36 +30,40 @@ _PACKAGES = (
     (re.compile(r"(MiniGrid|BabyAI)-"), "minigrid", "pip install 'ppo-cli[minigrid]'"),
     (re.compile(r"MinAtar/"), "minatar.gym", "pip install 'ppo-cli[minatar]'"),
 )
+_HOW_TO_NAME = "an id that a package registers is written package:Id, and a VectorEnv module:Name"
 
 
 def resolve_env_id(env_id: str) -> str:
     """The id that runs when ``env_id`` is asked for: itself, or the newest version of a retired id.
 
     Args:
-        env_id: Any Gymnasium id, ``module:Id`` and ids without a version included.
+        env_id: Any Gymnasium id, ``module:Id`` and ids without a version included; or ``module:name`` of a
+            `VectorEnv`, see `ppo_cli.envs.named`.
 
     Raises:
         EnvError: nothing of that name exists; with Gymnasium's suggestion.
     """
     module, _, name = env_id.rpartition(":")
     _register(module, name)
+    if maker_of(env_id) is not None:
+        return env_id
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "out of date": the caller reports the successor
             if parse_env_id(name)[2] is None and name not in gym.registry:  # no version: the newest
-                name = _newest_version(name) or f"{name}-v0"
+                name = newest_version(name) or f"{name}-v0"
             spec = gym.spec(name)
     except error.DeprecatedEnv as deprecated:
-        successor = _newest_version(name)
+        successor = newest_version(name)
         if successor is None:
             raise EnvError(f"env.id={env_id}: {flat(deprecated)}") from deprecated
         return _join(module, successor)
     except (error.NameNotFound, error.NamespaceNotFound) as unknown:
-        hint = "" if module else " (an id that a package registers is written package:Id)"
-        raise EnvError(f"env.id={env_id}: {flat(unknown)}{hint}") from unknown
+        hint = f"nor has {module} a VectorEnv of that name" if module else _HOW_TO_NAME
+        raise EnvError(f"env.id={env_id}: {flat(unknown)} ({hint})") from unknown
     except error.Error as malformed:
         raise EnvError(f"env.id={env_id}: {flat(malformed)}") from malformed
-    newest = _newest_version(spec.id)
+    newest = newest_version(spec.id)
     if newest is None or newest == spec.id or not callable(spec.entry_point):
         return _join(module, spec.id)
     try:  # ids like HalfCheetah-v2 are registered with an entry point that only raises
@@ -79,6 +85,7 @@ def make_env(
     reset_options: Mapping[str, Any] | None = None,
     seed_below: int | None = None,
     packed: bool = True,
+    n_envs: int = 1,
 ) -> "gym.Env[Any, Any]":
     """One environment in its wrappers: no rendering unless ``kwargs`` asks for it; nested spaces are packed.
 
@@ -91,12 +98,13 @@ def make_env(
         reset_options: ``options`` of every reset.
         seed_below: The number modulo which seeds are taken; None leaves them as they are.
         packed: Whether nested spaces are packed and masks join the observation, as training has them.
+        n_envs: The number of environments of a vector of which it is one, where there are no single ones.
 
     Raises:
         EnvError: a package is missing, or the environment or a wrapper refuses its arguments.
     """
     with calling(Call.MAKE):
-        env = _make_bare(env_id, kwargs)
+        env = _make_bare(env_id, kwargs, n_envs)
         if reset_options or seed_below is not None:
             env = ResetArguments(env, reset_options or {}, seed_below)
         try:
@@ -139,6 +147,7 @@ def env_fn(
     training: bool = False,
     reset_options: Mapping[str, Any] | None = None,
     seed_below: int | None = None,
+    n_envs: int = 1,
 ) -> EnvFn:
     """`make_env` with its arguments bound."""
     return partial(
@@ -150,12 +159,15 @@ def env_fn(
         training=training,
         reset_options=reset_options,
         seed_below=seed_below,
+        n_envs=n_envs,
     )
 
 
-def _make_bare(env_id: str, kwargs: Mapping[str, Any] | None) -> "gym.Env[Any, Any]":
+def _make_bare(env_id: str, kwargs: Mapping[str, Any] | None, n_envs: int) -> "gym.Env[Any, Any]":
     module, _, name = env_id.rpartition(":")
     _register(module, name)
+    if (maker := maker_of(env_id)) is not None:
+        return make_one_of(env_id, maker, n_envs, kwargs or {})
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # an older version was asked for by name
@@ -199,18 +211,6 @@ def _register(module: str, name: str) -> None:
                 found.ALEInterface.setLoggerMode(found.LoggerMode.Error)
             if package == "minatar.gym" and "MinAtar/Breakout-v1" not in gym.registry:
                 found.register_envs()
-
-
-def _newest_version(name: str) -> str | None:
-    """The registered id of the same namespace and name with the highest version."""
-    namespace, base, _ = parse_env_id(name)
-    versions = [
-        spec.version
-        for spec in gym.registry.values()
-        if spec.namespace == namespace and spec.name == base and spec.version is not None
-    ]
-    prefix = f"{namespace}/" if namespace else ""
-    return f"{prefix}{base}-v{max(versions)}" if versions else None
 
 
 def _join(module: str, name: str) -> str:

@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from ppo_cli.arrays import as_array
 from ppo_cli.envs.calls import Call, calling, let_interrupt_pass
 from ppo_cli.spaces import MASK, PackedActions, PackedObservations, is_nested, random_action
 
@@ -180,7 +181,7 @@ class ObservationCheck:
         self._shape = tuple(space.shape or ())
         self._kept = np.dtype(space.dtype if kept is None else kept)
         self._fitting = {self._kept}  # dtypes whose every value can be kept, or is looked at below
-        self._range = _index_range(space)
+        self._range = index_range(space)
         self._named = f"an observation {key!r}" if key else "an observation"
 
     def __call__(self, obs: Any) -> Any:  # noqa: ANN401
@@ -220,13 +221,7 @@ class ObservationCheck:
         return False
 
 
-def as_array(value: Any) -> Any:  # noqa: ANN401
-    """A tensor, wherever it lies, a list or a number as an array; an array as it is."""
-    # not `isinstance`: what makes environments does without importing PyTorch
-    return value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
-
-
-def _index_range(space: spaces.Space[Any]) -> tuple[Any, Any] | None:
+def index_range(space: spaces.Space[Any]) -> tuple[Any, Any] | None:
     """Lowest and highest index of a Discrete or MultiDiscrete space; None for any other."""
     if isinstance(space, spaces.Discrete):
         return int(space.start), int(space.start) + int(space.n) - 1

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
@@ -56,7 +57,7 @@ class EnvPoolVector(Vector):
         self._games = Games(n, is_recorded) if arguments else None
 
     @classmethod
-    def check(cls, recipe: Recipe) -> None:
+    def check(cls, recipe: Recipe, env: "gym.Env[Any, Any]") -> None:
         """Raises EnvError where EnvPool is missing, or has no such environment."""
         task, _ = translate(recipe.env_id, recipe.kwargs, recipe.wrappers)
         import_envpool(task)
@@ -95,7 +96,7 @@ class EnvPoolVector(Vector):
         with calling(Call.STEP):
             self._last, rewards, terminated, truncated, told = self._pool.step(actions.astype(self._dtype))
         self._ended = terminated | truncated
-        infos = {"filler": filler}
+        infos = {"filler": filler, "idle": self._ended}
         if self._games is not None:
             infos |= self._games.step(told, truncated)
         return self._last, rewards.astype(np.float64), terminated, truncated, infos

@@ -11,12 +11,14 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 from gymnasium.spaces import Discrete, MultiDiscrete
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from ppo_cli.arrays import NUMPY, Arrays
 from ppo_cli.envs.buffers import Buffers, Record, allocate
 from ppo_cli.envs.group import EnvGroup, OnError, make_all
 from ppo_cli.envs.infos import NOTHING, Wanted
@@ -41,6 +43,7 @@ class Recipe(NamedTuple):
         infos: The keys of ``info`` that are followed.
         kwargs: The arguments of the environments, for backends that make their own.
         wrappers: The wrappers around them, as entries of the config, likewise.
+        device: The device of the run, to which tensors are brought.
     """
 
     env_id: str
@@ -52,6 +55,7 @@ class Recipe(NamedTuple):
     infos: Wanted = NOTHING
     kwargs: Mapping[str, Any] = MappingProxyType({})
     wrappers: Sequence[Mapping[str, Any]] = ()
+    device: str = "cpu"
 
 
 class Vector(VectorEnv[Any, Any, Any]):
@@ -61,9 +65,11 @@ class Vector(VectorEnv[Any, Any, Any]):
         backend: The name that `vectorization` has for it.
         snapshot_kind: The kind of snapshot; see `ppo_cli.envs.snapshot`.
         faults: The number of faults that environments recovered from, since the run began.
+        arrays: What it gives and takes: arrays of NumPy, or tensors, which the first reset says.
     """
 
     backend: str
+    arrays: Arrays = NUMPY
 
     def __init__(self, n: int, spaces: Spaces, snapshot_kind: SnapshotKind) -> None:
         self.num_envs = n
@@ -76,8 +82,8 @@ class Vector(VectorEnv[Any, Any, Any]):
         self._forget()
 
     @classmethod
-    def check(cls, recipe: Recipe) -> None:
-        """Raises EnvError where the backend can't make environments of a recipe, whose number is open."""
+    def check(cls, recipe: Recipe, env: "gym.Env[Any, Any]") -> None:
+        """Raises EnvError where the backend can't make what there is a single environment of."""
 
     @classmethod
     def of(cls, recipe: Recipe) -> "Vector":

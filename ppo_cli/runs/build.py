@@ -14,6 +14,7 @@ from platformdirs import user_cache_path
 
 from ppo_cli.actor_critic import ActorCritic, make_actor_critic
 from ppo_cli.agent import PPOAgent
+from ppo_cli.arrays import as_array
 from ppo_cli.cache import trusted_folder
 from ppo_cli.collective import ALONE, Collective
 from ppo_cli.config.convert import same_named
@@ -34,7 +35,7 @@ from ppo_cli.envs.notices import (
     normalization_notice,
     range_notice,
 )
-from ppo_cli.envs.pack import MASKABLE, MaskSource, as_array, find_mask
+from ppo_cli.envs.pack import MASKABLE, MaskSource, find_mask
 from ppo_cli.envs.snapshot import SnapshotKind, find_kind
 from ppo_cli.envs.vector import Recipe
 from ppo_cli.errors import ConfigError, EnvError
@@ -50,6 +51,7 @@ from ppo_cli.runs.intrinsic import try_intrinsic
 from ppo_cli.runs.ranks import check_processes
 from ppo_cli.runs.signals import no_advice
 from ppo_cli.runs.user_hooks import check_hooks
+from ppo_cli.runs.vectorization import decide_vectorization
 from ppo_cli.runs.watchdog import Watchdog
 from ppo_cli.seeding import spawn_seeds, stream_generator
 from ppo_cli.spaces import Spaces, leaves_of
@@ -119,11 +121,13 @@ def _find_source(config: Config) -> "Source | None":
 def _check_environment(config: Config, keep: bool, start: "Source | None") -> Checked:
     typed = config.env.id
     env_id = resolve_env_id(typed)
-    env = _try_environment(env_id, replace(config.env, action_mask=False))
+    config, vectors = decide_vectorization(config, env_id)
+    env = _try_environment(env_id, replace(config.env, action_mask=False), config.shard_envs)
     with ExitStack() as opened:
         opened.callback(lambda: calls.close(env))  # whichever it is by then
         source = _mask_source(config, env)
-        notices = [_id_notice(typed, env_id), learning_notice(env), image_notice(env.observation_space)]
+        notices = [_id_notice(typed, env_id), vectors, learning_notice(env)]
+        notices.append(image_notice(env.observation_space))
         masked = _decide_mask(config, env, source)
         if config.env.action_mask is not False:
             notices.append(mask_notice(env, source))
@@ -131,7 +135,7 @@ def _check_environment(config: Config, keep: bool, start: "Source | None") -> Ch
             env = with_masks(env, env_id)
         spaces = Spaces(env.observation_space, env.action_space)
         wanted = Recipe(env_id, (), spaces, kwargs=config.env.kwargs, wrappers=config.env.wrappers)
-        backend(config.vectorization).load().check(wanted)
+        backend(config.vectorization).load().check(wanted, env)
         notices += _notices(config, spaces)
         config = replace(config, env=replace(config.env, id=env_id, action_mask=masked))
         model = check_network(config, spaces)
@@ -206,8 +210,9 @@ def _exact_kind(config: EnvConfig, env: Env[Any, Any]) -> SnapshotKind:
 
 def _mask_source(config: Config, env: Env[Any, Any]) -> MaskSource | None:
     """Where the environment's masks are, beside its observation; only where that is of interest."""
-    is_of_interest = backend(config.vectorization).masks and config.env.action_mask is not False
-    return find_mask(env) if is_of_interest else "none"
+    places = backend(config.vectorization).masks
+    source = find_mask(env) if places and config.env.action_mask is not False else "none"
+    return source if source is None or source in places else "none"
 
 
 def _decide_mask(config: Config, env: Env[Any, Any], source: MaskSource | None) -> bool:
@@ -228,8 +233,14 @@ def _decide_mask(config: Config, env: Env[Any, Any], source: MaskSource | None) 
     return bool(asked)
 
 
-def env_maker(config: EnvConfig, training: bool = False) -> EnvFn:
-    """The constructor of the environment, in training or in evaluation."""
+def env_maker(config: EnvConfig, training: bool = False, n_envs: int = 1) -> EnvFn:
+    """The constructor of the environment, in training or in evaluation.
+
+    Args:
+        config: The knobs ``env``.
+        training: Whether it is for training.
+        n_envs: The number of environments of a vector of which it is one, where there are no single ones.
+    """
     masked = (
         config.action_mask is True
     )  # auto has become true or false, but in runs from before there were masks
@@ -241,6 +252,7 @@ def env_maker(config: EnvConfig, training: bool = False) -> EnvFn:
         training=training,
         reset_options=config.reset_options,
         seed_below=config.seed_below,
+        n_envs=n_envs,
     )
 
 
@@ -255,7 +267,7 @@ def on_error_of(config: EnvConfig) -> OnError:
     return "restart" if config.on_error == "restart" else "stop"
 
 
-def _try_environment(env_id: str, config: EnvConfig) -> Env[Any, Any]:
+def _try_environment(env_id: str, config: EnvConfig, n_envs: int) -> Env[Any, Any]:
     """The environment of training; where it has wrappers, it is tried out, since many refuse only at a reset.
 
     Raises:
@@ -263,7 +275,7 @@ def _try_environment(env_id: str, config: EnvConfig) -> Env[Any, Any]:
     """
     config = replace(config, id=env_id)
     if not config.wrappers:
-        return env_maker(config, training=True)()
+        return env_maker(config, training=True, n_envs=n_envs)()
     only_training = any(wrapper.get("when") == "train" for wrapper in config.wrappers)
     # evaluation's first and on its own, since of some there may be only one
     evaluated = spaces_of(env_maker(config)) if only_training else None

@@ -37,7 +37,7 @@ def make_envs(
     recipe = Recipe(
         config.env.id, [make] * config.shard_envs, checked.spaces,
         snapshot_kind=kind, on_error=on_error_of(config.env), infos=wanted_infos(config),
-        kwargs=config.env.kwargs, wrappers=config.env.wrappers,
+        kwargs=config.env.kwargs, wrappers=config.env.wrappers, device=config.device_name,
     )  # fmt: skip
     vectors: list[Vector] = []
     choice = None

@@ -15,10 +15,12 @@ from ppo_cli.envs.calls import Call, calling, let_interrupt_pass
 from ppo_cli.envs.group import RENEWALS, EnvFaultError, OnError, as_number, explain
 from ppo_cli.envs.infos import MOST_LOGGED, NOTHING, Tally, Wanted, mean_over
 from ppo_cli.envs.make import EnvFn
+from ppo_cli.envs.one_of import OneOf
 from ppo_cli.envs.pack import ObservationCheck
 from ppo_cli.episodes import Evaluation
 from ppo_cli.errors import EnvError
 from ppo_cli.policy import BatchPolicy
+from ppo_cli.runs.rounds import play_rounds
 from ppo_cli.seeding import (
     derived_seed,
     global_states,
@@ -184,7 +186,10 @@ def evaluate_part(
     players: list[_Player] = []
     try:
         for _ in range(min(len(numbers), MAX_SLOTS)):
-            players.append(_Player(make, seeds, numbers, on_error, infos))  # noqa: PERF401 - those so far have to be closed
+            players.append(_Player(make, seeds, numbers, on_error, infos))
+            if isinstance(players[0].env.unwrapped, OneOf):
+                env = players[0].env
+                return Part(*play_rounds(policy, env, seeds, generator, max_steps, infos, progress))
         return _play(policy, players, len(numbers), generator, max_steps, record, progress)
     finally:
         for player in players:

@@ -40,7 +40,7 @@ def export_checkpoint(
     except CheckpointError as error:
         raise RunError(error if str(checkpoint) in str(error) else f"{checkpoint}: {error}") from error
     env = policy.config.env
-    with calls.closing(env_maker(env)()) as made:
+    with calls.closing(env_maker(env, n_envs=policy.config.shard_envs)()) as made:
         spaces = made.observation_space, made.action_space
     about = {
         "ppo_cli": __version__,

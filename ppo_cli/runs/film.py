@@ -22,6 +22,7 @@ import numpy.typing as npt
 from ppo_cli.config.schema import EnvConfig
 from ppo_cli.envs import calls
 from ppo_cli.envs.group import explain
+from ppo_cli.envs.one_of import OneOf
 from ppo_cli.errors import ConfigError, EnvError, RunError
 from ppo_cli.files import written_aside
 from ppo_cli.runs.folder import RunFolder
@@ -91,6 +92,8 @@ def check_pictures(config: EnvConfig) -> None:
 
     plain = env_maker(config)()
     calls.close(plain)
+    if isinstance(plain.unwrapped, OneOf):
+        raise EnvError(f"--video: of {config.id} there are vectors alone, of which no episode can be filmed")
     modes = [str(mode) for mode in plain.metadata.get("render_modes") or ()]
     if "rgb_array" not in modes:
         raise EnvError(

@@ -23,7 +23,7 @@ from ppo_cli.runs.environments import make_envs, make_shards
 from ppo_cli.runs.init_from import Beginning
 from ppo_cli.runs.own_hooks import make_evaluating
 from ppo_cli.runs.processes import Following, WeightsError, meet
-from ppo_cli.runs.ranks import rank
+from ppo_cli.runs.ranks import is_first_here, rank
 from ppo_cli.runs.signals import Interrupted, StopSignal, end_children, no_advice
 from ppo_cli.runs.watchdog import Watchdog
 from ppo_cli.trainer import train
@@ -98,6 +98,8 @@ def _follow(checked: Checked, saved: Checkpoint | None, following: Following, co
         vectors, _ = make_envs(checked, saved, collective, opened)
         agent = build_agent(config, checked.spaces, collective)
         shards = make_shards(config, agent, vectors, collective)
+        if is_first_here():
+            agent.compile_ahead(shards.collectors[0].rollout)
         collective.watch(no_advice)
         run = RunState(Path(), to_dict(config), agent, shards, config.total_timesteps, following)
         if saved is None:

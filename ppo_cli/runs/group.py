@@ -3,12 +3,13 @@
 import io
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import TypeVar
 
 import torch
 from torch import Tensor, distributed
+from torch.nn.functional import pad
 
 from ppo_cli.collective import Collective
 from ppo_cli.runs.checkpoint import load_tensors, plain
@@ -20,11 +21,33 @@ T = TypeVar("T")
 MEETING = timedelta(minutes=5)  # for all processes to be there
 # One may wait for another that compiles or evaluates. A process that is gone is found out at once.
 WAITING = timedelta(days=7)
+SPARED = 2**20  # bytes that a second collective has to spare each process to be worth its latency
 
 
 def _reason(error: RuntimeError) -> str:
     """What a backend says, without the place in its source and what to do about it."""
     return re.sub(r"^\[\S+:\d+\] |\. .*$", "", headline(error))
+
+
+def _stacked(parts: Sequence[Tensor], axis: int = 0) -> Tensor:
+    """Tensors along a new axis; of one no copy."""
+    return torch.stack(list(parts), axis) if len(parts) > 1 else parts[0].contiguous().unsqueeze(axis)
+
+
+def _swap(sent: Iterable[Tensor], got: Iterable[Tensor], group: distributed.ProcessGroup) -> None:
+    """Sends each process a tensor and takes in one of each, straight to where it belongs.
+
+    gloo's own collectives copy on both sides, and pass on from process to process what all are to have.
+    """
+    calls = []
+    for process, (out, place) in enumerate(zip(sent, got, strict=True)):
+        if process == distributed.get_rank():
+            place.copy_(out)
+        else:
+            calls.append(distributed.P2POp(distributed.isend, out, process, group))
+            calls.append(distributed.P2POp(distributed.irecv, place, process, group))
+    for call in distributed.batch_isend_irecv(calls):
+        call.wait()
 
 
 class Group(Collective):
@@ -42,11 +65,30 @@ class Group(Collective):
 
     def gather(self, parts: Sequence[Tensor]) -> Sequence[Tensor]:
         """A tensor of each shard, in their order, of one shape and dtype."""
-        own = torch.stack(list(parts))
+        return self._gather(_stacked(parts)).unbind()
+
+    def _gather(self, own: Tensor) -> Tensor:
+        """The tensors of all processes, one behind the other along their first axis."""
         sent = own.view(torch.uint8) if own.dtype == torch.bool else own  # which gloo can't send
         whole = sent.new_empty((self.processes * len(sent), *sent.shape[1:]))
-        self._do(distributed.all_gather, list(whole.chunk(self.processes)), sent)
-        return whole.view(own.dtype).unbind()
+        self._do(_swap, [sent] * self.processes, whole.chunk(self.processes))
+        return whole.view(own.dtype)
+
+    def combine(self, parts: Sequence[Tensor], function: Callable[[Sequence[Tensor]], Tensor]) -> Tensor:
+        """What a function makes of a vector of each shard, in their order, element by element.
+
+        Each process takes in all vectors; or, where that is much more, a slice of each, of which it makes a
+        slice of the result, and then those of the others. The bits are the same.
+        """
+        many, size = self.processes, len(parts[0])
+        spared = ((many - 1) * len(parts) - 1) * (many - 1) * size // many  # numbers
+        if spared * parts[0].element_size() < SPARED:
+            return function(self.gather(parts))
+        # [size] each -> [P, S/P, size/P]: what each process gets
+        sent = _stacked([pad(part, (0, -size % many)).view(many, -1) for part in parts], axis=1)
+        got = torch.empty_like(sent)
+        self._do(_swap, sent, got)
+        return self._gather(function(got.flatten(0, 1).unbind()))[:size]
 
     def gather_plain(self, parts: Sequence[T]) -> Sequence[T]:
         """A value of each shard, in their order; arrays come back as tensors, and tuples as lists."""

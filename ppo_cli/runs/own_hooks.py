@@ -23,7 +23,7 @@ def make_evaluating(config: Config, counting: Counting | None = None) -> "Evalua
     """The hook that evaluates as a config says, and shows how far it is."""
     return Evaluating(
         config.eval,
-        env_maker(config.env),
+        env_maker(config.env, n_envs=config.shard_envs),
         on_error_of(config.env),
         wanted_infos(config),
         counting or (lambda _: nullcontext(lambda _: None)),
@@ -72,7 +72,8 @@ class Evaluating(Hook):
         """
         agent, shards = run.agent, run.shards
         settings = {key: v for key, v in vars(self._settings).items() if key != "every"}
-        policy = BatchPolicy(agent.model, agent.distribution, run.collector.observation_normalizer)
+        normalizer = run.collector.observation_normalizer
+        policy = BatchPolicy(agent.model, agent.distribution, normalizer and normalizer.in_numpy())
         found: list[Part] = []
         for number in range(shards.first, shards.first + len(shards.collectors)):
             ended = sum(len(each.returns) for each in found)

@@ -15,6 +15,7 @@ from gymnasium import spaces
 
 from ppo_cli.actor_critic import ActorCritic
 from ppo_cli.agent import flatten_parameters
+from ppo_cli.arrays import as_array
 from ppo_cli.config.convert import from_stored
 from ppo_cli.config.schema import Config, resolve_device
 from ppo_cli.config.trust import imports
@@ -22,7 +23,7 @@ from ppo_cli.distributions import make_distribution
 from ppo_cli.encoders import read_paths
 from ppo_cli.envs import calls
 from ppo_cli.envs.make import make_env, spaces_of
-from ppo_cli.envs.pack import ObservationCheck, ObservedMask, as_array, flat_mask
+from ppo_cli.envs.pack import ObservationCheck, ObservedMask, flat_mask
 from ppo_cli.errors import ConfigError
 from ppo_cli.normalize import stored_observation
 from ppo_cli.policy import BatchPolicy
@@ -289,10 +290,11 @@ def restore_policy(
         say(line)
     trained_on = config.env.kwargs
     config = replace(config, env=replace(config.env, kwargs={**trained_on, **(env_kwargs or {})}))
-    with calls.closing(env_maker(config.env)()) as env:
+    with calls.closing(env_maker(config.env, n_envs=config.shard_envs)()) as env:
         here = trained = Spaces(env.observation_space, env.action_space)
         if env_kwargs:
-            trained = spaces_of(env_maker(replace(config.env, kwargs=trained_on)))
+            other = replace(config.env, kwargs=trained_on)
+            trained = spaces_of(env_maker(other, n_envs=config.shard_envs))
         is_lacking = lacks_leaves(here.observation_space, trained.observation_space)
         fitting = here._replace(observation_space=trained.observation_space) if is_lacking else here
         try:

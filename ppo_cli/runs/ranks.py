@@ -24,10 +24,15 @@ def rank() -> int:
     return int(os.environ.get("RANK", "0")) if are_many() else 0
 
 
+def is_first_here() -> bool:
+    """Whether this process is the first of those on its machine."""
+    return int(os.environ.get("LOCAL_RANK", "0")) == 0
+
+
 def check_processes(config: "Config") -> None:
     """Raises ConfigError where processes are not as many as a run asks for, or can't share its shards."""
     many = world_size()
-    if config.processes not in ("auto", many):
+    if many > 1 and config.processes not in ("auto", many):
         raise ConfigError(
             f"processes={config.processes}: this run has {many}; `ppo-train` starts more of a single run, "
             "torchrun of one with processes=auto"

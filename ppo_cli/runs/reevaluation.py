@@ -122,8 +122,9 @@ def play_episodes(
         RunError: An episode failed.
     """
     try:
+        make = env_maker(config.env, n_envs=config.shard_envs)
         return evaluate(
-            policy.batch, env_maker(config.env), episodes, seed, deterministic, config.eval.max_steps,
+            policy.batch, make, episodes, seed, deterministic, config.eval.max_steps,
             actions, on_error_of(config.env), wanted_infos(config), parts=config.shards,
         )  # fmt: skip
     except (EnvFaultError, UserCodeError, FloatingPointError) as error:

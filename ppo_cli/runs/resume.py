@@ -17,6 +17,7 @@ from ppo_cli.config.trust import imports
 from ppo_cli.envs.backends import backend
 from ppo_cli.errors import ConfigError, RunError
 from ppo_cli.importing import importing
+from ppo_cli.runs.beside import run_beside, runs_beside
 from ppo_cli.runs.caller import COMMAND, Caller
 from ppo_cli.runs.folder import RunFolder, advice_for, own_run, repair
 from ppo_cli.runs.launch import launch_others
@@ -42,8 +43,12 @@ def resume(folder: Path, overrides: Sequence[str], caller: Caller = COMMAND) -> 
         RunError: there are checkpoints, and none is intact; or the run can't go on.
     """
     typed = [read_override(override).key_or_group for override in overrides]
+    config = override_config(_stored_config(folder), overrides)
     if caller is COMMAND:
-        launch_others(override_config(_stored_config(folder), overrides))
+        launch_others(config)
+    if runs_beside(config, caller):
+        run_beside(config, folder, caller, overrides)
+        return
     _resume(folder, lambda before: override_config(before, overrides), caller, typed)
 
 

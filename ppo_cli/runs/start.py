@@ -13,6 +13,7 @@ from ppo_cli.config.running import run_composed
 from ppo_cli.config.schema import Config
 from ppo_cli.errors import ConfigError
 from ppo_cli.importing import importing
+from ppo_cli.runs.beside import run_beside, runs_beside
 from ppo_cli.runs.caller import COMMAND, Caller
 from ppo_cli.runs.folder import RunFolder
 from ppo_cli.runs.launch import launch_others
@@ -68,7 +69,9 @@ def _start(job: Composed, line: CommandLine, caller: Caller, config_name: str) -
         raise ConfigError(f"{given} holds a run already; resume={shell_quoted(given)} goes on with it")
     is_there = line.goes_on and there is not None and there.is_run
     wanted = _with_stored_source(job.config, there) if is_there and there is not None else job.config
-    checked = check_environment(wanted, caller.watchdog, keep=not line.goes_on, begins=not is_there)
+    beside = runs_beside(wanted, caller)
+    keep = not (line.goes_on or beside)
+    checked = check_environment(wanted, caller.watchdog, keep, begins=not is_there)
     config = checked.config
     typed = [text_of(override) for override in line.typed]
     folder = run_dir(config.env.id, typed, datetime.now()) if given is None else given
@@ -78,6 +81,8 @@ def _start(job: Composed, line: CommandLine, caller: Caller, config_name: str) -
     caller = caller._replace(preset=preset_words())
     with new_folder(folder, exclusive=given is None) as folder:
         work = partial(run, config, folder, caller=caller, checked=checked)
+        if beside:
+            work = partial(run_beside, config, folder, caller)
         if caller.owns_process:
             run_composed(job, folder, work, config_name)
         else:

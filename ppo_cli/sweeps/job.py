@@ -20,6 +20,7 @@ from ppo_cli.envs.backends import backend
 from ppo_cli.envs.workers import end_with_parent
 from ppo_cli.errors import ConfigError, EnvError, RunError
 from ppo_cli.files import make_folder, printable
+from ppo_cli.runs.beside import run_beside, runs_beside
 from ppo_cli.runs.caller import Caller
 from ppo_cli.runs.folder import RunFolder, identity, note_failure
 from ppo_cli.runs.resume import resume_as
@@ -72,6 +73,9 @@ def begin_or_go_on(config: Config, folder: Path, caller: Caller, logged: bool = 
         RunError: it can't go on.
     """
     run_folder = RunFolder(folder)
+    if runs_beside(config, caller):
+        run_beside(config, folder, caller)
+        return
     if run_folder.is_run:
         resume_as(folder, config, caller)
         return

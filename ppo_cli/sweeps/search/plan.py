@@ -155,6 +155,10 @@ def _checked_bases(
         config = compose_run(overrides, config_dir, config_name).config
         if not config.eval.episodes:
             raise ConfigError("eval.episodes=0: a search needs evaluations; give at least 1")
+        if config.processes not in ("auto", 1):
+            raise ConfigError(
+                f"processes={config.processes}: a search follows runs of one process; leave it out"
+            )
         checked = check_environment(config)
         bases.append((Base(chosen, to_dict(checked.config)), checked))
     return bases

@@ -1,0 +1,212 @@
+"""The tables of docs/results.md, made from runs that are kept beside it: no figure is typed by hand.
+
+    ppo-train -m env=Hopper-v5 eval.episodes=100 'seed=range(11,21)' hydra.sweep.dir=hopper
+    python benchmarks/results.py keep Hopper-v5 hopper
+    python benchmarks/results.py tables
+
+`keep` packs config, evaluation and thinned log of each run below the folders into docs/results/ROW.tar.xz:
+one group of finished runs, that differ in their seed alone. `tables` writes the tables of
+docs/results/tables.yaml between their marks in docs/results.md, and refuses a row whose runs have other
+settings than its command gives by now. What is kept unpacks to folders that `ppo-report` reads.
+"""
+
+import argparse
+import csv
+import io
+import json
+import re
+import shlex
+import tarfile
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from ppo_cli.config.compose import load
+from ppo_cli.config.convert import dotted, learned_part
+from ppo_cli.report.groups import group_runs
+from ppo_cli.report.metrics import COLUMNS, read_metrics
+from ppo_cli.report.runs import Run, find_runs, read_run
+from ppo_cli.report.statistics import estimate
+from ppo_cli.runs.folder import RunFolder
+
+DOCS = Path(__file__).parents[1] / "docs"
+POINTS = 100  # rows of a kept log, as many as a report's learning curve has points
+DIGITS = 6  # of what is logged, and of the single episodes' returns
+HEAD = ("`ppo-train`", "IQM [95 %]", "lowest, highest seed", "seeds", "steps", "published", "bar")
+
+
+def main() -> None:
+    """Does what is typed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--docs", type=Path, default=DOCS, help="the folder of results.md and results/")
+    does = parser.add_subparsers(dest="does", required=True)
+    kept = does.add_parser("keep")
+    kept.add_argument("row")
+    kept.add_argument("folders", type=Path, nargs="+")
+    does.add_parser("tables")
+    args = parser.parse_args()
+    if args.does == "keep":
+        keep(args.docs / "results" / f"{args.row}.tar.xz", read_row(args.folders))
+    else:
+        page = args.docs / "results.md"
+        page.write_text(
+            with_tables(page.read_text(encoding="utf-8"), args.docs / "results"), encoding="utf-8"
+        )
+
+
+def read_row(folders: Sequence[Path]) -> list[Run]:
+    """The runs below folders by their seeds: one group, all finished and evaluated alike."""
+    runs = [read_run(folder) for folder in find_runs(folders)]
+    environments, repeated = group_runs(runs)
+    groups = [group for groups in environments.values() for group in groups]
+    unfit = [
+        str(run.folder)
+        for run in runs
+        if not isinstance(run, Run) or run.status != "finished" or run.evaluated is None
+    ]
+    if len(groups) != 1 or repeated or unfit or len({run.evaluation for run in groups[0].runs}) > 1:
+        names = [group.name for group in groups]
+        raise SystemExit(
+            f"{', '.join(map(str, folders))}: expected finished runs of one group, evaluated alike, each "
+            f"with a seed of its own; groups: {names}; repeated: {repeated}; unfinished: {unfit}"
+        )
+    return list(groups[0].runs)
+
+
+def keep(archive: Path, runs: Iterable[Run]) -> None:
+    """Packs runs, to the same bytes every time."""
+    row = archive.name.removesuffix(".tar.xz")
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(archive, "w:xz", preset=9) as tar:
+        for run in runs:
+            for name, text in kept_files(run):
+                data = text.encode()
+                member = tarfile.TarInfo(f"{row}/seed={run.seed}/{name}")
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+
+
+def kept_files(run: Run) -> Iterator[tuple[str, str]]:
+    """What is kept of a run, by name."""
+    own = RunFolder(run.folder)
+    yield own.config_yaml.name, own.config_yaml.read_text(encoding="utf-8")
+    evaluation = json.loads(own.eval_json.read_text(encoding="utf-8"))
+    evaluation["returns"] = [float(f"{value:.{DIGITS}g}") for value in evaluation.get("returns", [])]
+    yield own.eval_json.name, json.dumps(evaluation)
+    yield own.metrics_csv.name, thinned(own.metrics_csv)
+
+
+def thinned(log: Path) -> str:
+    """A log of at most `POINTS` rows: each the mean of neighbours, at the step of the last of them."""
+    whole = read_metrics(log)
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for rows in np.array_split(np.arange(len(whole.steps)), min(POINTS, len(whole.steps))):
+        returns = whole.returns[rows][np.isfinite(whole.returns[rows])]
+        mean = f"{np.mean(returns):.{DIGITS}g}" if len(returns) else ""
+        writer.writerow([int(whole.steps[rows[-1]]), mean, f"{np.median(whole.speeds[rows]):.{DIGITS}g}"])
+    return out.getvalue()
+
+
+def with_tables(page: str, results: Path) -> str:
+    """The page with the tables of `tables.yaml` between their marks."""
+    for name, rows in yaml.safe_load((results / "tables.yaml").read_text(encoding="utf-8")).items():
+        begin, end = f"<!-- results: {name} -->\n", "<!-- end of results -->"
+        pattern = re.compile(f"{re.escape(begin)}.*?{end}", re.DOTALL)
+        if not pattern.search(page):
+            raise SystemExit(f"results.md has no place for the table {name}: {begin.strip()} and {end}")
+        lines = "\n".join(table(rows, results))
+        page = pattern.sub(lambda _, text=f"{begin}\n{lines}\n\n{end}": text, page)
+    return page
+
+
+def table(rows: Sequence[dict[str, str]], results: Path) -> Iterator[str]:
+    """A table in Markdown, and the commands of the rows that are there."""
+    yield f"| {' | '.join(HEAD)} |"
+    yield f"|{'---|' * len(HEAD)}"
+    commands = []
+    for row in rows:
+        archive = results / f"{row['row']}.tar.xz"
+        cells = [f"`{row['typed']}`", "not run", *[""] * 3]
+        if archive.exists():
+            with tempfile.TemporaryDirectory() as folder:
+                with tarfile.open(archive) as tar:
+                    tar.extractall(folder, filter="data")
+                runs = read_row([Path(folder)])
+                check_settings(row["typed"], runs[0])
+            cells = [cells[0], *described(runs), met(runs, row.get("bar"))]
+            commands.append(f"ppo-train -m {row['typed']} eval.episodes={len_of(runs)} {seeds_of(runs)}")
+        else:
+            cells.append(met([], row.get("bar")))
+        yield f"| {' | '.join([*cells[:5], row.get('published', ''), cells[5]])} |"
+    if commands:
+        yield from ("", "```sh", *commands, "```")
+
+
+def check_settings(typed: str, run: Run) -> None:
+    """Ends the program where a run has not been made by what is typed for it: a preset has changed since."""
+    now, then = (
+        dict(dotted(learned_part(each))) for each in (load(*shlex.split(typed)), RunFolder(run.folder).config)
+    )
+    other = [
+        f"{key}={then.get(key)}, now {now.get(key)}" for key in now | then if now.get(key) != then.get(key)
+    ]
+    if other:
+        raise SystemExit(
+            f"{typed}: its runs have other settings than it gives now: {'; '.join(other)}; run it again"
+        )
+
+
+def described(runs: Sequence[Run]) -> list[str]:
+    """IQM with its interval, the range of the seeds, how many there are, and the steps of each."""
+    returns = [run.final_return for run in runs]
+    digits = 3 if max(map(abs, returns)) < 2 else 1
+    found = estimate(np.array(returns))
+    value = number(float(found.value), digits)
+    if found.low is not None and found.high is not None:
+        value += f" [{number(float(found.low), digits)}, {number(float(found.high), digits)}]"
+    steps = sorted({run.last_step for run in runs})
+    ends = f"{number(min(returns), digits)}, {number(max(returns), digits)}"
+    return [
+        value,
+        ends,
+        str(len(runs)),
+        " to ".join(f"{step:,}" for step in dict.fromkeys((steps[0], steps[-1]))),
+    ]
+
+
+def met(runs: Sequence[Run], bar: float | None) -> str:
+    """The bar, and of runs whether the interval of their IQM reaches it."""
+    if bar is None:
+        return ""
+    words = f"≥ {bar:,}".replace("-", "−")
+    if not runs:
+        return words
+    found = estimate(np.array([run.final_return for run in runs]))
+    reach = float(found.value if found.high is None else found.high)
+    return f"{words}: {'met' if reach >= bar else 'missed'}"
+
+
+def number(value: float, digits: int) -> str:
+    """A number with commas and a sign that a table can have."""
+    return f"{value:,.{digits}f}".replace("-", "−")
+
+
+def len_of(runs: Sequence[Run]) -> str:
+    """How many episodes an evaluation has."""
+    return runs[0].evaluation.partition(" ")[0]
+
+
+def seeds_of(runs: Sequence[Run]) -> str:
+    """What is typed for the seeds."""
+    seeds = [run.seed for run in runs]
+    whole = seeds == list(range(seeds[0], seeds[-1] + 1)) and len(seeds) > 1
+    return f"'seed=range({seeds[0]},{seeds[-1] + 1})'" if whole else f"seed={','.join(map(str, seeds))}"
+
+
+if __name__ == "__main__":
+    main()

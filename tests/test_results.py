@@ -1,0 +1,105 @@
+"""benchmarks/results.py: what it keeps of runs, and the tables that it makes of what is kept."""
+
+import json
+import runpy
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+from test_report import write_run
+
+from ppo_cli.report.groups import read_groups
+
+SCRIPT = Path(__file__).parents[1] / "benchmarks" / "results.py"
+MEANS = [480.0, 490.0, 500.0, 470.0, 485.0, 495.0, 465.0, 475.0]
+PAGE = "# Returns\n\n<!-- results: some -->\nold figures\n<!-- end of results -->\n\nWords.\n"
+ROWS = """\
+some:
+  - {row: plain, typed: env=CartPole-v1 preset=none total_timesteps=300000, published: Z 500, bar: 490}
+  - {row: later, typed: env=Acrobot-v1, bar: -72}
+"""
+
+pytest.importorskip("scipy")
+if not SCRIPT.is_file():
+    pytest.skip("benchmarks/ is not part of the source archive", allow_module_level=True)
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    """A function that calls the script on a page of the test's own."""
+    (tmp_path / "docs" / "results").mkdir(parents=True)
+    (tmp_path / "docs" / "results.md").write_text(PAGE)
+    (tmp_path / "docs" / "results" / "tables.yaml").write_text(ROWS)
+
+    def call(*arguments):
+        monkeypatch.setattr(
+            sys, "argv", [str(SCRIPT), "--docs", str(tmp_path / "docs"), *map(str, arguments)]
+        )
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+        return (tmp_path / "docs" / "results.md").read_text()
+
+    return call
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Eight seeds of 300 logged returns each, and of an evaluation."""
+    for seed, mean in enumerate(MEANS, start=11):
+        folder = write_run(
+            tmp_path / "sweep" / f"seed={seed}", [None, *range(299)], mean, seed=seed, eval__episodes=100
+        )
+        summary = json.loads((folder / "eval.json").read_text())
+        (folder / "eval.json").write_text(json.dumps({**summary, "returns": [mean / 3, mean / 7]}))
+    return tmp_path / "sweep"
+
+
+def test_a_table_is_made_of_what_is_kept_and_leaves_the_rest_of_the_page_alone(results, runs):
+    results("keep", "plain", runs)
+    page = results("tables")
+    row, later = (line for line in page.splitlines() if line.startswith("| `env="))
+    typed, iqm, ends, seeds, steps, published, bar = (cell.strip() for cell in row.strip("|").split("|"))
+    assert typed == "`env=CartPole-v1 preset=none total_timesteps=300000`"
+    assert iqm.startswith("482.5 [4") and ends == "465.0, 500.0"
+    assert (seeds, steps, published, bar) == ("8", "300,000", "Z 500", "≥ 490: met")
+    assert later == "| `env=Acrobot-v1` | not run |  |  |  |  | ≥ −72 |"
+    command = f"ppo-train -m {typed.strip('`')} eval.episodes=100 'seed=range(11,19)'"
+    assert command in page.splitlines()
+    assert page.startswith("# Returns\n") and page.endswith("\nWords.\n") and "old figures" not in page
+    assert results("tables") == page
+
+
+def test_what_is_kept_is_small_the_same_every_time_and_what_a_report_reads(results, runs, tmp_path):
+    results("keep", "plain", runs)
+    archive = tmp_path / "docs" / "results" / "plain.tar.xz"
+    first = archive.read_bytes()
+    results("keep", "plain", runs)
+    assert archive.read_bytes() == first
+    assert len(first) < 8 * 2_000
+    with tarfile.open(archive) as tar:
+        tar.extractall(tmp_path / "again", filter="data")
+    left_out = []
+    ((group,),) = read_groups([tmp_path / "again"], left_out.append).values()
+    assert [run.evaluated for run in group.runs] == MEANS
+    assert [run.seed for run in group.runs] == list(range(11, 19))
+    run = group.runs[0]
+    assert (run.status, run.last_step, len(run.steps), left_out) == ("finished", 300_000, 100, [])
+    assert run.returns[-1] == 297.0  # the mean of the last three rows
+
+
+def test_runs_that_are_not_one_finished_group_are_not_kept(results, runs, tmp_path):
+    (runs / "seed=12" / "eval.json").unlink()
+    with pytest.raises(SystemExit, match=r"seed=12"):
+        results("keep", "plain", runs)
+    write_run(runs / "other", [1.0] * 300, 3.0, seed=30, clip_ratio=0.3)
+    with pytest.raises(SystemExit, match=r"clip_ratio=0\.3"):
+        results("keep", "plain", runs)
+    assert not (tmp_path / "docs" / "results" / "plain.tar.xz").exists()
+
+
+def test_a_row_whose_command_gives_other_settings_by_now_is_refused(results, runs, tmp_path):
+    results("keep", "plain", runs)
+    rows = tmp_path / "docs" / "results" / "tables.yaml"
+    rows.write_text(rows.read_text().replace("preset=none", "preset=none clip_ratio=0.3"))
+    with pytest.raises(SystemExit, match=r"clip_ratio=0\.2, now 0\.3; run it again"):
+        results("tables")
