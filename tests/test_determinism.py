@@ -5,7 +5,7 @@ import torch
 
 from ppo_cli.runs.checkpoint import load_checkpoint
 
-SHORT = ("total_timesteps=1500", "eval.episodes=3", "n_envs=3", "n_steps=100", "n_epochs=2")
+SHORT = ("total_timesteps=900", "eval.episodes=3", "n_envs=3", "n_steps=100", "n_epochs=2")
 
 
 def weights(ppo_train, tmp_path, *arguments):

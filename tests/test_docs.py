@@ -27,6 +27,7 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SPEC = importlib.util.spec_from_file_location("docs_hooks", ROOT / "docs" / "hooks.py")
 hooks = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(hooks)
+SEEDS = re.compile(r"^seed=range\([\d,]+\)$")
 MATH = re.compile(r"\$\$.*?\$\$|\$[^$\n]+\$", re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
@@ -59,7 +60,10 @@ def normalized(lines):
 
 
 def compose(line):
-    """The jobs, or the axes of a search, of a line that starts with `ppo-train`; None of what only prints."""
+    """The jobs, or the axes of a search, of a line that starts with `ppo-train`; None of what only prints.
+
+    Jobs that differ in their seed alone are composed once.
+    """
     words, config_dir, multirun, overrides = iter(shlex.split(line, comments=True)[1:]), None, False, []
     for word in words:
         if word in ("--help", "--version", "--hydra-help", "--shell-completion", "-sc") or "resume=" in word:
@@ -71,12 +75,16 @@ def compose(line):
             multirun = True
         elif word != "--resolve":
             overrides.append(word)
-    overrides = [re.sub(r"^seed=range\(\d+\)$", "seed=range(2)", override) for override in overrides]
+    overrides = [SEEDS.sub("seed=0,1", override) for override in overrides]
     line = read_line(overrides)
     if multirun and OPTUNA in choose_sweeper(line.words):
         return make_plan(choose_sweeper(line.words), config_dir, "config").axes
     if multirun:
-        return compose_jobs(line.overrides, config_dir, "config")
+        first = [
+            override.removesuffix(",1") if override == "seed=0,1" else override for override in overrides
+        ]
+        jobs = compose_jobs(read_line(first).overrides, config_dir, "config")
+        return jobs if first == overrides else 2 * jobs
     return [(overrides, load(*overrides, config_dir=config_dir))]
 
 
@@ -435,6 +443,7 @@ def test_the_quick_start_runs_as_it_stands(ppo_train, tmp_path, monkeypatch):
         words = [word.replace("outputs/sweeps/2026-01-31_12-00-00", str(sweep)) for word in words]
         if program == "ppo-train":
             more = ("total_timesteps=256",) if words[0].startswith("resume=") else tiny
+            words = [word.replace("range(5)", "range(2)") for word in words]
             outcome = ppo_train(*words, *(() if "--help" in words else more), "vectorization=sync")
             assert outcome.status == 0, outcome.err
             runs = sorted(tmp_path.glob("outputs/CartPole-v1/*"))

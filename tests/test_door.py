@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,10 +31,18 @@ def same(first, second):
     return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """Where the run of `run` is kept."""
+    return tmp_path_factory.mktemp("kept") / "run"
+
+
 @pytest.fixture
-def run(ppo_train, tmp_path):
+def run(ppo_train, kept, tmp_path):
     """A finished run's folder, ``run``."""
-    assert ppo_train(*TINY, "hydra.run.dir=run").status == 0
+    if not kept.exists():
+        assert ppo_train(*TINY, f"hydra.run.dir={kept}").status == 0
+    shutil.copytree(kept, tmp_path / "run")
     return tmp_path / "run"
 
 

@@ -133,7 +133,7 @@ SAMPLED = (
 # Whose parts others have too; ONNX takes a second a file.
 SHOWN_ELSEWHERE = (
     "MultiBinary", "Box of integers", "log_std of the state", "softplus, bounded", "Beta", "Beta of integers",
-    "categorical", "Tuple of Boxes", "one-hot", "Box clipped", "GRU",
+    "categorical", "Tuple of Boxes", "one-hot", "Box clipped", "Box squashed", "Discrete", "GRU",
 )  # fmt: skip
 FILES = [
     *((name, "torchscript", False) for name in CASES),

@@ -15,11 +15,11 @@ from ppo_cli.envs.snapshot import find_kind
 from ppo_cli.runs.checkpoint import load_checkpoint
 from ppo_cli.runs.folder import own_run
 
-RUN = ("n_envs=3", "n_steps=40", "total_timesteps=2000", "batch_size=60", "eval.episodes=0", "compile=false")
+RUN = ("n_envs=3", "n_steps=40", "total_timesteps=720", "batch_size=60", "eval.episodes=0", "compile=false")
 PROGRAM = "from ppo_cli.cli.train import main; main()"
 
 
-def faulty(mode, at=301):
+def faulty(mode, at=131):
     return ("env.id=broken_envs:Faulty-v0", f"+env.kwargs.mode={mode}", f"+env.kwargs.at={at}", *RUN)
 
 
@@ -81,7 +81,7 @@ def test_an_observation_outside_its_space_ends_the_run_with_a_line(ppo_train):
     ],
 )
 def test_an_environment_that_fails_in_the_evaluation_ends_the_run_with_a_line(ppo_train, mode, said):
-    ended = ppo_train(*faulty(mode, at=15), "env.on_error=restart", "eval.episodes=1")
+    ended = ppo_train(*faulty(mode, at=15), "env.on_error=restart", "eval.episodes=1", "total_timesteps=120")
     assert ended.status == 1
     assert said in ended.err
     assert "in evaluation episode 0, step 15" in ended.err
@@ -91,8 +91,8 @@ def test_an_environment_that_fails_in_the_evaluation_ends_the_run_with_a_line(pp
 @pytest.mark.parametrize("vectorization", [pytest.param("sync", marks=pytest.mark.slow), "async"])
 @pytest.mark.parametrize("mode", ["raise", "not_a_number", "infinite", "shape", "reset"])
 def test_it_may_go_on_with_a_fresh_episode(ppo_train, tmp_path, mode, vectorization):
-    arguments = (*faulty(mode, at=131), "env.on_error=restart", f"vectorization={vectorization}")
-    ended = ppo_train(*arguments, "hydra.run.dir=run")
+    arguments = (*faulty(mode), "env.on_error=restart", f"vectorization={vectorization}")
+    ended = ppo_train(*arguments, "total_timesteps=480", "hydra.run.dir=run")
     assert ended.status == 0, ended.err
     header, *lines = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
     faults = float(lines[-1].split(",")[header.split(",").index("charts/env_faults")])
@@ -110,9 +110,9 @@ def test_it_may_go_on_with_a_fresh_episode(ppo_train, tmp_path, mode, vectorizat
     ],
 )
 def test_a_watchdog_speaks_for_a_process_that_can_not(tmp_path, mode, said, vectorization):
-    process = start(
-        tmp_path, *faulty(mode), "hydra.run.dir=run", "env.timeout=2", "checkpoint.every=1",
-        f"vectorization={vectorization}",
+    process = start(  # it dies after what is tried with environments before a run begins
+        tmp_path, *faulty(mode, at=301), "total_timesteps=2000", "hydra.run.dir=run", "env.timeout=2",
+        "checkpoint.every=1", f"vectorization={vectorization}",
     )  # fmt: skip
     status, err = end(process)
     assert status != 0
