@@ -1,12 +1,18 @@
 """Which of a run's processes this one is, as torchrun's environment variables say."""
 
 import os
+import socket
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ppo_cli.errors import ConfigError
 
 if TYPE_CHECKING:
     from ppo_cli.config.schema import Config
+    from ppo_cli.runs.pulse import Pulse
+
+SAID = "PPO_CLI_SAID"  # names the file that says to the launcher that it need not say why the run ended
+beside: "Pulse | None" = None  # what this process has of what is beside it, where it is one of several
 
 
 def world_size() -> int:
@@ -38,8 +44,33 @@ def check_processes(config: "Config") -> None:
         )
 
 
-def follow() -> None:
-    """Follows the first process of a run, which alone reads what is typed."""
-    from ppo_cli.runs import following  # late: it brings PyTorch
+def has_agent() -> bool:
+    """Whether torchrun's agent, or ours, has started this process, and has a store in which all can meet."""
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
-    following.follow()
+
+def here() -> str:
+    """Which process this is, and on which machine."""
+    return f"process {rank()} on {socket.gethostname()}"
+
+
+def taking_part(lead: Callable[[], None]) -> Callable[[], int | None]:
+    """What a process does where it may be one of several: the first one leads the others, which follow.
+
+    Args:
+        lead: What one process alone does: it alone reads what is typed.
+    """
+    if not are_many():
+        return lead
+
+    def work() -> int | None:
+        for name in ("MASTER_ADDR", "MASTER_PORT"):
+            if name not in os.environ:
+                raise ConfigError(f"WORLD_SIZE={world_size()} without {name}: torchrun sets where all meet")
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # who is gone is said in a line
+        from ppo_cli.runs.following import follow  # late: they bring PyTorch
+        from ppo_cli.runs.pulse import take_part
+
+        return take_part(lead, follow)
+
+    return work
