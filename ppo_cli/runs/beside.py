@@ -14,6 +14,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -27,7 +28,7 @@ from ppo_cli.runs.ranks import SAID, has_agent, here
 
 POLL, PERIOD = 0.1, 0.5  # seconds between two looks at a process, and between two signs of life
 SILENCE = 12.0  # seconds after which what gives no sign of life is gone
-MEETING = 300.0 if has_agent() else 25.0  # for all to come; of those that torchrun starts it sees who is gone
+MEETING = 300.0 if has_agent() else 15.0  # for all to come; torchrun sees who is gone of those that it starts
 GRACE = 4.0  # for a process to end by itself, once it can know that the run has ended
 SETTLE = 1.5  # until a signal counts as why a run ends: torchrun sends one where a process is gone
 
@@ -194,21 +195,25 @@ class Talk(Thread):
     def run(self) -> None:
         """Meets the others, and talks with them."""
         until = time.monotonic() + MEETING
-        while not self.name and self.ending is None:
-            try:
-                self._meet(connect(until - time.monotonic(), is_master=self._hosts), until)
-            except RuntimeError:  # nobody is there yet, or the store of an earlier run still was
-                self.is_connected = False
-                if time.monotonic() > until:
-                    self.failed = True
-                    return
-                time.sleep(POLL)
+        while not self._tries_to_meet(until):
+            if time.monotonic() > until:
+                self.failed = True
+                return
+            time.sleep(POLL)
         assert self._store is not None
-        try:
+        with suppress(RuntimeError):
             while True:
                 self._beat(self._store)
-        except RuntimeError:
-            self.failed = True
+        self.failed = True
+
+    def _tries_to_meet(self, until: float) -> bool:
+        """Whether it has met the others, or how the run ends."""
+        try:
+            self._meet(connect(until - time.monotonic(), is_master=self._hosts), until)
+        except RuntimeError:  # nobody is there yet, or the store of an earlier run still was
+            self.is_connected = False
+            return False
+        return True
 
     def _meet(self, store: TCPStore, until: float) -> None:
         """Waits until all processes of the run are there, each of which has a name of its own."""
@@ -312,8 +317,22 @@ def connect(seconds: float, is_master: bool = False) -> TCPStore:
         is_master: Whether it is made here.
     """
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    timeout = timedelta(seconds=max(1.0, seconds))
+    end = time.monotonic() + seconds
+    while not is_master and not answers(address, port):
+        if time.monotonic() > end:
+            raise RuntimeError(f"nothing answers at {address}:{port}")
+        time.sleep(POLL)
+    timeout = timedelta(seconds=max(1.0, end - time.monotonic()))
     return TCPStore(address, port, is_master=is_master, timeout=timeout, wait_for_workers=False)
+
+
+def answers(address: str, port: int) -> bool:
+    """Whether somebody is there; PyTorch's store, which waits too, prints a page where nobody comes."""
+    try:
+        socket.create_connection((address, port), SILENCE).close()
+    except OSError:
+        return False
+    return True
 
 
 def state_of(process: int) -> str:

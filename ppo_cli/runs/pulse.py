@@ -1,4 +1,4 @@
-"""What a process of a run has of what is beside it; see `ppo_cli.runs.beside`."""
+"""What a process of a run has of the one beside it; see `ppo_cli.runs.beside`."""
 
 import multiprocessing as mp
 import os
@@ -7,7 +7,8 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from multiprocessing.connection import Connection
+from typing import Any, NoReturn
 
 from ppo_cli.errors import RunError
 from ppo_cli.runs import ranks
@@ -36,13 +37,8 @@ class Pulse:
         process = os.getpid()
         with held_back():
             if not os.fork():
-                try:
-                    leave_to_parent()
-                    Beside(rank, processes, process, theirs).live()
-                except BaseException:
-                    traceback.print_exc()
-                finally:
-                    os._exit(0)
+                leave_to_parent()
+                stand_beside(rank, processes, process, theirs)
         theirs.close()
 
     def meet(self) -> str:
@@ -128,28 +124,49 @@ class Pulse:
     def _listen(self, kind: str, seconds: float) -> Any:  # noqa: ANN401
         """A value of a kind that what is beside this process tells, or None."""
         end = time.monotonic() + seconds
-        while kind not in self._told:
-            try:
-                if not self._pipe.poll(max(0.0, end - time.monotonic())):
-                    return None
+        try:
+            while kind not in self._told and self._pipe.poll(max(0.0, end - time.monotonic())):
                 self._told.update([self._pipe.recv()])
-            except (EOFError, OSError):
-                self._told["ending"] = Ending(f"what is beside {here()} was killed")
-                return self._told.get(kind)
-        return self._told[kind]
+        except (EOFError, OSError):
+            self._told.setdefault("ending", Ending(f"what is beside {here()} was killed"))
+        return self._told.get(kind)
 
 
-def take_part(lead: Callable[[], int | None], follow: Callable[[Pulse], None]) -> int | None:
+def stand_beside(
+    rank: int, processes: int, process: int, pipe: Connection | None = None, status: int | None = None
+) -> NoReturn:
+    """Is what is beside a process; see `Beside`.
+
+    Args:
+        rank: The number of that process.
+        processes: The number of all.
+        process: The number that the system has for it.
+        pipe: The pipe to it, if there is one.
+        status: The status with which it is about to end, if it is.
+    """
+    ours, theirs = mp.Pipe()
+    if status is not None:
+        theirs.send(("end", (f"{here()} did not start", status, True)))
+    try:
+        Beside(rank, processes, process, pipe or ours).live()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(0)
+
+
+def take_part(pulse: Pulse, lead: Callable[[], int | None], follow: Callable[[Pulse], None]) -> int | None:
     """Does what this process of a run has to, and tells the others how it ends.
 
     Args:
+        pulse: What this process has of the one beside it.
         lead: What the first process does.
         follow: What any other does.
 
     Raises:
         RunError: Another process is gone.
     """
-    pulse = ranks.beside = Pulse(ranks.rank(), ranks.world_size())
+    ranks.beside = pulse
     try:
         if not pulse.rank:
             return lead()

@@ -1,17 +1,21 @@
 """Which of a run's processes this one is, as torchrun's environment variables say."""
 
 import os
+import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ppo_cli.errors import ConfigError
+from ppo_cli.stop_signals import held_back, leave_to_parent
 
 if TYPE_CHECKING:
     from ppo_cli.config.schema import Config
     from ppo_cli.runs.pulse import Pulse
 
 SAID = "PPO_CLI_SAID"  # names the file that says to the launcher that it need not say why the run ended
+STARTED = b"\x00"  # what a process tells its guard once it needs none
 beside: "Pulse | None" = None  # what this process has of what is beside it, where it is one of several
 
 
@@ -68,9 +72,38 @@ def taking_part(lead: Callable[[], None]) -> Callable[[], int | None]:
             if name not in os.environ:
                 raise ConfigError(f"WORLD_SIZE={world_size()} without {name}: torchrun sets where all meet")
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # who is gone is said in a line
-        from ppo_cli.runs.following import follow  # late: they bring PyTorch
-        from ppo_cli.runs.pulse import take_part
+        with _guarded():
+            from ppo_cli.runs.following import follow  # late: they bring PyTorch, which takes a while
+            from ppo_cli.runs.pulse import Pulse, take_part
 
-        return take_part(lead, follow)
+            pulse = Pulse(rank(), world_size())
+        return take_part(pulse, lead, follow)
 
     return work
+
+
+@contextmanager
+def _guarded() -> Iterator[None]:
+    """Has another process tell the others where this one is killed before it can have anything beside it."""
+    process, (reading, writing) = os.getpid(), os.pipe()
+    with held_back():
+        if not os.fork():
+            os.close(writing)
+            leave_to_parent()
+            status = os.read(reading, 1)  # nothing where it is killed
+            if status != STARTED:
+                from ppo_cli.runs.pulse import stand_beside
+
+                stand_beside(rank(), world_size(), process, status=status[0] if status else None)
+            os._exit(0)
+    os.close(reading)
+    status = b"\x01"
+    try:
+        yield
+        status = STARTED
+    except KeyboardInterrupt as error:
+        status = bytes([128 + getattr(error, "number", signal.SIGINT)])
+        raise
+    finally:
+        os.write(writing, status)
+        os.close(writing)
