@@ -24,7 +24,7 @@ from uuid import uuid4
 
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]  # exported, but not typed so
 
-from ppo_cli.runs.ranks import SAID, has_agent, here
+from ppo_cli.runs.ranks import GONE, SAID, has_agent, here, note
 
 POLL, PERIOD = 0.1, 0.5  # seconds between two looks at a process, and between two signs of life
 SILENCE = 12.0  # seconds after which what gives no sign of life is gone
@@ -112,6 +112,7 @@ class Beside:
             if time.monotonic() >= self._own[1]:
                 self._talk.publish(self._own[0])
         elif self._is_gone():
+            note(GONE)
             memory = ": the system was out of memory" if killed_for_memory() > self._kills else ""
             self._talk.publish(Ending(f"{here()} was killed, or crashed{memory}"))
         elif self._stopped * POLL >= SILENCE:
@@ -146,8 +147,7 @@ class Beside:
             if not self._is_said or self._rank:
                 more = self._advice()
                 print(f"ppo-train: {ending.line}{more and f'; {more}'}", file=sys.stderr, flush=True)
-            if SAID in os.environ:
-                Path(os.environ[SAID]).touch()
+            note(SAID)
         if not self._is_gone():
             os.kill(self._parent, signal.SIGKILL)
 

@@ -3,16 +3,16 @@
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import NoReturn
 
 from ppo_cli.config.schema import Config
 from ppo_cli.errors import RunError
-from ppo_cli.runs.ranks import SAID, are_many
+from ppo_cli.runs.ranks import NOTES, SAID, are_many, is_noted
 
 WORKER = "import sys; from ppo_cli.cli.entry import train; sys.argv[0] = 'ppo-train'; train()"
 PATIENCE = 600  # seconds from a signal until processes that still save are killed
@@ -55,17 +55,16 @@ def launch(processes: int, arguments: Sequence[str]) -> NoReturn:
     if hasattr(signal, "SIGUSR1"):  # which PyTorch leaves alone
         signal.signal(signal.SIGUSR1, _hand_on)
     with TemporaryDirectory() as folder:
-        said = Path(folder) / "said"
-        os.environ[SAID] = str(said)
+        os.environ[NOTES] = folder
         try:
             elastic_launch(settings, sys.executable)("-c", WORKER, *arguments)
         except SignalException as error:
             sys.exit(128 + int(error.sigval))
         except ChildFailedError as error:
             rank, first = error.get_first_failure()
-            if first.exitcode < 0 and not said.exists():  # it was killed before it had anybody beside it
+            if first.exitcode < 0 and not is_noted(SAID):  # it was killed before it could take part
                 name = signal.Signals(-first.exitcode).name
-                raise RunError(f"process {rank} of {processes} was ended by {name}") from None
+                raise RunError(f"process {rank} on {socket.gethostname()} was ended by {name}") from None
             sys.exit(max(first.exitcode, 1))
     sys.exit(0)
 

@@ -99,6 +99,9 @@ class Pulse:
         if self._has_parted:
             return None
         gone = self.ending(SETTLE + PERIOD)
+        if gone is None and ranks.is_noted(ranks.GONE):  # the launcher says so
+            self._say("taken", None)
+            return SystemExit(1)
         if gone is None or gone.status != 1:
             self.end("", 128 + number, is_said=True)
             return None

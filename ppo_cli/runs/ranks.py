@@ -3,8 +3,11 @@
 import os
 import signal
 import socket
+import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ppo_cli.errors import ConfigError
@@ -14,8 +17,10 @@ if TYPE_CHECKING:
     from ppo_cli.config.schema import Config
     from ppo_cli.runs.pulse import Pulse
 
-SAID = "PPO_CLI_SAID"  # names the file that says to the launcher that it need not say why the run ended
+NOTES = "PPO_CLI_NOTES"  # names the folder in which processes leave notes to their launcher and each other
+SAID, GONE = "said", "gone"  # why the run ends is said; one was killed before it could take part
 STARTED = b"\x00"  # what a process tells its guard once it needs none
+SOON = 0.5  # seconds in which it is noted who is gone, where the launcher ends the others
 beside: "Pulse | None" = None  # what this process has of what is beside it, where it is one of several
 
 
@@ -58,6 +63,23 @@ def here() -> str:
     return f"process {rank()} on {socket.gethostname()}"
 
 
+def note(what: str) -> None:
+    """Leaves a note, where a launcher of ours has started this process."""
+    if NOTES in os.environ:
+        with suppress(OSError):  # it has ended
+            (Path(os.environ[NOTES]) / what).touch()
+
+
+def is_noted(what: str, seconds: float = 0.0) -> bool:
+    """Whether one of the processes that our launcher has started has left a note, or does so soon."""
+    if NOTES not in os.environ:
+        return False
+    end = time.monotonic() + seconds
+    while not (there := (Path(os.environ[NOTES]) / what).exists()) and time.monotonic() < end:
+        time.sleep(0.1)
+    return there
+
+
 def taking_part(lead: Callable[[], None]) -> Callable[[], int | None]:
     """What a process does where it may be one of several: the first one leads the others, which follow.
 
@@ -91,6 +113,8 @@ def _guarded() -> Iterator[None]:
             os.close(writing)
             leave_to_parent()
             status = os.read(reading, 1)  # nothing where it is killed
+            if not status:
+                note(GONE)
             if status != STARTED:
                 from ppo_cli.runs.pulse import stand_beside
 
@@ -103,6 +127,8 @@ def _guarded() -> Iterator[None]:
         status = STARTED
     except KeyboardInterrupt as error:
         status = bytes([128 + getattr(error, "number", signal.SIGINT)])
+        if is_noted(GONE, SOON):
+            sys.exit(1)
         raise
     finally:
         os.write(writing, status)
