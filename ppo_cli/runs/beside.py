@@ -24,7 +24,7 @@ from uuid import uuid4
 
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]  # exported, but not typed so
 
-from ppo_cli.runs.ranks import GONE, SAID, has_agent, here, note
+from ppo_cli.runs.ranks import has_agent, here, note_said
 
 POLL, PERIOD = 0.1, 0.5  # seconds between two looks at a process, and between two signs of life
 SILENCE = 12.0  # seconds after which what gives no sign of life is gone
@@ -65,6 +65,9 @@ class Beside:
         self._has_parted = self._is_closed = self._is_said = False
         self._stopped = self._stuck = 0  # looks in a row
         self._looks = -1
+        self._is_lost = False  # whether nobody can be told anything any more
+        _, self._agent, _ = status_of(process)
+        self._agent_began = status_of(self._agent)[2]
         self._kills = killed_for_memory()
 
     def live(self) -> None:
@@ -80,7 +83,10 @@ class Beside:
             ending = None if self._has_parted else self._find()
         if ending is not None:
             self._end(ending)
-        self._talk.leave()
+        if not self._is_lost:
+            self._talk.leave()
+        elif not self._has_parted and is_first_here(self._rank) and is_last_try():
+            self._end_agent()
 
     def _is_gone(self) -> bool:
         return self._is_closed or os.getppid() != self._parent
@@ -106,13 +112,11 @@ class Beside:
 
     def _find(self) -> Ending | None:
         """How the run ends, if it does."""
-        state = state_of(self._parent)
-        self._stopped = self._stopped + 1 if state == "T" else 0
+        self._stopped = self._stopped + 1 if status_of(self._parent)[0] == "T" else 0
         if self._own is not None:
             if time.monotonic() >= self._own[1]:
                 self._talk.publish(self._own[0])
         elif self._is_gone():
-            note(GONE)
             memory = ": the system was out of memory" if killed_for_memory() > self._kills else ""
             self._talk.publish(Ending(f"{here()} was killed, or crashed{memory}"))
         elif self._stopped * POLL >= SILENCE:
@@ -127,9 +131,9 @@ class Beside:
         patience = SILENCE if self._talk.is_connected or self._is_gone() else MEETING + PERIOD
         if not self._talk.failed and self._stuck * POLL < patience:
             return None
-        speaks = os.environ.get("LOCAL_RANK", "0" if self._rank <= 1 else "1") == "0"
+        self._is_lost = True
         why = self._talk.own or Ending(f"{here()} can't reach {self._talk.first}")
-        return why._replace(speaker=self._rank if speaks else -1)
+        return why._replace(speaker=self._rank if is_first_here(self._rank) else -1)
 
     def _end(self, ending: Ending) -> None:
         """Has the process end, and says why where it does not."""
@@ -147,9 +151,18 @@ class Beside:
             if not self._is_said or self._rank:
                 more = self._advice()
                 print(f"ppo-train: {ending.line}{more and f'; {more}'}", file=sys.stderr, flush=True)
-            note(SAID)
+            note_said()
         if not self._is_gone():
             os.kill(self._parent, signal.SIGKILL)
+
+    def _end_agent(self) -> None:
+        """Ends torchrun's agent, which for minutes would wait for an answer of the network that is gone."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            end = time.monotonic() + GRACE
+            if self._agent_began and status_of(self._agent)[2] == self._agent_began:
+                os.kill(self._agent, number)
+            while time.monotonic() < end and status_of(self._agent)[0] not in ("", "Z"):
+                time.sleep(POLL)
 
     def _send(self, kind: str, value: object) -> None:
         try:
@@ -335,12 +348,24 @@ def answers(address: str, port: int) -> bool:
     return True
 
 
-def state_of(process: int) -> str:
-    """The letter that Linux has for what a process does: T where it is stopped; elsewhere nothing."""
+def status_of(process: int) -> tuple[str, int, str]:
+    """What Linux has of a process: a letter, T where it is stopped; its parent's number; when it began."""
     try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+        words = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        return words[0], int(words[1]), words[19]
     except (OSError, IndexError):
-        return ""
+        return "", 0, ""
+
+
+def is_first_here(rank: int) -> bool:
+    """Whether a process is the first one of its machine, as far as that is known."""
+    return os.environ.get("LOCAL_RANK", "0" if rank <= 1 else "1") == "0"
+
+
+def is_last_try() -> bool:
+    """Whether torchrun's agent, or ours, starts the processes no further time."""
+    done, most = (os.environ.get(f"TORCHELASTIC_{name}", "0") for name in ("RESTART_COUNT", "MAX_RESTARTS"))
+    return has_agent() and int(done) >= int(most)
 
 
 def killed_for_memory() -> int:

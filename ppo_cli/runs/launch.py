@@ -6,13 +6,15 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import NoReturn
 
 from ppo_cli.config.schema import Config
 from ppo_cli.errors import RunError
-from ppo_cli.runs.ranks import NOTES, SAID, are_many, is_noted
+from ppo_cli.runs.ranks import SAID, are_many
+from ppo_cli.runs.signals import Interrupted
 
 WORKER = "import sys; from ppo_cli.cli.entry import train; sys.argv[0] = 'ppo-train'; train()"
 PATIENCE = 600  # seconds from a signal until processes that still save are killed
@@ -35,6 +37,7 @@ def launch(processes: int, arguments: Sequence[str]) -> NoReturn:
 
     Raises:
         RunError: Something has killed one of them.
+        Interrupted: A signal came before they had met.
         SystemExit: With their status, the first one's of those that failed, or that of a signal.
     """
     logging.disable()  # the launcher's own, which knows no more than that a process has ended
@@ -55,14 +58,17 @@ def launch(processes: int, arguments: Sequence[str]) -> NoReturn:
     if hasattr(signal, "SIGUSR1"):  # which PyTorch leaves alone
         signal.signal(signal.SIGUSR1, _hand_on)
     with TemporaryDirectory() as folder:
-        os.environ[NOTES] = folder
+        said = Path(folder) / "said"
+        os.environ[SAID] = str(said)
         try:
             elastic_launch(settings, sys.executable)("-c", WORKER, *arguments)
         except SignalException as error:
+            if not said.exists():
+                raise Interrupted(int(error.sigval)) from None
             sys.exit(128 + int(error.sigval))
         except ChildFailedError as error:
             rank, first = error.get_first_failure()
-            if first.exitcode < 0 and not is_noted(SAID):  # it was killed before it could take part
+            if first.exitcode < 0 and not said.exists():  # it was killed before it could take part
                 name = signal.Signals(-first.exitcode).name
                 raise RunError(f"process {rank} on {socket.gethostname()} was ended by {name}") from None
             sys.exit(max(first.exitcode, 1))

@@ -96,14 +96,13 @@ class Pulse:
         Args:
             number: The number of the signal.
         """
-        if self._has_parted:
-            return None
-        gone = self.ending(SETTLE + PERIOD)
-        if gone is None and ranks.is_noted(ranks.GONE):  # the launcher says so
-            self._say("taken", None)
-            return SystemExit(1)
+        gone = None if self._has_parted else self.ending(SETTLE + PERIOD)
         if gone is None or gone.status != 1:
             self.end("", 128 + number, is_said=True)
+            if ranks.is_launched() and "name" not in self._told:  # the launcher knows what was sent to whom
+                return SystemExit(128 + number)
+            if not self.rank:
+                ranks.note_said()
             return None
         error = self.lost("")
         more = self._advice()

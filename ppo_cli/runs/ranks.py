@@ -4,7 +4,6 @@ import os
 import signal
 import socket
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,10 +16,8 @@ if TYPE_CHECKING:
     from ppo_cli.config.schema import Config
     from ppo_cli.runs.pulse import Pulse
 
-NOTES = "PPO_CLI_NOTES"  # names the folder in which processes leave notes to their launcher and each other
-SAID, GONE = "said", "gone"  # why the run ends is said; one was killed before it could take part
+SAID = "PPO_CLI_SAID"  # names the file that says to our launcher that it need not say why the run ended
 STARTED = b"\x00"  # what a process tells its guard once it needs none
-SOON = 0.5  # seconds in which it is noted who is gone, where the launcher ends the others
 beside: "Pulse | None" = None  # what this process has of what is beside it, where it is one of several
 
 
@@ -63,21 +60,16 @@ def here() -> str:
     return f"process {rank()} on {socket.gethostname()}"
 
 
-def note(what: str) -> None:
-    """Leaves a note, where a launcher of ours has started this process."""
-    if NOTES in os.environ:
+def is_launched() -> bool:
+    """Whether a launcher of ours has started this process."""
+    return SAID in os.environ
+
+
+def note_said() -> None:
+    """Tells a launcher of ours that it is said why the run ended."""
+    if is_launched():
         with suppress(OSError):  # it has ended
-            (Path(os.environ[NOTES]) / what).touch()
-
-
-def is_noted(what: str, seconds: float = 0.0) -> bool:
-    """Whether one of the processes that our launcher has started has left a note, or does so soon."""
-    if NOTES not in os.environ:
-        return False
-    end = time.monotonic() + seconds
-    while not (there := (Path(os.environ[NOTES]) / what).exists()) and time.monotonic() < end:
-        time.sleep(0.1)
-    return there
+            Path(os.environ[SAID]).touch()
 
 
 def taking_part(lead: Callable[[], None]) -> Callable[[], int | None]:
@@ -113,8 +105,6 @@ def _guarded() -> Iterator[None]:
             os.close(writing)
             leave_to_parent()
             status = os.read(reading, 1)  # nothing where it is killed
-            if not status:
-                note(GONE)
             if status != STARTED:
                 from ppo_cli.runs.pulse import stand_beside
 
@@ -127,8 +117,8 @@ def _guarded() -> Iterator[None]:
         status = STARTED
     except KeyboardInterrupt as error:
         status = bytes([128 + getattr(error, "number", signal.SIGINT)])
-        if is_noted(GONE, SOON):
-            sys.exit(1)
+        if is_launched():  # which knows whether it was sent one, or another process is gone
+            sys.exit(status[0])
         raise
     finally:
         os.write(writing, status)
