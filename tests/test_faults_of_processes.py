@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from test_shards import TINY, assert_same, learnt
 
-from ppo_cli.runs.beside import Ending, status_of
+from ppo_cli.runs.beside import status_of
 from ppo_cli.runs.checkpoint import load_checkpoint
+from ppo_cli.runs.talk import Ending
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
 TESTS = Path(__file__).parent

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, distributed
 
 from ppo_cli.collective import Collective
-from ppo_cli.runs.beside import MEETING, connect
 from ppo_cli.runs.checkpoint import load_tensors, plain
 from ppo_cli.runs.pulse import Pulse
+from ppo_cli.runs.talk import MEETING, connect
 from ppo_cli.text import headline
 
 T = TypeVar("T")
