@@ -23,7 +23,8 @@ LONG = (*TINY, "total_timesteps=1e6", "checkpoint.every=5", "checkpoint.keep=2")
 TRAIN = ("-c", "import sys; from ppo_cli.cli.entry import train; train()")
 TORCHRUN = ("-m", "torch.distributed.run")
 CUT = "cut/checkpoints/*[1-9]*.pt"
-END = 30  # seconds until all has ended
+END = 30  # seconds until all has ended that is ended
+WHOLE = 400  # until what goes well has
 
 
 def variables(**more):
@@ -149,15 +150,15 @@ def test_a_process_that_is_gone_ends_all_and_is_named(start, number, said, rank,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
-@pytest.mark.parametrize("after", [1.0, 4.0])
+@pytest.mark.parametrize("after", [3.0, 6.0])
 def test_a_process_that_is_killed_before_all_have_met_ends_all(after, rank, started):
     started.by_hand(3, *LONG)
     time.sleep(after)
     os.kill(started.rank(rank), signal.SIGKILL)
-    statuses, lines = started.end(60)
+    statuses, lines = started.end(45)
     assert all(statuses)
     (line,) = lines
-    assert f"process {rank} " in line
+    assert f"process {rank} on {os.uname().nodename} was killed" in line
 
 
 @pytest.mark.slow
@@ -196,9 +197,9 @@ def test_a_signal_to_any_process_or_the_launcher_ends_the_iteration_saved(number
 @pytest.mark.slow
 def test_a_run_that_was_finished_already_keeps_no_process_waiting(started):
     started.by_hand(2, *TINY, "hydra.run.dir=cut")
-    assert started.end(90)[0] == [0, 0]
+    assert started.end(WHOLE)[0] == [0, 0]
     started.by_hand(2, "resume=cut")
-    assert started.end(60)[0] == [0, 0, 0, 0]
+    assert started.end(WHOLE)[0] == [0, 0, 0, 0]
 
 
 @pytest.mark.slow
@@ -208,12 +209,12 @@ def test_torchrun_goes_on_by_itself_with_the_same_end(started):
     started.add(*many)
     started.wait_for(CUT)
     os.kill(started.rank(1), signal.SIGKILL)
-    (status,), (line,) = started.end(120)
+    (status,), (line,) = started.end(WHOLE)
     assert status == 0
     assert "process 1 on" in line
     assert "going on from step" in (started.folder / "out0").read_text()
     started.add(*TRAIN, *typed, "hydra.run.dir=whole")
-    assert started.end(90)[0] == [0, 0]
+    assert started.end(WHOLE)[0] == [0, 0]
     assert_same(learnt(started.folder / "whole"), learnt(started.folder / "cut"))
 
 
@@ -230,7 +231,7 @@ KINDS = {
 def test_processes_killed_again_and_again_come_to_the_same_end(kind, started):
     chosen = {word.partition("=")[0]: word for word in (*TINY, *kind, "checkpoint.every=5")}
     started.by_hand(1, *chosen.values(), "hydra.run.dir=whole")
-    assert started.end(120)[0] == [0]
+    assert started.end(WHOLE)[0] == [0]
     draw = random.Random(0)
     typed, processes = (*chosen.values(), "hydra.run.dir=cut"), 4
     for _ in range(4):
@@ -246,7 +247,7 @@ def test_processes_killed_again_and_again_come_to_the_same_end(kind, started):
         typed, processes = ("resume=cut",), draw.choice([1, 2, 4])
         started.programs.clear()
     started.by_hand(processes, *typed)
-    assert started.end(180)[0] == [0] * processes
+    assert started.end(WHOLE)[0] == [0] * processes
     assert_same(learnt(started.folder / "whole"), learnt(started.folder / "cut"))
 
 
@@ -306,7 +307,7 @@ def test_a_host_that_is_cut_off_ends_the_run_on_both_and_it_goes_on_when_it_is_b
     assert f"process 1 on {host} can't reach process 0 on {host}" in second
     ip("-n", name, "link", "set", link, "up")
     torchrun_on(started, hosts, *typed, "hydra.run.dir=cut")
-    assert started.end(180)[0][2:] == [0, 0]
+    assert started.end(WHOLE)[0][2:] == [0, 0]
     started.add(*TRAIN, *typed, "hydra.run.dir=whole")
-    assert started.end(90)[0][-1] == 0
+    assert started.end(WHOLE)[0][-1] == 0
     assert_same(learnt(started.folder / "whole"), learnt(started.folder / "cut"))
