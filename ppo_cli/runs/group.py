@@ -13,7 +13,7 @@ from torch import Tensor, distributed
 from ppo_cli.collective import Collective
 from ppo_cli.runs.checkpoint import load_tensors, plain
 from ppo_cli.runs.pulse import Pulse
-from ppo_cli.runs.talk import MEETING, connect
+from ppo_cli.runs.talk import MEETING, own_store
 from ppo_cli.text import headline
 
 T = TypeVar("T")
@@ -41,7 +41,7 @@ class Group(Collective):
         backends = "cpu:gloo,cuda:nccl" if distributed.is_nccl_available() else "gloo"
         try:
             distributed.init_process_group(
-                backends, store=distributed.PrefixStore(f"{name}/collectives", connect(MEETING)),
+                backends, store=own_store(name),
                 rank=self.rank, world_size=self.processes, timeout=timedelta(seconds=MEETING),
             )  # fmt: skip
             if torch.cuda.is_available():  # one each

@@ -202,6 +202,11 @@ def connect(seconds: float, is_master: bool = False) -> TCPStore:
     return TCPStore(address, port, is_master=is_master, timeout=timeout, wait_for_workers=False)
 
 
+def own_store(run: str) -> PrefixStore:
+    """The part of the store of which the collectives of a run make use."""
+    return PrefixStore(f"{run}/collectives", connect(MEETING))
+
+
 def answers(address: str, port: int) -> bool:
     """Whether somebody is there; PyTorch's store, which waits too, prints a page where nobody comes."""
     try:
