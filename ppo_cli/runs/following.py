@@ -67,9 +67,12 @@ def follow(pulse: Pulse) -> None:
         number = getattr(error, "number", signal.SIGINT)
         gone = pulse.lost_by_signal(number)
         end_children()
-        os._exit(128 + number if gone is None else 1)  # whatever is around would say that it was interrupted
-    except EXPLAINED as error:
-        pulse.end(f"{flat(error)}; it was {here()}")
+        # Whatever is around would say that it was interrupted.
+        os._exit(int(gone.code or 0) if isinstance(gone, SystemExit) else 128 + number)
+    except Exception as error:
+        if not (isinstance(error, EXPLAINED) or "can't allocate memory" in str(error)):
+            raise
+        pulse.end(f"{flat(error) or type(error).__name__}; it was {here()}")
         sys.exit(1)
 
 

@@ -71,6 +71,8 @@ def launch(processes: int, arguments: Sequence[str]) -> NoReturn:
             if first.exitcode < 0 and not said.exists():  # it was killed before it could take part
                 name = signal.Signals(-first.exitcode).name
                 raise RunError(f"process {rank} on {socket.gethostname()} was ended by {name}") from None
+            if first.exitcode > 128 and not said.exists():
+                raise Interrupted(first.exitcode - 128) from None
             sys.exit(max(first.exitcode, 1))
     sys.exit(0)
 
