@@ -16,7 +16,7 @@ from ppo_cli.runs.ranks import has_agent
 
 POLL, PERIOD = 0.1, 0.5  # seconds between two looks at a process, and between two signs of life
 SILENCE = 12.0  # seconds after which what gives no sign of life is gone
-MEETING = 300.0 if has_agent() else 60.0  # for all to come; who is killed meanwhile is found out
+MEETING = 300.0 if has_agent() else 25.0  # for all to come; who is killed meanwhile is found out
 GRACE = 4.0  # for a process to end by itself, once it can know that the run has ended
 
 
