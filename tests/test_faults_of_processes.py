@@ -152,7 +152,7 @@ def test_a_process_that_is_gone_ends_all_and_is_named(start, number, said, rank,
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("after", [3.0, 6.0])
 def test_a_process_that_is_killed_before_all_have_met_ends_all(after, rank, started):
-    started.by_hand(3, *LONG)
+    started.by_hand(2, *LONG)
     time.sleep(after)
     os.kill(started.rank(rank), signal.SIGKILL)
     statuses, lines = started.end(2 * END)

@@ -114,7 +114,7 @@ class Beside:
         """Has the process end, and says why where it does not."""
         if not self._is_gone():
             self._send("ending", ending)
-        for patience in (GRACE, GRACE):
+        for patience in (GRACE if ending.status else MEETING, GRACE):  # it may still be starting
             end = time.monotonic() + patience
             while time.monotonic() < end and not (self._is_gone() or self._has_parted):
                 self._take()
