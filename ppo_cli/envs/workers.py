@@ -100,15 +100,14 @@ class AsyncVector(Vector):
         self._calling = _shared((1,), np.bool_)  # whether the next `go` means a call, not a step
         context = mp.get_context("fork")  # what `RawArray` is shared through
         self._workers: list[_Worker] = []
-        self._before = before
+        self._before, settings = before, (snapshot_kind, on_error, infos, before)
         self._slices = [
             slice(int(part[0]), int(part[-1]) + 1) for part in np.array_split(range(n), n_processes)
         ]
         for number, group in enumerate(self._slices[1:], 1):
             ours, theirs = context.Pipe()
             go, done = context.Semaphore(0), context.Semaphore(0)
-            shared = self._out.rows(group), group.start, snapshot_kind, on_error, infos, before
-            arguments = (env_fns[group], *shared)
+            arguments = (env_fns[group], self._out.rows(group), group.start, *settings)
             process = context.Process(
                 target=_work,
                 args=(arguments, self._actions[group], self._calling, theirs, go, done, os.getpid(), number),
@@ -121,9 +120,7 @@ class AsyncVector(Vector):
         own = self._slices[0]
         try:
             envs = make_all(env_fns[own])
-            self._group = EnvGroup(
-                envs, env_fns[own], self._out.rows(own), 0, snapshot_kind, on_error, infos, before
-            )
+            self._group = EnvGroup(envs, env_fns[own], self._out.rows(own), 0, *settings)
         except BaseException:
             self._end_workers()
             raise
