@@ -59,11 +59,11 @@ class Collective:
         """The value that the first process has, of nested dicts and lists of tensors and plain values."""
         return value
 
-    def watch(self, advice: Callable[[], str]) -> None:
-        """Watches from here on whether the others are there, and ends this process where they aren't.
+    def advise(self, advice: Callable[[], str]) -> None:
+        """Takes what to do when the run has ended, where another speaks for this process.
 
         Args:
-            advice: A function that says in a line what to do when the run has ended, or nothing.
+            advice: A function that says it in a line, or nothing.
         """
 
     def part(self) -> None:

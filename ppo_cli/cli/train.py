@@ -26,7 +26,7 @@ from ppo_cli.config.schema import conf_dir
 from ppo_cli.config.user_files import with_folder
 from ppo_cli.errors import ConfigError
 from ppo_cli.runs.new_folder import folder_name
-from ppo_cli.runs.ranks import follow, rank
+from ppo_cli.runs.ranks import taking_part
 from ppo_cli.runs.resume import resume, resumed_config
 from ppo_cli.runs.start import start_run
 from ppo_cli.sweeps.schema import OPTUNA, check_extras, choose_sweeper
@@ -35,7 +35,7 @@ from ppo_cli.terminal import width
 
 def main() -> None:
     """Entry point of the console script."""
-    run_command("ppo-train", follow if rank() else lambda: _dispatch(sys.argv[1:]))
+    run_command("ppo-train", taking_part(lambda: _dispatch(sys.argv[1:])))
 
 
 def _dispatch(arguments: Sequence[str]) -> None:

@@ -107,6 +107,7 @@ class EnvEpisodes:
         snapshot_kind: SnapshotKind,
         on_error: OnError,
         infos: Wanted = NOTHING,
+        before: int = 0,
     ) -> None:
         """Takes over environments.
 
@@ -114,12 +115,14 @@ class EnvEpisodes:
             envs: The environments.
             makes: The constructor of each.
             out: The rows that they write.
-            first: The number of the first one among all environments, for messages.
+            first: The number of the first one among those of a vector.
             snapshot_kind: The kind of snapshot.
             on_error: The effect of a fault.
             infos: The keys of ``info`` that are followed.
+            before: The number of the run's environments before those of the vector, for messages.
         """
         self.envs = envs
+        self._named = before + first
         self._makes, self._out, self._first, self._snapshot_kind, self._on_error = (
             makes,
             out,
@@ -132,7 +135,7 @@ class EnvEpisodes:
         self._tallies = [Tally(infos) for _ in makes]
         self._slot = calls.own_slot()
         self._steppings, self._resettings = (
-            [calls.mark(what, first + i) for i in range(len(makes))] for what in (Call.STEP, Call.RESET)
+            [calls.mark(what, self._named + i) for i in range(len(makes))] for what in (Call.STEP, Call.RESET)
         )
         self._seeds: list[int | None] = [None] * len(makes)
         self._steps = 0
@@ -173,7 +176,7 @@ class EnvEpisodes:
         self._begin(i, seed)
 
     def _close(self, i: int) -> None:
-        calls.close(self.envs[i], self._first + i)
+        calls.close(self.envs[i], self._named + i)
 
     def _begin(self, i: int, seed: int | None, options: dict[str, Any] | None = None) -> None:
         env, over = self.envs[i], seed is not None or is_over(self.envs[i])
@@ -198,7 +201,7 @@ class EnvEpisodes:
         """Makes an environment anew, which may fail as well, and starts an episode in it."""
         let_interrupt_pass(error)
         if self._on_error == "stop":
-            raise _fault(self._first + i, error, self._on_error) from error
+            raise _fault(self._named + i, error, self._on_error) from error
         faults = self._out.faults
         self._tallies[i].forget(self._steps)  # an episode that still runs was cut
         for _ in range(RENEWALS):
@@ -210,7 +213,7 @@ class EnvEpisodes:
                 error = again
             else:
                 return
-        raise _fault(self._first + i, error, self._on_error) from error
+        raise _fault(self._named + i, error, self._on_error) from error
 
 
 class EnvGroup(EnvEpisodes):
@@ -231,7 +234,7 @@ class EnvGroup(EnvEpisodes):
             self._slot[0] = calls.IDLE
         if (i := self._check.find_infinite(self._out)) is not None:
             said = f"a NaN or an infinity in its observation or reward ({self._out.rewards[i]:g})"
-            raise _fault(self._first + i, ValueError(said), self._on_error)
+            raise _fault(self._named + i, ValueError(said), self._on_error)
 
     def _step_all(self, actions: Array) -> None:
         observations, rewards, terminations, truncations, final_obs, *_ = self._out

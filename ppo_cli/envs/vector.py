@@ -44,6 +44,7 @@ class Recipe(NamedTuple):
         kwargs: The arguments of the environments, for backends that make their own.
         wrappers: The wrappers around them, as entries of the config, likewise.
         device: The device of the run, to which tensors are brought; None leaves them where they are.
+        before: The number of the run's environments before these, for messages.
     """
 
     env_id: str
@@ -56,6 +57,7 @@ class Recipe(NamedTuple):
     kwargs: Mapping[str, Any] = MappingProxyType({})
     wrappers: Sequence[Mapping[str, Any]] = ()
     device: str | None = None
+    before: int = 0
 
 
 class Vector(VectorEnv[Any, Any, Any]):
@@ -240,16 +242,17 @@ class SyncVector(Vector):
         snapshot_kind: SnapshotKind = "none",
         on_error: OnError = "stop",
         infos: Wanted = NOTHING,
+        before: int = 0,
     ) -> None:
         envs = make_all(env_fns)
         super().__init__(len(envs), Spaces(envs[0].observation_space, envs[0].action_space), snapshot_kind)
         self._out = allocate(self.single_observation_space, self.num_envs)
-        self._group = EnvGroup(envs, env_fns, self._out, 0, snapshot_kind, on_error, infos)
+        self._group = EnvGroup(envs, env_fns, self._out, 0, snapshot_kind, on_error, infos, before)
 
     @classmethod
     def of(cls, recipe: Recipe) -> "SyncVector":
         """The vector that a recipe describes."""
-        return cls(recipe.makes, recipe.snapshot_kind, recipe.on_error, recipe.infos)
+        return cls(recipe.makes, recipe.snapshot_kind, recipe.on_error, recipe.infos, recipe.before)
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None

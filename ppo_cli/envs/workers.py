@@ -72,6 +72,7 @@ class AsyncVector(Vector):
         on_error: OnError = "stop",
         infos: Wanted = NOTHING,
         spaces: Spaces | None = None,
+        before: int = 0,
     ) -> None:
         """Starts the workers.
 
@@ -82,6 +83,7 @@ class AsyncVector(Vector):
             on_error: The effect of a fault of an environment.
             infos: The keys of ``info`` that are followed.
             spaces: The spaces of a single environment; None for those of one that is made to see them.
+            before: The number of the run's environments before these, for messages.
 
         Raises:
             ValueError: the system can't fork processes.
@@ -98,13 +100,14 @@ class AsyncVector(Vector):
         self._calling = _shared((1,), np.bool_)  # whether the next `go` means a call, not a step
         context = mp.get_context("fork")  # what `RawArray` is shared through
         self._workers: list[_Worker] = []
+        self._before, settings = before, (snapshot_kind, on_error, infos, before)
         self._slices = [
             slice(int(part[0]), int(part[-1]) + 1) for part in np.array_split(range(n), n_processes)
         ]
         for number, group in enumerate(self._slices[1:], 1):
             ours, theirs = context.Pipe()
             go, done = context.Semaphore(0), context.Semaphore(0)
-            arguments = (env_fns[group], self._out.rows(group), group.start, snapshot_kind, on_error, infos)
+            arguments = (env_fns[group], self._out.rows(group), group.start, *settings)
             process = context.Process(
                 target=_work,
                 args=(arguments, self._actions[group], self._calling, theirs, go, done, os.getpid(), number),
@@ -117,7 +120,7 @@ class AsyncVector(Vector):
         own = self._slices[0]
         try:
             envs = make_all(env_fns[own])
-            self._group = EnvGroup(envs, env_fns[own], self._out.rows(own), 0, snapshot_kind, on_error, infos)
+            self._group = EnvGroup(envs, env_fns[own], self._out.rows(own), 0, *settings)
         except BaseException:
             self._end_workers()
             raise
@@ -126,7 +129,7 @@ class AsyncVector(Vector):
     def of(cls, recipe: Recipe) -> "AsyncVector":
         """The vector that a recipe describes."""
         _, makes, spaces, processes, snapshot_kind, on_error, infos, *_ = recipe
-        return cls(makes, processes, snapshot_kind, on_error, infos, spaces)
+        return cls(makes, processes, snapshot_kind, on_error, infos, spaces, recipe.before)
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -214,7 +217,7 @@ class AsyncVector(Vector):
     def _check_alive(self, worker: _Worker) -> None:
         if not worker.process.is_alive():
             ending = _ending(worker.process.exitcode or 0)
-            raise WorkerError(f"the worker process of {_numbered(worker.group)} {ending}")
+            raise WorkerError(f"the worker process of {_numbered(worker.group, self._before)} {ending}")
 
     def close_extras(self, **_: object) -> None:
         """Ends the workers and closes this process's own environments."""
@@ -233,8 +236,8 @@ class AsyncVector(Vector):
             worker.pipe.close()
 
 
-def _numbered(group: slice) -> str:
-    first, last = group.start, group.stop - 1
+def _numbered(group: slice, before: int) -> str:
+    first, last = before + group.start, before + group.stop - 1
     return f"environment {first}" if first == last else f"environments {first} to {last}"
 
 

@@ -43,8 +43,9 @@ def make_envs(
     choice = None
     for generators in generators_of(config, collective):
         vectorization = vectors[0].backend if vectors else config.vectorization  # which is chosen once
+        before = (collective.rank * config.shards // collective.processes + len(vectors)) * config.shard_envs
         with generators:
-            envs, line = make_vector(recipe, vectorization)
+            envs, line = make_vector(recipe._replace(before=before), vectorization)
         opened.callback(envs.close)
         vectors.append(envs)
         choice = choice or line

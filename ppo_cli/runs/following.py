@@ -2,7 +2,7 @@
 
 import logging
 import os
-import socket
+import signal
 import sys
 from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
@@ -14,7 +14,7 @@ import torch
 from ppo_cli.collective import Collective
 from ppo_cli.config.convert import from_dict, to_dict
 from ppo_cli.envs.group import EnvFaultError
-from ppo_cli.errors import EnvError, RunError, UserCodeError
+from ppo_cli.errors import EnvError, RunError
 from ppo_cli.hooks import RunState, telling_hooks
 from ppo_cli.runs.build import Checked, build_agent, check_environment
 from ppo_cli.runs.checkpoint_schema import Checkpoint
@@ -22,11 +22,16 @@ from ppo_cli.runs.checkpointing import begin, restore
 from ppo_cli.runs.environments import make_envs, make_shards
 from ppo_cli.runs.init_from import Beginning
 from ppo_cli.runs.own_hooks import make_evaluating
-from ppo_cli.runs.processes import Following, WeightsError, meet
-from ppo_cli.runs.ranks import is_first_here, rank
-from ppo_cli.runs.signals import Interrupted, StopSignal, end_children, no_advice
+from ppo_cli.runs.processes import Following, meet
+from ppo_cli.runs.pulse import Pulse
+from ppo_cli.runs.ranks import here, is_first_here
+from ppo_cli.runs.signals import StopSignal, end_children, no_advice
 from ppo_cli.runs.watchdog import Watchdog
+from ppo_cli.text import flat
 from ppo_cli.trainer import train
+
+# What a line of the first process explains; anything else is a fault of ours, and is printed whole.
+EXPLAINED = EnvError, EnvFaultError, RunError, FloatingPointError, OSError, MemoryError
 
 
 def lead(checked: Checked, saved: Checkpoint | None, collective: Collective) -> None:
@@ -50,45 +55,41 @@ def lead(checked: Checked, saved: Checkpoint | None, collective: Collective) -> 
     collective.plain_of_first(told)
 
 
-def follow() -> None:
-    """Runs what the first process tells, as one of the others.
+def follow(pulse: Pulse) -> None:
+    """Runs what the first process tells, as one of the others, which say nothing.
 
-    What ends all of them that one says: this one only what it alone knows.
-
-    Raises:
-        RunError: Something of its own went wrong, such as an environment.
-        SystemExit: Another process is gone, or all come to the same end.
+    Args:
+        pulse: What tells the first process how this one ends.
     """
     try:
         _follow_first()
-    except Interrupted as error:
+    except KeyboardInterrupt as error:
+        number = getattr(error, "number", signal.SIGINT)
+        gone = pulse.lost_by_signal(number)
         end_children()
-        os._exit(128 + error.number)  # whatever is around would say that it was interrupted
-    except (ConnectionError, FloatingPointError, WeightsError):
+        # Whatever is around would say that it was interrupted.
+        os._exit(int(gone.code or 0) if isinstance(gone, SystemExit) else 128 + number)
+    except Exception as error:
+        if not (isinstance(error, EXPLAINED) or "can't allocate memory" in str(error)):
+            raise
+        pulse.end(f"{flat(error) or type(error).__name__}; it was {here()}")
         sys.exit(1)
-    except (EnvError, EnvFaultError, UserCodeError, OSError) as error:
-        raise RunError(f"{error}; {_which()}") from error
 
 
 def _follow_first() -> None:
     own = logging.getLogger("ppo_cli")
     own.addHandler(logging.NullHandler())  # the first process alone speaks
     own.propagate = False
-    with StopSignal(no_advice, at_once=True) as signal, closing(meet()) as collective:
+    with StopSignal(no_advice, at_once=True) as stop, closing(meet()) as collective:
         told: dict[str, Any] = collective.plain_of_first({})
         saved = None if told["saved"] is None else Checkpoint.checked(told["saved"])
         beginning = told["beginning"]
         if beginning is not None:
             beginning = Beginning(**{**beginning, "left_out": frozenset(beginning["left_out"])})
         checked = check_environment(from_dict(told["config"]), watchdog=False, keep=True, begins=False)
-        following = Following(collective, signal, make_evaluating(checked.config).play)
-        with Watchdog(checked.config.env.timeout, _which):
+        following = Following(collective, stop, make_evaluating(checked.config).play)
+        with Watchdog(checked.config.env.timeout, no_advice):
             _follow(replace(checked, beginning=beginning), saved, following, collective)
-
-
-def _which() -> str:
-    """Which process this is."""
-    return f"it was process {rank()} on {socket.gethostname()}"
 
 
 def _follow(checked: Checked, saved: Checkpoint | None, following: Following, collective: Collective) -> None:
@@ -100,7 +101,6 @@ def _follow(checked: Checked, saved: Checkpoint | None, following: Following, co
         shards = make_shards(config, agent, vectors, collective)
         if is_first_here():
             agent.compile_ahead(shards.collectors[0].rollout)
-        collective.watch(no_advice)
         run = RunState(Path(), to_dict(config), agent, shards, config.total_timesteps, following)
         if saved is None:
             begin(run, config, checked.beginning)

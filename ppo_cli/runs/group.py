@@ -14,12 +14,12 @@ from torch.nn.functional import pad
 from ppo_cli.collective import Collective
 from ppo_cli.runs.checkpoint import load_tensors, plain
 from ppo_cli.runs.pulse import Pulse
+from ppo_cli.runs.talk import MEETING, own_store
 from ppo_cli.text import headline
 
 T = TypeVar("T")
 
-MEETING = timedelta(minutes=5)  # for all processes to be there
-# One may wait for another that compiles or evaluates. A process that is gone is found out at once.
+# One may wait for another that compiles or evaluates. What is beside a process finds out who is gone.
 WAITING = timedelta(days=7)
 SPARED = 2**20  # bytes that a second collective has to spare each process to be worth its latency
 
@@ -53,15 +53,25 @@ def _swap(sent: Iterable[Tensor], got: Iterable[Tensor], group: distributed.Proc
 class Group(Collective):
     """The processes that torchrun, or `ppo-train` itself, has started."""
 
-    def __init__(self) -> None:
-        """Meets the others, where the environment variables of torchrun say."""
+    def __init__(self, pulse: Pulse) -> None:
+        """Meets the others.
+
+        Args:
+            pulse: What says when another is gone.
+        """
+        self.rank, self.processes, self._pulse = pulse.rank, pulse.processes, pulse
+        name = pulse.meet()
         backends = "cpu:gloo,cuda:nccl" if distributed.is_nccl_available() else "gloo"
-        distributed.init_process_group(backends, timeout=MEETING)
-        if torch.cuda.is_available():  # one each
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
-        self._group = distributed.new_group(timeout=WAITING)
-        self.rank, self.processes = distributed.get_rank(), distributed.get_world_size()
-        self._pulse: Pulse | None = None
+        try:
+            distributed.init_process_group(
+                backends, store=own_store(name),
+                rank=self.rank, world_size=self.processes, timeout=timedelta(seconds=MEETING),
+            )  # fmt: skip
+            if torch.cuda.is_available():  # one each
+                torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+            self._group = distributed.new_group(timeout=WAITING)
+        except RuntimeError as error:
+            raise pulse.lost(_reason(error)) from error
 
     def gather(self, parts: Sequence[Tensor]) -> Sequence[Tensor]:
         """A tensor of each shard, in their order, of one shape and dtype."""
@@ -129,23 +139,21 @@ class Group(Collective):
         """Calls one of PyTorch's collectives.
 
         Raises:
-            ConnectionError: Another process is gone.
+            BaseException: Another process is gone; see `Pulse.lost`.
         """
         try:
             collective(*arguments, group=self._group)
         except RuntimeError as error:  # of gloo and NCCL alike
-            raise ConnectionError(f"another process of the run is gone ({_reason(error)})") from error
+            raise self._pulse.lost(_reason(error)) from error
 
-    def watch(self, advice: Callable[[], str]) -> None:
-        """Watches from here on whether the others are there; no process is forked any more."""
-        self._pulse = Pulse(self.rank, self.processes, advice)
+    def advise(self, advice: Callable[[], str]) -> None:
+        """Takes what to do when the run has ended, for what speaks where the first process can't."""
+        self._pulse.advise(advice)
 
     def part(self) -> None:
         """Does no longer watch whether the others are there."""
-        if self._pulse is not None:
-            self._pulse.close()
+        self._pulse.part()
 
     def close(self) -> None:
         """Leaves the others."""
-        self.part()
         distributed.destroy_process_group()

@@ -1,14 +1,20 @@
 """Several processes of one run on this machine, started by PyTorch's own launcher."""
 
 import logging
+import os
 import signal
+import socket
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import FrameType
 from typing import NoReturn
 
 from ppo_cli.config.schema import Config
 from ppo_cli.errors import RunError
-from ppo_cli.runs.ranks import are_many
+from ppo_cli.runs.ranks import SAID, are_many
+from ppo_cli.runs.signals import Interrupted
 
 WORKER = "import sys; from ppo_cli.cli.entry import train; sys.argv[0] = 'ppo-train'; train()"
 PATIENCE = 600  # seconds from a signal until processes that still save are killed
@@ -31,6 +37,7 @@ def launch(processes: int, arguments: Sequence[str]) -> NoReturn:
 
     Raises:
         RunError: Something has killed one of them.
+        Interrupted: A signal came before they had met.
         SystemExit: With their status, the first one's of those that failed, or that of a signal.
     """
     logging.disable()  # the launcher's own, which knows no more than that a process has ended
@@ -48,16 +55,30 @@ def launch(processes: int, arguments: Sequence[str]) -> NoReturn:
         max_restarts=0,
         shutdown_timeout=PATIENCE,
     )
-    try:
-        elastic_launch(settings, sys.executable)("-c", WORKER, *arguments)
-    except SignalException as error:
-        sys.exit(128 + int(error.sigval))
-    except ChildFailedError as error:
-        rank, first = error.get_first_failure()
-        if first.exitcode < 0:  # which it could not say itself
-            name = signal.Signals(-first.exitcode).name
-            raise RunError(
-                f"process {rank} of {processes} was ended by {name}, and with it the run"
-            ) from None
-        sys.exit(first.exitcode)
+    if hasattr(signal, "SIGUSR1"):  # which PyTorch leaves alone
+        signal.signal(signal.SIGUSR1, _hand_on)
+    with TemporaryDirectory() as folder:
+        said = Path(folder) / "said"
+        os.environ[SAID] = str(said)
+        try:
+            elastic_launch(settings, sys.executable)("-c", WORKER, *arguments)
+        except SignalException as error:
+            if not said.exists():
+                raise Interrupted(int(error.sigval)) from None
+            sys.exit(128 + int(error.sigval))
+        except ChildFailedError as error:
+            rank, first = error.get_first_failure()
+            if first.exitcode < 0 and not said.exists():  # it was killed before it could take part
+                name = signal.Signals(-first.exitcode).name
+                raise RunError(f"process {rank} on {socket.gethostname()} was ended by {name}") from None
+            if first.exitcode > 128 and not said.exists():
+                raise Interrupted(first.exitcode - 128) from None
+            sys.exit(max(first.exitcode, 1))
     sys.exit(0)
+
+
+def _hand_on(number: int, _frame: FrameType | None) -> NoReturn:
+    """Ends the processes by the signal that came, as PyTorch does by others."""
+    from torch.distributed.elastic.multiprocessing import SignalException
+
+    raise SignalException(f"signal {number}", signal.Signals(number))

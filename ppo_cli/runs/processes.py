@@ -14,7 +14,7 @@ from ppo_cli.collective import ALONE, Collective
 from ppo_cli.diagnostics import trained_weights
 from ppo_cli.errors import RunError
 from ppo_cli.hooks import Hook, RunState
-from ppo_cli.runs.ranks import are_many
+from ppo_cli.runs import ranks
 from ppo_cli.runs.signals import Interrupted, StopSignal
 
 # What the first process asks of the others between two iterations.
@@ -28,11 +28,11 @@ class WeightsError(RunError):
 
 def meet() -> Collective:
     """The processes of the run, once all of them are there."""
-    if not are_many():
+    if ranks.beside is None:
         return ALONE
     from ppo_cli.runs.group import Group  # late: most runs are one process
 
-    return Group()
+    return Group(ranks.beside)
 
 
 class Comparing(Hook):

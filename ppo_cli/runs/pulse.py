@@ -1,80 +1,191 @@
-"""Processes of a run that fall silent: stopped, out of memory, or behind a network that is gone."""
+"""What a process of a run has of the one beside it; see `ppo_cli.runs.sidecar`."""
 
+import multiprocessing as mp
 import os
-import socket
-import sys
+import signal
+import time
+import traceback
 from collections.abc import Callable
-from datetime import timedelta
-from threading import Event, Thread
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from typing import Any, NoReturn
 
-from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]  # exported, but not typed so
-
-from ppo_cli.runs.signals import end_children
-
-PERIOD, SILENCE = 2.0, 20.0  # seconds between two signs of life, and after which there is none
+from ppo_cli.errors import RunError
+from ppo_cli.runs import ranks
+from ppo_cli.runs.sidecar import SETTLE, Sidecar
+from ppo_cli.runs.ranks import here
+from ppo_cli.runs.signals import Interrupted
+from ppo_cli.runs.talk import GRACE, PERIOD, SILENCE, Ending
+from ppo_cli.stop_signals import held_back, leave_to_parent
+from ppo_cli.text import headline
 
 
 class Pulse:
-    """Gives signs of life through the store by which all have met; where one gives none, this process ends.
+    """What a process of a run has of what is beside it: it says how this one ends, and is told how all do."""
 
-    The first process listens to all others, and they to it. In a collective one waits for as long as another
-    may compile or evaluate; only a process that has ended is found out at once, by its connections.
-    """
-
-    def __init__(self, rank: int, processes: int, advice: Callable[[], str]) -> None:
-        """Begins.
+    def __init__(self, rank: int, processes: int) -> None:
+        """Starts what is beside this process.
 
         Args:
             rank: The number of this process.
-            processes: Their number.
-            advice: A function that says in a line what to do when the run has ended, or nothing.
+            processes: The number of all.
         """
-        self._rank, self._advice = rank, advice
-        self._others = range(1, processes) if rank == 0 else range(1)
-        host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        client = TCPStore(
-            host, port, is_master=False, timeout=timedelta(seconds=SILENCE), wait_for_workers=False
-        )
-        self._store = PrefixStore(f"pulse/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", client)
-        # What each said last, and how many looks ago: a run that is stopped as a whole and goes on is silent
-        # for no longer than it looks.
-        self._heard: dict[int, tuple[str, int]] = {}
-        self._over = Event()
-        Thread(target=self._beat, name="pulse", daemon=True).start()
+        self.rank, self.processes = rank, processes
+        self._advice: Callable[[], str] = str
+        self._told: dict[str, Any] = {}
+        self._has_parted = False
+        self._pipe, theirs = mp.Pipe()
+        process = os.getpid()
+        with held_back():
+            if not os.fork():
+                leave_to_parent()
+                stand_beside(rank, processes, process, theirs)
+        theirs.close()
+
+    def meet(self) -> str:
+        """The name of the run, once all of its processes are there.
+
+        Raises:
+            BaseException: As `lost` has it.
+        """
+        while "name" not in self._told:
+            if self._listen("name", PERIOD) is None and self.ending(0.0) is not None:
+                raise self.lost("")
+        return str(self._told["name"])
+
+    def advise(self, advice: Callable[[], str]) -> None:
+        """Takes a function that says in a line what to do when the run has ended, or nothing."""
+        self._advice = advice
+        self._say("advice", advice)
+
+    def end(self, line: str, status: int = 1, is_said: bool = False) -> None:
+        """Ends all processes of the run.
+
+        Args:
+            line: Why; empty where nothing is to be said.
+            status: Their status.
+            is_said: Whether this process says it itself.
+        """
+        self._say("end", (line, status, is_said))
+
+    def ending(self, seconds: float) -> Ending | None:
+        """How the run ends, if that is known within some seconds."""
+        found: Ending | None = self._listen("ending", seconds)
+        return found
+
+    def lost(self, reason: str) -> BaseException:
+        """What to raise where another process is gone: how the run ends, once that is known.
+
+        Args:
+            reason: What else is known of it.
+        """
+        ending = self.ending(SILENCE + GRACE)
+        if ending is None:
+            return ConnectionError(f"another process of the run is gone ({reason}); it was {here()}")
+        if self.rank or not ending.status:
+            return SystemExit(ending.status)
+        self._say("taken", None)
+        if ending.status > 128:
+            return Interrupted(ending.status - 128, self._advice())
+        return ConnectionError(ending.line)
+
+    def lost_by_signal(self, number: int) -> BaseException | None:
+        """What to raise where this process was interrupted; None where that is why the run ends.
+
+        torchrun sends a signal to all others where one is gone.
+
+        Args:
+            number: The number of the signal.
+        """
+        gone = None if self._has_parted else self.ending(SETTLE + PERIOD)
+        if gone is None or gone.status != 1:
+            self.end("", 128 + number, is_said=True)
+            if ranks.is_launched() and "name" not in self._told:  # the launcher knows what was sent to whom
+                return SystemExit(128 + number)
+            if not self.rank:
+                ranks.note_said()
+            return None
+        error = self.lost("")
+        more = self._advice()
+        return error if self.rank else RunError(f"{error}{more and f'; {more}'}")
+
+    def part(self) -> None:
+        """Has the run be over for this process: it does no longer matter who is gone."""
+        self._has_parted = True
+        self._say("part", None)
 
     def close(self) -> None:
-        """Neither speaks nor listens any more."""
-        self._over.set()
+        """Ends what is beside this process; where nothing has ended the run, it is over."""
+        self.end("", 0)
+        self._say("close", None)
+        self._pipe.close()
 
-    def _beat(self) -> None:
-        number, host = 0, socket.gethostname()
-        while not self._over.wait(PERIOD):
-            number += 1
-            try:
-                self._store.set(str(self._rank), f"{number} {host}")
-                silent = next(filter(None, map(self._silence_of, self._others)), None)
-            except RuntimeError:  # of the store: its machine is gone, or its process
-                silent = "the first process can't be reached"
-            if silent is not None and not self._over.is_set():
-                self._end(silent)
+    def _say(self, kind: str, value: object) -> None:
+        with suppress(OSError):  # it was killed
+            self._pipe.send((kind, value))
 
-    def _silence_of(self, rank: int) -> str | None:
-        """What to say where another process gives no sign of life; one that has not begun has time to."""
-        if not self._store.check([str(rank)]):
-            return None
-        said = self._store.get(str(rank)).decode()
-        last, looks = self._heard.get(rank, ("", 0))
-        looks = looks + 1 if said == last else 0
-        self._heard[rank] = said, looks
-        if looks * PERIOD < SILENCE:
-            return None
-        host = said.partition(" ")[2]
-        return f"process {rank} on {host} has given no sign of life for {SILENCE:.0f} seconds"
+    def _listen(self, kind: str, seconds: float) -> Any:  # noqa: ANN401
+        """A value of a kind that what is beside this process tells, or None."""
+        end = time.monotonic() + seconds
+        try:
+            while kind not in self._told and self._pipe.poll(max(0.0, end - time.monotonic())):
+                self._told.update([self._pipe.recv()])
+        except (EOFError, OSError):
+            self._told.setdefault("ending", Ending(f"what is beside {here()} was killed"))
+        return self._told.get(kind)
 
-    def _end(self, why: str) -> None:
-        """Ends this process, wherever it is; the first one says why, or the second of the first."""
-        if self._rank <= 1:
-            advice = self._advice()
-            print(f"ppo-train: {why}{advice and f'; {advice}'}", file=sys.stderr, flush=True)
-        end_children()  # the watchdog too, which would say that this one died
-        os._exit(1)
+
+def stand_beside(
+    rank: int, processes: int, process: int, pipe: Connection | None = None, status: int | None = None
+) -> NoReturn:
+    """Is what is beside a process; see `Sidecar`.
+
+    Args:
+        rank: The number of that process.
+        processes: The number of all.
+        process: The number that the system has for it.
+        pipe: The pipe to it, if there is one.
+        status: The status with which it is about to end, if it is.
+    """
+    ours, theirs = mp.Pipe()
+    if status is not None:
+        theirs.send(("end", (f"{here()} did not start", status, True)))
+    try:
+        Sidecar(rank, processes, process, pipe or ours).live()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(0)
+
+
+def take_part(pulse: Pulse, lead: Callable[[], int | None], follow: Callable[[Pulse], None]) -> int | None:
+    """Does what this process of a run has to, and tells the others how it ends.
+
+    Args:
+        pulse: What this process has of the one beside it.
+        lead: What the first process does.
+        follow: What any other does.
+
+    Raises:
+        RunError: Another process is gone.
+    """
+    ranks.beside = pulse
+    try:
+        if not pulse.rank:
+            return lead()
+        follow(pulse)
+        return None
+    except KeyboardInterrupt as error:
+        gone = pulse.lost_by_signal(getattr(error, "number", signal.SIGINT))
+        if gone is None:
+            raise
+    except MemoryError as error:
+        pulse.end(f"{here()} is out of memory ({headline(error)})", is_said=not pulse.rank)
+        raise
+    except Exception as error:
+        pulse.end(f"{headline(error)}; it was {here()}", is_said=not pulse.rank)
+        raise
+    finally:
+        ranks.beside = None
+        pulse.close()
+    raise gone  # not where the signal would be its cause, which would count as how the run ended

@@ -1,12 +1,24 @@
 """Which of a run's processes this one is, as torchrun's environment variables say."""
 
 import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ppo_cli.errors import ConfigError
+from ppo_cli.stop_signals import held_back, leave_to_parent
 
 if TYPE_CHECKING:
     from ppo_cli.config.schema import Config
+    from ppo_cli.runs.pulse import Pulse
+
+SAID = "PPO_CLI_SAID"  # names the file that says to our launcher that it need not say why the run ended
+STARTED = b"\x00"  # what a process tells its guard once it needs none
+beside: "Pulse | None" = None  # what this process has of what is beside it, where it is one of several
 
 
 def world_size() -> int:
@@ -43,8 +55,76 @@ def check_processes(config: "Config") -> None:
         )
 
 
-def follow() -> None:
-    """Follows the first process of a run, which alone reads what is typed."""
-    from ppo_cli.runs import following  # late: it brings PyTorch
+def has_agent() -> bool:
+    """Whether torchrun's agent, or ours, has started this process, and has a store in which all can meet."""
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
-    following.follow()
+
+def here() -> str:
+    """Which process this is, and on which machine."""
+    return f"process {rank()} on {socket.gethostname()}"
+
+
+def is_launched() -> bool:
+    """Whether a launcher of ours has started this process."""
+    return SAID in os.environ
+
+
+def note_said() -> None:
+    """Tells a launcher of ours that it is said why the run ended."""
+    if is_launched():
+        with suppress(OSError):  # it has ended
+            Path(os.environ[SAID]).touch()
+
+
+def taking_part(lead: Callable[[], None]) -> Callable[[], int | None]:
+    """What a process does where it may be one of several: the first one leads the others, which follow.
+
+    Args:
+        lead: What one process alone does: it alone reads what is typed.
+    """
+    if not are_many():
+        return lead
+
+    def work() -> int | None:
+        for name in ("MASTER_ADDR", "MASTER_PORT"):
+            if name not in os.environ:
+                raise ConfigError(f"WORLD_SIZE={world_size()} without {name}: torchrun sets where all meet")
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # who is gone is said in a line
+        with _guarded():
+            from ppo_cli.runs.following import follow  # late: they bring PyTorch, which takes a while
+            from ppo_cli.runs.pulse import Pulse, take_part
+
+            pulse = Pulse(rank(), world_size())
+        return take_part(pulse, lead, follow)
+
+    return work
+
+
+@contextmanager
+def _guarded() -> Iterator[None]:
+    """Has another process tell the others where this one is killed before it can have anything beside it."""
+    process, (reading, writing) = os.getpid(), os.pipe()
+    with held_back():
+        if not os.fork():
+            os.close(writing)
+            leave_to_parent()
+            status = os.read(reading, 1)  # nothing where it is killed
+            if status != STARTED:
+                from ppo_cli.runs.pulse import stand_beside
+
+                stand_beside(rank(), world_size(), process, status=status[0] if status else None)
+            os._exit(0)
+    os.close(reading)
+    status = b"\x01"
+    try:
+        yield
+        status = STARTED
+    except KeyboardInterrupt as error:
+        status = bytes([128 + getattr(error, "number", signal.SIGINT)])
+        if is_launched():  # which knows whether it was sent one, or another process is gone
+            sys.exit(status[0])
+        raise
+    finally:
+        os.write(writing, status)
+        os.close(writing)

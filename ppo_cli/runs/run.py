@@ -155,6 +155,7 @@ def _run(
     """The life of a run: what it needs is made, then it begins or goes on, trains, and is evaluated."""
     config = checked.config
     save_yaml(config, RunFolder(folder).config_yaml)
+    collective.advise(partial(advice_for, folder))
     lead(checked, saved, collective)
     torch.set_num_threads(config.cpu_threads)
     with ExitStack() as opened:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from typing_extensions import Self
 
 from ppo_cli.envs import calls
+from ppo_cli.runs import ranks
 from ppo_cli.stop_signals import held_back, leave_to_parent
 
 POLL_SECONDS = 0.25
@@ -70,7 +71,8 @@ def _watch(watched: npt.NDArray[np.int64], timeout: float, advice: Callable[[], 
     while True:
         time.sleep(POLL_SECONDS)
         if os.getppid() != parent:
-            _say("the process of the run died", advice())
+            if ranks.beside is None:
+                _say("the process of the run died", advice())
             return
         now = watched.copy()
         stuck = np.where((now == last).all(1) & (now[:, 0] != calls.IDLE), stuck + POLL_SECONDS, 0.0)
@@ -85,4 +87,7 @@ def _watch(watched: npt.NDArray[np.int64], timeout: float, advice: Callable[[], 
 
 
 def _say(line: str, advice: str) -> None:
+    if ranks.beside is not None:  # which the first process says
+        ranks.beside.end(f"{line}; it was {ranks.here()}")
+        return
     print(f"ppo-train: {line}{advice and f'; {advice}'}", file=sys.stderr, flush=True)
