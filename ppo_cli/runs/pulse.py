@@ -12,8 +12,8 @@ from typing import Any, NoReturn
 
 from ppo_cli.errors import RunError
 from ppo_cli.runs import ranks
-from ppo_cli.runs.sidecar import SETTLE, Sidecar
 from ppo_cli.runs.ranks import here
+from ppo_cli.runs.sidecar import SETTLE, Sidecar
 from ppo_cli.runs.signals import Interrupted
 from ppo_cli.runs.talk import GRACE, PERIOD, SILENCE, Ending
 from ppo_cli.stop_signals import held_back, leave_to_parent
