@@ -20,7 +20,14 @@ from ppo_cli.errors import ConfigError, EnvError
 from ppo_cli.runs.checkpoint import load_checkpoint
 from ppo_cli.spaces import Spaces
 
-TINY = {"n_steps": 30, "total_timesteps": 60, "batch_size": 60, "compile": False, "verbose": False}
+TINY = {
+    "n_steps": 30,
+    "total_timesteps": 60,
+    "batch_size": 60,
+    "n_epochs": 1,
+    "compile": False,
+    "verbose": False,
+}
 
 
 class Keep(ppo_cli.Hook):
@@ -72,9 +79,9 @@ def test_what_is_learnt_of_agents_is_the_same_in_both_modes(worlds):
     targets = []
     for seen, _ in worlds.values():
         rows = torch.cat([seen["observations"][:-1].flatten(0, 1), seen["returns"][:, None]], dim=1)
-        targets.append(rows[seen["valid"].flatten()].unique(dim=0))
+        targets.append(np.unique(rows[seen["valid"].flatten()].numpy().round(5), axis=0))
     assert len(targets[0]) == 10  # of each number at each time
-    torch.testing.assert_close(*targets, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(*targets, atol=1e-4)
 
 
 def test_an_evaluation_is_the_first_episodes_of_each_environment(worlds):
@@ -90,7 +97,7 @@ def test_an_evaluation_is_the_first_episodes_of_each_environment(worlds):
 def test_an_agents_memory_and_statistics_begin_with_its_episode(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for mode in ("NextStep", "SameStep"):
-        knobs = {"network": {"memory": "lstm"}, "normalize": {"observations": True}}
+        knobs = {"network": {"memory": "lstm", "memory_size": 8}, "normalize": {"observations": True}}
         seen, run = of_worlds(mode, **knobs, eval={"episodes": 4}, total_timesteps=1)
         time = np.arange(30)[:, None] % (6 if mode == "NextStep" else 5)
         begins = (seen["states"][:-1] == 0).all(-1).numpy()
@@ -195,7 +202,15 @@ def test_what_a_named_vector_can_not_do_is_said_before_a_folder_is_made(ppo_trai
 
 
 def test_an_import_path_trains_goes_on_and_acts(ppo_train, tmp_path):
-    typed = ["n_envs=4", "n_steps=16", "batch_size=64", "compile=false", "eval.episodes=2", "eval.every=1"]
+    typed = [
+        "n_epochs=1",
+        "n_envs=4",
+        "n_steps=16",
+        "batch_size=64",
+        "compile=false",
+        "eval.episodes=2",
+        "eval.every=1",
+    ]
     run = tmp_path / "run"
     outcome = ppo_train(
         "env=vector_envs:Walks",
