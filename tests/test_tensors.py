@@ -21,12 +21,19 @@ from ppo_cli.envs.choose import make_vector
 from ppo_cli.envs.group import EnvFaultError
 from ppo_cli.normalize import RewardNormalizer, make_observation_normalizer
 from ppo_cli.schedules import Schedule
+from ppo_cli.sharded import Data
 from ppo_cli.shards import Shards
 from ppo_cli.spaces import Spaces
 from ppo_cli.tensors import Tensors
 from ppo_cli.update import Hyperparameters, first_state
 
 ARRAYS, TENSORS = "vector_envs:Vectors-v0", "torch_envs:InTensors-v0"
+
+
+def slow(case):
+    return pytest.param(case, marks=pytest.mark.slow)
+
+
 CPU = torch.device("cpu")
 WALKS = "torch_envs:Walks"
 CONSTANTS = {
@@ -42,7 +49,9 @@ def in_arrays(value):
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(
+    "task", ["infos", "Dict", "mask", *map(slow, ("CartPole", "indices", "float64", "Tuple"))]
+)
 def test_a_step_in_tensors_is_the_step_in_arrays(task, mode):
     kwargs = {**TASKS[task], "mode": mode}
     one, other = entry_point(ARRAYS, kwargs), entry_point(TENSORS, kwargs)
@@ -98,7 +107,7 @@ def learned(agent, shards, iterations=3):
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("task", ["infos", "mask"])
+@pytest.mark.parametrize("task", [slow("infos"), "mask"])
 def test_what_is_learned_from_tensors_is_what_is_learned_from_arrays(task, mode):
     kwargs = {**TASKS[task], "mode": mode}
     network = {"memory": "gru", "memory_size": 4} if task == "mask" else {}
@@ -111,7 +120,7 @@ def test_what_is_learned_from_tensors_is_what_is_learned_from_arrays(task, mode)
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("task", ["CartPole", "Dict"])
+@pytest.mark.parametrize("task", [slow("CartPole"), "Dict"])
 def test_normalisation_by_tensors_is_normalisation_by_arrays(task, mode):
     kwargs = {**TASKS[task], "mode": mode}
     (agent, one), (other, also) = run_of(ARRAYS, kwargs), run_of(TENSORS, kwargs)
@@ -182,7 +191,7 @@ def test_nothing_becomes_an_array_and_a_device_is_waited_for_where_the_mode_need
     assert counted.counts == {"tolist": 3}  # of faults, of returns and lengths, of infos: one each
 
 
-@pytest.mark.parametrize("network", [{}, {"memory": "gru", "memory_size": 4}], ids=["plain", "memory"])
+@pytest.mark.parametrize("network", [{}, slow({"memory": "gru", "memory_size": 4})], ids=["plain", "memory"])
 def test_an_iteration_runs_on_a_device_from_which_nothing_comes_back(network):
     meta = torch.device("meta")
     agent, shards = run_of(WALKS, {"device": "meta"}, device=meta, **network)
@@ -192,9 +201,9 @@ def test_an_iteration_runs_on_a_device_from_which_nothing_comes_back(network):
         collector.collect(agent)
         batch = agent.compute_gae(collector.rollout)
         state = first_state(agent._params, agent.optimizer, agent.hyper, 1e-3)
-        rows = torch.zeros(8, dtype=torch.int64, device=meta)
+        minibatch = [(torch.zeros(8, dtype=torch.int64), torch.ones(8))]  # drawn on the CPU
         knobs = torch.zeros(len(agent.knobs), device=meta)
-        state = agent._step(state, batch, rows, torch.ones(8, device=meta), knobs)
+        state = agent._step(state, Data([batch], [batch.advantages]), minibatch, knobs)
         assert state.params.device == meta
 
 
