@@ -190,10 +190,10 @@ CASES = {
         "env=Pendulum-v1", "n_steps=50", "total_timesteps=1200", "batch_size=48", "use_sde=true",
         "sde_sample_freq=8", "value_loss=two_hot", "freeze=[policy_head]",
     ),
-    "Dict observations": ("env=MiniGrid-DoorKey-5x5-v0", "eval.max_steps=30", *SCALED),
+    "Dict observations": ("env=probe_envs:HiddenReward-v0", *SCALED),
     "several actions": ("env=odd_envs:Several-v0", "eval.deterministic=false", "network.memory=gru"),
     "faults": (
-        "env=broken_envs:Faulty-v0", "+env.kwargs={mode: raise, at: 13}", "env.on_error=restart",
+        "env=broken_envs:Faulty-v0", "+env.kwargs.mode=raise", "+env.kwargs.at=13", "env.on_error=restart",
         "eval.episodes=0", *SCALED,
     ),
     "stopped": ("total_timesteps=9600", "stop.return=15", "stop.window=4", "eval.every=2"),
