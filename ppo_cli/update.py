@@ -1,7 +1,7 @@
 """The update of one minibatch as one pure function."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -151,7 +151,8 @@ def make_forward(model: ActorCritic, distribution: Distribution, hyper: Hyperpar
         hyper: The constant knobs.
 
     Returns:
-        A function of the parameters [P], a minibatch, the weights of its rows [B] and the annealed knobs.
+        A function of the parameters [P], a minibatch whose advantages are as the loss takes them, the weights
+        of its rows [B] and the annealed knobs.
     """
     names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     shapes = parameter_shapes(model)
@@ -169,11 +170,8 @@ def make_forward(model: ActorCritic, distribution: Distribution, hyper: Hyperpar
         values_pred = model.value_head.decode(value_outputs)
         new_logprobs = distribution.log_prob(logits, batch.actions)
         ratio = losses.probability_ratio(new_logprobs, batch.logprobs)
-        advantages = batch.advantages
-        if hyper.normalize_advantage:
-            advantages = normalize_advantages(advantages, weights)
         return Terms(
-            logits, value_outputs, values_pred, new_logprobs, batch.logprobs, ratio, advantages,
+            logits, value_outputs, values_pred, new_logprobs, batch.logprobs, ratio, batch.advantages,
             batch.returns, batch.values, batch.actions, weights, coefs["clip_ratio"],
             coefs.get("vf_clip_ratio"),
             intrinsic_values, batch.intrinsic_returns,
@@ -195,7 +193,7 @@ def make_part(model: ActorCritic, distribution: Distribution, hyper: Hyperparame
         [B] and the annealed knobs. It gives the gradient [P] and scalars by name, all but ``grad_norm`` of
         `Hyperparameters.metrics`: each a mean over the rows.
     """
-    forward = make_forward(model, distribution, replace(hyper, normalize_advantage=False))
+    forward = make_forward(model, distribution, hyper)
 
     def part(
         params: Tensor, rows: Batch, weights: Tensor, coefs: dict[str, Tensor]

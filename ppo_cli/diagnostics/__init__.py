@@ -6,7 +6,7 @@ sample of the rows.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
@@ -64,7 +64,6 @@ def diagnose(of: Iteration, generator: Generator) -> dict[str, float]:
     if hyper.normalize_advantage:  # once, so that small batches and large ones have the same loss a row
         advantages = normalize_advantages(sample.batch.advantages, sample.weights)
         sample = sample._replace(batch=sample.batch._replace(advantages=advantages))
-        hyper = replace(hyper, normalize_advantage=False)
     forward, after = make_forward(of.model, of.distribution, hyper), trained_weights(of.model)
     coefs = {name: torch.tensor(value, device=after.device) for name, value in of.knobs.items()}
     gradients = loss_gradients(forward, of.before, sample, coefs, of.distribution, hyper)

@@ -81,7 +81,7 @@ def loss_gradients(
     """Gradients on a sample, chunk by chunk, and their means weighted by what counts.
 
     Args:
-        forward: What `ppo_cli.update.make_forward` made, without a normalisation of its own.
+        forward: What `ppo_cli.update.make_forward` made.
         params: The parameters, [P].
         sample: The rows, their advantages normalised together if that is on.
         coefs: The values of the annealed knobs by name.
