@@ -31,11 +31,11 @@ class TensorBatch(ObservationBatch):
         """Takes what it needs of the spaces.
 
         Args:
-            space: As for `ObservationBatch`, as are ``actions``, ``n`` and ``masks``.
-            actions: The same.
-            n: The same.
-            masks: The same.
-            tensors: What is done with them.
+            space: As for `ObservationBatch`.
+            actions: As for `ObservationBatch`.
+            n: As for `ObservationBatch`.
+            masks: As for `ObservationBatch`.
+            tensors: The operations on tensors of the run's device.
         """
         super().__init__(space, actions, n, masks)
         self._tensors = tensors

@@ -1,7 +1,7 @@
 """The processes of one run, and how the first one leads the others.
 
 The first process has the folder, the log, the terminal and the hooks. The others have their shards, and the
-same weights. What of them it needs for a checkpoint they give when it asks, between two iterations.
+same weights. They give it their shards' state for a checkpoint when it asks, between two iterations.
 """
 
 from collections.abc import Callable
