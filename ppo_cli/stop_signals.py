@@ -1,6 +1,7 @@
 """The signals that ask a run to stop, and how the processes that it forks leave them to it."""
 
 import signal
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -22,6 +23,14 @@ def held_back() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def without_jax() -> Iterator[None]:
+    """Silences what JAX says of every fork, where the forked process will not use it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
+        yield
 
 
 def leave_to_parent() -> None:

@@ -20,7 +20,7 @@ from rich.console import Console
 import ppo_cli
 from ppo_cli.actor_critic import make_actor_critic
 from ppo_cli.config.comments import knob_sections
-from ppo_cli.config.convert import from_stored
+from ppo_cli.config.convert import from_stored, save_yaml
 from ppo_cli.config.presets import successor_with_preset
 from ppo_cli.config.schema import KNOBS, conf_dir
 from ppo_cli.envs.make import env_fn
@@ -257,19 +257,32 @@ def test_what_to_type_next_is_said_of_a_run_that_goes_on_too_and_of_no_job(ppo_t
     assert "ppo-eval" not in ppo_train("-m", "env=CartPole-v1", *TINY, "seed=1,2").out
 
 
-def test_next_lines_name_the_folder_of_all_runs(tmp_path):
-    assert "--logdir outputs\n" in next_lines(Path("outputs/CartPole-v1/x"))
-    assert f"--logdir '{tmp_path}'\n" in next_lines(tmp_path)
+def lines_of(folder, env_id="CartPole-v1"):
+    """The lines about what to type next, of a run in a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_yaml(from_stored({"env": {"id": env_id}}), folder / "config.yaml")
+    return next_lines(folder)
+
+
+def test_next_lines_name_the_folder_of_all_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "--logdir outputs\n" in lines_of(Path("outputs/CartPole-v1/x"))
+    assert f"--logdir '{tmp_path}'\n" in lines_of(tmp_path)
+
+
+def test_next_lines_name_a_film_where_one_can_be_made(tmp_path):
+    assert lines_of(tmp_path).endswith(f" '{tmp_path}' --video films")
+    assert lines_of(tmp_path, "vector_envs:Walks").endswith(f"ppo-eval '{tmp_path}'")
 
 
 def test_next_lines_can_be_pasted_where_no_venv_is_active(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     programs = Path(sys.executable).parent
     monkeypatch.chdir(tmp_path)
-    assert f" {programs}/tensorboard " in next_lines(tmp_path)
-    assert f" {programs}/ppo-eval " in next_lines(tmp_path)
+    assert f" {programs}/tensorboard " in lines_of(tmp_path)
+    assert f" {programs}/ppo-eval " in lines_of(tmp_path)
     monkeypatch.chdir(programs.parent)
-    assert " bin/ppo-eval " in next_lines(tmp_path)
+    assert " bin/ppo-eval " in lines_of(tmp_path)
 
 
 @pytest.mark.parametrize(

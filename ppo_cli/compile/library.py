@@ -19,7 +19,7 @@ from ppo_cli.compile.cuda_graph import capture
 from ppo_cli.compile.fingerprint import Function, fingerprint
 from ppo_cli.compile.shortcuts import environment
 from ppo_cli.compile.sizes import Axis, SizesMatterError, is_for_all, resized
-from ppo_cli.stop_signals import held_back, leave_to_parent
+from ppo_cli.stop_signals import held_back, leave_to_parent, without_jax
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ def compile_ahead(
         process = mp.get_context("fork").Process(
             target=_compile_beside, args=(turn, function, others, axes, work, name, folder), daemon=True
         )
-        with held_back():
+        with held_back(), without_jax():
             process.start()
         _begun.add(name)
     finally:

@@ -6,9 +6,12 @@ from pathlib import Path
 from ppo_cli.actor_critic import ActorCritic, Eyes
 from ppo_cli.config.quoting import program_to_paste, shell_quoted
 from ppo_cli.encoders import ImpalaCNN, MinAtarCNN, NatureCNN, PackedEncoder, UserEncoder
+from ppo_cli.envs.make import resolve_env_id
+from ppo_cli.envs.named import maker_of
 from ppo_cli.episodes import Evaluation
 from ppo_cli.memory import RecurrentMemory
 from ppo_cli.parts import frozen_parts
+from ppo_cli.runs.folder import RunFolder
 from ppo_cli.schedules import trained_steps
 from ppo_cli.text import counted, mean_and_deviation, short
 from ppo_cli.trunks import Trunk
@@ -131,7 +134,9 @@ def training_words(evaluation: Evaluation, trained: float) -> str:
 
 
 def next_lines(folder: Path) -> str:
-    """What to type when a run has ended, to look at it."""
+    """What to type when a run has ended, to look at it: a film, where one can be made."""
     logdir = folder.parts[0] if folder.parts[0] == "outputs" else shell_quoted(folder)
     look = f"{program_to_paste('tensorboard')} --logdir {logdir}"
-    return f"next: {look}\n      {program_to_paste('ppo-eval')} {shell_quoted(folder)} --video films"
+    env_id = resolve_env_id(RunFolder(folder).config.env.id)
+    film = " --video films" if maker_of(env_id) is None else ""
+    return f"next: {look}\n      {program_to_paste('ppo-eval')} {shell_quoted(folder)}{film}"

@@ -16,7 +16,7 @@ from typing_extensions import Self
 
 from ppo_cli.envs import calls
 from ppo_cli.runs import ranks
-from ppo_cli.stop_signals import held_back, leave_to_parent
+from ppo_cli.stop_signals import held_back, leave_to_parent, without_jax
 
 POLL_SECONDS = 0.25
 
@@ -48,7 +48,7 @@ class Watchdog:
             watched = np.frombuffer(self._calls, np.int64).reshape(calls.SLOTS, calls.WIDTH)
             arguments = (watched, self._timeout, self._advice, os.getpid())
             self._process = mp.get_context("fork").Process(target=_watch, args=arguments, daemon=True)
-            with held_back():
+            with held_back(), without_jax():
                 self._process.start()
             Watchdog._watching = True
         return self
