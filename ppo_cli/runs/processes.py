@@ -28,11 +28,11 @@ class WeightsError(RunError):
 
 def meet() -> Collective:
     """The processes of the run, once all of them are there."""
-    if ranks.beside is None:
+    if ranks.pulse is None:
         return ALONE
     from ppo_cli.runs.group import Group  # late: most runs are one process
 
-    return Group(ranks.beside)
+    return Group(ranks.pulse)
 
 
 class Comparing(Hook):

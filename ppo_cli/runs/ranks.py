@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SAID = "PPO_CLI_SAID"  # names the file that says to our launcher that it need not say why the run ended
 STARTED = b"\x00"  # what a process tells its guard once it needs none
-beside: "Pulse | None" = None  # what this process has of what is beside it, where it is one of several
+pulse: "Pulse | None" = None  # of this process, where it is one of several
 
 
 def world_size() -> int:
@@ -37,8 +37,8 @@ def rank() -> int:
 
 
 def is_first_here() -> bool:
-    """Whether this process is the first of those on its machine."""
-    return int(os.environ.get("LOCAL_RANK", "0")) == 0
+    """Whether this process is the first of those on its machine, as far as that is known."""
+    return int(os.environ.get("LOCAL_RANK", max(rank() - 1, 0))) == 0
 
 
 def check_processes(config: "Config") -> None:
@@ -103,7 +103,7 @@ def taking_part(lead: Callable[[], None]) -> Callable[[], int | None]:
 
 @contextmanager
 def _guarded() -> Iterator[None]:
-    """Has another process tell the others where this one is killed before it can have anything beside it."""
+    """Has another process tell the others where this one is killed before it has a sidecar."""
     process, (reading, writing) = os.getpid(), os.pipe()
     with held_back():
         if not os.fork():
@@ -111,9 +111,9 @@ def _guarded() -> Iterator[None]:
             leave_to_parent()
             status = os.read(reading, 1)  # nothing where it is killed
             if status != STARTED:
-                from ppo_cli.runs.pulse import stand_beside
+                from ppo_cli.runs.pulse import be_sidecar
 
-                stand_beside(rank(), world_size(), process, status=status[0] if status else None)
+                be_sidecar(rank(), world_size(), process, status=status[0] if status else None)
             os._exit(0)
     os.close(reading)
     status = b"\x01"

@@ -1,10 +1,10 @@
-"""A process beside each process of a run, which finds out when one of them is gone, and ends all of them.
+"""A sidecar of each process of a run, which finds out when one of them is gone, and ends all of them.
 
-They talk in a store (`torch.distributed.TCPStore`): that of torchrun's agent, or where there is none one
-that the process beside the first has. Whatever a process of the run does, compile, wait for another or hang,
-what is beside it gives signs of life, and looks for those of the others. Who finds that a process was killed,
-stands still, can't be reached or failed puts that into the store, where the first word counts. All others are
-told, have a moment to end by themselves, and are killed. The first process says why, or what is beside it.
+Sidecars talk in a store (`torch.distributed.TCPStore`): that of torchrun's agent, or where there is none one
+that the first one's has. Whatever a process of the run does, compile, wait for another or hang, its sidecar
+gives signs of life, and looks for those of the others. Whichever finds that a process was killed, stands
+still, can't be reached or failed puts that into the store, where the first word counts. All processes are
+told, have a moment to end by themselves, and are killed. The first one says why, or its sidecar.
 """
 
 import os
@@ -16,14 +16,14 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from ppo_cli.runs.ranks import has_agent, here, note_said
+from ppo_cli.runs.ranks import has_agent, here, is_first_here, note_said
 from ppo_cli.runs.talk import GRACE, MEETING, PERIOD, POLL, SILENCE, Ending, Talk
 
 SETTLE = 1.5  # seconds until a signal counts as why a run ends: torchrun sends one where a process is gone
 
 
 class Sidecar:
-    """What is beside a process of a run.
+    """The sidecar of a process of a run: a process of its own.
 
     Args:
         rank: The number of that process.
@@ -60,7 +60,7 @@ class Sidecar:
             self._end(ending)
         if not self._is_lost:
             self._talk.leave()
-        elif not self._has_parted and is_first_here(self._rank) and is_last_try():
+        elif not self._has_parted and is_first_here() and is_last_try():
             self._end_agent()
 
     def _is_gone(self) -> bool:
@@ -108,7 +108,7 @@ class Sidecar:
             return None
         self._is_lost = True
         why = self._talk.own or Ending(f"{here()} can't reach {self._talk.first}")
-        return why._replace(speaker=self._rank if is_first_here(self._rank) else -1)
+        return why._replace(speaker=self._rank if is_first_here() else -1)
 
     def _end(self, ending: Ending) -> None:
         """Has the process end, and says why where it does not."""
@@ -165,11 +165,6 @@ def descendants(process: int) -> list[int]:
     for each in found:
         found += [number for number, parent in parents.items() if parent == each]
     return found
-
-
-def is_first_here(rank: int) -> bool:
-    """Whether a process is the first one of its machine, as far as that is known."""
-    return os.environ.get("LOCAL_RANK", "0" if rank <= 1 else "1") == "0"
 
 
 def is_last_try() -> bool:

@@ -1,4 +1,4 @@
-"""What the processes beside those of a run tell each other: signs of life, and how the run ends."""
+"""What the sidecars of a run's processes tell each other: signs of life, and how the run ends."""
 
 import json
 import os
@@ -26,7 +26,7 @@ class Ending(NamedTuple):
     Attributes:
         line: Why; empty where nothing is to be said.
         status: The status of its processes: 0 where it is over, 128 + n by signal n.
-        speaker: The number of the process beside which the line is said, if not by it.
+        speaker: The number of the process that says the line, or whose sidecar does.
     """
 
     line: str
@@ -35,7 +35,7 @@ class Ending(NamedTuple):
 
 
 class Talk(Thread):
-    """What the processes beside those of a run tell each other.
+    """What the sidecars of a run's processes tell each other.
 
     A run has a name, which is new each time that it is started, since a store may have seen others.
 
