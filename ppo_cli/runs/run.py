@@ -168,7 +168,6 @@ def _run(
         shards = make_shards(config, agent, vectors, collective)
         if caller.watchdog:
             agent.compile_ahead(shards.collectors[0].rollout)
-        collective.watch(partial(advice_for, folder))
         hooks = _run_hooks(config, folder, saved, caller, signal, shards)
         state = RunState(folder, to_dict(config), agent, shards, config.total_timesteps, hooks.all)
         if saved is None:
