@@ -14,7 +14,7 @@ import pytest
 from test_shards import TINY, assert_same, learnt
 
 from ppo_cli.runs.checkpoint import load_checkpoint
-from ppo_cli.runs.sidecar import status_of
+from ppo_cli.runs.system import status_of
 from ppo_cli.runs.talk import Ending
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")

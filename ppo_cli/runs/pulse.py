@@ -12,10 +12,10 @@ from typing import Any, NoReturn
 
 from ppo_cli.errors import RunError
 from ppo_cli.runs import ranks
-from ppo_cli.runs.ranks import here
+from ppo_cli.runs.ranks import SILENCE, here
 from ppo_cli.runs.sidecar import SETTLE, Sidecar
 from ppo_cli.runs.signals import Interrupted
-from ppo_cli.runs.talk import GRACE, PERIOD, SILENCE, Ending
+from ppo_cli.runs.talk import GRACE, PERIOD, Ending
 from ppo_cli.stop_signals import held_back, leave_to_parent
 from ppo_cli.text import headline
 
@@ -136,7 +136,11 @@ class Pulse:
 
 
 def be_sidecar(
-    rank: int, processes: int, process: int, pipe: Connection | None = None, status: int | None = None
+    rank: int,
+    processes: int,
+    process: int,
+    pipe: Connection | None = None,
+    end: tuple[str, int, bool] | None = None,
 ) -> NoReturn:
     """Is the sidecar of a process; see `Sidecar`.
 
@@ -145,11 +149,11 @@ def be_sidecar(
         processes: The number of all.
         process: The number that the system has for it.
         pipe: The pipe to it, if there is one.
-        status: The status with which it is about to end, if it is.
+        end: How it ends, as `Pulse.end` takes it, if there is none and it was not killed.
     """
     ours, theirs = mp.Pipe()
-    if status is not None:
-        theirs.send(("end", (f"{here()} did not start", status, True)))
+    if end is not None:
+        theirs.send(("end", end))
     try:
         Sidecar(rank, processes, process, pipe or ours).live()
     except BaseException:

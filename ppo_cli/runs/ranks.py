@@ -1,6 +1,7 @@
 """Which of a run's processes this one is, as torchrun's environment variables say."""
 
 import os
+import select
 import signal
 import socket
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ppo_cli.errors import ConfigError
+from ppo_cli.runs.system import status_of
 from ppo_cli.stop_signals import held_back, leave_to_parent
 
 if TYPE_CHECKING:
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from ppo_cli.runs.pulse import Pulse
 
 SAID = "PPO_CLI_SAID"  # names the file that says to our launcher that it need not say why the run ended
+POLL = 0.1  # seconds between two looks at a process
+SILENCE = 12.0  # seconds after which what gives no sign of life is gone
 STARTED = b"\x00"  # what a process tells its guard once it needs none
 pulse: "Pulse | None" = None  # of this process, where it is one of several
 
@@ -65,6 +69,11 @@ def here() -> str:
     return f"process {rank()} on {socket.gethostname()}"
 
 
+def still() -> str:
+    """That this process stands still, as its sidecar sees."""
+    return f"{here()} stands still for {SILENCE:.0f} seconds"
+
+
 def is_launched() -> bool:
     """Whether a launcher of ours has started this process."""
     return SAID in os.environ
@@ -103,17 +112,13 @@ def taking_part(lead: Callable[[], None]) -> Callable[[], int | None]:
 
 @contextmanager
 def _guarded() -> Iterator[None]:
-    """Has another process tell the others where this one is killed before it has a sidecar."""
+    """Has another process tell the others where this one is killed or stopped before it has a sidecar."""
     process, (reading, writing) = os.getpid(), os.pipe()
     with held_back():
         if not os.fork():
             os.close(writing)
             leave_to_parent()
-            status = os.read(reading, 1)  # nothing where it is killed
-            if status != STARTED:
-                from ppo_cli.runs.pulse import be_sidecar
-
-                be_sidecar(rank(), world_size(), process, status=status[0] if status else None)
+            _guard(process, reading)
             os._exit(0)
     os.close(reading)
     status = b"\x01"
@@ -128,3 +133,21 @@ def _guarded() -> Iterator[None]:
     finally:
         os.write(writing, status)
         os.close(writing)
+
+
+def _guard(process: int, reading: int) -> None:
+    """Waits until a process has started; where it does not, is its sidecar."""
+    looks = 0  # in a row that find it stopped
+    while looks * POLL < SILENCE and not select.select([reading], [], [], POLL)[0]:
+        looks = looks + 1 if status_of(process)[0] == "T" else 0
+    status = os.read(reading, 1) if looks * POLL < SILENCE else None
+    if status == STARTED:
+        return
+    from ppo_cli.runs.pulse import be_sidecar
+
+    end = None  # it was killed
+    if status is None:
+        end = still(), 1, False
+    elif status:
+        end = f"{here()} did not start", status[0], True
+    be_sidecar(rank(), world_size(), process, end=end)

@@ -14,10 +14,10 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
-from pathlib import Path
 
-from ppo_cli.runs.ranks import has_agent, here, is_first_here, note_said
-from ppo_cli.runs.talk import GRACE, MEETING, PERIOD, POLL, SILENCE, Ending, Talk
+from ppo_cli.runs.ranks import POLL, SILENCE, has_agent, here, is_first_here, note_said, still
+from ppo_cli.runs.system import descendants, killed_for_memory, status_of
+from ppo_cli.runs.talk import GRACE, MEETING, PERIOD, Ending, Talk
 
 SETTLE = 1.5  # seconds until a signal counts as why a run ends: torchrun sends one where a process is gone
 
@@ -95,7 +95,7 @@ class Sidecar:
             memory = ": the system was out of memory" if killed_for_memory() > self._kills else ""
             self._talk.publish(Ending(f"{here()} was killed, or crashed{memory}"))
         elif self._stopped * POLL >= SILENCE:
-            self._talk.publish(Ending(f"{here()} stands still for {SILENCE:.0f} seconds"))
+            self._talk.publish(Ending(still()))
         return self._talk.ending or self._find_lost()
 
     def _find_lost(self) -> Ending | None:
@@ -148,35 +148,7 @@ class Sidecar:
             return
 
 
-def status_of(process: int) -> tuple[str, int, str]:
-    """What Linux has of a process: a letter, T where it is stopped; its parent's number; when it began."""
-    try:
-        words = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-        return words[0], int(words[1]), words[19]
-    except (OSError, IndexError):
-        return "", 0, ""
-
-
-def descendants(process: int) -> list[int]:
-    """A process, those that it has started, and so on, without this one; but on Linux it alone."""
-    numbers = [int(path.name) for path in Path("/proc").glob("[0-9]*")]
-    parents = {number: status_of(number)[1] for number in numbers if number != os.getpid()}
-    found = [process]
-    for each in found:
-        found += [number for number, parent in parents.items() if parent == each]
-    return found
-
-
 def is_last_try() -> bool:
     """Whether torchrun's agent, or ours, starts the processes no further time."""
     done, most = (os.environ.get(f"TORCHELASTIC_{name}", "0") for name in ("RESTART_COUNT", "MAX_RESTARTS"))
     return has_agent() and int(done) >= int(most)
-
-
-def killed_for_memory() -> int:
-    """How many processes this machine has killed because it was out of memory, where it says so."""
-    try:
-        words = Path("/proc/vmstat").read_text().split()
-        return int(words[words.index("oom_kill") + 1])
-    except (OSError, ValueError):
-        return 0

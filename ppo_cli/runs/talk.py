@@ -12,10 +12,9 @@ from uuid import uuid4
 
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]  # exported, but not typed so
 
-from ppo_cli.runs.ranks import has_agent
+from ppo_cli.runs.ranks import POLL, SILENCE, has_agent
 
-POLL, PERIOD = 0.1, 0.5  # seconds between two looks at a process, and between two signs of life
-SILENCE = 12.0  # seconds after which what gives no sign of life is gone
+PERIOD = 0.5  # seconds between two signs of life
 MEETING = 300.0 if has_agent() else 25.0  # for all to come; who is killed meanwhile is found out
 GRACE = 4.0  # for a process to end by itself, once it can know that the run has ended
 
