@@ -4,7 +4,6 @@ import os
 import select
 import signal
 import socket
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -86,6 +85,11 @@ def note_said() -> None:
             Path(os.environ[SAID]).touch()
 
 
+def is_silent() -> bool:
+    """Whether another says why this process was interrupted: the first one, or a launcher of ours."""
+    return rank() > 0 or (is_launched() and not Path(os.environ[SAID]).exists())
+
+
 def taking_part(lead: Callable[[], None]) -> Callable[[], int | None]:
     """What a process does where it may be one of several: the first one leads the others, which follow.
 
@@ -100,7 +104,7 @@ def taking_part(lead: Callable[[], None]) -> Callable[[], int | None]:
             if name not in os.environ:
                 raise ConfigError(f"WORLD_SIZE={world_size()} without {name}: torchrun sets where all meet")
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # who is gone is said in a line
-        with _guarded():
+        with guarded():
             from ppo_cli.runs.following import follow  # late: they bring PyTorch, which takes a while
             from ppo_cli.runs.pulse import Pulse, take_part
 
@@ -111,8 +115,15 @@ def taking_part(lead: Callable[[], None]) -> Callable[[], int | None]:
 
 
 @contextmanager
-def _guarded() -> Iterator[None]:
-    """Has another process tell the others where this one is killed or stopped before it has a sidecar."""
+def guarded(trains: bool = True) -> Iterator[None]:
+    """Has another process tell the others where this one is killed or stopped before it has a sidecar.
+
+    Args:
+        trains: Whether this process is to become one of a run.
+    """
+    if not (trains and are_many()):
+        yield
+        return
     process, (reading, writing) = os.getpid(), os.pipe()
     with held_back():
         if not os.fork():
@@ -127,8 +138,6 @@ def _guarded() -> Iterator[None]:
         status = STARTED
     except KeyboardInterrupt as error:
         status = bytes([128 + getattr(error, "number", signal.SIGINT)])
-        if is_launched():  # which knows whether it was sent one, or another process is gone
-            sys.exit(status[0])
         raise
     finally:
         os.write(writing, status)

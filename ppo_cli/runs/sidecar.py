@@ -108,7 +108,7 @@ class Sidecar:
             return None
         self._is_lost = True
         why = self._talk.own or Ending(f"{here()} can't reach {self._talk.first}")
-        return why._replace(speaker=self._rank if is_first_here() else -1)
+        return why._replace(speaker=self._rank if is_first_here() or self._is_gone() else -1)
 
     def _end(self, ending: Ending) -> None:
         """Has the process end, and says why where it does not."""

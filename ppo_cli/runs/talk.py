@@ -176,7 +176,7 @@ class Talk(Thread):
             os.dup2(nothing, number)
         try:
             self._store.set(f"left/{self._rank}", "")
-            end = time.monotonic() + GRACE * 2
+            end = time.monotonic() + (GRACE * 2 if self.name else MEETING)  # they may still be starting
             left = [f"left/{rank}" for rank in self._others]
             while self._hosts and time.monotonic() < end and not self._store.check(left):
                 time.sleep(POLL)
