@@ -14,7 +14,6 @@ from typing import Any, NoReturn
 
 from ppo_cli.errors import ConfigError, EnvError, RunError
 from ppo_cli.files import printable
-from ppo_cli.runs.ranks import is_silent
 from ppo_cli.runs.signals import Interrupted, StopSignal, end_children, no_advice
 from ppo_cli.runs.streams import lasting_streams, output_failure
 from ppo_cli.terminal import replace_unprintable, wrapped_error
@@ -71,7 +70,7 @@ def _outcome(work: Callable[[], int | None]) -> tuple[object, int]:
             return None, work() or 0
     except Interrupted as interrupted:
         end_children()
-        return None if is_silent() else interrupted, 128 + interrupted.number
+        return interrupted, 128 + interrupted.number
     except Exception as error:
         status = _status(error)
         if status is None:
@@ -83,8 +82,9 @@ def _status(error: BaseException | None) -> int | None:
     """The status of an error that a line explains; None for any other."""
     if isinstance(error, (ConfigError, EnvError)):
         return 2
-    is_memory = isinstance(error, MemoryError) or "can't allocate memory" in str(error)  # NumPy's; PyTorch's
-    return 1 if is_memory or isinstance(error, (RunError, OSError)) else None
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):  # NumPy's, and PyTorch's
+        return 1
+    return 1 if isinstance(error, (RunError, OSError)) else None
 
 
 class _ShowVersion(argparse.Action):

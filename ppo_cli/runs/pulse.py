@@ -100,7 +100,9 @@ class Pulse:
         gone = None if self._has_parted else self.ending(SETTLE + PERIOD)
         if gone is None or gone.status != 1:
             self.end("", 128 + number, is_said=True)
-            if not self.rank and "name" in self._told:  # else a launcher knows what was sent to whom
+            if ranks.is_launched() and "name" not in self._told:  # the launcher knows what was sent to whom
+                return SystemExit(128 + number)
+            if not self.rank:
                 ranks.note_said()
             return None
         error = self.lost("")

@@ -85,9 +85,9 @@ def note_said() -> None:
             Path(os.environ[SAID]).touch()
 
 
-def is_silent() -> bool:
-    """Whether another says why this process was interrupted: the first one, or a launcher of ours."""
-    return rank() > 0 or (is_launched() and not Path(os.environ[SAID]).exists())
+def has_ended_launcher() -> bool:
+    """Whether a launcher of ours has ended already, which has said why the run did."""
+    return is_launched() and not Path(os.environ[SAID]).parent.exists()
 
 
 def taking_part(lead: Callable[[], None]) -> Callable[[], int | None]:
@@ -138,6 +138,9 @@ def guarded(trains: bool = True) -> Iterator[None]:
         status = STARTED
     except KeyboardInterrupt as error:
         status = bytes([128 + getattr(error, "number", signal.SIGINT)])
+        if rank() or has_agent():  # which knows whether it was sent one, or another process is gone
+            os.write(writing, status)
+            os._exit(status[0])  # whatever is around would say that it was interrupted
         raise
     finally:
         os.write(writing, status)

@@ -15,7 +15,16 @@ from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
 
-from ppo_cli.runs.ranks import POLL, SILENCE, has_agent, here, is_first_here, note_said, still
+from ppo_cli.runs.ranks import (
+    POLL,
+    SILENCE,
+    has_agent,
+    has_ended_launcher,
+    here,
+    is_first_here,
+    note_said,
+    still,
+)
 from ppo_cli.runs.system import descendants, killed_for_memory, status_of
 from ppo_cli.runs.talk import GRACE, MEETING, PERIOD, Ending, Talk
 
@@ -108,7 +117,8 @@ class Sidecar:
             return None
         self._is_lost = True
         why = self._talk.own or Ending(f"{here()} can't reach {self._talk.first}")
-        return why._replace(speaker=self._rank if is_first_here() or self._is_gone() else -1)
+        speaks = (is_first_here() or self._is_gone()) and not has_ended_launcher()
+        return why._replace(speaker=self._rank if speaks else -1)
 
     def _end(self, ending: Ending) -> None:
         """Has the process end, and says why where it does not."""
