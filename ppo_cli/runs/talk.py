@@ -58,6 +58,7 @@ class Talk(Thread):
         self.first = "process 0 at {MASTER_ADDR}:{MASTER_PORT}".format(**os.environ)
         self._hosts = not rank and not has_agent()
         self._store: PrefixStore | None = None
+        self._called: dict[int, bytes] = {}  # the names of those that the first process has seen
         self._heard: dict[int, tuple[bytes, int]] = {}  # what each said last, and how many looks ago
         self._wake = Event()
 
@@ -95,15 +96,14 @@ class Talk(Thread):
         own, mine = uuid4().hex, f"seen/{self._rank}"
         if not self._rank:
             store.set("run", own)
-        called: dict[int, bytes] = {}
         while not self.name and self.ending is None:
             if store.check(["run"]):
                 run = store.get("run").decode()
                 self._store = shared = PrefixStore(run, store)
                 self.is_connected = True
                 if not self._rank:
-                    self._answer(shared, called)
-                    if len(called) == len(self._others):
+                    self._answer(shared)
+                    if len(self._called) == len(self._others):
                         shared.set("met", "")
                 else:
                     shared.set(f"beat/{self._rank}", f"0 {socket.gethostname()}")
@@ -114,23 +114,23 @@ class Talk(Thread):
                     if shared.check(["met"]):
                         self.name = run
             if time.monotonic() > until:
-                self._miss(called)
+                self._miss()
             self.looks += 1
             self._wake.wait(POLL)
 
-    def _answer(self, shared: PrefixStore, called: dict[int, bytes]) -> None:
+    def _answer(self, shared: PrefixStore) -> None:
         """Has those know that are there that the first process has seen them."""
         shared.set("beat/0", f"0 {socket.gethostname()}")
         for rank in self._others:
             if shared.check([f"call/{rank}"]):
                 own = shared.get(f"call/{rank}")
-                if called.get(rank) != own:
+                if self._called.get(rank) != own:
                     shared.set(f"seen/{rank}", own.decode())
-                called[rank] = own
+                self._called[rank] = own
 
-    def _miss(self, called: dict[int, bytes]) -> None:
+    def _miss(self) -> None:
         """Ends what has not come together."""
-        missing = ", ".join(str(rank) for rank in self._others if rank not in called)
+        missing = ", ".join(str(rank) for rank in self._others if rank not in self._called)
         if not self._rank and missing:
             self.publish(Ending(f"process {missing} has not come within {MEETING:.0f} seconds of process 0"))
         elif self._rank:
@@ -144,6 +144,8 @@ class Talk(Thread):
             said = shared.multi_get([f"beat/{rank}" for rank in watched])
             for rank, beat in zip(watched, said, strict=True):
                 self._hear(rank, bytes(beat))
+        elif not self._rank:  # it has ended already, and who comes now is told
+            self._answer(shared)
         self._exchange(shared)
         self.looks += 1
         self._wake.wait(PERIOD)
