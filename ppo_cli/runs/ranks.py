@@ -160,6 +160,6 @@ def _guard(process: int, reading: int) -> None:
     end = None  # it was killed
     if status is None:
         end = still(), 1, False
-    elif status:
-        end = f"{here()} did not start", status[0], True
+    elif status:  # a signal's speaks for itself
+        end = "" if status[0] > 128 else f"{here()} did not start", status[0], True
     be_sidecar(rank(), world_size(), process, end=end)
