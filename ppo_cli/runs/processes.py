@@ -118,6 +118,8 @@ class Following(Hook):
             elif told == COMPARE:
                 compare(run)
             elif told == EVALUATE:
+                self._signal.at_once = run.is_over  # nothing is to be saved any more
+                StopSignal.check()
                 self._evaluate(run)
             else:
                 self._collective.most(self._signal.number or 0)

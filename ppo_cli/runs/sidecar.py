@@ -128,6 +128,7 @@ class Sidecar:
             end = time.monotonic() + patience
             while time.monotonic() < end and not (self._is_gone() or self._has_parted):
                 self._take()
+            self._hold()
             if not self._is_said or self._rank:
                 break
         if self._has_parted:
@@ -141,6 +142,16 @@ class Sidecar:
             for process in descendants(self._parent):  # with a compiler that it runs
                 with suppress(OSError):
                     os.kill(process, signal.SIGKILL)
+
+    def _hold(self) -> None:
+        """Stops the process, so that not both say why the run ends; but goes on where it is about to."""
+        if self._is_said or self._has_parted or self._is_gone():
+            return
+        with suppress(OSError):  # it has just ended
+            os.kill(self._parent, signal.SIGSTOP)
+            self._take()
+            if self._is_said or self._has_parted:
+                os.kill(self._parent, signal.SIGCONT)
 
     def _end_agent(self) -> None:
         """Ends torchrun's agent, which for minutes would wait for an answer of the network that is gone."""
