@@ -104,6 +104,8 @@ class Pulse:
                 return SystemExit(128 + number)
             if not self.rank:
                 ranks.note_said()
+                if gone is not None and gone.status > 128:  # by the signal that came first, to another
+                    return Interrupted(gone.status - 128, self._advice())
             return None
         error = self.lost("")
         more = self._advice()

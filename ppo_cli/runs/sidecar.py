@@ -85,7 +85,8 @@ class Sidecar:
             time.sleep(POLL)
             return
         if kind == "end" and self._own is None:
-            line, status, self._is_said = value
+            line, status, is_said = value
+            self._is_said |= is_said
             waits = SETTLE if status > 128 else 0.0
             self._own = Ending(line, status), time.monotonic() + waits
         elif kind == "advice":
