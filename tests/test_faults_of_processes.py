@@ -14,7 +14,7 @@ import pytest
 from test_shards import TINY, assert_same, learnt
 
 from ppo_cli.runs.checkpoint import load_checkpoint
-from ppo_cli.runs.sidecar import status_of
+from ppo_cli.runs.system import status_of
 from ppo_cli.runs.talk import Ending
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
@@ -150,15 +150,19 @@ def test_a_process_that_is_gone_ends_all_and_is_named(start, number, said, rank,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
-@pytest.mark.parametrize("after", [3.0, 6.0])
-def test_a_process_that_is_killed_before_all_have_met_ends_all(after, rank, started):
+@pytest.mark.parametrize(
+    ("number", "said"), [(signal.SIGKILL, "was killed"), (signal.SIGSTOP, "stands still for 12 seconds")]
+)
+def test_a_process_that_is_gone_before_it_has_a_sidecar_ends_all(number, said, rank, started):
     started.by_hand(2, *LONG)
-    time.sleep(after)
-    os.kill(started.rank(rank), signal.SIGKILL)
+    victim = started.rank(rank)
+    while not any(status_of(pid)[1] == victim for pid in started.all()):  # what guards it while it imports
+        time.sleep(0.01)
+    os.kill(victim, number)
     statuses, lines = started.end(2 * END)
     assert all(statuses)
     (line,) = lines
-    assert f"process {rank} on {os.uname().nodename} was killed" in line
+    assert f"process {rank} on {os.uname().nodename} {said}" in line
 
 
 @pytest.mark.slow

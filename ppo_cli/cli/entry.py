@@ -11,11 +11,11 @@ from typing import NoReturn
 from ppo_cli.cli.command import AS_MODULE, run_command
 from ppo_cli.errors import ConfigError
 from ppo_cli.importing import importing
+from ppo_cli.runs.ranks import guarded
 from ppo_cli.stop_signals import STOPPING
 from ppo_cli.text import nearest
 
-# Objects between two collections of garbage: importing PyTorch and composing a config make many that stay,
-# and Python's 700 have them looked through again and again.
+# Objects between two collections of garbage: Python's 700 look through what imports make again and again.
 RARELY = 50_000
 _MODULE_HELP = """\
 usage: python -m ppo_cli COMMAND ...
@@ -78,7 +78,7 @@ def _say_of_module(asked: str, commands: list[str]) -> None:
 
 def _enter(name: str, module: str) -> NoReturn:
     def work() -> None:
-        with importing():
+        with importing(), guarded(name == "ppo-train"):
             main = import_module(module).main
         main()
 

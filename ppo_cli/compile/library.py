@@ -5,15 +5,19 @@ import contextlib
 import gc
 import logging
 import multiprocessing as mp
+import os
 import shutil
+import signal
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from threading import Thread
 
 import torch
 from torch import Tensor
 
-from ppo_cli.cache import Turn, find, store, trusted_folder, workshop
+from ppo_cli.cache import POLL_SECONDS, Turn, find, store, trusted_folder, workshop
 from ppo_cli.compile.build import build
 from ppo_cli.compile.cuda_graph import capture
 from ppo_cli.compile.fingerprint import Function, fingerprint
@@ -113,10 +117,20 @@ def _compile_beside(
 ) -> None:
     """What the process beside does; what fails, fails again where it is said."""
     leave_to_parent()
+    os.setpgrp()  # with the compiler that it runs
+    Thread(target=_end_with, args=(os.getppid(), work), daemon=True).start()
     gc.disable()  # a tenth of its time, and what it leaves ends with it
     with turn, contextlib.suppress(Exception):
         store(name, build(function, examples, axes, work), folder)
     shutil.rmtree(work, ignore_errors=True)
+
+
+def _end_with(parent: int, work: Path) -> None:
+    """Ends this process and its compiler once its parent is gone, which may have been killed."""
+    while os.getppid() == parent:
+        time.sleep(POLL_SECONDS)
+    shutil.rmtree(work, ignore_errors=True)
+    os.killpg(0, signal.SIGKILL)
 
 
 def _found_or_built(

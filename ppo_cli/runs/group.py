@@ -19,7 +19,7 @@ from ppo_cli.text import headline
 
 T = TypeVar("T")
 
-# One may wait for another that compiles or evaluates. What is beside a process finds out who is gone.
+# One may wait for another that compiles or evaluates. Sidecars find out who is gone.
 WAITING = timedelta(days=7)
 SPARED = 2**20  # bytes that a second collective has to spare each process to be worth its latency
 

@@ -28,11 +28,11 @@ class WeightsError(RunError):
 
 def meet() -> Collective:
     """The processes of the run, once all of them are there."""
-    if ranks.beside is None:
+    if ranks.pulse is None:
         return ALONE
     from ppo_cli.runs.group import Group  # late: most runs are one process
 
-    return Group(ranks.beside)
+    return Group(ranks.pulse)
 
 
 class Comparing(Hook):
@@ -118,6 +118,8 @@ class Following(Hook):
             elif told == COMPARE:
                 compare(run)
             elif told == EVALUATE:
+                self._signal.at_once = run.is_over  # nothing is to be saved any more
+                StopSignal.check()
                 self._evaluate(run)
             else:
                 self._collective.most(self._signal.number or 0)

@@ -1,4 +1,4 @@
-"""What a process of a run has of the one beside it; see `ppo_cli.runs.sidecar`."""
+"""What a process of a run has of its sidecar; see `ppo_cli.runs.sidecar`."""
 
 import multiprocessing as mp
 import os
@@ -12,19 +12,19 @@ from typing import Any, NoReturn
 
 from ppo_cli.errors import RunError
 from ppo_cli.runs import ranks
-from ppo_cli.runs.ranks import here
+from ppo_cli.runs.ranks import SILENCE, here
 from ppo_cli.runs.sidecar import SETTLE, Sidecar
 from ppo_cli.runs.signals import Interrupted
-from ppo_cli.runs.talk import GRACE, PERIOD, SILENCE, Ending
+from ppo_cli.runs.talk import GRACE, PERIOD, Ending
 from ppo_cli.stop_signals import held_back, leave_to_parent
 from ppo_cli.text import headline
 
 
 class Pulse:
-    """What a process of a run has of what is beside it: it says how this one ends, and is told how all do."""
+    """What a process of a run has of its sidecar: it says how this one ends, and is told how all do."""
 
     def __init__(self, rank: int, processes: int) -> None:
-        """Starts what is beside this process.
+        """Starts the sidecar of this process.
 
         Args:
             rank: The number of this process.
@@ -39,7 +39,7 @@ class Pulse:
         with held_back():
             if not os.fork():
                 leave_to_parent()
-                stand_beside(rank, processes, process, theirs)
+                be_sidecar(rank, processes, process, theirs)
         theirs.close()
 
     def meet(self) -> str:
@@ -104,6 +104,8 @@ class Pulse:
                 return SystemExit(128 + number)
             if not self.rank:
                 ranks.note_said()
+                if gone is not None and gone.status > 128:  # by the signal that came first, to another
+                    return Interrupted(gone.status - 128, self._advice())
             return None
         error = self.lost("")
         more = self._advice()
@@ -115,7 +117,7 @@ class Pulse:
         self._say("part", None)
 
     def close(self) -> None:
-        """Ends what is beside this process; where nothing has ended the run, it is over."""
+        """Ends the sidecar; where nothing has ended the run, it is over."""
         self.end("", 0)
         self._say("close", None)
         self._pipe.close()
@@ -125,31 +127,35 @@ class Pulse:
             self._pipe.send((kind, value))
 
     def _listen(self, kind: str, seconds: float) -> Any:  # noqa: ANN401
-        """A value of a kind that what is beside this process tells, or None."""
+        """A value of a kind that the sidecar tells, or None."""
         end = time.monotonic() + seconds
         try:
             while kind not in self._told and self._pipe.poll(max(0.0, end - time.monotonic())):
                 self._told.update([self._pipe.recv()])
         except (EOFError, OSError):
-            self._told.setdefault("ending", Ending(f"what is beside {here()} was killed"))
+            self._told.setdefault("ending", Ending(f"the sidecar of {here()} was killed"))
         return self._told.get(kind)
 
 
-def stand_beside(
-    rank: int, processes: int, process: int, pipe: Connection | None = None, status: int | None = None
+def be_sidecar(
+    rank: int,
+    processes: int,
+    process: int,
+    pipe: Connection | None = None,
+    end: tuple[str, int, bool] | None = None,
 ) -> NoReturn:
-    """Is what is beside a process; see `Sidecar`.
+    """Is the sidecar of a process; see `Sidecar`.
 
     Args:
         rank: The number of that process.
         processes: The number of all.
         process: The number that the system has for it.
         pipe: The pipe to it, if there is one.
-        status: The status with which it is about to end, if it is.
+        end: How it ends, as `Pulse.end` takes it, if there is none and it was not killed.
     """
     ours, theirs = mp.Pipe()
-    if status is not None:
-        theirs.send(("end", (f"{here()} did not start", status, True)))
+    if end is not None:
+        theirs.send(("end", end))
     try:
         Sidecar(rank, processes, process, pipe or ours).live()
     except BaseException:
@@ -162,14 +168,14 @@ def take_part(pulse: Pulse, lead: Callable[[], int | None], follow: Callable[[Pu
     """Does what this process of a run has to, and tells the others how it ends.
 
     Args:
-        pulse: What this process has of the one beside it.
+        pulse: That of this process.
         lead: What the first process does.
         follow: What any other does.
 
     Raises:
         RunError: Another process is gone.
     """
-    ranks.beside = pulse
+    ranks.pulse = pulse
     try:
         if not pulse.rank:
             return lead()
@@ -186,6 +192,6 @@ def take_part(pulse: Pulse, lead: Callable[[], int | None], follow: Callable[[Pu
         pulse.end(f"{headline(error)}; it was {here()}", is_said=not pulse.rank)
         raise
     finally:
-        ranks.beside = None
+        ranks.pulse = None
         pulse.close()
     raise gone  # not where the signal would be its cause, which would count as how the run ended

@@ -1,10 +1,10 @@
-"""A process beside each process of a run, which finds out when one of them is gone, and ends all of them.
+"""A sidecar of each process of a run, which finds out when one of them is gone, and ends all of them.
 
-They talk in a store (`torch.distributed.TCPStore`): that of torchrun's agent, or where there is none one
-that the process beside the first has. Whatever a process of the run does, compile, wait for another or hang,
-what is beside it gives signs of life, and looks for those of the others. Who finds that a process was killed,
-stands still, can't be reached or failed puts that into the store, where the first word counts. All others are
-told, have a moment to end by themselves, and are killed. The first process says why, or what is beside it.
+Sidecars talk in a store (`torch.distributed.TCPStore`): that of torchrun's agent, or where there is none one
+that the first one's has. Whatever a process of the run does, compile, wait for another or hang, its sidecar
+gives signs of life, and looks for those of the others. Whichever finds that a process was killed, stands
+still, can't be reached or failed puts that into the store, where the first word counts. All processes are
+told, have a moment to end by themselves, and are killed. The first one says why, or its sidecar.
 """
 
 import os
@@ -14,16 +14,25 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
-from pathlib import Path
 
-from ppo_cli.runs.ranks import has_agent, here, note_said
-from ppo_cli.runs.talk import GRACE, MEETING, PERIOD, POLL, SILENCE, Ending, Talk
+from ppo_cli.runs.ranks import (
+    POLL,
+    SILENCE,
+    has_agent,
+    has_ended_launcher,
+    here,
+    is_first_here,
+    note_said,
+    still,
+)
+from ppo_cli.runs.system import descendants, killed_for_memory, status_of
+from ppo_cli.runs.talk import GRACE, MEETING, PERIOD, Ending, Talk
 
 SETTLE = 1.5  # seconds until a signal counts as why a run ends: torchrun sends one where a process is gone
 
 
 class Sidecar:
-    """What is beside a process of a run.
+    """The sidecar of a process of a run: a process of its own.
 
     Args:
         rank: The number of that process.
@@ -60,7 +69,7 @@ class Sidecar:
             self._end(ending)
         if not self._is_lost:
             self._talk.leave()
-        elif not self._has_parted and is_first_here(self._rank) and is_last_try():
+        elif not self._has_parted and is_first_here() and is_last_try():
             self._end_agent()
 
     def _is_gone(self) -> bool:
@@ -76,7 +85,8 @@ class Sidecar:
             time.sleep(POLL)
             return
         if kind == "end" and self._own is None:
-            line, status, self._is_said = value
+            line, status, is_said = value
+            self._is_said |= is_said
             waits = SETTLE if status > 128 else 0.0
             self._own = Ending(line, status), time.monotonic() + waits
         elif kind == "advice":
@@ -95,7 +105,7 @@ class Sidecar:
             memory = ": the system was out of memory" if killed_for_memory() > self._kills else ""
             self._talk.publish(Ending(f"{here()} was killed, or crashed{memory}"))
         elif self._stopped * POLL >= SILENCE:
-            self._talk.publish(Ending(f"{here()} stands still for {SILENCE:.0f} seconds"))
+            self._talk.publish(Ending(still()))
         return self._talk.ending or self._find_lost()
 
     def _find_lost(self) -> Ending | None:
@@ -108,7 +118,8 @@ class Sidecar:
             return None
         self._is_lost = True
         why = self._talk.own or Ending(f"{here()} can't reach {self._talk.first}")
-        return why._replace(speaker=self._rank if is_first_here(self._rank) else -1)
+        speaks = (is_first_here() or self._is_gone()) and not has_ended_launcher()
+        return why._replace(speaker=self._rank if speaks else -1)
 
     def _end(self, ending: Ending) -> None:
         """Has the process end, and says why where it does not."""
@@ -118,6 +129,7 @@ class Sidecar:
             end = time.monotonic() + patience
             while time.monotonic() < end and not (self._is_gone() or self._has_parted):
                 self._take()
+            self._hold()
             if not self._is_said or self._rank:
                 break
         if self._has_parted:
@@ -131,6 +143,16 @@ class Sidecar:
             for process in descendants(self._parent):  # with a compiler that it runs
                 with suppress(OSError):
                     os.kill(process, signal.SIGKILL)
+
+    def _hold(self) -> None:
+        """Stops the process, so that not both say why the run ends; but goes on where it is about to."""
+        if self._is_said or self._has_parted or self._is_gone():
+            return
+        with suppress(OSError):  # it has just ended
+            os.kill(self._parent, signal.SIGSTOP)
+            self._take()
+            if self._is_said or self._has_parted:
+                os.kill(self._parent, signal.SIGCONT)
 
     def _end_agent(self) -> None:
         """Ends torchrun's agent, which for minutes would wait for an answer of the network that is gone."""
@@ -148,40 +170,7 @@ class Sidecar:
             return
 
 
-def status_of(process: int) -> tuple[str, int, str]:
-    """What Linux has of a process: a letter, T where it is stopped; its parent's number; when it began."""
-    try:
-        words = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-        return words[0], int(words[1]), words[19]
-    except (OSError, IndexError):
-        return "", 0, ""
-
-
-def descendants(process: int) -> list[int]:
-    """A process, those that it has started, and so on, without this one; but on Linux it alone."""
-    numbers = [int(path.name) for path in Path("/proc").glob("[0-9]*")]
-    parents = {number: status_of(number)[1] for number in numbers if number != os.getpid()}
-    found = [process]
-    for each in found:
-        found += [number for number, parent in parents.items() if parent == each]
-    return found
-
-
-def is_first_here(rank: int) -> bool:
-    """Whether a process is the first one of its machine, as far as that is known."""
-    return os.environ.get("LOCAL_RANK", "0" if rank <= 1 else "1") == "0"
-
-
 def is_last_try() -> bool:
     """Whether torchrun's agent, or ours, starts the processes no further time."""
     done, most = (os.environ.get(f"TORCHELASTIC_{name}", "0") for name in ("RESTART_COUNT", "MAX_RESTARTS"))
     return has_agent() and int(done) >= int(most)
-
-
-def killed_for_memory() -> int:
-    """How many processes this machine has killed because it was out of memory, where it says so."""
-    try:
-        words = Path("/proc/vmstat").read_text().split()
-        return int(words[words.index("oom_kill") + 1])
-    except (OSError, ValueError):
-        return 0

@@ -1,4 +1,4 @@
-"""What the processes beside those of a run tell each other: signs of life, and how the run ends."""
+"""What the sidecars of a run's processes tell each other: signs of life, and how the run ends."""
 
 import json
 import os
@@ -12,10 +12,9 @@ from uuid import uuid4
 
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]  # exported, but not typed so
 
-from ppo_cli.runs.ranks import has_agent
+from ppo_cli.runs.ranks import POLL, SILENCE, has_agent
 
-POLL, PERIOD = 0.1, 0.5  # seconds between two looks at a process, and between two signs of life
-SILENCE = 12.0  # seconds after which what gives no sign of life is gone
+PERIOD = 0.5  # seconds between two signs of life
 MEETING = 300.0 if has_agent() else 25.0  # for all to come; who is killed meanwhile is found out
 GRACE = 4.0  # for a process to end by itself, once it can know that the run has ended
 
@@ -26,7 +25,7 @@ class Ending(NamedTuple):
     Attributes:
         line: Why; empty where nothing is to be said.
         status: The status of its processes: 0 where it is over, 128 + n by signal n.
-        speaker: The number of the process beside which the line is said, if not by it.
+        speaker: The number of the process that says the line, or whose sidecar does.
     """
 
     line: str
@@ -35,7 +34,7 @@ class Ending(NamedTuple):
 
 
 class Talk(Thread):
-    """What the processes beside those of a run tell each other.
+    """What the sidecars of a run's processes tell each other.
 
     A run has a name, which is new each time that it is started, since a store may have seen others.
 
@@ -59,6 +58,7 @@ class Talk(Thread):
         self.first = "process 0 at {MASTER_ADDR}:{MASTER_PORT}".format(**os.environ)
         self._hosts = not rank and not has_agent()
         self._store: PrefixStore | None = None
+        self._called: dict[int, bytes] = {}  # the names of those that the first process has seen
         self._heard: dict[int, tuple[bytes, int]] = {}  # what each said last, and how many looks ago
         self._wake = Event()
 
@@ -96,15 +96,14 @@ class Talk(Thread):
         own, mine = uuid4().hex, f"seen/{self._rank}"
         if not self._rank:
             store.set("run", own)
-        called: dict[int, bytes] = {}
         while not self.name and self.ending is None:
             if store.check(["run"]):
                 run = store.get("run").decode()
                 self._store = shared = PrefixStore(run, store)
                 self.is_connected = True
                 if not self._rank:
-                    self._answer(shared, called)
-                    if len(called) == len(self._others):
+                    self._answer(shared)
+                    if len(self._called) == len(self._others):
                         shared.set("met", "")
                 else:
                     shared.set(f"beat/{self._rank}", f"0 {socket.gethostname()}")
@@ -115,23 +114,23 @@ class Talk(Thread):
                     if shared.check(["met"]):
                         self.name = run
             if time.monotonic() > until:
-                self._miss(called)
+                self._miss()
             self.looks += 1
             self._wake.wait(POLL)
 
-    def _answer(self, shared: PrefixStore, called: dict[int, bytes]) -> None:
+    def _answer(self, shared: PrefixStore) -> None:
         """Has those know that are there that the first process has seen them."""
         shared.set("beat/0", f"0 {socket.gethostname()}")
         for rank in self._others:
             if shared.check([f"call/{rank}"]):
                 own = shared.get(f"call/{rank}")
-                if called.get(rank) != own:
+                if self._called.get(rank) != own:
                     shared.set(f"seen/{rank}", own.decode())
-                called[rank] = own
+                self._called[rank] = own
 
-    def _miss(self, called: dict[int, bytes]) -> None:
+    def _miss(self) -> None:
         """Ends what has not come together."""
-        missing = ", ".join(str(rank) for rank in self._others if rank not in called)
+        missing = ", ".join(str(rank) for rank in self._others if rank not in self._called)
         if not self._rank and missing:
             self.publish(Ending(f"process {missing} has not come within {MEETING:.0f} seconds of process 0"))
         elif self._rank:
@@ -145,6 +144,8 @@ class Talk(Thread):
             said = shared.multi_get([f"beat/{rank}" for rank in watched])
             for rank, beat in zip(watched, said, strict=True):
                 self._hear(rank, bytes(beat))
+        elif not self._rank:  # it has ended already, and who comes now is told
+            self._answer(shared)
         self._exchange(shared)
         self.looks += 1
         self._wake.wait(PERIOD)
@@ -177,7 +178,7 @@ class Talk(Thread):
             os.dup2(nothing, number)
         try:
             self._store.set(f"left/{self._rank}", "")
-            end = time.monotonic() + GRACE * 2
+            end = time.monotonic() + (GRACE * 2 if self.name else MEETING)  # they may still be starting
             left = [f"left/{rank}" for rank in self._others]
             while self._hosts and time.monotonic() < end and not self._store.check(left):
                 time.sleep(POLL)

@@ -71,7 +71,7 @@ def _watch(watched: npt.NDArray[np.int64], timeout: float, advice: Callable[[], 
     while True:
         time.sleep(POLL_SECONDS)
         if os.getppid() != parent:
-            if ranks.beside is None:
+            if ranks.pulse is None:
                 _say("the process of the run died", advice())
             return
         now = watched.copy()
@@ -87,7 +87,7 @@ def _watch(watched: npt.NDArray[np.int64], timeout: float, advice: Callable[[], 
 
 
 def _say(line: str, advice: str) -> None:
-    if ranks.beside is not None:  # which the first process says
-        ranks.beside.end(f"{line}; it was {ranks.here()}")
+    if ranks.pulse is not None:  # which the first process says
+        ranks.pulse.end(f"{line}; it was {ranks.here()}")
         return
     print(f"ppo-train: {line}{advice and f'; {advice}'}", file=sys.stderr, flush=True)
