@@ -129,30 +129,20 @@ class Sidecar:
             end = time.monotonic() + patience
             while time.monotonic() < end and not (self._is_gone() or self._has_parted):
                 self._take()
-            self._hold()
             if not self._is_said or self._rank:
                 break
         if self._has_parted:
             return
-        if ending.line and ending.speaker == self._rank:
-            if not self._is_said or self._rank:
-                more = self._advice()
-                print(f"ppo-train: {ending.line}{more and f'; {more}'}", file=sys.stderr, flush=True)
+        speaks = ending.line and ending.speaker == self._rank
+        if speaks:
             note_said()
-        if not self._is_gone():
+        if not self._is_gone():  # killed first, it can't say why as well
             for process in descendants(self._parent):  # with a compiler that it runs
                 with suppress(OSError):
                     os.kill(process, signal.SIGKILL)
-
-    def _hold(self) -> None:
-        """Stops the process, so that not both say why the run ends; but goes on where it is about to."""
-        if self._is_said or self._has_parted or self._is_gone():
-            return
-        with suppress(OSError):  # it has just ended
-            os.kill(self._parent, signal.SIGSTOP)
-            self._take()
-            if self._is_said or self._has_parted:
-                os.kill(self._parent, signal.SIGCONT)
+        if speaks and (self._rank or not self._is_said):
+            more = self._advice()
+            print(f"ppo-train: {ending.line}{more and f'; {more}'}", file=sys.stderr, flush=True)
 
     def _end_agent(self) -> None:
         """Ends torchrun's agent, which for minutes would wait for an answer of the network that is gone."""

@@ -55,7 +55,8 @@ class Talk(Thread):
         self.ending: Ending | None = None
         self.own: Ending | None = None
         self.looks, self.is_connected, self.failed = 0, False, False
-        self.first = "process 0 at {MASTER_ADDR}:{MASTER_PORT}".format(**os.environ)
+        who = "what started it" if has_agent() else "process 0"
+        self.first = "{} at {MASTER_ADDR}:{MASTER_PORT}".format(who, **os.environ)
         self._hosts = not rank and not has_agent()
         self._store: PrefixStore | None = None
         self._called: dict[int, bytes] = {}  # the names of those that the first process has seen
