@@ -8,6 +8,7 @@ import torch
 
 from ppo_cli.collective import ALONE
 from ppo_cli.runs import group
+from ppo_cli.runs.pulse import Pulse
 from ppo_cli.sharded import weighted_sum
 
 PROCESSES, OWN = 3, 2  # shards of each
@@ -40,9 +41,11 @@ def on_processes(monkeypatch, tmp_path):
                 status = 1
                 try:
                     os.environ["RANK"] = str(rank)
-                    collective = group.Group()
+                    pulse = Pulse(rank, PROCESSES)
+                    collective = group.Group(pulse)
                     torch.save(function(collective), tmp_path / str(rank))
                     collective.close()
+                    pulse.close()
                     status = 0
                 finally:
                     os._exit(status)

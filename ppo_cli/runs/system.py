@@ -8,7 +8,7 @@ from pathlib import Path
 def status_of(process: int) -> tuple[str, int, str]:
     """What Linux has of a process: a letter, T where it is stopped; its parent's number; when it began."""
     try:
-        words = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        words = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
         return words[0], int(words[1]), words[19]
     except (OSError, IndexError):
         return "", 0, ""
@@ -27,6 +27,6 @@ def descendants(process: int) -> list[int]:
 def killed_for_memory() -> int:
     """How many processes this machine has killed because it was out of memory, where it says so."""
     with suppress(OSError, ValueError):
-        words = Path("/proc/vmstat").read_text().split()
+        words = Path("/proc/vmstat").read_text(encoding="utf-8").split()
         return int(words[words.index("oom_kill") + 1])
     return 0
