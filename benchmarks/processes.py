@@ -38,7 +38,9 @@ from ppo_cli.config.compose import load
 from ppo_cli.config.schema import Config
 from ppo_cli.rollout import sequences
 from ppo_cli.runs.build import compile_cache
-from ppo_cli.runs.processes import meet
+from ppo_cli.runs.group import Group
+from ppo_cli.runs.pulse import Pulse
+from ppo_cli.runs.ranks import rank, world_size
 from ppo_cli.sharded import Data, ShardedStep, sharded_minibatches, weighted_sum
 from ppo_cli.update import first_state, parameter_shapes
 
@@ -86,7 +88,8 @@ def compare(sides: Sequence[str], repeats: int, words: Sequence[str]) -> dict[st
 def exchange_here(numbers: Sequence[int]) -> None:
     """Prints, as the first of the processes that torchrun has started, how long exchanges take."""
     torch.set_num_threads(1)
-    collective, medians = meet(), {}
+    pulse = Pulse(rank(), world_size())
+    collective, medians = Group(pulse), {}
     add = partial(weighted_sum, shares=[1.0] * collective.processes)
     for number in numbers:
         own, seconds = [torch.zeros(number)], []
@@ -98,6 +101,7 @@ def exchange_here(numbers: Sequence[int]) -> None:
     if collective.rank == 0:
         print(json.dumps(medians))
     collective.close()
+    pulse.close()
 
 
 def exchanged(processes: int, numbers: Sequence[int]) -> dict[int, float]:
