@@ -21,6 +21,8 @@ class Lonely(CartPoleEnv):
                 raise MemoryError("no more")
             if self.mode == "raise":
                 raise ArithmeticError("cursed")
+            if self.mode == "leave":
+                os._exit(3)
             time.sleep(1000)
         return super().step(action)
 

@@ -187,6 +187,15 @@ def test_an_environment_of_any_process_that_goes_wrong_ends_all_with_a_line(mode
 
 
 @pytest.mark.slow
+def test_the_status_of_a_fault_is_1_whatever_that_of_who_left(started):
+    typed = ["env.id=lonely_envs:Lonely-v0", "+env.kwargs.mode=leave", *LONG[1:]]
+    started.add(*TRAIN, *typed, "hydra.run.dir=cut", "checkpoint.every=1", "processes=2")
+    (status,), (line,) = started.end()
+    assert status == 1
+    assert f"process 1 on {os.uname().nodename} was killed, or crashed" in line
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 @pytest.mark.parametrize("whom", ["launcher", 0, 1])
 def test_a_signal_to_any_process_or_the_launcher_ends_the_iteration_saved(number, whom, started):

@@ -73,7 +73,8 @@ def launch(processes: int, arguments: Sequence[str]) -> NoReturn:
                 raise RunError(f"process {rank} on {socket.gethostname()} was ended by {name}") from None
             if first.exitcode > 128 and not said.exists():
                 raise Interrupted(first.exitcode - 128) from None
-            sys.exit(max(first.exitcode, 1))
+            # Any other is that of code of somebody's, such as an environment's that has left by `os._exit`.
+            sys.exit(first.exitcode if first.exitcode == 2 or first.exitcode > 128 else 1)
     sys.exit(0)
 
 
