@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import shlex
 import signal
@@ -14,7 +15,9 @@ import pytest
 import yaml
 
 pytest.importorskip("optuna")
+pytest.importorskip("sklearn")
 
+import optuna
 from run_ends import assert_same_end
 from run_hooks import INTERRUPTIBLE, tell
 from test_sweep import contents, interrupt, killed  # noqa: F401 - a fixture
@@ -31,6 +34,7 @@ from ppo_cli.sweeps.live import Board
 from ppo_cli.sweeps.search import run as search
 from ppo_cli.sweeps.search import trial as search_trial
 from ppo_cli.sweeps.search.plan import job_config, load_plan, make_plan
+from ppo_cli.sweeps.search.results import importances
 from ppo_cli.sweeps.search.space import Choice, Interval, to_axis
 from ppo_cli.sweeps.search.trial import aggregate, score
 
@@ -197,10 +201,29 @@ def test_a_search_leaves_runs_a_table_and_what_to_type(ppo_train, tmp_path):
     again = ppo_train("sweep.resume=found")
     assert again.status == 0
     assert "trial 0:" not in again.out and "goes on" not in again.out
-    more = ppo_train("sweep.resume=found", "hydra.sweeper.n_trials=4")
+    assert not (tmp_path / "found" / "importances.csv").exists()  # three are too few
+    more = ppo_train("sweep.resume=found", "hydra.sweeper.n_trials=5")
     assert more.status == 0
     assert rows(tmp_path / "found")[:3] == found
-    assert len(rows(tmp_path / "found")) == 4
+    assert len(rows(tmp_path / "found")) == 5
+    shares = dict(csv.reader((tmp_path / "found" / "importances.csv").read_text().splitlines()))
+    assert shares.pop("knob") == "importance"
+    assert sorted(shares) == ["clip_ratio", "learning_rate"]
+    assert sum(map(float, shares.values())) == pytest.approx(1, abs=1e-3)
+    assert "what mattered: " in more.out
+
+
+def test_an_axis_matters_by_what_it_explains():
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
+    assert importances(study) == {}
+    for _ in range(40):
+        trial = study.ask()
+        rate, gamma = trial.suggest_float("rate", 1e-4, 1e-2, log=True), trial.suggest_float("gamma", 0.9, 1)
+        kind = trial.suggest_categorical("kind", ["a", "b"])
+        study.tell(trial, -abs(math.log10(rate / 1e-3)) + (kind == "a") + 0.1 * gamma)
+    shares = importances(study)
+    assert list(shares)[-1] == "gamma" and shares["gamma"] < 0.1
+    assert shares["rate"] > 0.2 and shares["kind"] > 0.2
 
 
 @pytest.mark.slow

@@ -3,10 +3,12 @@
 import csv
 import io
 import shlex
+from importlib.util import find_spec
 from pathlib import Path
 
 import optuna
 from omegaconf import OmegaConf
+from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
 from ppo_cli.config.convert import learned_part
@@ -18,6 +20,8 @@ from ppo_cli.sweeps.schema import PREFIX
 from ppo_cli.sweeps.search.plan import Plan, command_line, job_config, trial_folder
 from ppo_cli.terminal import is_live, output_console, width, wrapped
 from ppo_cli.text import short, words_in
+
+FEWEST = 4  # different values of complete trials that an importance is estimated from
 
 
 def ended_trials(study: optuna.Study) -> int:
@@ -72,6 +76,36 @@ def write_tables(folder: Path, plan: Plan, study: optuna.Study) -> None:
     write_whole(folder / "best.yaml", head + OmegaConf.to_yaml(config))
 
 
+def importances(study: optuna.Study) -> dict[str, float]:
+    """How much of the variance of the trials' values each axis explains, by itself or with others.
+
+    Functional ANOVA of a random forest (Hutter, Hoos & Leyton-Brown 2014) over the complete trials. A
+    pruned one has no value that compares, so that what only bad trials had looks less important than it is.
+
+    Returns:
+        Shares in [0, 1] that sum to 1, the largest first; none where fewer than `FEWEST` trials are
+        complete, or all returned the same.
+    """
+    values = {trial.value for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))}
+    if len(values) < FEWEST:
+        return {}
+    shares = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
+    return {key: float(share) for key, share in shares.items()}
+
+
+def _say_importances(folder: Path, study: optuna.Study) -> None:
+    """Says what mattered, and writes it to `importances.csv`."""
+    if find_spec("sklearn") is None:
+        print("what mattered: this needs scikit-learn, pip install 'ppo-cli[optuna]'")
+        return
+    found = importances(study)
+    if found:
+        rows = [("knob", "importance"), *((key, f"{share:.4f}") for key, share in found.items())]
+        write_whole(folder / "importances.csv", "".join(f"{key},{share}\n" for key, share in rows))
+        shares = ", ".join(f"{key} {share:.0%}" for key, share in found.items())
+        print("\n".join(words_in(f"what mattered: {shares}", width(), 0, 2)))
+
+
 def _objective(plan: Plan) -> str:
     what = {"final": "last evaluation", "auc": "area under the evaluations"}[plan.settings.objective]
     how = {"mean": "mean", "iqm": "IQM"}[plan.settings.aggregate]
@@ -85,6 +119,7 @@ def conclude(folder: Path, plan: Plan, study: optuna.Study) -> None:
     counts = [("COMPLETE", "complete"), ("PRUNED", "pruned"), ("FAIL", "failed")]
     ended = ", ".join(f"{states.count(state)} {word}" for state, word in counts)
     print(wrapped(f"{len(trials)} trials: {ended} · {folder}"))
+    _say_importances(folder, study)
     best = best_trial(study)
     if best is not None:
         values = drawn(plan, best)
