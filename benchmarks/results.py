@@ -2,10 +2,13 @@
 
     ppo-train -m env=Hopper-v5 eval.episodes=100 'seed=range(11,21)' hydra.sweep.dir=hopper
     python benchmarks/results.py keep Hopper-v5 hopper
+    ppo-train -m search=ppo_continuous env=Hopper-v5 'seed=range(1,4)' hydra.sweep.dir=search
+    python benchmarks/results.py study Hopper-v5 search
     python benchmarks/results.py tables
 
 `keep` packs config, evaluation and thinned log of each run below the folders into docs/results/ROW.tar.xz:
-one group of finished runs, that differ in their seed alone. `tables` writes the tables of
+one group of finished runs, that differ in their seed alone. `study` packs what a search leaves about itself
+into docs/results/NAME.study.tar.xz. `tables` writes the tables of
 docs/results/tables.yaml between their marks in docs/results.md, and refuses a row whose runs have other
 settings than its command gives by now. What is kept unpacks to folders that `ppo-report` reads:
 
@@ -22,6 +25,7 @@ import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -37,6 +41,10 @@ from ppo_cli.runs.folder import RunFolder
 DOCS = Path(__file__).parents[1] / "docs"
 POINTS = 100  # rows of a kept log, as many as a report's learning curve has points
 DIGITS = 6  # of what is logged, and of the single episodes' returns
+LEAST_SHARE = 0.05  # of the variance of a search's values, that a knob is named for
+HOW_IT_RUNS = ("threads=", "vectorization=")  # what changes no figure
+OF_A_SEARCH = ("search.json", "trials.csv", "importances.csv", "best.yaml")
+STUDIES = ("search", "trials: complete, pruned", "best", "what it drew", "what mattered")
 HEAD = ("`ppo-train`", "IQM [95 %]", "lowest, highest seed", "seeds", "steps", "published", "bar")
 
 
@@ -48,10 +56,15 @@ def main() -> None:
     kept = does.add_parser("keep")
     kept.add_argument("row")
     kept.add_argument("folders", type=Path, nargs="+")
+    study = does.add_parser("study")
+    study.add_argument("name")
+    study.add_argument("folder", type=Path)
     does.add_parser("tables")
     args = parser.parse_args()
     if args.does == "keep":
         keep(args.docs / "results" / f"{args.row}.tar.xz", read_row(args.folders))
+    elif args.does == "study":
+        keep_study(args.docs / "results" / f"{args.name}.study.tar.xz", args.folder)
     else:
         page = args.docs / "results.md"
         page.write_text(
@@ -79,16 +92,29 @@ def read_row(folders: Sequence[Path]) -> list[Run]:
 
 
 def keep(archive: Path, runs: Iterable[Run]) -> None:
-    """Packs runs, to the same bytes every time."""
+    """Packs runs."""
     row = archive.name.removesuffix(".tar.xz")
+    pack(archive, ((f"{row}/seed={run.seed}/{name}", text) for run in runs for name, text in kept_files(run)))
+
+
+def keep_study(archive: Path, folder: Path) -> None:
+    """Packs what a search that has ended says about itself."""
+    missing = [name for name in OF_A_SEARCH if not (folder / name).is_file()]
+    if missing:
+        raise SystemExit(f"{folder}: expected a search that has ended; it has no {', '.join(missing)}")
+    name = archive.name.removesuffix(".study.tar.xz")
+    pack(archive, ((f"{name}/{file}", (folder / file).read_text(encoding="utf-8")) for file in OF_A_SEARCH))
+
+
+def pack(archive: Path, files: Iterable[tuple[str, str]]) -> None:
+    """Packs texts by their names, to the same bytes every time."""
     archive.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(archive, "w:xz", preset=9) as tar:
-        for run in runs:
-            for name, text in kept_files(run):
-                data = text.encode()
-                member = tarfile.TarInfo(f"{row}/seed={run.seed}/{name}")
-                member.size = len(data)
-                tar.addfile(member, io.BytesIO(data))
+        for name, text in files:
+            data = text.encode()
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
 
 
 def kept_files(run: Run) -> Iterator[tuple[str, str]]:
@@ -121,7 +147,7 @@ def with_tables(page: str, results: Path) -> str:
         pattern = re.compile(f"{re.escape(begin)}.*?{end}", re.DOTALL)
         if not pattern.search(page):
             raise SystemExit(f"results.md has no place for the table {name}: {begin.strip()} and {end}")
-        lines = "\n".join(table(rows, results))
+        lines = "\n".join(studies_table(rows, results) if "study" in rows[0] else table(rows, results))
         page = pattern.sub(lambda _, text=f"{begin}\n{lines}\n\n{end}": text, page)
     return page
 
@@ -147,6 +173,51 @@ def table(rows: Sequence[dict[str, str]], results: Path) -> Iterator[str]:
         yield f"| {' | '.join([*cells[:5], row.get('published', ''), cells[5]])} |"
     if commands:
         yield from ("", "```sh", *commands, "```")
+
+
+def studies_table(rows: Sequence[dict[str, str]], results: Path) -> Iterator[str]:
+    """A table of searches in Markdown, and their commands."""
+    yield f"| {' | '.join(STUDIES)} |"
+    yield f"|{'---|' * len(STUDIES)}"
+    commands = []
+    for row in rows:
+        with tarfile.open(results / f"{row['study']}.study.tar.xz") as tar:
+            plan, trials, shares, _ = (
+                member.read().decode() for file in tar.getmembers() if (member := tar.extractfile(file))
+            )
+        commands.append(search_command(json.loads(plan)))
+        yield f"| {row['study']} | {' | '.join(searched(trials, shares))} |"
+    yield from ("", "```sh", *commands, "```")
+
+
+def searched(trials: str, shares: str) -> Iterator[str]:
+    """What came of a search: its trials, the best value and its draws, and what explains the values."""
+    rows = list(csv.DictReader(io.StringIO(trials)))
+    complete = [row for row in rows if row["state"] == "complete"]
+    best = max(complete, key=lambda row: float(row["value"]))
+    pruned = sum(row["state"] == "pruned" for row in rows)
+    yield f"{len(rows)}: {len(complete)}, {pruned}"
+    yield number(float(best["value"]), 1)
+    yield " ".join(f"`{key}={value}`" for key, value in list(best.items())[4:])
+    mattered = [(row["knob"], float(row["importance"])) for row in csv.DictReader(io.StringIO(shares))]
+    yield ", ".join(f"`{knob}` {share:.0%}" for knob, share in mattered if share >= LEAST_SHARE)
+
+
+def search_command(plan: dict[str, Any]) -> str:
+    """What was typed for a search."""
+    axes = []
+    for axis in plan["axes"]:
+        if "values" in axis:
+            drawn = f"choice({','.join(axis['values'])})"
+        elif axis["step"] is not None:
+            drawn = f"range({axis['low']:g},{axis['high'] + axis['step']:g},{axis['step']:g})"
+        else:
+            drawn = f"interval({axis['low']:g},{axis['high']:g})"
+        axes.append(f"{axis['key']}={f'tag(log,{drawn})' if axis.get('log') else drawn}")
+    typed = [word for word in plan["typed"] if not word.startswith(HOW_IT_RUNS)]
+    trials = f"hydra.sweeper.n_trials={plan['settings']['n_trials']}"
+    words = ["hydra/sweeper=optuna", *typed, f"seed={','.join(map(str, plan['seeds']))}", trials, *axes]
+    return f"ppo-train -m {shlex.join(words)}"
 
 
 def check_settings(typed: str, run: Run) -> None:

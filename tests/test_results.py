@@ -103,3 +103,41 @@ def test_a_row_whose_command_gives_other_settings_by_now_is_refused(results, run
     rows.write_text(rows.read_text().replace("preset=none", "preset=none clip_ratio=0.3"))
     with pytest.raises(SystemExit, match=r"clip_ratio=0\.2, now 0\.3; run it again"):
         results("tables")
+
+
+def test_a_study_is_kept_and_told_of_with_its_command(results, tmp_path):
+    search = tmp_path / "search"
+    search.mkdir()
+    axes = [
+        {"key": "learning_rate", "low": 1e-4, "high": 0.01, "step": None, "log": True, "integer": False},
+        {"key": "n_epochs", "low": 4.0, "high": 8.0, "step": 2.0, "log": False, "integer": True},
+        {"key": "network", "values": ["mlp", "simba"]},
+    ]
+    plan = {
+        "typed": ["threads=1", "env=Pendulum-v1"],
+        "seeds": [1, 2],
+        "settings": {"n_trials": 3},
+        "axes": axes,
+    }
+    (search / "search.json").write_text(json.dumps(plan))
+    (search / "trials.csv").write_text(
+        "number,state,value,folder,learning_rate,n_epochs,network\n"
+        "0,complete,-200.04,a,0.0002,4,mlp\n1,complete,-150.06,b,0.003,8,simba\n2,pruned,,c,0.001,6,mlp\n"
+    )
+    (search / "best.yaml").write_text("learning_rate: 0.003\n")
+    with pytest.raises(SystemExit, match=r"it has no importances\.csv"):
+        results("study", "Pendulum-v1", search)
+    (search / "importances.csv").write_text(
+        "knob,importance\nlearning_rate,0.9\nnetwork,0.06\nn_epochs,0.04\n"
+    )
+    results("study", "Pendulum-v1", search)
+    (tmp_path / "docs" / "results" / "tables.yaml").write_text("some:\n  - {study: Pendulum-v1}\n")
+    page = results("tables").splitlines()
+    assert (
+        "| Pendulum-v1 | 3: 2, 1 | −150.1 | `learning_rate=0.003` `n_epochs=8` `network=simba` "
+        "| `learning_rate` 90%, `network` 6% |"
+    ) in page
+    assert (
+        "ppo-train -m hydra/sweeper=optuna env=Pendulum-v1 seed=1,2 hydra.sweeper.n_trials=3 "
+        "'learning_rate=tag(log,interval(0.0001,0.01))' 'n_epochs=range(4,10,2)' 'network=choice(mlp,simba)'"
+    ) in page
