@@ -24,6 +24,7 @@ import shlex
 import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +32,20 @@ import numpy as np
 import yaml
 
 from ppo_cli.config.compose import load
-from ppo_cli.config.convert import dotted, learned_part
+from ppo_cli.config.convert import dotted, from_stored, learned_part
+from ppo_cli.config.schema import Config, conf_dir
 from ppo_cli.report.groups import group_runs
 from ppo_cli.report.metrics import COLUMNS, read_metrics
 from ppo_cli.report.runs import Run, find_runs, read_run
 from ppo_cli.report.statistics import estimate
+from ppo_cli.runs.build import check_environment
 from ppo_cli.runs.folder import RunFolder
 
 DOCS = Path(__file__).parents[1] / "docs"
 POINTS = 100  # rows of a kept log, as many as a report's learning curve has points
 DIGITS = 6  # of what is logged, and of the single episodes' returns
 LEAST_SHARE = 0.05  # of the variance of a search's values, that a knob is named for
-HOW_IT_RUNS = ("threads=", "vectorization=")  # what changes no figure
+SAME_BITS = {"vectorization": "sync"}  # what auto and async give the bits of
 OF_A_SEARCH = ("search.json", "trials.csv", "importances.csv", "best.yaml")
 STUDIES = ("search", "trials: complete, pruned", "best", "what it drew", "what mattered")
 HEAD = ("`ppo-train`", "IQM [95 %]", "lowest, highest seed", "seeds", "steps", "published", "bar")
@@ -165,7 +168,7 @@ def table(rows: Sequence[dict[str, str]], results: Path) -> Iterator[str]:
                 with tarfile.open(archive) as tar:
                     tar.extractall(folder, filter="data")
                 runs = read_row([Path(folder)])
-                check_settings(row["typed"], runs[0])
+                check_settings(row["typed"], RunFolder(runs[0].folder).config)
             cells = [cells[0], *described(runs), met(runs, row.get("bar"))]
             commands.append(f"ppo-train -m {row['typed']} eval.episodes={len_of(runs)} {seeds_of(runs)}")
         else:
@@ -185,7 +188,9 @@ def studies_table(rows: Sequence[dict[str, str]], results: Path) -> Iterator[str
             plan, trials, shares, _ = (
                 member.read().decode() for file in tar.getmembers() if (member := tar.extractfile(file))
             )
-        commands.append(search_command(json.loads(plan)))
+        found = json.loads(plan)
+        check_settings(row["typed"], from_stored(found["bases"][0]["config"]), keys_of(found))
+        commands.append(search_command(row["typed"], found))
         yield f"| {row['study']} | {' | '.join(searched(trials, shares))} |"
     yield from ("", "```sh", *commands, "```")
 
@@ -203,30 +208,44 @@ def searched(trials: str, shares: str) -> Iterator[str]:
     yield ", ".join(f"`{knob}` {share:.0%}" for knob, share in mattered if share >= LEAST_SHARE)
 
 
-def search_command(plan: dict[str, Any]) -> str:
-    """What was typed for a search."""
+def keys_of(plan: dict[str, Any]) -> tuple[str, ...]:
+    """What a search draws."""
+    return tuple(axis["key"] for axis in plan["axes"])
+
+
+def search_command(typed: str, plan: dict[str, Any]) -> str:
+    """What makes the same search."""
     axes = []
     for axis in plan["axes"]:
         if "values" in axis:
-            drawn = f"choice({','.join(axis['values'])})"
+            drawn = ",".join(axis["values"])
         elif axis["step"] is not None:
             drawn = f"range({axis['low']:g},{axis['high'] + axis['step']:g},{axis['step']:g})"
         else:
             drawn = f"interval({axis['low']:g},{axis['high']:g})"
         axes.append(f"{axis['key']}={f'tag(log,{drawn})' if axis.get('log') else drawn}")
-    typed = [word for word in plan["typed"] if not word.startswith(HOW_IT_RUNS)]
-    trials = f"hydra.sweeper.n_trials={plan['settings']['n_trials']}"
-    words = ["hydra/sweeper=optuna", *typed, f"seed={','.join(map(str, plan['seeds']))}", trials, *axes]
+    evaluation = [word for word in plan["typed"] if word.startswith("eval.")]
+    defaults = yaml.safe_load((conf_dir() / "hydra" / "sweeper" / "optuna.yaml").read_text(encoding="utf-8"))
+    settings = [
+        f"hydra.sweeper.{key}={value}"
+        for key, value in plan["settings"].items()
+        if key == "n_trials" or (value != defaults.get(key) and not isinstance(value, dict))
+    ]
+    seeds = f"seed={','.join(map(str, plan['seeds']))}"
+    words = ["hydra/sweeper=optuna", *shlex.split(typed), *evaluation, seeds, *settings, *axes]
     return f"ppo-train -m {shlex.join(words)}"
 
 
-def check_settings(typed: str, run: Run) -> None:
-    """Ends the program where a run has not been made by what is typed for it: a preset has changed since."""
+def check_settings(typed: str, config: Config, but: Sequence[str] = ()) -> None:
+    """Ends the program where what is typed gives other settings by now: a preset has changed since."""
     now, then = (
-        dict(dotted(learned_part(each))) for each in (load(*shlex.split(typed)), RunFolder(run.folder).config)
+        dict(dotted(learned_part(check_environment(replace(each, **SAME_BITS)).config)))
+        for each in (load(*shlex.split(typed)), config)
     )
     other = [
-        f"{key}={then.get(key)}, now {now.get(key)}" for key in now | then if now.get(key) != then.get(key)
+        f"{key}={then.get(key)}, now {now.get(key)}"
+        for key in now | then
+        if now.get(key) != then.get(key) and not f"{key}.".startswith(tuple(f"{each}." for each in but))
     ]
     if other:
         raise SystemExit(

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from test_report import write_run
 
+from ppo_cli.config.compose import load
+from ppo_cli.config.convert import to_dict
 from ppo_cli.report.groups import read_groups
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "results.py"
@@ -114,10 +116,11 @@ def test_a_study_is_kept_and_told_of_with_its_command(results, tmp_path):
         {"key": "network", "values": ["mlp", "simba"]},
     ]
     plan = {
-        "typed": ["threads=1", "env=Pendulum-v1"],
+        "typed": ["threads=1", "env=Pendulum-v1", "eval.episodes=5"],
         "seeds": [1, 2],
-        "settings": {"n_trials": 3},
+        "settings": {"n_trials": 3, "pruner": "median", "evaluations": 4},
         "axes": axes,
+        "bases": [{"config": to_dict(load("env=Pendulum-v1", "vectorization=sync"))}],
     }
     (search / "search.json").write_text(json.dumps(plan))
     (search / "trials.csv").write_text(
@@ -131,13 +134,20 @@ def test_a_study_is_kept_and_told_of_with_its_command(results, tmp_path):
         "knob,importance\nlearning_rate,0.9\nnetwork,0.06\nn_epochs,0.04\n"
     )
     results("study", "Pendulum-v1", search)
-    (tmp_path / "docs" / "results" / "tables.yaml").write_text("some:\n  - {study: Pendulum-v1}\n")
+    rows = "some:\n  - {study: Pendulum-v1, typed: env=Pendulum-v1}\n"
+    (tmp_path / "docs" / "results" / "tables.yaml").write_text(rows)
     page = results("tables").splitlines()
     assert (
         "| Pendulum-v1 | 3: 2, 1 | −150.1 | `learning_rate=0.003` `n_epochs=8` `network=simba` "
         "| `learning_rate` 90%, `network` 6% |"
     ) in page
     assert (
-        "ppo-train -m hydra/sweeper=optuna env=Pendulum-v1 seed=1,2 hydra.sweeper.n_trials=3 "
-        "'learning_rate=tag(log,interval(0.0001,0.01))' 'n_epochs=range(4,10,2)' 'network=choice(mlp,simba)'"
+        "ppo-train -m hydra/sweeper=optuna env=Pendulum-v1 eval.episodes=5 seed=1,2 hydra.sweeper.n_trials=3 "
+        "hydra.sweeper.evaluations=4 'learning_rate=tag(log,interval(0.0001,0.01))' 'n_epochs=range(4,10,2)' "
+        "network=mlp,simba"
     ) in page
+    plan["bases"][0]["config"]["clip_ratio"] = 0.3
+    (search / "search.json").write_text(json.dumps(plan))
+    results("study", "Pendulum-v1", search)
+    with pytest.raises(SystemExit, match=r"clip_ratio=0\.3, now 0\.2"):
+        results("tables")
