@@ -322,7 +322,7 @@ def test_cfg_prints_and_leaves_nothing(ppo_train, tmp_path):
     outcome = ppo_train("env=LunarLander-v3", "clip_ratio=0.1", "--cfg", "job", "--resolve")
     assert outcome.status == 0
     printed = OmegaConf.create(outcome.out)
-    assert (printed.env.id, printed.clip_ratio, printed.n_envs) == ("LunarLander-v3", 0.1, 16)
+    assert (printed.env.id, printed.clip_ratio, printed.n_envs) == ("LunarLander-v3", 0.1, 8)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -336,7 +336,7 @@ def test_help_lists_every_knob_with_its_value_and_meaning(ppo_train, tmp_path):
     for key in KNOBS:
         assert " ".join(comments[key].split()) in text
     assert " clip_ratio=0.15 " in text
-    assert " n_envs=16 " in text
+    assert " n_envs=8 " in text
     assert list(tmp_path.iterdir()) == []
 
 

@@ -151,7 +151,7 @@ def test_help_marks_what_a_preset_changes_and_says_whose_the_values_are(ppo_trai
     page = ppo_train("env=HalfCheetah-v5", "gamma=0.5", "--help").out
     assert "the values of preset conf/env/HalfCheetah-v5.yaml and gamma=0.5" in " ".join(page.split())
     shown = values_shown(page)
-    assert shown["n_steps"] == ("512", True)
+    assert shown["batch_size"] == ("256", True)
     assert shown["gamma"] == ("0.5", True)
     assert shown["network.shared"] == ("false", True)
     assert shown["n_envs"] == ("1", False)
