@@ -189,7 +189,8 @@ def studies_table(rows: Sequence[dict[str, str]], results: Path) -> Iterator[str
                 member.read().decode() for file in tar.getmembers() if (member := tar.extractfile(file))
             )
         found = json.loads(plan)
-        check_settings(row["typed"], from_stored(found["bases"][0]["config"]), keys_of(found))
+        drawn = [axis["key"] for axis in found["axes"]]
+        check_settings(row["typed"], from_stored(found["bases"][0]["config"]), drawn)
         commands.append(search_command(row["typed"], found))
         yield f"| {row['study']} | {' | '.join(searched(trials, shares))} |"
     yield from ("", "```sh", *commands, "```")
@@ -206,11 +207,6 @@ def searched(trials: str, shares: str) -> Iterator[str]:
     yield " ".join(f"`{key}={value}`" for key, value in list(best.items())[4:])
     mattered = [(row["knob"], float(row["importance"])) for row in csv.DictReader(io.StringIO(shares))]
     yield ", ".join(f"`{knob}` {share:.0%}" for knob, share in mattered if share >= LEAST_SHARE)
-
-
-def keys_of(plan: dict[str, Any]) -> tuple[str, ...]:
-    """What a search draws."""
-    return tuple(axis["key"] for axis in plan["axes"])
 
 
 def search_command(typed: str, plan: dict[str, Any]) -> str:

@@ -213,6 +213,13 @@ def test_a_search_leaves_runs_a_table_and_what_to_type(ppo_train, tmp_path):
     assert "what mattered: " in more.out
 
 
+def test_without_scikit_learn_a_search_says_what_to_install(ppo_train, tmp_path, monkeypatch):
+    monkeypatch.setattr("ppo_cli.sweeps.search.results.find_spec", lambda name: None)
+    outcome = ppo_train(*SEARCH, "hydra.sweeper.n_trials=1", "hydra.sweep.dir=found")
+    assert outcome.status == 0, outcome.err
+    assert "needs scikit-learn, pip install 'ppo-cli[optuna]'" in outcome.out
+
+
 def test_an_axis_matters_by_what_it_explains():
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
     assert importances(study) == {}
