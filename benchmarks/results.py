@@ -4,11 +4,14 @@
     python benchmarks/results.py keep Hopper-v5 hopper
     ppo-train -m search=ppo_continuous env=Hopper-v5 'seed=range(1,4)' hydra.sweep.dir=search
     python benchmarks/results.py study Hopper-v5 search
+    ppo-train -m env=Hopper-v5 env.id=Ant-v5,Walker2d-v5 eval.seed=2000 'seed=1,2' hydra.sweep.dir=elsewhere
+    python benchmarks/results.py recipe hopper elsewhere
     python benchmarks/results.py tables
 
 `keep` packs config, evaluation and thinned log of each run below the folders into docs/results/ROW.tar.xz:
 one group of finished runs, that differ in their seed alone. `study` packs what a search leaves about itself
-into docs/results/NAME.study.tar.xz. `tables` writes the tables of
+into docs/results/NAME.study.tar.xz. `recipe` packs runs of the same settings on several environments, as
+`keep` does, into docs/results/NAME.recipe.tar.xz. `tables` writes the tables of
 docs/results/tables.yaml between their marks in docs/results.md, and refuses a row whose runs have other
 settings than its command gives by now. What is kept unpacks to folders that `ppo-report` reads:
 
@@ -23,7 +26,9 @@ import re
 import shlex
 import tarfile
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,6 +49,7 @@ from ppo_cli.runs.folder import RunFolder
 DOCS = Path(__file__).parents[1] / "docs"
 POINTS = 100  # rows of a kept log, as many as a report's learning curve has points
 DIGITS = 6  # of what is logged, and of the single episodes' returns
+DIGITS_FROM = 100  # a return of a recipe is shown without decimals
 LEAST_SHARE = 0.05  # of the variance of a search's values, that a knob is named for
 SAME_BITS = {"vectorization": "sync"}  # what auto and async give the bits of
 OF_A_SEARCH = ("search.json", "trials.csv", "importances.csv", "best.yaml")
@@ -62,12 +68,18 @@ def main() -> None:
     study = does.add_parser("study")
     study.add_argument("name")
     study.add_argument("folder", type=Path)
+    recipe = does.add_parser("recipe")
+    recipe.add_argument("name")
+    recipe.add_argument("folders", type=Path, nargs="+")
     does.add_parser("tables")
     args = parser.parse_args()
     if args.does == "keep":
         keep(args.docs / "results" / f"{args.row}.tar.xz", read_row(args.folders))
     elif args.does == "study":
         keep_study(args.docs / "results" / f"{args.name}.study.tar.xz", args.folder)
+    elif args.does == "recipe":
+        runs = [run for group in read_alike(args.folders).values() for run in group]
+        keep(args.docs / "results" / f"{args.name}.recipe.tar.xz", runs, "{run.env_id}/seed={run.seed}")
     else:
         page = args.docs / "results.md"
         page.write_text(
@@ -77,27 +89,41 @@ def main() -> None:
 
 def read_row(folders: Sequence[Path]) -> list[Run]:
     """The runs below folders by their seeds: one group, all finished and evaluated alike."""
+    found = read_alike(folders)
+    if len(found) != 1:
+        raise SystemExit(f"{', '.join(map(str, folders))}: expected one group; groups: {list(found)}")
+    return next(iter(found.values()))
+
+
+def read_alike(folders: Sequence[Path]) -> dict[str, list[Run]]:
+    """The runs below folders by their seeds: one group an environment, all finished and evaluated alike."""
     runs = [read_run(folder) for folder in find_runs(folders)]
     environments, repeated = group_runs(runs)
-    groups = [group for groups in environments.values() for group in groups]
+    found = {
+        f"{env_id} {group.name}": list(group.runs)
+        for env_id, groups in environments.items()
+        for group in groups
+    }
     unfit = [
         str(run.folder)
         for run in runs
         if not isinstance(run, Run) or run.status != "finished" or run.evaluated is None
     ]
-    if len(groups) != 1 or repeated or unfit or len({run.evaluation for run in groups[0].runs}) > 1:
-        names = [group.name for group in groups]
+    ways = {run.evaluation for group in found.values() for run in group}
+    if repeated or unfit or len(ways) > 1 or len(found) != len(environments):
         raise SystemExit(
-            f"{', '.join(map(str, folders))}: expected finished runs of one group, evaluated alike, each "
-            f"with a seed of its own; groups: {names}; repeated: {repeated}; unfinished: {unfit}"
+            f"{', '.join(map(str, folders))}: expected finished runs of one group an environment, evaluated "
+            f"alike, each with a seed of its own; groups: {list(found)}; repeated: {repeated}; "
+            f"unfinished: {unfit}; evaluated: {sorted(ways)}"
         )
-    return list(groups[0].runs)
+    return found
 
 
-def keep(archive: Path, runs: Iterable[Run]) -> None:
-    """Packs runs."""
-    row = archive.name.removesuffix(".tar.xz")
-    pack(archive, ((f"{row}/seed={run.seed}/{name}", text) for run in runs for name, text in kept_files(run)))
+def keep(archive: Path, runs: Iterable[Run], inside: str = "seed={run.seed}") -> None:
+    """Packs runs, each in a folder that `inside` names."""
+    top = archive.name.removesuffix(".tar.xz")
+    files = ((f"{top}/{inside.format(run=run)}", *file) for run in runs for file in kept_files(run))
+    pack(archive, ((f"{folder}/{name}", text) for folder, name, text in files))
 
 
 def keep_study(archive: Path, folder: Path) -> None:
@@ -150,7 +176,8 @@ def with_tables(page: str, results: Path) -> str:
         pattern = re.compile(f"{re.escape(begin)}.*?{end}", re.DOTALL)
         if not pattern.search(page):
             raise SystemExit(f"results.md has no place for the table {name}: {begin.strip()} and {end}")
-        lines = "\n".join(studies_table(rows, results) if "study" in rows[0] else table(rows, results))
+        make = next((make for key, make in OF_ROWS.items() if key in rows[0]), table)
+        lines = "\n".join(make(rows, results))
         page = pattern.sub(lambda _, text=f"{begin}\n{lines}\n\n{end}": text, page)
     return page
 
@@ -164,10 +191,8 @@ def table(rows: Sequence[dict[str, str]], results: Path) -> Iterator[str]:
         archive = results / f"{row['row']}.tar.xz"
         cells = [f"`{row['typed']}`", "not run", *[""] * 3]
         if archive.exists():
-            with tempfile.TemporaryDirectory() as folder:
-                with tarfile.open(archive) as tar:
-                    tar.extractall(folder, filter="data")
-                runs = read_row([Path(folder)])
+            with unpacked(archive) as folder:
+                runs = read_row([folder])
                 check_settings(row["typed"], RunFolder(runs[0].folder).config)
             cells = [cells[0], *described(runs), met(runs, row.get("bar"))]
             commands.append(f"ppo-train -m {row['typed']} eval.episodes={len_of(runs)} {seeds_of(runs)}")
@@ -176,6 +201,40 @@ def table(rows: Sequence[dict[str, str]], results: Path) -> Iterator[str]:
         yield f"| {' | '.join([*cells[:5], row.get('published', ''), cells[5]])} |"
     if commands:
         yield from ("", "```sh", *commands, "```")
+
+
+@contextmanager
+def unpacked(archive: Path) -> Iterator[Path]:
+    """A folder of what an archive holds, for as long as it is needed."""
+    with tempfile.TemporaryDirectory() as folder:
+        with tarfile.open(archive) as tar:
+            tar.extractall(folder, filter="data")
+        yield Path(folder)
+
+
+def recipes_table(rows: Sequence[dict[str, str]], results: Path) -> Iterator[str]:
+    """A table in Markdown of settings by environments, each seed's return in its cell, and the commands."""
+    found, commands = {}, defaultdict(list)
+    for row in rows:
+        found[row["says"]] = returns = {}
+        with unpacked(results / f"{row['recipe']}.recipe.tar.xz") as folder:
+            for runs in read_alike([folder]).values():
+                env_id, config = runs[0].env_id, RunFolder(runs[0].folder).config
+                check_settings(f"{row['typed']} env.id={env_id}", config)
+                evaluation = f"eval.episodes={config.eval.episodes} eval.seed={config.eval.seed}"
+                commands[row["typed"], f"{evaluation} {seeds_of(runs)}"].append(env_id)
+                returns[env_id] = ", ".join(
+                    number(run.final_return, 0 if abs(run.final_return) >= DIGITS_FROM else 2) for run in runs
+                )
+    env_ids = sorted({env_id for returns in found.values() for env_id in returns})
+    yield f"| settings | {' | '.join(env_ids)} |"
+    yield f"|{'---|' * (len(env_ids) + 1)}"
+    for says, returns in found.items():
+        yield f"| {says} | {' | '.join(returns.get(env_id, '') for env_id in env_ids)} |"
+    yield from ("", "```sh")
+    for (typed, rest), several in commands.items():
+        yield f"ppo-train -m {typed} env.id={','.join(several)} {rest}"
+    yield "```"
 
 
 def studies_table(rows: Sequence[dict[str, str]], results: Path) -> Iterator[str]:
@@ -295,6 +354,8 @@ def seeds_of(runs: Sequence[Run]) -> str:
     whole = seeds == list(range(seeds[0], seeds[-1] + 1)) and len(seeds) > 1
     return f"'seed=range({seeds[0]},{seeds[-1] + 1})'" if whole else f"seed={','.join(map(str, seeds))}"
 
+
+OF_ROWS = {"study": studies_table, "recipe": recipes_table}
 
 if __name__ == "__main__":
     main()
