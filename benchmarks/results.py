@@ -222,7 +222,7 @@ def recipes_table(rows: Sequence[dict[str, str]], results: Path) -> Iterator[str
                 env_id, config = runs[0].env_id, RunFolder(runs[0].folder).config
                 check_settings(f"{row['typed']} env.id={env_id}", config)
                 evaluation = f"eval.episodes={config.eval.episodes} eval.seed={config.eval.seed}"
-                commands[row["typed"], f"{evaluation} {seeds_of(runs)}"].append(env_id)
+                commands[row["typed"], f"{evaluation} {seeds_of(runs)}", len(runs) > 1].append(env_id)
                 returns[env_id] = ", ".join(
                     number(run.final_return, 0 if abs(run.final_return) >= DIGITS_FROM else 2) for run in runs
                 )
@@ -232,8 +232,9 @@ def recipes_table(rows: Sequence[dict[str, str]], results: Path) -> Iterator[str
     for says, returns in found.items():
         yield f"| {says} | {' | '.join(returns.get(env_id, '') for env_id in env_ids)} |"
     yield from ("", "```sh")
-    for (typed, rest), several in commands.items():
-        yield f"ppo-train -m {typed} env.id={','.join(several)} {rest}"
+    for (typed, rest, seeds), several in commands.items():
+        sweep = "-m " if seeds or len(several) > 1 else ""
+        yield f"ppo-train {sweep}{typed} env.id={','.join(several)} {rest}"
     yield "```"
 
 

@@ -109,20 +109,19 @@ def test_a_row_whose_command_gives_other_settings_by_now_is_refused(results, run
 
 def test_a_recipe_is_a_row_of_environments_with_each_seeds_return(results, runs, tmp_path):
     elsewhere = tmp_path / "elsewhere"
-    for seed, mean in ((1, -160.4), (2, 1_234.5)):
-        write_run(
-            elsewhere / f"seed={seed}", [mean] * 300, mean, "Pendulum-v1", seed=seed, eval__episodes=100
-        )
+    for env_id, seed, mean in (("Pendulum-v1", 1, -160.4), ("Pendulum-v1", 2, 1_234.5), ("Taxi-v3", 1, 7.7)):
+        write_run(elsewhere / f"{env_id}{seed}", [1.0] * 300, mean, env_id, seed=seed, eval__episodes=100)
     results("recipe", "plain", runs, elsewhere)
     typed = "env=CartPole-v1 preset=none total_timesteps=300000"
     rows = tmp_path / "docs" / "results" / "tables.yaml"
     rows.write_text(f"some:\n  - {{recipe: plain, typed: {typed}, says: ours}}\n")
     page = results("tables").splitlines()
-    assert "| settings | CartPole-v1 | Pendulum-v1 |" in page
-    assert "| ours | 480, 490, 500, 470, 485, 495, 465, 475 | −160, 1,234 |" in page
+    assert "| settings | CartPole-v1 | Pendulum-v1 | Taxi-v3 |" in page
+    assert "| ours | 480, 490, 500, 470, 485, 495, 465, 475 | −160, 1,234 | 7.70 |" in page
     rest = "eval.episodes=100 eval.seed=1000"
     assert f"ppo-train -m {typed} env.id=CartPole-v1 {rest} 'seed=range(11,19)'" in page
     assert f"ppo-train -m {typed} env.id=Pendulum-v1 {rest} 'seed=range(1,3)'" in page
+    assert f"ppo-train {typed} env.id=Taxi-v3 {rest} seed=1" in page  # one run is no sweep
 
 
 def test_a_study_is_kept_and_told_of_with_its_command(results, tmp_path):
