@@ -49,7 +49,7 @@ from ppo_cli.runs.folder import RunFolder
 DOCS = Path(__file__).parents[1] / "docs"
 POINTS = 100  # rows of a kept log, as many as a report's learning curve has points
 DIGITS = 6  # of what is logged, and of the single episodes' returns
-DIGITS_FROM = 100  # a return of a recipe is shown without decimals
+WHOLE_FROM = 100  # the size from which a recipe's return is shown without decimals
 LEAST_SHARE = 0.05  # of the variance of a search's values, that a knob is named for
 SAME_BITS = {"vectorization": "sync"}  # what auto and async give the bits of
 OF_A_SEARCH = ("search.json", "trials.csv", "importances.csv", "best.yaml")
@@ -195,7 +195,8 @@ def table(rows: Sequence[dict[str, str]], results: Path) -> Iterator[str]:
                 runs = read_row([folder])
                 check_settings(row["typed"], RunFolder(runs[0].folder).config)
             cells = [cells[0], *described(runs), met(runs, row.get("bar"))]
-            commands.append(f"ppo-train -m {row['typed']} eval.episodes={len_of(runs)} {seeds_of(runs)}")
+            words = f"{row['typed']} eval.episodes={len_of(runs)} {seeds_of(runs)}"
+            commands.append(command(words, len(runs)))
         else:
             cells.append(met([], row.get("bar")))
         yield f"| {' | '.join([*cells[:5], row.get('published', ''), cells[5]])} |"
@@ -222,9 +223,9 @@ def recipes_table(rows: Sequence[dict[str, str]], results: Path) -> Iterator[str
                 env_id, config = runs[0].env_id, RunFolder(runs[0].folder).config
                 check_settings(f"{row['typed']} env.id={env_id}", config)
                 evaluation = f"eval.episodes={config.eval.episodes} eval.seed={config.eval.seed}"
-                commands[row["typed"], f"{evaluation} {seeds_of(runs)}", len(runs) > 1].append(env_id)
+                commands[row["typed"], f"{evaluation} {seeds_of(runs)}", len(runs)].append(env_id)
                 returns[env_id] = ", ".join(
-                    number(run.final_return, 0 if abs(run.final_return) >= DIGITS_FROM else 2) for run in runs
+                    number(run.final_return, 0 if abs(run.final_return) >= WHOLE_FROM else 2) for run in runs
                 )
     env_ids = sorted({env_id for returns in found.values() for env_id in returns})
     yield f"| settings | {' | '.join(env_ids)} |"
@@ -233,8 +234,7 @@ def recipes_table(rows: Sequence[dict[str, str]], results: Path) -> Iterator[str
         yield f"| {says} | {' | '.join(returns.get(env_id, '') for env_id in env_ids)} |"
     yield from ("", "```sh")
     for (typed, rest, seeds), several in commands.items():
-        sweep = "-m " if seeds or len(several) > 1 else ""
-        yield f"ppo-train {sweep}{typed} env.id={','.join(several)} {rest}"
+        yield command(f"{typed} env.id={','.join(several)} {rest}", len(several) * seeds)
     yield "```"
 
 
@@ -347,6 +347,11 @@ def number(value: float, digits: int) -> str:
 def len_of(runs: Sequence[Run]) -> str:
     """How many episodes an evaluation has."""
     return runs[0].evaluation.partition(" ")[0]
+
+
+def command(words: str, runs: int) -> str:
+    """What makes so many runs: one is no sweep."""
+    return f"ppo-train {'-m ' if runs > 1 else ''}{words}"
 
 
 def seeds_of(runs: Sequence[Run]) -> str:
