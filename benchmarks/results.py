@@ -49,7 +49,7 @@ from ppo_cli.runs.folder import RunFolder
 DOCS = Path(__file__).parents[1] / "docs"
 POINTS = 100  # rows of a kept log, as many as a report's learning curve has points
 DIGITS = 6  # of what is logged, and of the single episodes' returns
-WHOLE_FROM = 100  # the size from which a recipe's return is shown without decimals
+DECIMALS = ((100, 0), (2, 2), (0, 3))  # of a seed's return, by the size that it has at least
 LEAST_SHARE = 0.05  # of the variance of a search's values, that a knob is named for
 SAME_BITS = {"vectorization": "sync"}  # what auto and async give the bits of
 OF_A_SEARCH = ("search.json", "trials.csv", "importances.csv", "best.yaml")
@@ -224,9 +224,7 @@ def recipes_table(rows: Sequence[dict[str, str]], results: Path) -> Iterator[str
                 check_settings(f"{row['typed']} env.id={env_id}", config)
                 evaluation = f"eval.episodes={config.eval.episodes} eval.seed={config.eval.seed}"
                 commands[row["typed"], f"{evaluation} {seeds_of(runs)}", len(runs)].append(env_id)
-                returns[env_id] = ", ".join(
-                    number(run.final_return, 0 if abs(run.final_return) >= WHOLE_FROM else 2) for run in runs
-                )
+                returns[env_id] = ", ".join(shown(run.final_return) for run in runs)
     env_ids = sorted({env_id for returns in found.values() for env_id in returns})
     yield f"| settings | {' | '.join(env_ids)} |"
     yield f"|{'---|' * (len(env_ids) + 1)}"
@@ -342,6 +340,11 @@ def met(runs: Sequence[Run], bar: float | None) -> str:
 def number(value: float, digits: int) -> str:
     """A number with commas and a sign that a table can have."""
     return f"{value:,.{digits}f}".replace("-", "−")
+
+
+def shown(value: float) -> str:
+    """A number with as many decimals as its size asks for."""
+    return number(value, next(digits for least, digits in DECIMALS if abs(value) >= least))
 
 
 def len_of(runs: Sequence[Run]) -> str:
