@@ -49,7 +49,7 @@ from ppo_cli.runs.folder import RunFolder
 DOCS = Path(__file__).parents[1] / "docs"
 POINTS = 100  # rows of a kept log, as many as a report's learning curve has points
 DIGITS = 6  # of what is logged, and of the single episodes' returns
-DECIMALS = ((100, 0), (2, 2), (0, 3))  # of a seed's return, by the size that it has at least
+DECIMALS = ((100, 0), (2, 2), (0, 3))  # of one seed's return, by the size that it has at least
 LEAST_SHARE = 0.05  # of the variance of a search's values, that a knob is named for
 SAME_BITS = {"vectorization": "sync"}  # what auto and async give the bits of
 OF_A_SEARCH = ("search.json", "trials.csv", "importances.csv", "best.yaml")
@@ -310,7 +310,8 @@ def check_settings(typed: str, config: Config, but: Sequence[str] = ()) -> None:
 def described(runs: Sequence[Run]) -> list[str]:
     """IQM with its interval, the range of the seeds, how many there are, and the steps of each."""
     returns = [run.final_return for run in runs]
-    digits = 3 if max(map(abs, returns)) < 2 else 1
+    largest = max(map(abs, returns))
+    digits = 3 if largest < 2 else 2 if largest < 10 else 1
     found = estimate(np.array(returns))
     value = number(float(found.value), digits)
     if found.low is not None and found.high is not None:
