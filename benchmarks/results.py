@@ -49,7 +49,8 @@ from ppo_cli.runs.folder import RunFolder
 DOCS = Path(__file__).parents[1] / "docs"
 POINTS = 100  # rows of a kept log, as many as a report's learning curve has points
 DIGITS = 6  # of what is logged, and of the single episodes' returns
-DECIMALS = ((100, 0), (2, 2), (0, 3))  # of one seed's return, by the size that it has at least
+DECIMALS_OF_A_ROW = ((10, 1), (2, 2), (0, 3))  # by the size that a return has at least
+DECIMALS_OF_A_SEED = ((100, 0), (2, 2), (0, 3))
 LEAST_SHARE = 0.05  # of the variance of a search's values, that a knob is named for
 SAME_BITS = {"vectorization": "sync"}  # what auto and async give the bits of
 OF_A_SEARCH = ("search.json", "trials.csv", "importances.csv", "best.yaml")
@@ -224,7 +225,10 @@ def recipes_table(rows: Sequence[dict[str, str]], results: Path) -> Iterator[str
                 check_settings(f"{row['typed']} env.id={env_id}", config)
                 evaluation = f"eval.episodes={config.eval.episodes} eval.seed={config.eval.seed}"
                 commands[row["typed"], f"{evaluation} {seeds_of(runs)}", len(runs)].append(env_id)
-                returns[env_id] = ", ".join(shown(run.final_return) for run in runs)
+                returns[env_id] = ", ".join(
+                    number(value, decimals(abs(value), DECIMALS_OF_A_SEED))
+                    for value in (run.final_return for run in runs)
+                )
     env_ids = sorted({env_id for returns in found.values() for env_id in returns})
     yield f"| settings | {' | '.join(env_ids)} |"
     yield f"|{'---|' * (len(env_ids) + 1)}"
@@ -310,8 +314,7 @@ def check_settings(typed: str, config: Config, but: Sequence[str] = ()) -> None:
 def described(runs: Sequence[Run]) -> list[str]:
     """IQM with its interval, the range of the seeds, how many there are, and the steps of each."""
     returns = [run.final_return for run in runs]
-    largest = max(map(abs, returns))
-    digits = 3 if largest < 2 else 2 if largest < 10 else 1
+    digits = decimals(max(map(abs, returns)), DECIMALS_OF_A_ROW)
     found = estimate(np.array(returns))
     value = number(float(found.value), digits)
     if found.low is not None and found.high is not None:
@@ -343,9 +346,9 @@ def number(value: float, digits: int) -> str:
     return f"{value:,.{digits}f}".replace("-", "−")
 
 
-def shown(value: float) -> str:
-    """A number with as many decimals as its size asks for."""
-    return number(value, next(digits for least, digits in DECIMALS if abs(value) >= least))
+def decimals(size: float, rule: Sequence[tuple[float, int]]) -> int:
+    """How many decimals a rule gives to a return of that size."""
+    return next(digits for least, digits in rule if size >= least)
 
 
 def len_of(runs: Sequence[Run]) -> str:
