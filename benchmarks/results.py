@@ -31,7 +31,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import yaml
@@ -98,7 +98,7 @@ def read_row(folders: Sequence[Path]) -> list[Run]:
 
 def read_alike(folders: Sequence[Path]) -> dict[str, list[Run]]:
     """The runs below folders by their seeds: one group an environment, all finished and evaluated alike."""
-    runs = [read_run(folder) for folder in find_runs(folders)]
+    runs = [read_run(folder) for folder in find_runs(folders, refuse)]
     environments, repeated = group_runs(runs)
     found = {
         f"{env_id} {group.name}": list(group.runs)
@@ -118,6 +118,11 @@ def read_alike(folders: Sequence[Path]) -> dict[str, list[Run]]:
             f"unfinished: {unfit}; evaluated: {sorted(ways)}"
         )
     return found
+
+
+def refuse(error: OSError) -> NoReturn:
+    """Ends the program at a folder that cannot be read."""
+    raise SystemExit(f"{error.filename}: {error.strerror}")
 
 
 def keep(archive: Path, runs: Iterable[Run], inside: str = "seed={run.seed}") -> None:

@@ -1,6 +1,7 @@
 """benchmarks/results.py: what it keeps of runs, and the tables that it makes of what is kept."""
 
 import json
+import re
 import runpy
 import sys
 import tarfile
@@ -97,6 +98,12 @@ def test_runs_that_are_not_one_finished_group_are_not_kept(results, runs, tmp_pa
     with pytest.raises(SystemExit, match=r"clip_ratio=0\.3"):
         results("keep", "plain", runs)
     assert not (tmp_path / "docs" / "results" / "plain.tar.xz").exists()
+
+
+def test_a_folder_that_is_not_there_is_not_passed_over(results, runs, tmp_path):
+    gone = tmp_path / "gone"
+    with pytest.raises(SystemExit, match=re.escape(f"{gone}: No such file")):
+        results("recipe", "slow", gone, runs)
 
 
 def test_a_row_whose_command_gives_other_settings_by_now_is_refused(results, runs, tmp_path):
