@@ -20,7 +20,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from ppo_cli.config.compose import load
 from ppo_cli.config.convert import to_dict
 from ppo_cli.distributions import Distribution, make_distribution
-from ppo_cli.runs.build import check_environment, env_maker
+from ppo_cli.runs.build import check_environment, env_maker, evaluation_plan
 from ppo_cli.runs.evaluation import evaluate
 
 
@@ -48,12 +48,10 @@ def main() -> None:
     config = check_environment(load(*sys.argv[1:])).config
     agent = make_peer("sb3", to_dict(config))
     agent.learn(config.total_timesteps)
-    make = env_maker(config.env)
-    env = make()
+    env = env_maker(config.env)()
     policy: Any = PeerPolicy(agent, make_distribution(env.action_space))
     env.close()
-    options = config.eval
-    found = evaluate(policy, make, options.episodes, options.seed, options.deterministic, options.max_steps)
+    found = evaluate(policy, evaluation_plan(config))
     print(json.dumps({"mean": found.mean, "std": found.std, "iqm": found.iqm, "returns": found.returns}))
 
 

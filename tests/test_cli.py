@@ -25,7 +25,7 @@ from ppo_cli.config.compose import compose_jobs, load
 from ppo_cli.config.overrides import read_line
 from ppo_cli.config.schema import KNOBS, conf_dir
 from ppo_cli.envs.make import env_fn
-from ppo_cli.runs.evaluation import evaluate
+from ppo_cli.runs.evaluation import EvaluationPlan, evaluate
 from ppo_cli.runs.log import EVAL_TAG, TAGS
 from ppo_cli.runs.policy import load_policy
 
@@ -86,7 +86,8 @@ def test_eval_json_and_the_checkpoint_agree(ppo_train, tmp_path):
         "mean", "std", "iqm", "episodes", "returns", "lengths", "steps", "deterministic", "seed"
     }  # fmt: skip
     policy = load_policy(folder / "checkpoints" / "last.pt")
-    again = evaluate(policy.batch, env_fn(policy.config.env.id), 2, seed=7, deterministic=True)
+    plan = EvaluationPlan(env_fn(policy.config.env.id), 2, seed=7, deterministic=True)
+    again = evaluate(policy.batch, plan)
     assert again.returns == saved["returns"]
     assert again.lengths == saved["lengths"]
     assert saved["mean"] == pytest.approx(sum(saved["returns"]) / 2)
@@ -100,10 +101,11 @@ def test_a_later_process_loads_and_evaluates(ppo_train, tmp_path):
         "from pathlib import Path\n"
         "from ppo_cli.runs.policy import load_policy\n"
         "from ppo_cli.envs.make import env_fn\n"
-        "from ppo_cli.runs.evaluation import evaluate\n"
+        "from ppo_cli.runs.evaluation import EvaluationPlan, evaluate\n"
         f"policy = load_policy(Path({str(folder / 'checkpoints' / 'last.pt')!r}))\n"
         "config = policy.config\n"
-        "print(evaluate(policy.batch, env_fn(config.env.id), 2, config.eval.seed, True).returns)\n"
+        "plan = EvaluationPlan(env_fn(config.env.id), 2, config.eval.seed, True)\n"
+        "print(evaluate(policy.batch, plan).returns)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == json.loads((folder / "eval.json").read_text())["returns"]

@@ -27,7 +27,7 @@ from ppo_cli.envs.vector import SyncVector
 from ppo_cli.envs.workers import AsyncVector
 from ppo_cli.policy import BatchPolicy
 from ppo_cli.runs import own_hooks
-from ppo_cli.runs.evaluation import evaluate
+from ppo_cli.runs.evaluation import EvaluationPlan, evaluate
 from ppo_cli.runs.signals import Interrupted, StopSignal, no_advice
 from ppo_cli.runs.streams import LogFile, lasting_streams, output_failure
 from ppo_cli.seeding import spawn_seeds
@@ -137,13 +137,14 @@ def test_an_evaluation_begins_a_failed_episode_again(caplog):
     unruly_envs.FailsOnce.made = 0
     make = env_fn("unruly_envs:FailsOnce-v0")
     actions = []
-    found = evaluate(policy_for(unruly_envs.Ten), make, 3, 0, True, actions={0: actions}, on_error="restart")
+    plan = EvaluationPlan(make, 3, 0, True, on_error="restart")
+    found = evaluate(policy_for(unruly_envs.Ten), plan, actions={0: actions})
     assert found.returns == [10.0] * 3
     assert len(actions) == 10
     assert "raised RuntimeError: once" in caplog.text
     unruly_envs.FailsOnce.made = 0
     with pytest.raises(EnvFaultError, match=r"once .* in evaluation episode 0, step 5"):
-        evaluate(policy_for(unruly_envs.Ten), make, 3, 0, True)
+        evaluate(policy_for(unruly_envs.Ten), EvaluationPlan(make, 3, 0, True))
 
 
 def test_a_worker_that_crashes_says_of_what():
@@ -178,7 +179,7 @@ def test_pytorchs_generator_is_seeded_in_workers():
 
 def test_an_evaluation_copies_observations_whose_array_is_used_again(monkeypatch):
     policy, seen = make_policy_that_notes(monkeypatch)
-    evaluate(policy, env_fn("unruly_envs:OneArray-v0"), 3, 0, True)
+    evaluate(policy, EvaluationPlan(env_fn("unruly_envs:OneArray-v0"), 3, 0, True))
     assert len({row[1] for row in seen[0]}) == 3
 
 

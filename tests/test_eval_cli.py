@@ -25,7 +25,7 @@ from ppo_cli.envs.make import env_fn
 from ppo_cli.errors import ConfigError
 from ppo_cli.report.evaluations import EvaluatedRun, table
 from ppo_cli.runs.checkpoint import load_checkpoint, save_checkpoint
-from ppo_cli.runs.evaluation import evaluate, mean_interval
+from ppo_cli.runs.evaluation import EvaluationPlan, evaluate, mean_interval
 from ppo_cli.runs.film import choose_episode
 from ppo_cli.runs.folder import find_checkpoint
 
@@ -336,7 +336,7 @@ def test_what_an_episodes_actions_were():
             return np.arange(len(observations)), states
 
     actions = {1: []}
-    evaluate(Policy(), env_fn("CartPole-v1"), 2, 0, True, max_steps=3, actions=actions)
+    evaluate(Policy(), EvaluationPlan(env_fn("CartPole-v1"), 2, 0, True, max_steps=3), actions=actions)
     assert actions == {1: [1, 1, 1]}
 
 

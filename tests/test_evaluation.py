@@ -14,7 +14,7 @@ from ppo_cli.episodes import Evaluation
 from ppo_cli.normalize import ObservationNormalizer
 from ppo_cli.policy import BatchPolicy
 from ppo_cli.runs import evaluation
-from ppo_cli.runs.evaluation import MAX_SLOTS, evaluate
+from ppo_cli.runs.evaluation import MAX_SLOTS, EvaluationPlan, evaluate
 from ppo_cli.seeding import spawn_seeds
 
 OBSERVATIONS = spaces.Box(-1, 1, (3,), np.float64)
@@ -83,7 +83,7 @@ def one_by_one(policy: BatchPolicy, seeds: list[int]) -> tuple[list[float], list
 def test_episodes_are_dealt_beforehand(episodes: int, slots: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation, "MAX_SLOTS", slots)
     policy = make_policy()
-    result = evaluate(policy, SeededEnv, episodes, seed=5, deterministic=True)
+    result = evaluate(policy, EvaluationPlan(SeededEnv, episodes, seed=5, deterministic=True))
     returns, lengths = one_by_one(policy, spawn_seeds(5, "eval", episodes))
     assert result.lengths == lengths
     assert result.returns == pytest.approx(returns)
@@ -91,7 +91,7 @@ def test_episodes_are_dealt_beforehand(episodes: int, slots: int, monkeypatch: p
 
 def test_both_actions_and_all_lengths_occur() -> None:
     # else the comparison above would compare nothing
-    result = evaluate(make_policy(), SeededEnv, 40, seed=5, deterministic=True)
+    result = evaluate(make_policy(), EvaluationPlan(SeededEnv, 40, seed=5, deterministic=True))
     assert set(result.lengths) == {1, 2, 30}
     extra = [8 * (total - 100) / length for total, length in zip(result.returns, result.lengths, strict=True)]
     assert 0.2 < np.mean(extra) < 0.8
@@ -99,8 +99,8 @@ def test_both_actions_and_all_lengths_occur() -> None:
 
 def test_fewer_episodes_are_the_first_of_more() -> None:
     policy = make_policy()
-    few = evaluate(policy, SeededEnv, 5, seed=1, deterministic=True)
-    many = evaluate(policy, SeededEnv, 33, seed=1, deterministic=True)
+    few = evaluate(policy, EvaluationPlan(SeededEnv, 5, seed=1, deterministic=True))
+    many = evaluate(policy, EvaluationPlan(SeededEnv, 33, seed=1, deterministic=True))
     assert few.lengths == many.lengths[:5]
     assert few.returns == pytest.approx(many.returns[:5])
 
@@ -110,28 +110,28 @@ def test_twice_is_the_same_whatever_the_global_generators_hold(deterministic: bo
     policy = make_policy()
     torch.manual_seed(1)
     np.random.seed(1)
-    first = evaluate(policy, SeededEnv, 20, seed=3, deterministic=deterministic)
+    first = evaluate(policy, EvaluationPlan(SeededEnv, 20, seed=3, deterministic=deterministic))
     torch.manual_seed(2)
     np.random.seed(2)
     state = torch.get_rng_state()
-    assert evaluate(policy, SeededEnv, 20, seed=3, deterministic=deterministic) == first
+    assert evaluate(policy, EvaluationPlan(SeededEnv, 20, seed=3, deterministic=deterministic)) == first
     assert torch.equal(torch.get_rng_state(), state)  # and training's draws go on as without it
 
 
 def test_seeds_and_sampling_make_a_difference() -> None:
     policy = make_policy()
-    greedy = evaluate(policy, SeededEnv, 20, seed=3, deterministic=True)
-    sampled = evaluate(policy, SeededEnv, 20, seed=3, deterministic=False)
-    other = evaluate(policy, SeededEnv, 20, seed=4, deterministic=True)
+    greedy = evaluate(policy, EvaluationPlan(SeededEnv, 20, seed=3, deterministic=True))
+    sampled = evaluate(policy, EvaluationPlan(SeededEnv, 20, seed=3, deterministic=False))
+    other = evaluate(policy, EvaluationPlan(SeededEnv, 20, seed=4, deterministic=True))
     assert greedy.returns != sampled.returns
     assert greedy.lengths == sampled.lengths  # the same episodes
     assert greedy.lengths != other.lengths
 
 
 def test_no_more_environments_than_needed_and_all_closed() -> None:
-    evaluate(make_policy(), SeededEnv, 3, seed=0, deterministic=True)
+    evaluate(make_policy(), EvaluationPlan(SeededEnv, 3, seed=0, deterministic=True))
     assert len(SeededEnv.made) == 3
-    evaluate(make_policy(), SeededEnv, 50, seed=0, deterministic=True)
+    evaluate(make_policy(), EvaluationPlan(SeededEnv, 50, seed=0, deterministic=True))
     assert len(SeededEnv.made) == 3 + MAX_SLOTS
     assert all(env.closed for env in SeededEnv.made)
 
@@ -140,8 +140,8 @@ def test_normalisation_is_used_and_frozen() -> None:
     normalizer = ObservationNormalizer((3,), 10.0)
     normalizer.update(np.random.default_rng(0).normal(2, 0.1, (100, 3)))
     before = normalizer.statistics.mean.copy()
-    with_it = evaluate(make_policy(normalizer), SeededEnv, 20, seed=3, deterministic=True)
-    without = evaluate(make_policy(), SeededEnv, 20, seed=3, deterministic=True)
+    with_it = evaluate(make_policy(normalizer), EvaluationPlan(SeededEnv, 20, seed=3, deterministic=True))
+    without = evaluate(make_policy(), EvaluationPlan(SeededEnv, 20, seed=3, deterministic=True))
     assert np.array_equal(normalizer.statistics.mean, before)
     assert normalizer.statistics.count == pytest.approx(100, abs=1e-3)
     assert with_it.returns != without.returns
@@ -159,7 +159,7 @@ def test_real_environments(env_id: str, use_sde: bool, deterministic: bool) -> N
     env = make()
     model = make_actor_critic(env.observation_space, env.action_space, use_sde=use_sde)
     policy = BatchPolicy(model, make_distribution(env.action_space), None)
-    result = evaluate(policy, make, 3, seed=0, deterministic=deterministic)
+    result = evaluate(policy, EvaluationPlan(make, 3, seed=0, deterministic=deterministic))
     assert all(1 <= length <= 30 for length in result.lengths)
     if env_id == "CartPole-v1":
         assert result.returns == result.lengths

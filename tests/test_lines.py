@@ -26,7 +26,7 @@ from ppo_cli.config.schema import KNOBS, conf_dir
 from ppo_cli.envs.make import env_fn
 from ppo_cli.episodes import Evaluation
 from ppo_cli.hooks import RunState, telling_hooks
-from ppo_cli.runs.evaluation import evaluate
+from ppo_cli.runs.evaluation import EvaluationPlan, evaluate
 from ppo_cli.runs.log import TAGS
 from ppo_cli.runs.messages import budget_words, network_words, next_lines, pack, training_words
 from ppo_cli.runs.policy import load_policy
@@ -400,8 +400,9 @@ def test_an_evaluation_that_is_watched_gives_the_same_bits(ppo_train, tmp_path):
     ppo_train("env=CartPole-v1", *TINY, "hydra.run.dir=run")
     policy = load_policy(tmp_path / "run" / "checkpoints" / "last.pt").batch
     seen = []
-    watched = evaluate(policy, env_fn("CartPole-v1"), 20, 3, deterministic=False, progress=seen.append)
-    assert watched == evaluate(policy, env_fn("CartPole-v1"), 20, 3, deterministic=False)
+    plan = EvaluationPlan(env_fn("CartPole-v1"), 20, 3, deterministic=False)
+    watched = evaluate(policy, plan, progress=seen.append)
+    assert watched == evaluate(policy, plan)
     assert seen == sorted(set(seen))
     assert seen[-1] == 20
 

@@ -36,7 +36,7 @@ from ppo_cli.runs.beside import run_beside, runs_beside
 from ppo_cli.runs.build import check_environment, env_maker
 from ppo_cli.runs.caller import COMMAND, Caller
 from ppo_cli.runs.checkpoint import load_checkpoint
-from ppo_cli.runs.evaluation import evaluate
+from ppo_cli.runs.evaluation import EvaluationPlan, evaluate
 from ppo_cli.runs.folder import RunFolder
 from ppo_cli.runs.processes import compare, fingerprint
 from ppo_cli.seeding import OwnGenerators, spawn_seeds, stream_generator
@@ -384,10 +384,11 @@ def test_an_evaluation_in_parts_plays_the_same_episodes(config):
     env = make()
     spaces = Spaces(env.observation_space, env.action_space)
     policy = BatchPolicy(make_actor_critic(*spaces), make_distribution(env.action_space), None)
-    whole = evaluate(policy, make, 5, seed=3, deterministic=True)
+    plan = EvaluationPlan(make, 5, seed=3, deterministic=True)
+    whole = evaluate(policy, plan)
     for parts in (2, 3, 7):
         counted = []
-        found = evaluate(policy, make, 5, seed=3, deterministic=True, progress=counted.append, parts=parts)
+        found = evaluate(policy, plan, progress=counted.append, parts=parts)
         assert found == whole
         assert counted[-1] == 5
 

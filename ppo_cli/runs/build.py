@@ -47,6 +47,7 @@ from ppo_cli.normalize import (
 from ppo_cli.parts import freeze
 from ppo_cli.runs.algorithm import build_distribution, build_hyperparameters, build_schedules, try_update
 from ppo_cli.runs.capacity import check_rollout, check_weights
+from ppo_cli.runs.evaluation import EvaluationPlan
 from ppo_cli.runs.intrinsic import try_intrinsic
 from ppo_cli.runs.ranks import check_processes
 from ppo_cli.runs.signals import no_advice
@@ -266,6 +267,15 @@ def wanted_infos(config: Config) -> Wanted:
 def on_error_of(config: EnvConfig) -> OnError:
     """What a fault of the environment does."""
     return "restart" if config.on_error == "restart" else "stop"
+
+
+def evaluation_plan(config: Config) -> EvaluationPlan:
+    """The episodes that a run is evaluated over."""
+    own, make = config.eval, env_maker(config.env, n_envs=config.shard_envs)
+    return EvaluationPlan(
+        make, own.episodes, own.seed, own.deterministic, own.max_steps,
+        on_error_of(config.env), wanted_infos(config),
+    )  # fmt: skip
 
 
 def _try_environment(env_id: str, config: EnvConfig, n_envs: int) -> Env[Any, Any]:

@@ -75,31 +75,42 @@ class Part(NamedTuple):
     infos: Sequence[Mapping[str, float]] = ()
 
 
+class EvaluationPlan(NamedTuple):
+    """Which episodes an evaluation plays, and how.
+
+    Attributes:
+        make: The constructor of an evaluation environment.
+        episodes: The number of episodes > 0, each with a seed of its own derived from ``seed``.
+        seed: The evaluation's own seed.
+        deterministic: Whether to take the most probable action rather than a sample.
+        max_steps: The length at which an episode is cut, for environments without a time limit.
+        on_error: ``restart`` has an episode whose environment fails begin again in a new one, with another
+            seed, as often as `RENEWALS` times.
+        infos: The keys of ``info`` that are followed.
+    """
+
+    make: EnvFn
+    episodes: int
+    seed: int
+    deterministic: bool
+    max_steps: int = 27_000
+    on_error: OnError = "stop"
+    infos: Wanted = NOTHING
+
+
 def evaluate(
     policy: BatchPolicy,
-    make: EnvFn,
-    episodes: int,
-    seed: int,
-    deterministic: bool,
-    max_steps: int = 27_000,
+    plan: EvaluationPlan,
     actions: dict[int, list[Any]] | None = None,
-    on_error: OnError = "stop",
-    infos: Wanted = NOTHING,
     progress: Callable[[int], None] | None = None,
     parts: int = 1,
 ) -> Evaluation:
-    """Runs ``episodes`` episodes, each with a seed of its own derived from ``seed``.
+    """Plays the episodes of a plan.
 
     Args:
-        policy: As for `evaluate_part`, as are those that follow.
-        make: The same.
-        episodes: The same.
-        seed: The same.
-        deterministic: The same.
-        max_steps: The same.
-        actions: The same.
-        on_error: The same.
-        infos: The same.
+        policy: The policy, which acts on raw observations.
+        plan: The episodes.
+        actions: Lists, by episode, that the actions of those episodes are put into.
         progress: A function that is called with the number of episodes that have ended, when one has.
         parts: The number of parts that are played one after the other, as many as a run has shards.
 
@@ -109,11 +120,7 @@ def evaluate(
     found: list[Part] = []
     for part in range(parts):
         count = progress and counting_on(progress, sum(len(each.returns) for each in found))
-        played = evaluate_part(
-            policy, make, episodes, seed, deterministic, max_steps, actions, on_error, infos, count,
-            (part, parts),
-        )  # fmt: skip
-        found.append(played)
+        found.append(evaluate_part(policy, plan, actions, count, (part, parts)))
     return whole(found)
 
 
@@ -140,18 +147,12 @@ def whole(parts: Sequence[Part]) -> Evaluation:
 
 def evaluate_part(
     policy: BatchPolicy,
-    make: EnvFn,
-    episodes: int,
-    seed: int,
-    deterministic: bool,
-    max_steps: int = 27_000,
+    plan: EvaluationPlan,
     actions: dict[int, list[Any]] | None = None,
-    on_error: OnError = "stop",
-    infos: Wanted = NOTHING,
     progress: Callable[[int], None] | None = None,
     part: tuple[int, int] = (0, 1),
 ) -> Part:
-    """Runs one of several parts of an evaluation's episodes, each with a seed of its own.
+    """Plays one of several parts of a plan's episodes.
 
     The episodes are dealt to slots beforehand, so that short ones are not counted more often than long ones.
     Python's, NumPy's and PyTorch's global generators, from which some environments draw, are seeded
@@ -159,15 +160,8 @@ def evaluate_part(
 
     Args:
         policy: The policy, which acts on raw observations.
-        make: The constructor of an evaluation environment.
-        episodes: The number of episodes > 0 of all parts.
-        seed: The evaluation's own seed.
-        deterministic: Whether to take the most probable action rather than a sample.
-        max_steps: The length at which an episode is cut, for environments without a time limit.
+        plan: The episodes of all parts.
         actions: Lists, by episode, that the actions of those episodes are put into.
-        on_error: ``restart`` has an episode whose environment fails begin again in a new one, with another
-            seed, as often as `RENEWALS` times.
-        infos: The keys of ``info`` that are followed.
         progress: A function that is called with the number of episodes of it that have ended, when one has.
         part: The number k of the part among n, which plays the episodes k, k + n, k + 2n, ...
 
@@ -175,22 +169,22 @@ def evaluate_part(
         EnvFaultError: an environment raised, or gave a NaN or an infinity, from which no mean comes back.
     """
     number, parts = part
-    numbers = range(episodes)[number::parts]
+    numbers = range(plan.episodes)[number::parts]
     if not numbers:
         return Part()
-    seeds = spawn_seeds(seed, "eval", episodes)[number::parts]
-    generator = None if deterministic else stream_generator(seed, "action", number)
+    seeds = spawn_seeds(plan.seed, "eval", plan.episodes)[number::parts]
+    generator = None if plan.deterministic else stream_generator(plan.seed, "action", number)
     record = {n // parts: taken for n, taken in (actions or {}).items() if n % parts == number}
     outside = global_states()
     seed_global_generators(seeds[0])
     players: list[_Player] = []
     try:
         for _ in range(min(len(numbers), MAX_SLOTS)):
-            players.append(_Player(make, seeds, numbers, on_error, infos))
+            players.append(_Player(plan, seeds, numbers))
             if isinstance(players[0].env.unwrapped, OneOf):
                 env = players[0].env
-                return Part(*play_rounds(policy, env, seeds, generator, max_steps, infos, progress))
-        return _play(policy, players, len(numbers), generator, max_steps, record, progress)
+                return Part(*play_rounds(policy, env, seeds, generator, plan.max_steps, plan.infos, progress))
+        return _play(policy, players, len(numbers), generator, plan.max_steps, record, progress)
     finally:
         for player in players:
             calls.close(player.env)
@@ -209,14 +203,12 @@ class _Player:
         tally: The infos of the episode, and those of the episodes before.
     """
 
-    def __init__(
-        self, make: EnvFn, seeds: Sequence[int], numbers: Sequence[int], on_error: OnError, infos: Wanted
-    ) -> None:
-        self.env = make()
+    def __init__(self, plan: EvaluationPlan, seeds: Sequence[int], numbers: Sequence[int]) -> None:
+        self.env = plan.make()
         self._numbers = numbers
         self.episode, self.observation, self.total, self.length = 0, np.zeros(0), 0.0, 0
-        self._make, self._seeds, self._on_error = make, seeds, on_error
-        self.tally, self._follows = Tally(infos), infos != NOTHING
+        self._make, self._seeds, self._on_error = plan.make, seeds, plan.on_error
+        self.tally, self._follows = Tally(plan.infos), plan.infos != NOTHING
         self._faults = 0  # of the episode
         self._check, self._dtype = (
             ObservationCheck(self.env.observation_space),

@@ -4,15 +4,12 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from ppo_cli.config.schema import Config, EvalConfig
-from ppo_cli.envs.group import OnError
-from ppo_cli.envs.infos import Wanted
-from ppo_cli.envs.make import EnvFn
+from ppo_cli.config.schema import Config
 from ppo_cli.episodes import Evaluation
 from ppo_cli.hooks import Hook, RunState
 from ppo_cli.policy import BatchPolicy
-from ppo_cli.runs.build import env_maker, on_error_of, wanted_infos
-from ppo_cli.runs.evaluation import Part, counting_on, evaluate_part, whole
+from ppo_cli.runs.build import evaluation_plan
+from ppo_cli.runs.evaluation import EvaluationPlan, Part, counting_on, evaluate_part, whole
 from ppo_cli.runs.processes import EVALUATE, signal_of_any
 from ppo_cli.runs.signals import Interrupted, StopSignal
 
@@ -22,41 +19,32 @@ Counting = Callable[[int], AbstractContextManager[Callable[[int], None]]]
 def make_evaluating(config: Config, counting: Counting | None = None) -> "Evaluating":
     """The hook that evaluates as a config says, and shows how far it is."""
     return Evaluating(
-        config.eval,
-        env_maker(config.env, n_envs=config.shard_envs),
-        on_error_of(config.env),
-        wanted_infos(config),
-        counting or (lambda _: nullcontext(lambda _: None)),
+        evaluation_plan(config), config.eval.every, counting or (lambda _: nullcontext(lambda _: None))
     )
 
 
 class Evaluating(Hook):
     """Evaluates the policy every ``eval.every`` iterations, and whenever it is asked to."""
 
-    def __init__(
-        self, settings: EvalConfig, make: EnvFn, on_error: OnError, infos: Wanted, counting: Counting
-    ) -> None:
+    def __init__(self, plan: EvaluationPlan, every: int, counting: Counting) -> None:
         """Takes what the config says.
 
         Args:
-            settings: The knobs ``eval``.
-            make: The constructor of an evaluation environment.
-            on_error: The effect of a fault of an environment.
-            infos: The keys of ``info`` that are averaged.
+            plan: The episodes.
+            every: The number of iterations between two evaluations on the way; 0 for none.
             counting: Shows how many episodes have ended.
         """
-        self._settings, self._make, self._on_error = settings, make, on_error
-        self._infos, self._counting = infos, counting
+        self._plan, self._every, self._counting = plan, every, counting
 
     def after_iteration(self, run: RunState, scalars: dict[str, float]) -> None:
         """Evaluates where it is time to."""
-        if self._settings.every and run.iteration % self._settings.every == 0:
+        if self._every and run.iteration % self._every == 0:
             self.evaluate(run)
 
     def evaluate(self, run: RunState) -> Evaluation:
         """Evaluates the policy as it is now, and tells the run's hooks."""
         run.shards.collective.of_first(EVALUATE)
-        with self._counting(self._settings.episodes) as count:
+        with self._counting(self._plan.episodes) as count:
             found = self.play(run, count)
         run.improved = found.mean > run.best
         run.best = max(run.best, found.mean)
@@ -71,18 +59,14 @@ class Evaluating(Hook):
             count: Is called with the number of episodes that have ended, about.
         """
         agent, shards = run.agent, run.shards
-        settings = {key: v for key, v in vars(self._settings).items() if key != "every"}
         normalizer = run.collector.observation_normalizer
         policy = BatchPolicy(agent.model, agent.distribution, normalizer and normalizer.in_numpy())
         found: list[Part] = []
         for number in range(shards.first, shards.first + len(shards.collectors)):
             ended = sum(len(each.returns) for each in found)
-            played = evaluate_part(
-                policy, self._make, **settings, on_error=self._on_error, infos=self._infos,
-                progress=count and counting_on(count, ended, shards.collective.processes),
-                part=(number, shards.total),
-            )  # fmt: skip
-            found.append(played)
+            ended_of_all = count and counting_on(count, ended, shards.collective.processes)
+            part = (number, shards.total)
+            found.append(evaluate_part(policy, self._plan, progress=ended_of_all, part=part))
         return whole([Part(*each) for each in shards.collective.gather_plain(found)])
 
 

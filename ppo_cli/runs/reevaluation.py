@@ -12,7 +12,7 @@ from ppo_cli.config.schema import Config
 from ppo_cli.envs.group import EnvFaultError, explain
 from ppo_cli.episodes import Evaluation
 from ppo_cli.errors import RunError, UserCodeError
-from ppo_cli.runs.build import env_maker, on_error_of, wanted_infos
+from ppo_cli.runs.build import evaluation_plan
 from ppo_cli.runs.checkpoint import CheckpointError, load_newest, load_run
 from ppo_cli.runs.evaluation import evaluate, mean_interval, summarize
 from ppo_cli.runs.film import candidates, check_pictures, choose_episode, film, film_name, short_path
@@ -122,11 +122,8 @@ def play_episodes(
         RunError: An episode failed.
     """
     try:
-        make = env_maker(config.env, n_envs=config.shard_envs)
-        return evaluate(
-            policy.batch, make, episodes, seed, deterministic, config.eval.max_steps,
-            actions, on_error_of(config.env), wanted_infos(config), parts=config.shards,
-        )  # fmt: skip
+        plan = evaluation_plan(config)._replace(episodes=episodes, seed=seed, deterministic=deterministic)
+        return evaluate(policy.batch, plan, actions, parts=config.shards)
     except (EnvFaultError, UserCodeError, FloatingPointError) as error:
         raise RunError(f"{config.env.id}: {error}") from error
     except Exception as error:  # observations of another shape, where arguments have changed them
