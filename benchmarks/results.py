@@ -10,10 +10,11 @@
 
 `keep` packs config, evaluation and thinned log of each run below the folders into docs/results/ROW.tar.xz:
 one group of finished runs, that differ in their seed alone. `study` packs what a search leaves about itself
-into docs/results/NAME.study.tar.xz. `recipe` packs runs of the same settings on several environments, as
-`keep` does, into docs/results/NAME.recipe.tar.xz. `tables` writes the tables of
+into docs/results/studies/NAME.tar.xz. `recipe` packs runs of the same settings on several environments, as
+`keep` does, into docs/results/recipes/NAME.tar.xz. `tables` writes the tables of
 docs/results/tables.yaml between their marks in docs/results.md, and refuses a row whose runs have other
-settings than its command gives by now. What is kept unpacks to folders that `ppo-report` reads:
+settings than its command gives by now. What is kept unpacks to folders that `ppo-report` reads, here
+those of the presets, as against those of other settings in beside/ and recipes/:
 
     mkdir kept; for row in docs/results/*.tar.xz; do tar -xJf $row -C kept; done; ppo-report kept
 """
@@ -77,10 +78,10 @@ def main() -> None:
     if args.does == "keep":
         keep(args.docs / "results" / f"{args.row}.tar.xz", read_row(args.folders))
     elif args.does == "study":
-        keep_study(args.docs / "results" / f"{args.name}.study.tar.xz", args.folder)
+        keep_study(args.docs / "results" / "studies" / f"{args.name}.tar.xz", args.folder)
     elif args.does == "recipe":
         runs = [run for group in read_alike(args.folders).values() for run in group]
-        keep(args.docs / "results" / f"{args.name}.recipe.tar.xz", runs, "{run.env_id}/seed={run.seed}")
+        keep(args.docs / "results" / "recipes" / f"{args.name}.tar.xz", runs, "{run.env_id}/seed={run.seed}")
     else:
         page = args.docs / "results.md"
         page.write_text(
@@ -137,7 +138,7 @@ def keep_study(archive: Path, folder: Path) -> None:
     missing = [name for name in OF_A_SEARCH if not (folder / name).is_file()]
     if missing:
         raise SystemExit(f"{folder}: expected a search that has ended; it has no {', '.join(missing)}")
-    name = archive.name.removesuffix(".study.tar.xz")
+    name = archive.name.removesuffix(".tar.xz")
     pack(archive, ((f"{name}/{file}", (folder / file).read_text(encoding="utf-8")) for file in OF_A_SEARCH))
 
 
@@ -224,7 +225,7 @@ def recipes_table(rows: Sequence[dict[str, str]], results: Path) -> Iterator[str
     found, commands = {}, defaultdict(list)
     for row in rows:
         found[row["says"]] = returns = {}
-        with unpacked(results / f"{row['recipe']}.recipe.tar.xz") as folder:
+        with unpacked(results / "recipes" / f"{row['recipe']}.tar.xz") as folder:
             for runs in read_alike([folder]).values():
                 env_id, config = runs[0].env_id, RunFolder(runs[0].folder).config
                 check_settings(f"{row['typed']} env.id={env_id}", config)
@@ -251,7 +252,7 @@ def studies_table(rows: Sequence[dict[str, str]], results: Path) -> Iterator[str
     yield f"|{'---|' * len(STUDIES)}"
     commands = []
     for row in rows:
-        with tarfile.open(results / f"{row['study']}.study.tar.xz") as tar:
+        with tarfile.open(results / "studies" / f"{row['study']}.tar.xz") as tar:
             plan, trials, shares, _ = (
                 member.read().decode() for file in tar.getmembers() if (member := tar.extractfile(file))
             )

@@ -261,7 +261,11 @@ def test_only_what_all_have_is_aggregated(tmp_path):
     learned(tmp_path / "more", "CartPole-v1", 0.4, 0)
     overall = aggregate(comparisons_of(tmp_path))
     assert overall.groups == ()
-    assert "Acrobot-v1, which has no run of clip_ratio=0.4." in overall.notes()[0]
+    assert "Acrobot-v1, without a run of clip_ratio=0.4." in overall.notes()[0]
+    for env_id in ("MountainCar-v0", "Pendulum-v1"):
+        write_run(tmp_path / env_id, [-200.0, -150.0], -150.0, env_id=env_id, clip_ratio=0.4)
+    others = [note for note in aggregate(comparisons_of(tmp_path)).notes() if "MountainCar-v0" in note]
+    assert len(others) == 1 and "MountainCar-v0, Pendulum-v1, without a run of" in others[0]
     assert aggregate(comparisons[:1]) is None
 
 

@@ -175,3 +175,14 @@ def test_a_study_is_kept_and_told_of_with_its_command(results, tmp_path):
     results("study", "Pendulum-v1", search)
     with pytest.raises(SystemExit, match=r"clip_ratio=0\.3, now 0\.2"):
         results("tables")
+
+
+def test_what_is_kept_of_the_presets_is_one_group_in_each_environment(tmp_path):
+    kept = Path(__file__).parents[1] / "docs" / "results"
+    for archive in kept.glob("*.tar.xz"):
+        with tarfile.open(archive) as tar:
+            tar.extractall(tmp_path, filter="data")
+    left_out = []
+    environments = read_groups([tmp_path], left_out.append)
+    assert not left_out and len(environments) > 20
+    assert [env_id for env_id, groups in environments.items() if len(groups) > 1] == []

@@ -138,12 +138,13 @@ def aggregate(
     names = list(dict.fromkeys(name for found in members for name in found))
     left_out = [f"Not in the aggregates: {name}, {why}." for name, why in sorted(unequal.items())]
     counted: list[tuple[Scale, dict[str, Floats]]] = []
+    incomplete: dict[str, list[str]] = {}  # environments by the groups that they lack
     for comparison, found in zip(comparisons, members, strict=True):
         env_id = comparison.env_id
         lacking = [name for name in names if name not in found]
         scale = scale_of(comparison, (given or {}).get(env_id))
         if lacking:
-            left_out.append(f"Not in the aggregates: {env_id}, which has no run of {'; '.join(lacking)}.")
+            incomplete.setdefault("; ".join(lacking), []).append(env_id)
         elif scale is None:
             left_out.append(
                 f"Not in the aggregates: {env_id}, where nothing was learned; --normalize {env_id}=LOW,HIGH "
@@ -153,6 +154,10 @@ def aggregate(
             counted.append(
                 (scale, {name: scale.scores(_final_returns(summary)) for name, summary in found.items()})
             )
+    left_out += [
+        f"Not in the aggregates: {', '.join(env_ids)}, without a run of {lacking}."
+        for lacking, env_ids in incomplete.items()
+    ]
     if len(counted) < 2 or not names:
         return Overall((), (), "", np.empty(0), tuple(left_out))
     baseline = CONFIG if names == [CONFIG] else comparisons[0].baseline
