@@ -222,9 +222,11 @@ def unpacked(archive: Path) -> Iterator[Path]:
 
 def recipes_table(rows: Sequence[dict[str, str]], results: Path) -> Iterator[str]:
     """A table in Markdown of settings by environments, each seed's return in its cell, and the commands."""
-    found, commands = {}, defaultdict(list)
+    found: list[tuple[str, dict[str, str]]] = []
+    commands = defaultdict(list)
     for row in rows:
-        found[row["says"]] = returns = {}
+        returns: dict[str, str] = {}
+        found.append((row["says"], returns))
         with unpacked(results / "recipes" / f"{row['recipe']}.tar.xz") as folder:
             for runs in read_alike([folder]).values():
                 env_id, config = runs[0].env_id, RunFolder(runs[0].folder).config
@@ -235,10 +237,10 @@ def recipes_table(rows: Sequence[dict[str, str]], results: Path) -> Iterator[str
                     number(value, decimals(abs(value), DECIMALS_OF_A_SEED))
                     for value in (run.final_return for run in runs)
                 )
-    env_ids = sorted({env_id for returns in found.values() for env_id in returns})
+    env_ids = sorted({env_id for _, returns in found for env_id in returns})
     yield f"| settings | {' | '.join(env_ids)} |"
     yield f"|{'---|' * (len(env_ids) + 1)}"
-    for says, returns in found.items():
+    for says, returns in found:
         yield f"| {says} | {' | '.join(returns.get(env_id, '') for env_id in env_ids)} |"
     yield from ("", "```sh")
     for (typed, rest, seeds), several in commands.items():

@@ -121,10 +121,16 @@ def test_a_recipe_is_a_row_of_environments_with_each_seeds_return(results, runs,
     results("recipe", "plain", runs, elsewhere)
     typed = "env=CartPole-v1 preset=none total_timesteps=300000"
     rows = tmp_path / "docs" / "results" / "tables.yaml"
-    rows.write_text(f"some:\n  - {{recipe: plain, typed: {typed}, says: ours}}\n")
+    results("recipe", "again", runs)
+    as_typed = {"plain": typed, "again": f"{typed} seed=0"}
+    told = "".join(
+        f"  - {{recipe: {name}, typed: {words}, says: ours}}\n" for name, words in as_typed.items()
+    )
+    rows.write_text(f"some:\n{told}")
     page = results("tables").splitlines()
     assert "| settings | CartPole-v1 | Pendulum-v1 | Taxi-v3 |" in page
     assert "| ours | 480, 490, 500, 470, 485, 495, 465, 475 | −160, 1,234 | 7.70 |" in page
+    assert "| ours | 480, 490, 500, 470, 485, 495, 465, 475 |  |  |" in page  # two rows may say the same
     rest = "eval.episodes=100 eval.seed=1000"
     assert f"ppo-train -m {typed} env.id=CartPole-v1 {rest} 'seed=range(11,19)'" in page
     assert f"ppo-train -m {typed} env.id=Pendulum-v1 {rest} 'seed=range(1,3)'" in page
