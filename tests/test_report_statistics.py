@@ -19,7 +19,7 @@ from test_report import flat, grouped, ppo_report, sweep, write_run  # noqa: F40
 
 from ppo_cli.report.aggregates import estimate_pooled
 from ppo_cli.report.comparison import compare, cross_notes
-from ppo_cli.report.groups import group_runs
+from ppo_cli.report.groups import called, group_runs
 from ppo_cli.report.rows import curve_rows
 from ppo_cli.report.runs import FailedRun, find_runs, read_run
 from ppo_cli.report.statistics import (
@@ -265,9 +265,7 @@ def test_a_name_says_whether_a_knob_is_annealed(tmp_path):
     assert {group.name for group in groups} == {
         "clip_ratio=0.1→0.0", "clip_ratio=0.2→0.0", "clip_ratio=0.2", "clip_ratio=0.3→0.0 cosine",
     }  # fmt: skip
-    assert [group.name for group in groups if group.is_called("clip_ratio=0.1->0.0")] == [
-        "clip_ratio=0.1→0.0"
-    ]
+    assert [group.name for group in called("clip_ratio=0.1->0.0", groups)] == ["clip_ratio=0.1→0.0"]
     assert [group.knobs["clip_ratio"] for group in groups] == ["0.1", "0.2", "0.2", "0.3"]
 
 

@@ -98,7 +98,7 @@ def _report(args: argparse.Namespace) -> None:
         raise ConfigError(f"{' and '.join(missing)} not found: pip install 'ppo-cli[report]'")
     with importing():  # late: SciPy and Matplotlib take longer to import than an error should
         from ppo_cli.report.aggregates import aggregate
-        from ppo_cli.report.choices import Choices, compare_groups
+        from ppo_cli.report.choices import BY_IQM, Choices, compare_groups
         from ppo_cli.report.figures.style import Style
         from ppo_cli.report.groups import read_groups
         from ppo_cli.report.names import file_stems
@@ -122,7 +122,7 @@ def _report(args: argparse.Namespace) -> None:
             "take a smaller --font-size or a larger --size"
         )
     comparisons = compare_groups(environments, choices)
-    overall = aggregate(comparisons, choices.scales)
+    overall = aggregate(comparisons, choices.scales, by_iqm=choices.order == BY_IQM)
     out = args.out or args.dirs[0] / "report"
     if args.out is None and out.is_symlink():
         raise ConfigError(f"{out} is a link, through which nothing is written; --out DIR writes elsewhere")

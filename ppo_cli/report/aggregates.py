@@ -4,7 +4,7 @@ The estimators are rliable's; environments with unlike numbers of seeds weigh th
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
@@ -121,7 +121,10 @@ class Overall:
 
 
 def aggregate(
-    comparisons: Sequence[Comparison], given: Mapping[str, tuple[float, float]] | None = None
+    comparisons: Sequence[Comparison],
+    given: Mapping[str, tuple[float, float]] | None = None,
+    *,
+    by_iqm: bool = False,
 ) -> Overall | None:
     """Aggregates the groups over the environments in which all of them have runs; None for one environment.
 
@@ -130,6 +133,7 @@ def aggregate(
     Args:
         comparisons: A comparison for each environment.
         given: The returns whose scores are 0 and 1, by environment; the others' are found by `scale_of`.
+        by_iqm: Whether the group with the highest IQM comes first, and not that of the first environment.
     """
     if len(comparisons) < 2:
         return None
@@ -138,6 +142,7 @@ def aggregate(
     names = list(dict.fromkeys(name for found in members for name in found))
     left_out = [f"Not in the aggregates: {name}, {why}." for name, why in sorted(unequal.items())]
     counted: list[tuple[Scale, dict[str, Floats]]] = []
+    baselines: list[str] = []  # of the environments that count
     incomplete: dict[str, list[str]] = {}  # environments by the groups that they lack
     for comparison, found in zip(comparisons, members, strict=True):
         env_id = comparison.env_id
@@ -154,14 +159,17 @@ def aggregate(
             counted.append(
                 (scale, {name: scale.scores(_final_returns(summary)) for name, summary in found.items()})
             )
+            baselines.append(comparison.baseline)
     left_out += [
         f"Not in the aggregates: {', '.join(env_ids)}, without a run of {lacking}."
         for lacking, env_ids in incomplete.items()
     ]
     if len(counted) < 2 or not names:
         return Overall((), (), "", np.empty(0), tuple(left_out))
-    baseline = CONFIG if names == [CONFIG] else comparisons[0].baseline
-    return _overall(counted, names, baseline, tuple(left_out))
+    overall = _overall(counted, baselines[0], tuple(left_out))
+    if by_iqm:
+        overall = replace(overall, groups=tuple(sorted(overall.groups, key=lambda group: -group.iqm.value)))
+    return overall
 
 
 def scale_of(comparison: Comparison, given: tuple[float, float] | None = None) -> Scale | None:
@@ -210,10 +218,10 @@ def _final_returns(summary: Summary) -> Floats:
 
 def _overall(
     counted: Sequence[tuple[Scale, Mapping[str, Floats]]],
-    names: Sequence[str],
     baseline: str,
     left_out: tuple[str, ...],
 ) -> Overall:
+    names = list(counted[0][1])
     tables = {name: [scores[name] for _, scores in counted] for name in names}
     every = np.concatenate([np.concatenate(table) for table in tables.values()])
     beside = 0.1 * float(np.ptp(every)) or 0.1  # where all runs are above, and where none is

@@ -1,10 +1,12 @@
 """The groups of one environment, summarised and held against each other."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from ppo_cli.report.endings import ending_notes
 from ppo_cli.report.groups import RunGroup
 from ppo_cli.report.knobs import annealed
 from ppo_cli.report.runs import FailedRun, Run
@@ -127,6 +129,7 @@ class Comparison:
         derived: Whether the threshold was taken from the baseline's learning curve.
         smooth: The number of logged returns that are averaged in learning curves and for the threshold.
         failed: The runs that failed, in the order of the groups: each group's name and the run.
+        asked: The name of the group that was to be the baseline, or None.
     """
 
     env_id: str
@@ -137,13 +140,21 @@ class Comparison:
     derived: bool = False
     smooth: int = WINDOW
     failed: tuple[tuple[str, Run | FailedRun], ...] = ()
+    asked: str | None = None
+
+    @property
+    def goal(self) -> str:
+        """The threshold with all its digits."""
+        return f"{self.threshold:.12g}"
 
     def notes(self) -> list[str]:
         """Lines on what a reader of the table must know, but for the failed runs, which have their own."""
         runs = [run for summary in self.summaries for run in summary.group.runs]
-        lines = [_unfinished(summary.group) for summary in self.summaries if _is_going(summary.group)]
-        lines += [_inexact(summary.group) for summary in self.summaries if _is_inexact(summary.group)]
-        lines += [_stopped(summary.group) for summary in self.summaries if _is_stopped(summary.group)]
+        lines = ending_notes([summary.group for summary in self.summaries])
+        if self.asked not in (None, self.baseline) and self.summaries:
+            lines.append(
+                f"The baseline is {self.baseline}: no run of {self.asked} here to hold the others against."
+            )
         lines += self._apart()
         lines += self._tests()
         if any(len(summary.group.runs) < FEWEST_FOR_IQM for summary in self.summaries):
@@ -170,12 +181,12 @@ class Comparison:
             short = any(smoothing(len(run.returns), self.smooth) < self.smooth for run in runs)
             few = " (of a run with few, half of them)" if short else ""
             lines.append(
-                f"Steps to {self.threshold:g}: median over the runs of the first step at which the last "
+                f"Steps to {self.goal}: median over the runs of the first step at which the last "
                 f"{self.smooth} logged returns{few} average to it, and how many runs got there."
             )
         if self.derived:
             lines.append(
-                f"{self.threshold:g} is {GAINED:.0%} of the way that {self.baseline} comes in training; "
+                f"{self.goal} is {GAINED:.0%} of the way that {self.baseline} comes in training; "
                 f"--threshold {self.env_id}=NUMBER asks for another return."
             )
         return lines
@@ -221,15 +232,15 @@ def compare(
         env_id: The environment.
         groups: The groups, at least one; those whose runs all failed early are listed and not summarised.
         threshold: A return to reach; None takes one from the baseline's learning curve.
-        baseline: The group to hold the others against, as it is typed; the first where it is None or not
-            among them.
+        baseline: The name of the group to hold the others against; the first with runs where it is None, or
+            none with runs has it.
         smooth: The number of logged returns that are averaged in learning curves and for the threshold.
     """
     failed = tuple((group.name, run) for group in groups for run in _failed(group))
     groups = [group for group in groups if group.runs]
     if not groups:
         return Comparison(env_id, (), "", None, None, smooth=smooth, failed=failed)
-    base = next((group for group in groups if baseline is not None and group.is_called(baseline)), groups[0])
+    base = next((group for group in groups if group.name == baseline), groups[0])
     span = common_span([(run.steps, run.returns) for group in groups for run in group.runs])
     derived = threshold is None
     if threshold is None:
@@ -262,6 +273,7 @@ def compare(
         derived and threshold is not None,
         smooth,
         failed,
+        baseline,
     )
 
 
@@ -322,11 +334,15 @@ def _failed(group: RunGroup) -> list[Run | FailedRun]:
 
 
 def _most_of_the_way(curve: Curve | None) -> float | None:
-    """A return that is reached late in a learning curve; None where it does not rise."""
+    """A return that is reached late in a learning curve; None where it does not rise.
+
+    It has three digits of what is gained: those of the return itself may be above all of the curve.
+    """
     if curve is None:
         return None
     first, last = float(curve.returns.value[0]), float(curve.returns.value[-1])
-    return float(f"{first + GAINED * (last - first):.3g}") if last > first else None
+    gain = last - first
+    return round(first + GAINED * gain, 2 - math.floor(math.log10(gain))) if gain > 0 else None
 
 
 def _final_returns(group: RunGroup) -> Floats:
@@ -352,44 +368,3 @@ def _curve(runs: Sequence[Run], smooth: int) -> Curve | None:
         return None
     steps, returns = interpolate(curves, span)
     return Curve(steps, estimate(returns, CURVE_RESAMPLES), returns)
-
-
-def _is_going(group: RunGroup) -> bool:
-    return any(run.status == "running" for run in group.runs)
-
-
-def _is_stopped(group: RunGroup) -> bool:
-    return any(run.stopped for run in group.runs)
-
-
-def _stopped(group: RunGroup) -> str:
-    ended = [run for run in group.runs if run.stopped]
-    least, most = (f"{each(run.last_step for run in ended):,}" for each in (min, max))
-    steps = least if least == most else f"{least} to {most}"
-    return (
-        f"{group.name}: {len(ended)} of {len(group.runs)} runs stopped at {steps} steps: {ended[0].stopped}."
-    )
-
-
-def _is_inexact(group: RunGroup) -> bool:
-    return any(run.cut_episodes for run in group.runs)
-
-
-def _inexact(group: RunGroup) -> str:
-    cut = [run for run in group.runs if run.cut_episodes]
-    seeds = ", ".join(str(run.seed) for run in cut)
-    return (
-        f"{group.name}: {len(cut)} of {len(group.runs)} runs (seed {seeds}) went on after a stop with new "
-        "episodes, and are not to the bit what they would have been."
-    )
-
-
-def _unfinished(group: RunGroup) -> str:
-    going = [run for run in group.runs if run.status == "running"]
-    least = min(run.last_step for run in going)
-    seeds = ", ".join(str(run.seed) for run in going)
-    held = sum(run.held for run in going)
-    return (
-        f"{group.name}: {len(going)} of {len(group.runs)} runs (seed {seeds}) still short of "
-        f"{group.runs[0].budget:,} steps; the shortest stands at {least:,}, {held or 'none'} being run now."
-    )

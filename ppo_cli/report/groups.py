@@ -30,9 +30,15 @@ class RunGroup:
     runs: tuple[Run, ...]
     failed: tuple[FailedRun, ...] = ()
 
-    def is_called(self, typed: str) -> bool:
-        """Whether a typed name is this group's: with ``->`` for the arrow, or without the annealing."""
-        return typed.replace("->", ARROW) in (self.name, re.sub(rf"{ARROW}[^,]*", "", self.name))
+
+def called(typed: str, groups: Sequence[RunGroup]) -> list[RunGroup]:
+    """The groups of one environment that have a typed name, with ``->`` for the arrow.
+
+    Where none has it, those that would without how they are annealed.
+    """
+    name = typed.replace("->", ARROW)
+    exact = [group for group in groups if group.name == name]
+    return exact or [group for group in groups if re.sub(rf"{ARROW}[^,]*", "", group.name) == name]
 
 
 def read_groups(roots: Sequence[Path], leave_out: Callable[[str], None]) -> dict[str, list[RunGroup]]:

@@ -24,6 +24,7 @@ from ppo_cli.report.tables import (
 )
 from ppo_cli.statistics import CONFIDENCE, RESAMPLES
 
+HEADING = "# Report"
 LEGEND = (
     "IQM and mean: of the seeds' final returns; AUC: IQM of the seeds' mean returns over steps. P(better): "
     f"probability that a run returns more than one of the baseline; 0.5 is no difference, {STAYS} one that "
@@ -122,7 +123,7 @@ def plain(section: Section, width: int) -> str:
 
 def markdown(content: Sequence[Section]) -> str:
     """The report as Markdown, whose tables are at most `PAPER` columns wide."""
-    parts = ["# Report", LEGEND]
+    parts = [HEADING, LEGEND]
     for section in content:
         parts += [f"## {escaped(section.title)}", plain(section, PAPER)]
         parts += ["\n".join(f"- {escaped(note)}" for note in section.notes)]

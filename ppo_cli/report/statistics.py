@@ -238,8 +238,10 @@ def interpolate(curves: Sequence[tuple[Floats, Floats]], span: tuple[float, floa
 
 def mean_over_steps(run: Run, span: tuple[float, float]) -> float:
     """Area under a learning curve as it was logged, between two steps, by their distance: a mean return."""
-    steps, values = interpolate([(run.steps, run.returns)], span)
-    return float(integrate.trapezoid(values[:, 0], steps)) / (span[1] - span[0])
+    first, last = span
+    inside = run.steps[(run.steps > first) & (run.steps < last)]
+    steps = np.concatenate([[first], inside, [last]])
+    return float(integrate.trapezoid(np.interp(steps, run.steps, run.returns), steps)) / (last - first)
 
 
 def steps_to_threshold(run: Run, threshold: float, window: int = WINDOW) -> float:

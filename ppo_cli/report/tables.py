@@ -37,7 +37,7 @@ def table(comparison: Comparison) -> Table:
     """A row for each group, the columns that matter most first."""
     header = ["group", "runs (seeds)", "IQM", "P(better)"]
     if comparison.threshold is not None:
-        header.append(f"steps to {comparison.threshold:g}")
+        header.append(f"steps to {comparison.goal}")
     header += ["mean", "AUC", "steps", "final return from", "steps/s"]
     return [header, *(_row(comparison, summary) for summary in comparison.summaries)]
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -12,10 +13,11 @@ from ppo_cli.report.aggregates import Overall
 from ppo_cli.report.comparison import Comparison
 from ppo_cli.report.figures.style import FILES, Style, render
 from ppo_cli.report.latex import latex
-from ppo_cli.report.page import LEGEND, Section, markdown, sections, web_page
+from ppo_cli.report.page import HEADING, LEGEND, Section, markdown, sections, web_page
 from ppo_cli.report.plots import draw, draw_all, group_names
 from ppo_cli.report.rows import curve_rows, overall_rows, run_rows, table_rows
 
+PAGE, AGGREGATES = "report.md", "aggregates.csv"
 ALL = "all"  # what the names of the figures of all environments begin with
 
 
@@ -29,6 +31,9 @@ def write_report(
 ) -> list[Section]:
     """Writes figures, tables and pages, and returns what the pages say.
 
+    Figures and aggregates of an earlier report there that this one does not have are removed: they would
+    stand beside tables of other runs.
+
     Args:
         out: The folder, which is made where it is missing.
         comparisons: A comparison for each environment.
@@ -38,6 +43,7 @@ def write_report(
         provenance: The facts for the head of the page, each with its name.
     """
     out.mkdir(parents=True, exist_ok=True)
+    earlier = _figures_of(out / PAGE)
     names = group_names(comparisons)
     drawn = {
         comparison.env_id: _write_figures(
@@ -51,11 +57,24 @@ def write_report(
     _write_csv(out / "curves.csv", curve_rows(comparisons))
     _write_csv(out / "runs.csv", run_rows(comparisons))
     if overall is not None and overall.groups:
-        _write_csv(out / "aggregates.csv", overall_rows(overall))
+        _write_csv(out / AGGREGATES, overall_rows(overall))
+    else:
+        (out / AGGREGATES).unlink(missing_ok=True)
     write_whole(out / "table.tex", latex(comparisons, overall, LEGEND))
-    write_whole(out / "report.md", markdown(content))
+    write_whole(out / PAGE, markdown(content))
     write_whole(out / "report.html", web_page(content, provenance))
+    for name in earlier.difference(*(section.figures for section in content)):
+        for suffix in FILES:
+            (out / f"{name}.{suffix}").unlink(missing_ok=True)
     return content
+
+
+def _figures_of(page: Path) -> set[str]:
+    """The names of the figures of an earlier report, by its page; none where there is none."""
+    text = page.read_text(encoding="utf-8", errors="replace") if page.is_file() else ""
+    if not text.startswith(HEADING):
+        return set()
+    return set(re.findall(r"^!\[([^/]+)\]\(\1\.png\)$", text, re.MULTILINE))
 
 
 def _write_figures(out: Path, stem: str, figures: Mapping[str, Figure], style: Style) -> dict[str, bytes]:

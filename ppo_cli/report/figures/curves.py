@@ -97,7 +97,7 @@ def draw_threshold(axes: Axes, comparison: Comparison, size: float | None = None
 
 def threshold_name(comparison: Comparison) -> str:
     """The return to reach, in words."""
-    return f"{'90 % of the gain' if comparison.derived else 'threshold'}: {comparison.threshold:,g}"
+    return f"{'90 % of the gain' if comparison.derived else 'threshold'}: {comparison.threshold:,.12g}"
 
 
 def _small_curves(comparison: Comparison, drawn: list[tuple[Summary, Curve]], style: Style) -> Figure:

@@ -198,11 +198,22 @@ def legend(
             figure.supxlabel(below, fontsize=style.font_size)
         return
     longest = max(len(line) for handle in handles for line in str(handle.get_label()).splitlines())
+    settings: Any = {
+        "handles": handles, "loc": "outside lower center", "frameon": False, "handlelength": 3,
+        "columnspacing": 1.2, "title": below, "title_fontsize": style.font_size,
+    }  # fmt: skip
     columns = max(1, min(len(handles), room // (longest + 6)))
+    while columns > 1 and _is_too_wide(figure, ncols=columns, **settings):  # of names with wide letters
+        columns -= 1
     if style.size is None or len(figure.axes) > 1:
         lines_high = sum(1 + str(handle.get_label()).count("\n") for handle in handles) / columns
         figure.set_figheight(min(figure.get_figheight() + math.ceil(lines_high) * style.line, TALLEST))
-    figure.legend(
-        handles=handles, loc="outside lower center", ncols=columns, frameon=False, handlelength=3,
-        columnspacing=1.2, title=below, title_fontsize=style.font_size,
-    )  # fmt: skip
+    figure.legend(ncols=columns, **settings)
+
+
+def _is_too_wide(figure: Figure, **settings: Any) -> bool:  # noqa: ANN401
+    """Whether a legend would be wider than its figure."""
+    trial = figure.legend(**settings)
+    width = trial.get_window_extent().width
+    trial.remove()
+    return bool(width > figure.bbox.width)
