@@ -88,13 +88,11 @@ def read(folder: Run | Folder) -> Run:
     run = RunFolder(_folder(folder))
     run.check()
     steps = (int(file.stem) for file in run.checkpoints.glob("*.pt") if file.stem.isdigit())
-    return Run(
-        run.path,
-        run.config,
-        _read_metrics(run.metrics_csv),
-        _read_evaluation(run),
-        tuple(sorted(steps)),
-    )
+    metrics = _read_metrics(run.metrics_csv)
+    evaluated_at, last = run.evaluated_at, max(metrics["step"], default=0)
+    goes_on = evaluated_at is not None and evaluated_at < last  # since it was evaluated
+    evaluation = None if goes_on else _read_evaluation(run)
+    return Run(run.path, run.config, metrics, evaluation, tuple(sorted(steps)))
 
 
 def train(
@@ -189,11 +187,15 @@ def load(run: Run | Folder, checkpoint: Which = "last") -> Policy:
         RunError: The checkpoint is damaged.
         EnvError: The environment can't be made.
     """
-    path = _folder(run)
+    path, is_named = _folder(run), checkpoint != "last"
     if not path.is_file():
         path = RunFolder(path).find_checkpoint(checkpoint)
+    elif is_named:
+        raise ConfigError(f"checkpoint={checkpoint!r} chooses among those of a run, and {path} is a file")
+    else:
+        is_named = True
     with _borrowed():
-        return load_intact(path, checkpoint != "last", None, print)[1]
+        return load_intact(path, is_named, None, print)[1]
 
 
 def evaluate(
@@ -294,6 +296,8 @@ def _texts(key: str, value: Any) -> Iterator[str]:  # noqa: ANN401
 def _take_environment(key: str, knobs: Mapping[str, Any]) -> tuple[dict[str, Any], "Vectors | None"]:
     """The knobs with an environment that is an object named by its import path, and one that is made itself.
 
+    An id in a section chooses a preset, as one alone does.
+
     Args:
         key: What names it then, ``env`` or ``env.id``.
         knobs: The knobs.
@@ -305,7 +309,10 @@ def _take_environment(key: str, knobs: Mapping[str, Any]) -> tuple[dict[str, Any
     section = dict(env) if isinstance(env, Mapping) else {"id": env}
     given = section.get("id")
     if given is None or isinstance(given, str):
-        return dict(knobs), None
+        if given is None or key != "env" or not isinstance(env, Mapping):
+            return dict(knobs), None
+        settings = {f"env.{name}": value for name, value in section.items() if name != "id"}
+        return {**knobs, key: given, **settings}, None
     if isinstance(given, VectorEnv):
         path, lent = f"{type(given).__module__}.{type(given).__name__}", given
     elif callable(given) and hasattr(given, "__qualname__"):

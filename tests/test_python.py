@@ -274,6 +274,34 @@ def test_a_run_without_an_evaluation_is_evaluated_as_ppo_eval_does(here):
     assert len(ppo_cli.evaluate(run).returns) == 20
 
 
+def test_an_evaluation_is_of_the_policy_that_is_there(here):
+    run = ppo_cli.train(env="CartPole-v1", **TINY)
+    assert run.evaluation is not None
+    again = ppo_cli.resume(run, total_timesteps=512, hooks=[Enough(2)], verbose=False, eval={"episodes": 0})
+    assert again.metrics["step"][-1] > run.metrics["step"][-1]
+    assert again.evaluation is None
+
+
+def test_a_checkpoint_that_is_named_is_the_one_or_none(here):
+    run = ppo_cli.train(env="CartPole-v1", **TINY, checkpoint={"every": 1})
+    file = run.folder / "checkpoints" / f"{run.checkpoints[-2]}.pt"
+    assert ppo_cli.load(file).steps == run.checkpoints[-2]
+    with pytest.raises(ppo_cli.ConfigError, match="chooses among those of a run"):
+        ppo_cli.load(file, "best")
+    damaged = bytearray(file.read_bytes())
+    damaged[len(damaged) // 2] ^= 255
+    file.write_bytes(damaged)
+    with pytest.raises(ppo_cli.RunError, match="is damaged"):
+        ppo_cli.load(file)
+
+
+def test_an_environment_with_arguments_has_its_preset(here):
+    section = {"id": "CartPole-v1", "kwargs": {"sutton_barto_reward": True}}
+    found = ppo_cli.train(env=section, **TINY).config
+    assert found.env.kwargs == section["kwargs"]
+    assert found.learning_rate == ppo_cli.train(env="CartPole-v1", **TINY).config.learning_rate != 3e-4
+
+
 def test_a_folder_without_a_run_is_said(here):
     for call in (ppo_cli.read, ppo_cli.load, ppo_cli.evaluate, ppo_cli.resume):
         with pytest.raises(ppo_cli.ConfigError, match="nowhere: no run there"):

@@ -1,5 +1,6 @@
 """Stopped anywhere and resumed, a run ends with the same bits as one that was never stopped."""
 
+import json
 import shutil
 import signal
 
@@ -110,8 +111,51 @@ def test_a_run_without_a_checkpoint_starts_from_its_beginning(ppo_train, tmp_pat
     shutil.copytree(tmp_path / "whole", tmp_path / "cut")
     shutil.rmtree(tmp_path / "cut" / "checkpoints")
     (tmp_path / "cut" / "eval.json").unlink()
+    metrics = tmp_path / "cut" / "metrics.csv"
+    metrics.write_text(metrics.read_text().splitlines(keepends=True)[0])  # as a kill leaves it at the start
     assert ppo_train("resume=cut").status == 0
     assert_same_end(tmp_path / "whole", tmp_path / "cut")
+
+
+@pytest.mark.parametrize("lost", [("checkpoints",), ("checkpoints", "eval.json")])
+def test_what_a_run_has_left_is_kept_where_its_checkpoints_are_gone(ppo_train, tmp_path, lost):
+    run = tmp_path / "run"
+    typed = ("env=CartPole-v1", *SMALL, "hydra.run.dir=run")
+    assert ppo_train(*typed).status == 0
+    for name in lost:
+        shutil.rmtree(run / name) if (run / name).is_dir() else (run / name).unlink()
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.suffix != ".log"}
+    for again in (("resume=run", "total_timesteps=9000"), (*typed, "gamma=0.5"), (*typed, "resume=auto")):
+        refused = ppo_train(*again)
+        assert refused.status != 0
+        assert refused.err.count("\n") == 1
+    assert "its checkpoints are gone" in ppo_train("resume=run").err
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_users_own_config_is_not_replaced(ppo_train, tmp_path):
+    (tmp_path / "config.yaml").write_text("mine: 1\n")
+    assert ppo_train("env=CartPole-v1", *SMALL, "hydra.run.dir=.").status == 2
+    assert (tmp_path / "config.yaml").read_text() == "mine: 1\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+
+
+def test_a_run_in_the_current_folder_goes_on(ppo_train, tmp_path, monkeypatch):
+    assert ppo_train("env=CartPole-v1", *SMALL, "hydra.run.dir=run").status == 0
+    monkeypatch.chdir(tmp_path / "run")
+    again = ppo_train("resume=.")
+    assert (again.status, again.err) == (0, "")
+    assert "ppo-eval" in again.out
+
+
+def test_the_best_checkpoint_stays_the_best_where_a_finished_run_goes_on(ppo_train, tmp_path):
+    learned = ("total_timesteps=8192", "n_steps=512", "learning_rate=1e-3", "preset=none", "eval.episodes=2")
+    assert ppo_train("env=CartPole-v1", *learned, "hydra.run.dir=run").status == 0
+    best = load_checkpoint(tmp_path / "run" / "checkpoints" / "best.pt")
+    assert ppo_train("resume=run", "total_timesteps=9216", "learning_rate=1").status == 0  # which unlearns
+    after = json.loads((tmp_path / "run" / "eval.json").read_text())
+    assert after["mean"] < best["best"]
+    assert load_checkpoint(tmp_path / "run" / "checkpoints" / "best.pt")["steps"] == best["steps"]
 
 
 def test_a_finished_run_says_so_and_is_extended_by_a_larger_budget(ppo_train, tmp_path):

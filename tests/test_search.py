@@ -33,7 +33,7 @@ from ppo_cli.sweeps.eta import Pace
 from ppo_cli.sweeps.live import Board
 from ppo_cli.sweeps.search import run as search
 from ppo_cli.sweeps.search import trial as search_trial
-from ppo_cli.sweeps.search.plan import job_config, load_plan, make_plan
+from ppo_cli.sweeps.search.plan import command_line, job_config, load_plan, make_plan
 from ppo_cli.sweeps.search.results import importances
 from ppo_cli.sweeps.search.space import Choice, Interval, to_axis
 from ppo_cli.sweeps.search.trial import aggregate, score
@@ -119,6 +119,19 @@ def test_scores_of_a_run():
 
 def plan_of(*overrides):
     return make_plan(read_line(overrides).words, None, "config")
+
+
+@pytest.mark.parametrize(
+    ("space", "given"), [("ppo_sde", "use_sde=True"), ("ppo_kl", "anneal.learning_rate.shape=kl")]
+)
+def test_what_a_ready_space_fixes_is_typed_for_its_best_trial(space, given):
+    typed = ["hydra/sweeper=optuna", f"search={space}", "env=Pendulum-v1", "preset=none"]
+    plan = make_plan(read_line(typed).words, None, "config")
+    values = {axis.key: axis.ends()[0] for axis in plan.axes}
+    typed = shlex.split(command_line(plan, values))[1:]
+    assert given in typed
+    wanted, found = (to_dict(config) for config in (job_config(plan, values, 0), load(*typed, "seed=0")))
+    assert found | {key: wanted[key] for key in ("env", "eval")} == wanted  # which are checked further
 
 
 def test_an_option_is_searched_beside_the_optimizers_that_take_it():

@@ -19,6 +19,7 @@ from run_ends import assert_same_end
 from run_hooks import INTERRUPTIBLE, Interrupt
 
 from ppo_cli.config.schema import conf_dir
+from ppo_cli.runs.folder import RunFolder
 from ppo_cli.runs.new_folder import job_names
 from ppo_cli.sweeps.schema import SCHEMAS, read_settings
 
@@ -225,6 +226,18 @@ def test_importing_what_sweeps_changes_nothing_for_others():
         [sys.executable, "-c", program], env={**os.environ, **path}, capture_output=True, text=True
     )
     assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.parametrize(
+    "typed", [("env=CartPole-v1,Acrobot-v1", "preset=none"), ("env.id=CartPole-v1,Acrobot-v1",)]
+)
+def test_environments_are_swept_without_their_presets(ppo_train, tmp_path, typed):
+    done = ppo_train("-m", *typed, *RUN, "hydra.sweep.dir=sweep")
+    assert done.status == 0, done.err
+    configs = [RunFolder(file.parent).config for file in (tmp_path / "sweep").glob("*/config.yaml")]
+    assert {config.env.id for config in configs} == {"CartPole-v1", "Acrobot-v1"}
+    assert {config.gae_lambda for config in configs} == {0.95}
+    assert ppo_train("-m", *typed, "--help").status == 0
 
 
 def test_names_of_jobs_say_what_differs_and_never_collide():

@@ -29,7 +29,7 @@ from ppo_cli.runs.new_folder import folder_name
 from ppo_cli.runs.ranks import taking_part
 from ppo_cli.runs.resume import resume, resumed_config
 from ppo_cli.runs.start import start_run
-from ppo_cli.sweeps.schema import OPTUNA, check_extras, choose_sweeper
+from ppo_cli.sweeps.schema import OPTUNA, check_extras, choose_sweeper, without_swept
 from ppo_cli.terminal import width
 
 
@@ -126,7 +126,7 @@ def _start(line: CommandLine, args: Namespace) -> None:
         _show(_job_config(line.overrides, args), args)
     elif args.help:
         parsed = parse_overrides(words, args.config_dir) if args.multirun else line.overrides
-        _help([each for each in parsed if not (args.multirun and each.is_sweep_override())], args)
+        _help(without_swept(parsed) if args.multirun else parsed, args)
     elif args.multirun:
         from ppo_cli.sweeps import start as sweeps  # late: a run has no use for them
 

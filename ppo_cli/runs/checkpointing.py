@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import math
 import platform
 import shutil
 import subprocess
@@ -25,6 +26,7 @@ from ppo_cli.runs.checkpoint import (
     CheckpointError,
     keep_newest,
     link_checkpoint,
+    load_run,
     plain_state,
     save_run,
 )
@@ -65,11 +67,14 @@ class CheckpointKeeper(Hook):
         self._own_hooks = own_hooks
         self._every = config.checkpoint_interval
         self._identity = identity(folder)
+        self._best = -math.inf  # the mean return of ``best.pt``
 
     def start(self, run: RunState) -> None:
         """Saves a run that begins, so that it can be resumed from its start."""
         if not run.iteration:
             self._write(run)
+        else:
+            self._best = self._kept_best()
 
     def after_iteration(self, run: RunState, scalars: dict[str, float]) -> None:
         """Saves every ``checkpoint.every`` iterations, when asked to, and at the end."""
@@ -78,11 +83,20 @@ class CheckpointKeeper(Hook):
 
     def after_evaluation(self, run: RunState, evaluation: Evaluation) -> None:
         """Keeps the checkpoint as ``best.pt`` if no evaluation's mean return was as high."""
-        if run.improved:
+        if run.improved and evaluation.mean >= self._best:
             self.check_folder()
+            self._best = evaluation.mean
             path = self._folder.checkpoint("best")
             save_run(path, self._checkpoint(run))
             run.hooks.after_checkpoint(run, path)
+
+    def _kept_best(self) -> float:
+        """The mean return of ``best.pt``, which may be of an evaluation after the checkpoint that goes on."""
+        path = self._folder.checkpoint("best")
+        try:
+            return load_run(path).best if path.is_file() else -math.inf
+        except CheckpointError:  # the next one takes its place
+            return -math.inf
 
     def check_folder(self) -> None:
         """Raises OSError where the run's folder is not the one any more that this process holds."""

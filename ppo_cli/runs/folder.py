@@ -77,9 +77,20 @@ class RunFolder:
         return self.config_yaml.is_file()
 
     @property
-    def has_checkpoints(self) -> bool:
-        """Whether there is a folder of checkpoints."""
-        return self.checkpoints.exists()
+    def is_taken(self) -> bool:
+        """Whether there is anything that a run which begins would replace."""
+        files = (self.checkpoints, self.config_yaml, self.metrics_csv, self.eval_json)
+        return any(file.exists() for file in files)
+
+    @property
+    def has_trained(self) -> bool:
+        """Whether a run that was there has left a row of metrics or an evaluation."""
+        if self.eval_json.exists():
+            return True
+        if not self.metrics_csv.exists():
+            return False
+        with self.metrics_csv.open("rb") as file:
+            return bool(file.readline() and file.readline())
 
     @property
     def config(self) -> Config:
@@ -162,12 +173,17 @@ class RunFolder:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the run has trained to its end and is evaluated, by its newest intact checkpoint."""
+        """Whether the run has trained to its end and is evaluated, by its newest intact checkpoint.
+
+        Of a run whose checkpoints are gone the evaluation says so.
+        """
         from ppo_cli.runs.checkpoint import CheckpointError  # late: it brings PyTorch
 
         try:
             saved, _ = self.newest()
-            return saved is not None and self.has_reached(saved, self.config)
+            if saved is None:
+                return (self.evaluated_at or 0) >= self.config.total_timesteps
+            return self.has_reached(saved, self.config)
         except (CheckpointError, ConfigError, OSError):  # going on with it says what is wrong
             return False
 

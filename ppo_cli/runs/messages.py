@@ -135,7 +135,7 @@ def training_words(evaluation: Evaluation, trained: float) -> str:
 
 def next_lines(folder: Path) -> str:
     """What to type when a run has ended, to look at it: a film, where one can be made."""
-    logdir = folder.parts[0] if folder.parts[0] == "outputs" else shell_quoted(folder)
+    logdir = "outputs" if folder.parts[:1] == ("outputs",) else shell_quoted(folder)
     look = f"{program_to_paste('tensorboard')} --logdir {logdir}"
     env_id = resolve_env_id(RunFolder(folder).config.env.id)
     film = " --video films" if maker_of(env_id) is None else ""

@@ -109,6 +109,11 @@ def _go_on(
         saved, damage = run.newest()
     except CheckpointError as error:
         raise RunError(f"{error}; no older checkpoint is intact") from error
+    if saved is None and run.has_trained:
+        raise RunError(
+            f"{folder} has trained, and its checkpoints are gone: put {run.checkpoints} back to go on, or "
+            "start a new run; what it logged stays as it is"
+        )
     if saved is not None:
         _check_same_run(folder, before, from_stored(saved.config))
     after = change(before)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Optional, TypeVar
 
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -53,6 +54,16 @@ class SearchSettings:
 
 SCHEMAS = {"jobs": SweepSettings, "optuna": SearchSettings}
 Settings = TypeVar("Settings", SweepSettings, SearchSettings)
+
+
+def without_swept(overrides: Sequence[Override]) -> list[Override]:
+    """The overrides of one value each: what the jobs of a sweep have in common.
+
+    Where ``env.id`` is swept, that no preset is wanted goes with it: it leaves no environment alone.
+    """
+    swept = {override.key_or_group for override in overrides if override.is_sweep_override()}
+    kept = [override for override in overrides if not override.is_sweep_override()]
+    return [o for o in kept if not ("env.id" in swept and o.is_delete() and o.key_or_group == "env")]
 
 
 def check_extras(overrides: Sequence[str]) -> None:

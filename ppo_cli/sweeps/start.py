@@ -20,7 +20,7 @@ from ppo_cli.runs.ranks import are_many
 from ppo_cli.sweeps.ending import failed_table
 from ppo_cli.sweeps.job import run_job
 from ppo_cli.sweeps.plan import JOBS, REPLACED, key_of, load_jobs, plan_jobs, sweep_folder
-from ppo_cli.sweeps.schema import OPTUNA, PREFIX, SWEEPER, check_extras, check_typed
+from ppo_cli.sweeps.schema import OPTUNA, PREFIX, SWEEPER, check_extras, check_typed, without_swept
 from ppo_cli.sweeps.search.plan import PLAN, load_plan, make_plan
 
 OURS = "hydra_plugins.ppo_cli"  # what the targets of our sweepers begin with
@@ -47,7 +47,7 @@ def start(overrides: Sequence[str], config_dir: str | None, config_name: str, go
     parsed = parse_overrides(overrides, config_dir)
     if any(is_hydra(str(o.input_line)) and o.is_sweep_override() for o in parsed):
         raise ConfigError("settings of Hydra's can't be swept: give each one value")
-    fixed = [str(override.input_line) for override in parsed if not override.is_sweep_override()]
+    fixed = [str(override.input_line) for override in without_swept(parsed)]
     composed = compose_job(fixed, config_dir, config_name)
     if not str(composed.hydra.sweeper.get("_target_", "")).startswith(OURS):
         _start_other(overrides, config_dir, config_name, go_on)

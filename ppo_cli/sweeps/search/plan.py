@@ -78,11 +78,10 @@ def make_plan(overrides: Sequence[str], config_dir: str | None, config_name: str
     check_classes(settings)
     taken = {o.get_key_element() for o in parsed}
     ready = [f"{key}={value}" for key, value in settings.params.items() if key not in taken]
-    for override in parse_overrides(ready, config_dir):
-        if override.is_sweep_override():
-            swept[override.get_key_element()] = override
-        else:
-            fixed.append(str(override.input_line))
+    space = parse_overrides(ready, config_dir)
+    swept |= {o.get_key_element(): o for o in space if o.is_sweep_override()}
+    given = [str(o.input_line) for o in space if not o.is_sweep_override()]
+    fixed += given
     seeds = _seeds(swept.pop("seed", None))
     axes = [_checked_axis(override) for override in swept.values()]
     if not axes:
@@ -91,7 +90,7 @@ def make_plan(overrides: Sequence[str], config_dir: str | None, config_name: str
         )
     checked = _checked_bases(axes, fixed, config_dir, config_name)
     bases = [base for base, _ in checked]
-    words = _typed(overrides, {*swept, "seed"})
+    words = [*_typed(overrides, {*swept, "seed"}), *given]
     plan = Plan(words, axes, seeds or [bases[0].config["seed"]], settings, bases)
     _check_ends(plan)
     for _, found in checked:
