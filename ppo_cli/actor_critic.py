@@ -325,7 +325,7 @@ def _choices(choices: Mapping[str, Any]) -> tuple[HeadChoice, TrunkChoice]:
 
 def _check_boxes(distribution: Distribution, use_sde: bool, squash_actions: bool, box_policy: str) -> None:
     """Raises ValueError where the actions are none that the knobs of Box actions are for."""
-    space = distribution.space
+    space = getattr(distribution.space, "original", distribution.space)
     if use_sde and not isinstance(distribution, DiagonalGaussian):
         raise ValueError(f"use_sde=true needs a Box action space, given {space}; set use_sde=false")
     if any(isinstance(part.space, spaces.Box) for part in distribution.parts):

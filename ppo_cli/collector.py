@@ -15,6 +15,7 @@ from ppo_cli.envs.vector import Vector
 from ppo_cli.episodes import EpisodeStatistics
 from ppo_cli.normalize import ObservationNormalizer, RewardNormalizer, stored_observation
 from ppo_cli.rollout import Rollout
+from ppo_cli.spaces import fill_blank
 from ppo_cli.tensors import Tensors
 
 ALL = slice(None)  # environments
@@ -210,6 +211,7 @@ def make_collector(
         distribution.action_dtype,
         agent.model.state_size,
     )
+    fill_blank(rollout.observations[-1].numpy(), envs.single_observation_space)
     return Collector(
         envs,
         rollout,

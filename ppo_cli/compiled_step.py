@@ -28,7 +28,7 @@ def blank_minibatch(
     """A batch, and indices and weights of a minibatch, of the shapes that a rollout gives.
 
     Args:
-        rollout: The rollout; its values do not matter.
+        rollout: The rollout, of which the last row's first observation is in its space.
         hyper: The constant knobs.
         state_size: The size of a memory's state.
     """
@@ -37,6 +37,7 @@ def blank_minibatch(
     batch = Batch.blank(
         cut.total, (obs.shape[2:], obs.dtype), (acts.shape[2:], acts.dtype), state_size, hyper.has_intrinsic
     )
+    batch.observations.copy_(obs[-1, 0])
     indices, weights = next(minibatches(cut, min(hyper.batch_size, cut.total), Generator()))
     return batch, indices, weights
 
@@ -112,7 +113,7 @@ class Compiled(Generic[T]):
 
     def _axes(self, arguments: Sequence[Any]) -> list[Axis | None]:
         """Which of what it is given may be of another length at each call."""
-        rows, sequences = Axis("rows", FEW), Axis("minibatch", max(2, -(-FEW // self._length)))
+        rows, sequences = Axis("rows", FEW, repeats=True), Axis("minibatch", max(2, -(-FEW // self._length)))
         axes = [
             rows if isinstance(each, Batch) else sequences if number in self._minibatch else None
             for number, each in enumerate(arguments)

@@ -55,10 +55,11 @@ class RunningMeanStd:
     def _merge(self, mean: Array, squares: Array, n: Any) -> None:  # noqa: ANN401 - a number, of a device perhaps
         """Takes in n samples of that mean, with the sum of their squared deviations from it."""
         total = self.count + n
+        divisor = total + (total == 0)  # of nothing and nothing, on a device that is not asked
         delta = mean - self.mean
         sum_of_squares = self.var * self.count + squares
-        self.var = (sum_of_squares + delta * delta * (self.count * n / total)) / total
-        self.mean = self.mean + delta * (n / total)
+        self.var = (sum_of_squares + delta * delta * (self.count * n / divisor)) / divisor
+        self.mean = self.mean + delta * (n / divisor)
         self.count = total
 
     def forget(self) -> None:

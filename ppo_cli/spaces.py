@@ -225,6 +225,16 @@ def is_nested(space: spaces.Space[Any]) -> bool:
     return isinstance(space, (spaces.Dict, spaces.Tuple))
 
 
+def fill_blank(observations: Array, space: spaces.Space[Any]) -> None:
+    """Fills stored observations, [..., *shape], with one of their space: zeros, or the lowest index."""
+    views = [(space, observations)]
+    if isinstance(space, PackedObservations):
+        leaves = (leaf.space for leaf in space.leaves)
+        views = list(zip(leaves, space.views(observations), strict=True))
+    for part, values in views:
+        values[...] = part.start if isinstance(part, (spaces.Discrete, spaces.MultiDiscrete)) else 0
+
+
 def image_layout(space: spaces.Space[Any]) -> tuple[int, ...] | None:
     """The order of axes that makes an image of ``space`` [..., H, W]; None where it is no image.
 

@@ -256,6 +256,24 @@ def test_a_users_encoder_gets_the_dtype_that_it_was_tried_with(space, given):
     assert encoder(torch.ones(4, 3, dtype=given)).eq(2).all()
 
 
+class Looks(torch.nn.Module):
+    """A table with a row for each index."""
+
+    def __init__(self, space):
+        super().__init__()
+        self.start, self.table = int(space.start), torch.nn.Embedding(int(space.n), 3)
+
+    def forward(self, indices):
+        return self.table(indices - self.start)
+
+
+@pytest.mark.parametrize("start", [4, -9])
+def test_a_users_encoder_is_tried_with_an_index_of_its_space(start):
+    space = spaces.Discrete(3, start=start)
+    encoder = make_encoder(space, EncoderChoice(by_key={"observation": "test_encoders:Looks"}))
+    assert encoder(torch.full((2,), start)).shape == (2, 3)
+
+
 DICT = ("env.id=zoo_envs:Zoo-v0", "+env.kwargs.observation=dict", "total_timesteps=64", "eval.episodes=0")
 
 

@@ -145,6 +145,22 @@ def test_a_loss_in_double_precision_is_one_as_any(ppo_train, tmp_path, compiled)
     assert logged["losses/total_loss"] == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    "more", [("+optimizer_kwargs.eps=1e-8",), ("shards=2",), ("compile=true", "n_steps=64")]
+)
+def test_an_update_is_tried_on_observations_that_there_are(ppo_train, tmp_path, more):
+    typed = (
+        "env.id=zoo_envs:Zoo-v0",
+        "+env.kwargs.observation=discrete",
+        "n_envs=2",
+        "n_steps=32",
+        "batch_size=16",
+    )
+    done = ppo_train(*typed, "total_timesteps=128", "eval.episodes=0", "compile=false", *more)
+    assert done.status == 0, done.err
+    assert "compiled and runs" not in done.out + done.err  # 0 is no index of that space
+
+
 def test_what_an_optimizer_keeps_of_the_first_weights_stays(ppo_train, tmp_path):
     typed = ("optimizer=own_update.Anchored", "compile=false", "checkpoint.keep=9", "hydra.run.dir=run")
     assert ppo_train(*TINY, *typed).status == 0

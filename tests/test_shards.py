@@ -43,6 +43,7 @@ from ppo_cli.seeding import OwnGenerators, spawn_seeds, stream_generator
 from ppo_cli.sharded import Data, ShardedStep, sharded_minibatches, weighted_sum
 from ppo_cli.shards import joined, split
 from ppo_cli.spaces import Spaces
+from ppo_cli.tensors import Tensors
 from ppo_cli.update import Hyperparameters, first_state, make_step, parameter_shapes
 
 TINY = (
@@ -361,6 +362,17 @@ def test_statistics_that_waited_are_merged_as_if_they_had_been_taken_in_at_once(
     assert merged.count == at_once.count
     np.testing.assert_allclose(merged.mean, at_once.mean)
     np.testing.assert_allclose(merged.var, at_once.var)
+
+
+def test_nothing_that_has_seen_nothing_stays_finite_in_tensors():
+    rows, none = torch.full((3, 2), 7.0), torch.zeros(3, dtype=torch.bool)
+    seen = RunningMeanStd((2,))
+    seen.take_kind(Tensors(torch.device("cpu")))
+    seen.forget()
+    seen.update(rows, none)
+    assert seen.state_dict()["count"] == 0
+    seen.update(rows, ~none)
+    assert (seen.mean.tolist(), seen.var.tolist(), float(seen.count)) == ([7.0, 7.0], [0.0, 0.0], 3.0)
 
 
 def test_global_generators_of_several_go_on_where_each_left_them():

@@ -9,7 +9,7 @@ IMAGE = spaces.Box(0, 255, (36, 36, 3), np.uint8)
 OBSERVATIONS = {
     "vector": spaces.Box(-2, 2, (3,), np.float32),
     "float64": spaces.Box(-2, 2, (2, 2), np.float64),
-    "discrete": spaces.Discrete(5, start=-2),
+    "discrete": spaces.Discrete(5, start=2),
     "multi_binary": spaces.MultiBinary(4),
     "hwc": IMAGE,
     "chw": spaces.Box(0, 255, (2, 36, 40), np.uint8),

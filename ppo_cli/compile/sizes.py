@@ -13,10 +13,13 @@ class Axis(NamedTuple):
     Attributes:
         name: The axes of one name have one length.
         least: The smallest length, from 2: PyTorch does not trace an axis of length 1 as one of any.
+        repeats: Whether an example of another length repeats the first row, of whose space zeros may be no
+            value; else it is zeros, as indices into an axis have to be that is made shorter.
     """
 
     name: str
     least: int
+    repeats: bool = False
 
 
 class SizesMatterError(RuntimeError):
@@ -32,16 +35,22 @@ def is_for_all(examples: Sequence[Tensor], axes: Sequence[Axis | None]) -> bool:
 def resized(examples: Sequence[Tensor], axes: Sequence[Axis | None]) -> list[Tensor]:
     """Examples whose lengths are the same whatever those of a run are, and unlike any other axis.
 
-    While a graph is traced, axes of equal length count as one.
+    While a graph is traced, axes of equal length count as one. They hold zeros, or their first row alone.
     """
     pairs = list(zip(examples, axes, strict=True))
     taken = {length for each, axis in pairs for length in each.shape[0 if axis is None else 1 :]}
     free = (length for length in itertools.count(61) if length not in taken)
     lengths = {axis: next(free) for axis in dict.fromkeys(axes) if axis is not None}
     return [
-        example if axis is None else example.new_zeros((lengths[axis], *example.shape[1:]))
+        example if axis is None else _of_length(example, lengths[axis], axis.repeats)
         for example, axis in pairs
     ]
+
+
+def _of_length(example: Tensor, length: int, repeats: bool) -> Tensor:
+    if repeats:
+        return example[:1].expand(length, *example.shape[1:]).clone()
+    return example.new_zeros((length, *example.shape[1:]))
 
 
 def check_sizes(graph: Any, axes: Sequence[Axis | None]) -> None:  # noqa: ANN401

@@ -7,6 +7,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from ppo_cli.errors import UserCodeError
+from ppo_cli.spaces import fill_blank
 from ppo_cli.text import flat
 
 
@@ -27,9 +28,11 @@ class UserEncoder(nn.Module):
 
     def _try(self, batch: int, space: spaces.Space[Any], name: str) -> int:
         """The number of features that the module returns."""
+        example = torch.zeros((batch, *(space.shape or ())), dtype=self.dtype)
+        fill_blank(example.numpy(), space)
         try:
             with torch.no_grad():
-                out = self.module(torch.zeros((batch, *(space.shape or ())), dtype=self.dtype))
+                out = self.module(example)
         except Exception as error:
             raised = f"{type(error).__name__}: {error}"
             raise ValueError(f"{name} can't encode a batch of {batch} of {space}: {raised}") from error

@@ -21,6 +21,7 @@ from ppo_cli.optimizers.optimizer import Optimizer
 from ppo_cli.rollout import Batch
 from ppo_cli.schedules import Schedule
 from ppo_cli.seeding import are_drawn_from, global_states
+from ppo_cli.spaces import fill_blank
 from ppo_cli.text import flat
 from ppo_cli.update import Hyperparameters, first_state, make_step, parameter_shapes
 from ppo_cli.value_losses import VALUE_LOSSES
@@ -102,6 +103,7 @@ def try_update(config: Config, env: Spaces, model: ActorCritic) -> None:
     rows = 2 * hyper.sequence_length
     action = distribution.action_shape, distribution.action_dtype
     batch = Batch.blank(rows, (shape, dtype), action, model.state_size, hyper.has_intrinsic)
+    fill_blank(batch.observations.numpy(), env.observation_space)
     step = make_step(model, distribution, hyper, tuple(schedules))
     knobs = torch.tensor([schedule.initial for schedule in schedules.values()])
     try:

@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from gymnasium import spaces as gym_spaces
 from torch import Tensor
 
 from ppo_cli.config.schema import Config
@@ -18,7 +17,7 @@ from ppo_cli.rollout import Rollout
 from ppo_cli.runs.algorithm import build_distribution
 from ppo_cli.runs.checkpoint import plain_state
 from ppo_cli.seeding import other_generators, spawn_seeds
-from ppo_cli.spaces import PackedObservations, Spaces
+from ppo_cli.spaces import Spaces, fill_blank
 from ppo_cli.text import flat
 
 CALLS = ("__init__", "rewards", "learn", "state_dict", "load_state_dict")
@@ -172,18 +171,8 @@ def _tried_rollout(config: Config, spaces: Spaces) -> Rollout:
     space, distribution = spaces.observation_space, build_distribution(config, spaces.action_space)
     shape, dtype = stored_observation(space, config.normalize.observations)
     rollout = Rollout(TRIED, TRIED, shape, dtype, distribution.action_shape, distribution.action_dtype)
-    observations = rollout.observations.numpy()
-    if isinstance(space, PackedObservations):
-        for leaf, values in zip(space.leaves, space.views(observations), strict=True):
-            values[...] = _first_value(leaf.space)
-    else:
-        observations[...] = _first_value(space)
+    fill_blank(rollout.observations.numpy(), space)
     return rollout
-
-
-def _first_value(space: gym_spaces.Space[Any]) -> Any:  # noqa: ANN401
-    """The lowest index, or 0."""
-    return space.start if isinstance(space, (gym_spaces.Discrete, gym_spaces.MultiDiscrete)) else 0
 
 
 def _seed(seed: int, method: str, iteration: int) -> int:
