@@ -97,6 +97,20 @@ def test_both_actions_and_all_lengths_occur() -> None:
     assert 0.2 < np.mean(extra) < 0.8
 
 
+def test_returns_are_as_the_statistics_below_other_wrappers_see_them() -> None:
+    def scaled(recorded: bool) -> gym.Env:
+        env = SeededEnv()
+        env = gym.wrappers.RecordEpisodeStatistics(env) if recorded else env
+        return gym.wrappers.TransformReward(env, lambda reward: 1000 * reward)
+
+    plain, above, below = (
+        evaluate(make_policy(), EvaluationPlan(make, 20, seed=5, deterministic=True))
+        for make in (SeededEnv, lambda: scaled(False), lambda: scaled(True))
+    )
+    assert above.returns == pytest.approx([1000 * each for each in plain.returns])
+    assert below.returns == pytest.approx(plain.returns)
+
+
 def test_fewer_episodes_are_the_first_of_more() -> None:
     policy = make_policy()
     few = evaluate(policy, EvaluationPlan(SeededEnv, 5, seed=1, deterministic=True))

@@ -116,7 +116,7 @@ def test_sampling_is_seeded(ppo_train):
         (("dict",), {"speed": np.zeros(2)}, None, "an observation without 'gear'"),
         (("discrete", "discrete", "info"), 1, None, r"act\(observation, mask=info\['action_mask'\]\)"),
         (("discrete", "discrete", "info"), 1, [1, 1], r"a mask of shape \[2\]: expected \[4\] a row"),
-        (("discrete",), 7, None, "an observation of 7, where its space has -2 to 2"),
+        (("discrete",), 7, None, "an observation of 7, where its space has 2 to 6"),
     ],
 )  # fmt: skip
 def test_what_is_no_observation_is_said_in_a_line(ppo_train, setting, observation, mask, message):

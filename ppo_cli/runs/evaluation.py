@@ -6,13 +6,22 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from ppo_cli.envs import calls
 from ppo_cli.envs.calls import Call, calling, let_interrupt_pass
-from ppo_cli.envs.group import RENEWALS, EnvFaultError, OnError, as_number, explain
+from ppo_cli.envs.group import (
+    RENEWALS,
+    EnvFaultError,
+    OnError,
+    as_number,
+    explain,
+    has_layer,
+    reported_return,
+)
 from ppo_cli.envs.infos import MOST_LOGGED, NOTHING, Tally, Wanted, mean_over
 from ppo_cli.envs.make import EnvFn
 from ppo_cli.envs.one_of import OneOf
@@ -209,6 +218,7 @@ class _Player:
         self.episode, self.observation, self.total, self.length = 0, np.zeros(0), 0.0, 0
         self._make, self._seeds, self._on_error = plan.make, seeds, plan.on_error
         self.tally, self._follows = Tally(plan.infos), plan.infos != NOTHING
+        self._reports_returns = has_layer(self.env, gym.wrappers.RecordEpisodeStatistics)  # as in training
         self._faults = 0  # of the episode
         self._check, self._dtype = (
             ObservationCheck(self.env.observation_space),
@@ -233,7 +243,10 @@ class _Player:
             self.total += reward
             if self._follows and isinstance(info, dict):
                 self.tally.add(info, self.length)
-            return bool(terminated or truncated)
+            over = bool(terminated or truncated)
+            if over and self._reports_returns and math.isfinite(reported := reported_return(info)):
+                self.total = reported
+            return over
         except BaseException as error:
             self.begin_again(error)
             return None
