@@ -3,6 +3,7 @@
 import os
 import resource
 import signal
+import uuid
 from pathlib import Path
 from typing import ClassVar
 
@@ -28,6 +29,22 @@ class Interrupt(Hook):
         Interrupt.left -= 1
         if run.iteration == Interrupt.at or Interrupt.left == 0:
             signal.raise_signal(Interrupt.number)
+
+
+class Named(Hook):
+    """Has a name of its own, which a run that goes on keeps."""
+
+    def __init__(self):
+        self.name = ""
+
+    def start(self, run):
+        self.name = self.name or uuid.uuid4().hex
+
+    def state_dict(self):
+        return {"name": self.name}
+
+    def load_state_dict(self, state):
+        self.name = state["name"]
 
 
 class StopAbove(Hook):

@@ -316,7 +316,7 @@ def test_what_is_wrong_with_ones_own_files_is_a_line(ppo_train, tmp_path, name, 
 def test_an_evaluation_ends_where_an_environment_does_not(ppo_train, tmp_path):
     outcome = ppo_train("env=CliffWalking-v1", *PLAIN, "eval.max_steps=50")
     assert outcome.status == 0, outcome.err
-    assert "2 episodes were cut at eval.max_steps=50" in outcome.out
+    assert "2 episodes lasted to eval.max_steps=50, where they are cut" in outcome.out
     assert json.loads((only_run(tmp_path) / "eval.json").read_text())["lengths"] == [50, 50]
 
 

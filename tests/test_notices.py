@@ -301,7 +301,6 @@ def test_what_normalisation_leaves_alone_is_spoken_of(space, said):
         ("network.memory_size=7", "network.memory_size=7 does nothing: network.memory=none"),
         ("normalize.clip=3", "normalize.clip=3.0 does nothing: normalize.observations=false"),
         ("anneal.clip_ratio.shape=cosine", "anneal.clip_ratio.shape=cosine does nothing"),
-        ("eval.seed=5", "eval.seed=5 does nothing: eval.episodes=0"),
         ("network.log_std=state", "does nothing: no Box among the actions Discrete(2)"),
         ("network.log_std_max=1", "log_std_max=1.0 does nothing: no Box among the actions Discrete(2)"),
         ("action_bins=7", "action_bins=7 does nothing: box_policy is not categorical"),
@@ -322,6 +321,14 @@ def test_knobs_that_do_something_are_not_spoken_of():
     typed = ["network.memory=gru", "network.memory_size=7", "use_sde=true", "sde_sample_freq=4"]
     config = load("env=Pendulum-v1", "preset=none", "network.log_std_init=-1", *typed)
     assert check_environment(config).notices == ()
+    typed = ["eval.episodes=0", "eval.seed=5"]  # which `ppo-eval` takes
+    typed += [
+        "network.layer_norm=true",
+        "network.hidden_sizes=[]",
+        "network.critic.hidden_sizes=[8]",
+        "network.shared=false",
+    ]
+    assert check_environment(load("env=CartPole-v1", "preset=none", *typed)).notices == ()
 
 
 @pytest.mark.parametrize("policy", ["beta", "categorical"])

@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from run_ends import assert_same_end, logged_steps, rows
 from run_hooks import INTERRUPTIBLE
 
 from ppo_cli.runs.checkpoint import load_checkpoint, numbered, save_checkpoint
+from ppo_cli.runs.folder import RunFolder
 
 SMALL = ("n_envs=2", "n_steps=128", "total_timesteps=1536", "n_epochs=2", "eval.episodes=2")  # 6 iterations
 EVERYTHING = (
@@ -156,6 +158,32 @@ def test_the_best_checkpoint_stays_the_best_where_a_finished_run_goes_on(ppo_tra
     after = json.loads((tmp_path / "run" / "eval.json").read_text())
     assert after["mean"] < best["best"]
     assert load_checkpoint(tmp_path / "run" / "checkpoints" / "best.pt")["steps"] == best["steps"]
+
+
+def test_a_run_that_begins_again_has_what_its_hooks_kept(ppo_train, tmp_path):
+    assert (
+        ppo_train("env=CartPole-v1", *SMALL, "hooks=[{name: run_hooks.Named}]", "hydra.run.dir=run").status
+        == 0
+    )
+    checkpoints = tmp_path / "run" / "checkpoints"
+    (before,) = load_checkpoint(checkpoints / "last.pt")["hooks"]
+    for path in checkpoints.iterdir():  # as a kill leaves it before the first ones
+        if path.name != "0.pt":
+            path.unlink()
+    assert ppo_train("resume=run").status == 0
+    (after,) = load_checkpoint(checkpoints / "last.pt")["hooks"]
+    assert after == before
+
+
+def test_an_option_can_be_taken_out_on_resuming(ppo_train):
+    own = ("objective=kl_penalty", "+objective_kwargs.beta=0.5")
+    assert ppo_train("env=CartPole-v1", *SMALL, *own, "hydra.run.dir=run").status == 0
+    for absent in ("~objective_kwargs.gamma", "~clip_ratio"):
+        refused = ppo_train("resume=run", absent)
+        assert (refused.status, refused.err.count("\n")) == (2, 1)
+    done = ppo_train("resume=run", "~objective_kwargs.beta", "total_timesteps=1792")
+    assert done.status == 0, done.err
+    assert RunFolder(Path("run")).config.objective_kwargs == {}
 
 
 def test_a_finished_run_says_so_and_is_extended_by_a_larger_budget(ppo_train, tmp_path):

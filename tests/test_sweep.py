@@ -20,7 +20,7 @@ from run_hooks import INTERRUPTIBLE, Interrupt
 
 from ppo_cli.config.schema import conf_dir
 from ppo_cli.runs.folder import RunFolder
-from ppo_cli.runs.new_folder import job_names
+from ppo_cli.runs.new_folder import folder_name, job_names
 from ppo_cli.sweeps.schema import SCHEMAS, read_settings
 
 RUN = (  # 4 iterations
@@ -238,6 +238,13 @@ def test_environments_are_swept_without_their_presets(ppo_train, tmp_path, typed
     assert {config.env.id for config in configs} == {"CartPole-v1", "Acrobot-v1"}
     assert {config.gae_lambda for config in configs} == {0.95}
     assert ppo_train("-m", *typed, "--help").status == 0
+
+
+def test_a_name_is_short_enough_for_a_file_system_in_any_script():
+    assert folder_name("clip_ratio=0.1") == "clip_ratio=0.1"
+    names = [folder_name(f"tags={'学习' * 100}{number}") for number in range(2)]
+    assert names[0] != names[1]
+    assert all(len(os.fsencode(name)) <= 120 for name in names)
 
 
 def test_names_of_jobs_say_what_differs_and_never_collide():

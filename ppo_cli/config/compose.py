@@ -263,8 +263,24 @@ def override_config(config: Config, overrides: Sequence[str]) -> Config:
                 f"unknown key {key!r} in {typed!r}{nearest(key, list(KNOBS))}; "
                 "resume= takes knobs, not groups"
             )
+        if override.is_delete():
+            _remove(changed, key, typed)
+            continue
         if key in KNOBS:
             check_type(key, override.value(), typed)
         with composing():
             OmegaConf.update(changed, key, override.value(), merge=False, force_add=True)
     return parse(changed)
+
+
+def _remove(config: DictConfig, key: str, typed: str) -> None:
+    """Takes an option of the user's own out of a config.
+
+    Raises:
+        ConfigError: it is a knob, or there is none.
+    """
+    section, _, name = key.rpartition(".")
+    given = OmegaConf.select(config, section) if key not in KNOBS else None
+    if given is None or name not in given:
+        raise ConfigError(f"{typed}: there is no option {key} to remove; a knob takes another value")
+    del given[name]

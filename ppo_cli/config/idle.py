@@ -42,14 +42,13 @@ _RULES = (
         lambda c: not (c.normalize.observations or c.normalize.rewards),
         "normalize.observations=false and normalize.rewards=false",
     ),
-    _Rule(
-        ("eval.seed", "eval.deterministic", "eval.max_steps"),
-        lambda c: not c.eval.episodes,
-        "eval.episodes=0",
-    ),
     _Rule(LOG_STD, lambda c: c.box_policy != "gaussian", "only box_policy=gaussian has deviations"),
     _Rule(("action_bins",), lambda c: c.box_policy != "categorical", "box_policy is not categorical"),
-    _Rule(("network.layer_norm",), lambda c: not c.network.hidden_sizes, "network.hidden_sizes=[]"),
+    _Rule(
+        ("network.layer_norm",),
+        lambda c: not (c.network.hidden_sizes or c.network.critic.hidden_sizes),
+        "network.hidden_sizes=[]",
+    ),
     _Rule(("network.layer_norm",), lambda c: c.network.trunk == "simba", "simba's blocks have their own"),
     _Rule(
         ("clip_ratio", "anneal.clip_ratio.final", "anneal.clip_ratio.warmup"),

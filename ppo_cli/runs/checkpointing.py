@@ -172,11 +172,11 @@ def restore(
     except Exception as error:  # whatever contents lead to that no schema foresees
         raise CheckpointError(f"the checkpoint does not fit this run's config: {flat(error)}") from error
     run.iteration, run.steps, run.best, run.stopped = saved.iteration, saved.steps, saved.best, saved.stopped
-    _restore_hooks(hooks, saved.hooks)
+    restore_hooks(hooks, saved.hooks)
     return lost
 
 
-def _restore_hooks(hooks: Sequence[UserHook], states: Sequence[Mapping[str, Any]]) -> None:
+def restore_hooks(hooks: Sequence[UserHook], states: Sequence[Mapping[str, Any]]) -> None:
     """Gives each hook the state that one of its name had, the first one the first, and says what is left."""
     left = list(states)
     for hook in hooks:

@@ -1,6 +1,7 @@
 """Where a run is written: names of folders under outputs/, and making them exclusively."""
 
 import hashlib
+import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
@@ -12,16 +13,18 @@ from ppo_cli.errors import ConfigError
 from ppo_cli.files import NotPlainError
 from ppo_cli.runs.folder import RunFolder
 
-LONGEST_NAME = 120
+LONGEST_NAME = 120  # bytes; most file systems take 255, and numbers and endings come behind
 
 
 def folder_name(text: str) -> str:
     """A text as the name of one folder: separators become ``-``, a long name ends in a hash."""
     name = re.sub(r"[/\\:\s]+", "-", text)
     name = re.sub(r"['\"{}\[\]]", "", name)
-    if len(name) <= LONGEST_NAME:
+    data = os.fsencode(name)
+    if len(data) <= LONGEST_NAME:
         return name
-    return f"{name[: LONGEST_NAME - 9]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    kept = data[: LONGEST_NAME - 9].decode("utf-8", "ignore")
+    return f"{kept}_{hashlib.sha256(data).hexdigest()[:8]}"
 
 
 def run_dir(env_id: str, overrides: Sequence[str], now: datetime) -> Path:

@@ -84,7 +84,7 @@ def evaluate_checkpoint(
     evaluation = play_episodes(policy, config, episodes, seed, deterministic, actions)
     cut = sum(length >= own.max_steps for length in evaluation.lengths)
     if cut:
-        say(f"{checkpoint}: {cut} episodes were cut at eval.max_steps={own.max_steps}")
+        say(f"{checkpoint}: {cut} episodes lasted to eval.max_steps={own.max_steps}, where they are cut")
     line = ""
     if options.video is not None:
         episode = choose_episode(which, evaluation.returns)

@@ -37,7 +37,7 @@ from ppo_cli.runs.build import (
 from ppo_cli.runs.caller import COMMAND, Caller
 from ppo_cli.runs.checkpoint import CheckpointError
 from ppo_cli.runs.checkpoint_schema import Checkpoint
-from ppo_cli.runs.checkpointing import CheckpointKeeper, begin, restore
+from ppo_cli.runs.checkpointing import CheckpointKeeper, begin, restore, restore_hooks
 from ppo_cli.runs.diagnosing import Diagnosing
 from ppo_cli.runs.environments import make_envs, make_shards
 from ppo_cli.runs.evaluation import summarize
@@ -138,7 +138,7 @@ def run_owned(
         with noted_failure(folder):  # what is refused is no failure of the run
             try:
                 with closing(meet()) as collective:
-                    return _run(checked, folder, saved, caller, signal, collective)
+                    return _run(checked, folder, saved, caller, signal, collective, first)
             except FAULTS as error:
                 more = advice()
                 raise RunError(f"{error}{more and f'; {more}'}") from error
@@ -151,6 +151,7 @@ def _run(
     caller: Caller,
     signal: StopSignal | None,
     collective: Collective,
+    first: Checkpoint | None,
 ) -> float:
     """The life of a run: what it needs is made, then it begins or goes on, trains, and is evaluated."""
     config = checked.config
@@ -172,6 +173,8 @@ def _run(
         state = RunState(folder, to_dict(config), agent, shards, config.total_timesteps, hooks.all)
         if saved is None:
             begin(state, config, checked.beginning)
+            if first is not None:
+                restore_hooks(hooks.users, first.hooks)
         else:
             _say_lost(restore(state, config, saved, hooks.users, hooks.keeping), config.n_envs)
         with telling_hooks(state):
@@ -291,7 +294,9 @@ def _report(evaluation: Evaluation, config: Config, run: RunState, trained: floa
     """Writes eval.json, which says that a run is finished, and says its last line."""
     cut = sum(length >= config.eval.max_steps for length in evaluation.lengths)
     if cut:
-        logger.warning("%d episodes were cut at eval.max_steps=%d", cut, config.eval.max_steps)
+        logger.warning(
+            "%d episodes lasted to eval.max_steps=%d, where they are cut", cut, config.eval.max_steps
+        )
     deterministic = config.eval.deterministic
     summary = summarize(evaluation, run.steps, deterministic, config.eval.seed)
     if run.stopped:
