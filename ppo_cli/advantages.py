@@ -71,6 +71,11 @@ def explained_variance(values: Tensor, returns: Tensor) -> Tensor:
     Returns:
         A scalar; NaN where the targets do not vary.
     """
-    variance = returns.var(unbiased=False)
-    explained = 1 - (returns - values).var(unbiased=False) / variance
-    return torch.where(variance > 0, explained, torch.full_like(explained, float("nan")))
+    explained = 1 - (returns - values).var(unbiased=False) / returns.var(unbiased=False)
+    return torch.where(varies(returns), explained, torch.full_like(explained, float("nan")))
+
+
+def varies(values: Tensor) -> Tensor:
+    """Whether numbers differ by more than what they are rounded by, a scalar."""
+    rounding = 4 * torch.finfo(values.dtype).eps * values.abs().max()
+    return values.std(unbiased=False) > rounding

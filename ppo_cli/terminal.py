@@ -163,7 +163,9 @@ class NotebookLine:
         """
         from IPython.display import DisplayHandle
 
-        self._total, self._completed, self._text = total, 0, text
+        self._total, self._text = total, text
+        self._completed = 0
+        self._first: int | None = None  # what was done when it began to be told
         self._began = self._drawn = time.monotonic()
         self._handle = DisplayHandle()  # type: ignore[no-untyped-call]
         self._handle.display(self._shown(), raw=True)  # type: ignore[no-untyped-call]
@@ -171,19 +173,25 @@ class NotebookLine:
     def update(self, text: str, completed: int | None = None) -> None:
         """Shows another text, and how much of the total is done."""
         self._text = text
-        self._completed = self._completed if completed is None else completed
+        if completed is not None:
+            self._completed = completed
+            if self._first is None:  # a run that goes on has done much already
+                self._first, self._began = completed, time.monotonic()
         if time.monotonic() - self._drawn >= REDRAW_SECONDS:
             self._draw()
 
     @contextmanager
     def counting(self, text: str, total: int) -> Iterator[Callable[[int], None]]:
         """Shows another bar meanwhile, that a function sets."""
-        before = self._text, self._completed, self._total
-        self._text, self._completed, self._total = text, 0, total
+        before, paused = (self._text, self._total, self._completed, self._first), time.monotonic()
+        began = self._began
+        self._text, self._total, self._completed, self._first = text, total, 0, 0
+        self._began = paused
         try:
             yield lambda done: self.update(text, done)
         finally:
-            self._text, self._completed, self._total = before
+            self._text, self._total, self._completed, self._first = before
+            self._began = began + time.monotonic() - paused
 
     def stop(self) -> None:
         """Leaves the line as it is."""
@@ -196,7 +204,10 @@ class NotebookLine:
     def _shown(self) -> dict[str, str]:
         """The line as the notebook's front end and, where that shows plain text alone, as text."""
         share = min(1.0, self._completed / max(1, self._total))
-        left = (time.monotonic() - self._began) * (1 - share) / share if share else 0.0
-        text = f"{self._text} · {share:.0%}" + (f" · {clock(left)} left" if 0 < share < 1 else "")
+        text = f"{self._text} · {share:.0%}"
+        done = self._completed - (self._first or 0)
+        if done > 0 and share < 1:
+            left = (time.monotonic() - self._began) * (self._total - self._completed) / done
+            text += f" · {clock(left)} left"
         bar = f'<progress value="{share:.3f}" style="width: 20em; vertical-align: middle"></progress>'
         return {"text/plain": text, "text/html": f"<code>{html.escape(text)}</code> {bar}"}

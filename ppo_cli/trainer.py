@@ -40,7 +40,7 @@ def train(run: RunState) -> None:
         if not steps:
             continue
         shards.listen()
-        run.hooks.after_rollout(run, rollout)
+        _, told = _timed(run.hooks.after_rollout, run, rollout)  # intrinsic rewards, and what they learn
         batches, estimate = _timed(shards.compute_gae, agent)
         run.hooks.before_update(run, batches[0])
         metrics, update = _timed(agent.update, batches, shards.valid)
@@ -51,7 +51,9 @@ def train(run: RunState) -> None:
                 f"the loss is {loss} and its gradient's norm {norm} at step {run.steps}; "
                 "lower learning_rate, or normalise observations and rewards"
             )
-        run.hooks.after_iteration(run, _scalars(agent, metrics, shards, (collect, estimate + update), steps))
+        run.hooks.after_iteration(
+            run, _scalars(agent, metrics, shards, (collect, told + estimate + update), steps)
+        )
 
 
 def _timed(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> tuple[T, float]:

@@ -1,9 +1,12 @@
 """GAE by hand, with both kinds of episode end inside."""
 
+import math
+
 import pytest
 import torch
 
 from ppo_cli.advantages import explained_variance, gae, normalize_advantages
+from ppo_cli.diagnostics.behaviour import moments
 
 
 def test_gae_by_hand_with_a_termination_and_a_truncation() -> None:
@@ -59,3 +62,13 @@ def test_explained_variance() -> None:
     assert explained_variance(returns, returns) == 1.0
     assert explained_variance(torch.full((3,), 2.0), returns) == pytest.approx(0.0)
     assert explained_variance(returns, torch.ones(3)).isnan()
+
+
+@pytest.mark.parametrize("constant", [0.1, 1.0, -3e5, 0.0])
+def test_what_only_rounding_tells_apart_does_not_vary(constant: float) -> None:
+    values = torch.linspace(-1, 1, 512).view(64, 8) * constant
+    returns = (torch.full_like(values, constant) - values) + values  # as targets are made
+    assert explained_variance(values, returns).isnan()
+    assert math.isnan(moments(returns.flatten())[2])
+    varied = returns + 1e-4 * abs(constant) * torch.arange(512).view(64, 8)
+    assert explained_variance(values, varied).isfinite() or not constant

@@ -1,6 +1,7 @@
 """Advice: what goes wrong is told of once, and what goes well is not."""
 
 import math
+import shlex
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +10,7 @@ from gymnasium import spaces
 from run_hooks import INTERRUPTIBLE
 
 from ppo_cli.distributions import make_distribution
-from ppo_cli.runs.advising import OF_BEGINNINGS, SIGNS, Advising
+from ppo_cli.runs.advising import OF_BEGINNINGS, SIGNS, Advising, with_limit
 from ppo_cli.runs.checkpoint import load_checkpoint
 
 DISCRETE, BOX = spaces.Discrete(4), spaces.Box(-1, 1, (2,))
@@ -33,7 +34,7 @@ class Played:
             agent=SimpleNamespace(distribution=self.distribution),
             collector=SimpleNamespace(rollout=self.rollout),
             shards=SimpleNamespace(n_envs=self.rollout.n_envs),
-            config={"init_from": self.init_from},
+            config={"init_from": self.init_from, "env": {"wrappers": []}},
             iteration=self.done,
             steps=self.done * self.steps,
             total_timesteps=self.iterations * self.steps,
@@ -206,3 +207,9 @@ def test_a_run_says_it_once_though_it_is_resumed(ppo_train, interrupt, tmp_path)
     assert log.count("advice at ") == log.count("advice at 160 steps: nearly every action lies outside") == 1
     kept = load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")["own_hooks"]
     assert kept["advising"]["said"] == ["clipped"]
+
+
+def test_a_time_limit_is_typed_beside_the_wrappers_that_there_are(ppo_train):
+    (typed,) = shlex.split(with_limit({"env": {"wrappers": []}}))
+    assert ppo_train("env=CartPole-v1", typed, "--cfg", "job").status == 0
+    assert "to the list env.wrappers" in with_limit({"env": {"wrappers": [{"name": "FlattenObservation"}]}})

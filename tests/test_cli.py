@@ -167,6 +167,14 @@ def test_tensorboards_hparams_compare_the_runs_of_a_sweep(ppo_train, tmp_path):
         assert row[EVAL_TAG] == pytest.approx(json.loads((folder / "eval.json").read_text())["mean"])
 
 
+@pytest.mark.slow
+def test_a_swept_network_and_an_infinite_knob_are_columns_too(ppo_train, tmp_path):
+    ppo_train("-m", "env=CartPole-v1", *TINY, "network=mlp,mlp_large", "max_grad_norm=0.5,inf")
+    columns, rows = hparams_table(tmp_path / "outputs")
+    assert {"max_grad_norm", "network.hidden_sizes"} <= set(columns[:3])
+    assert sorted(str(row["max_grad_norm"]) for row in rows.values()) == ["0.5", "0.5", "inf", "inf"]
+
+
 def test_two_runs_at_once_have_two_folders(ppo_train, tmp_path, monkeypatch):
     class Clock:
         @staticmethod

@@ -128,6 +128,9 @@ CASES = [
     ("resume=nowhere --help", "nowhere", "no run there"),
     ("sweep.resume=nowhere --help", "--help", "leave the option out"),
     ("seed=\udcff", "\\udcff", "UTF-8"),
+    ("lr=1e-3", "'lr'", "did you mean 'learning_rate'?"),
+    ("anneal.lr.final=0", "'anneal.lr.final'", "did you mean 'anneal.learning_rate.final'?"),
+    ("environment=CartPole-v1", "'environment'", "did you mean 'env'?"),
 ]
 
 

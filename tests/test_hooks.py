@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import ClassVar
 
@@ -238,6 +239,25 @@ def test_a_run_has_the_same_bits_with_a_hook_that_draws(ppo_train, tmp_path):
     own = [{tag: v for tag, v in row.items() if "own/" not in tag} for row in rows(tmp_path / "with")]
     assert own == rows(tmp_path / "without")
     assert (tmp_path / "with/eval.json").read_text() == (tmp_path / "without/eval.json").read_text()
+
+
+class Slow(Hook):
+    """Needs its time before the update, as intrinsic rewards do."""
+
+    def after_rollout(self, run, rollout):
+        time.sleep(0.05)
+
+
+def test_what_is_done_with_a_rollout_is_in_the_time_of_the_update(ppo_train, tmp_path):
+    typed = ("env=CartPole-v1", "n_envs=2", "n_steps=32", "total_timesteps=128", "eval.episodes=0")
+    assert ppo_train(*typed, "hooks=[{name: test_hooks.Slow}]", "hydra.run.dir=run").status == 0
+    with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
+        logged = list(csv.DictReader(file))
+    assert logged
+    for row in logged:
+        assert float(row["time/update"]) >= 0.05
+        total = float(row["time/update"]) + float(row["time/collect"])
+        assert float(row["charts/SPS"]) == pytest.approx(64 / total, rel=1e-3)
 
 
 def test_scalars_of_hooks_are_logged_like_others(ppo_train, tmp_path):

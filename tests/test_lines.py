@@ -31,7 +31,7 @@ from ppo_cli.runs.log import TAGS
 from ppo_cli.runs.messages import budget_words, network_words, next_lines, pack, training_words
 from ppo_cli.runs.policy import load_policy
 from ppo_cli.runs.progress import Progress
-from ppo_cli.terminal import LiveLine, is_live, wrapped_error
+from ppo_cli.terminal import LiveLine, NotebookLine, is_live, wrapped_error
 from ppo_cli.text import mean_and_deviation
 from ppo_cli.versions import versions
 
@@ -420,6 +420,23 @@ def test_the_live_line_is_whole_in_60_columns():
         count(50)
     line.stop()
     assert "1,015,808 steps · 12,345/s · return 1234.5 " in file.getvalue()
+
+
+def test_a_notebooks_line_says_the_time_that_is_left(monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr("ppo_cli.terminal.time", SimpleNamespace(monotonic=lambda: clock.now))
+    line = NotebookLine(1_000_000, "training")
+
+    def after(seconds, act):
+        clock.now += seconds
+        act()
+        return line._shown()["text/plain"]
+
+    assert after(5, lambda: line.update("training", 900_000)) == "training · 90%"  # a run that goes on
+    assert after(10, lambda: line.update("training", 910_000)).endswith("91% · 1:30 left")
+    with line.counting("evaluating", 100) as count:
+        assert after(2, lambda: count(2)).endswith("evaluating · 2% · 1:38 left")
+    assert after(0, lambda: None).endswith("training · 91% · 1:30 left")
 
 
 @pytest.mark.parametrize(("term", "live"), [("xterm", True), ("dumb", False)])

@@ -25,15 +25,15 @@ LunarLander-v3           | 16     | 1e6 | 1024    | 64    | 4      | .999  | .98
 LunarLanderContinuous-v3 | 16     | 1e6 | 1024    | 64    | 4      | .999  | .98  | .01      | -          | -       | no
 BipedalWalker-v3         | 32     | 5e6 | 2048    | 64    | 10     | .999  | .95  | 0        | 3e-4       | .18     | yes
 BipedalWalkerHardcore-v3 | 16     | 1e8 | 2048    | 64    | 10     | .99   | .95  | .001     | lin 2.5e-4 | lin .2  | yes
-HalfCheetah              | 1      | 1e6 | 512     | 64    | 20     | .98   | .92  | 4.02e-4  | 2.0633e-5  | .1      | yes
-Hopper                   | 1      | 1e6 | 512     | 32    | 5      | .999  | .99  | 2.295e-3 | 9.80828e-5 | .2      | yes
-Walker2d                 | 1      | 1e6 | 512     | 32    | 20     | .99   | .95  | 5.85e-4  | 5.05041e-5 | .1      | yes
+HalfCheetah              | 1      | 1e6 | 512     | 64    | 20     | .98   | .92  | 0.000401762  | 2.0633e-5  | .1      | yes
+Hopper                   | 1      | 1e6 | 512     | 32    | 5      | .999  | .99  | 0.00229519 | 9.80828e-5 | .2      | yes
+Walker2d                 | 1      | 1e6 | 512     | 32    | 20     | .99   | .95  | 0.000585045  | 5.05041e-5 | .1      | yes
 Ant                      | 1      | 1e6 | -       | -     | -      | -     | -    | -        | -          | -       | yes
-Humanoid                 | 1      | 1e7 | 512     | 256   | 5      | .95   | .9   | 2.383e-3 | 3.56987e-5 | .3      | yes
+Humanoid                 | 1      | 1e7 | 512     | 256   | 5      | .95   | .9   | 0.00238306 | 3.56987e-5 | .3      | yes
 Swimmer                  | 4      | 1e6 | 1024    | 256   | -      | .9999 | .98  | -        | 6e-4       | -       | yes
-Reacher                  | 1      | 1e6 | 512     | 32    | 5      | .9    | 1.0  | 7.5e-8   | 1.04e-4    | .3      | yes
-InvertedPendulum         | 1      | 1e6 | 32      | 64    | 5      | .999  | .9   | 1.4e-7   | 2.22e-4    | .4      | yes
-InvertedDoublePendulum   | 1      | 1e6 | 128     | 512   | 10     | .98   | .8   | 1.05e-6  | 1.55e-4    | .4      | yes
+Reacher                  | 1      | 1e6 | 512     | 32    | 5      | .9    | 1.0  | 7.52585e-08   | 0.000104019    | .3      | yes
+InvertedPendulum         | 1      | 1e6 | 32      | 64    | 5      | .999  | .9   | 1.37976e-07   | 0.000222425    | .4      | yes
+InvertedDoublePendulum   | 1      | 1e6 | 128     | 512   | 10     | .98   | .8   | 1.05057e-06  | 0.000155454    | .4      | yes
 CarRacing-v3             | 8      | 4e6 | 512     | 128   | 10     | .99   | .95  | 0        | lin 1e-4   | .2      | returns
 MiniGrid                 | 8      | 1e5 | 128     | 64    | 10     | .99   | .95  | 0        | 2.5e-4     | .2      | yes
 MiniGrid-KeyCorridorS3R1-v0    | 8 | 5e5 | 128    | 64    | 10     | .99   | .95  | 0        | 2.5e-4     | .2      | yes
@@ -224,6 +224,18 @@ def test_a_retired_id_has_its_successors_settings(env_id):
     retired, successor = load(f"env={env_id}"), composed(env_id.replace("v2", "v3"))
     retired.env.id = successor.env.id
     assert retired == successor
+
+
+@pytest.mark.parametrize("more", [(), ("experiment=rl_zoo3",)])
+@pytest.mark.parametrize(
+    "typed", ["minigrid:MiniGrid-DoorKey-5x5-v0", "ale_py:ALE/Pong-v5", "gymnasium:LunarLander"]
+)
+def test_the_module_that_registers_an_id_changes_no_setting(typed, more):
+    module, _, bare = typed.partition(":")
+    named, alone = load(f"env={typed}", *more), load(f"env={bare}", *more)
+    named.env.id = alone.env.id
+    assert named == alone
+    assert named.env.wrappers or module == "gymnasium"
 
 
 @pytest.mark.parametrize("name", CONTINUOUS)

@@ -87,7 +87,7 @@ def _shown(value: Any) -> str:  # noqa: ANN401
     if isinstance(value, list):
         separator = ", " if any(isinstance(item, dict) for item in value) else ","
         return f"[{separator.join(map(_shown, value))}]"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
 
 
 def _choices(group: str) -> str:

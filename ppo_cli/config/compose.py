@@ -28,6 +28,14 @@ from ppo_cli.text import nearest
 Word = str | Override  # an override, as it is typed or as it is read
 
 
+ELSEWHERE = {  # names of Stable-Baselines3, CleanRL and other tools
+    "environment": "env", "env_id": "env", "lr": "learning_rate", "clip_range": "clip_ratio",
+    "clip_coef": "clip_ratio", "clip_range_vf": "vf_clip_ratio", "num_envs": "n_envs", "num_steps": "n_steps",
+    "update_epochs": "n_epochs", "n_timesteps": "total_timesteps", "total_steps": "total_timesteps",
+    "entropy_coef": "ent_coef", "value_coef": "vf_coef", "lam": "gae_lambda",
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Composed:
     """A job, composed once.
@@ -169,11 +177,16 @@ def _check_override(override: Override) -> None:
     below = [name for name in KNOBS if name.startswith(f"{key}.")]
     if not below:
         raise ConfigError(
-            f"unknown key {key!r} in {typed!r}{nearest(key, [*KNOBS, *GROUPS])}"
+            f"unknown key {key!r} in {typed!r}{nearest(_as_here(key), [*KNOBS, *GROUPS])}"
             "; `ppo-train --help` lists every key"
         )
     if not isinstance(override.value(), dict):
         raise ConfigError(f"{typed}: {key!r} is a section; set one of {', '.join(below)}")
+
+
+def _as_here(key: str) -> str:
+    """A key with the names that knobs have here in place of those that they have elsewhere."""
+    return ".".join(ELSEWHERE.get(part, part) for part in key.split("."))
 
 
 def _is_group(key: str) -> bool:

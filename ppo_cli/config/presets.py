@@ -58,7 +58,7 @@ def forget_successors() -> None:
 def successor_with_preset(env_id: str, folders: Sequence[Path]) -> str | None:
     """The id that runs for another, where that has no preset of its own and this has one; else None.
 
-    Another is one that is retired, or that names no version.
+    Another is one that is retired, that names no version, or the module that registers it.
 
     Args:
         env_id: The environment's id as it was typed.
@@ -67,6 +67,9 @@ def successor_with_preset(env_id: str, folders: Sequence[Path]) -> str | None:
     named = re.fullmatch(r"(?P<stem>\w[\w./:-]*?)(-v\d+)?", env_id)
     if named is None or ".." in env_id or _file(env_id, folders) is not None:
         return None
+    module, _, bare = env_id.rpartition(":")
+    if module:
+        return bare if _file(bare, folders) is not None else successor_with_preset(bare, folders)
     others = f"{glob.escape(named['stem'])}-v*.yaml"
     if not any(found for folder in folders for found in folder.glob(others)):
         return None

@@ -8,6 +8,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from ppo_cli.actor_critic import ILLEGAL
+from ppo_cli.advantages import varies
 from ppo_cli.distributions import DiagonalGaussian, Distribution
 from ppo_cli.losses import weighted_mean
 from ppo_cli.rollout import Batch, Rollout
@@ -86,9 +87,9 @@ def moments(values: Tensor) -> tuple[float, float, float, float]:
 
     A normal distribution has skewness 0 and kurtosis 3; values that do not vary have neither.
     """
-    values = values.double()
+    differ, values = varies(values), values.double()
     mean, deviation = values.mean(), values.std(unbiased=False)
-    z = (values - mean) / deviation
+    z = ((values - mean) / deviation).where(differ, math.nan)
     return mean.item(), deviation.item(), (z**3).mean().item(), (z**4).mean().item()
 
 

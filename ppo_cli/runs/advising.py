@@ -108,6 +108,14 @@ class Past:
         return self.recent_return > self.level
 
 
+def with_limit(config: Mapping[str, Any]) -> str:
+    """What to type for a time limit, beside the wrappers that there are."""
+    limit = "{name: TimeLimit, max_episode_steps: 1000}"
+    if config["env"]["wrappers"]:
+        return f"add {limit} to the list env.wrappers"
+    return f"'env.wrappers=[{limit}]'"
+
+
 class Now(NamedTuple):
     """An iteration that has ended, with what lies behind it.
 
@@ -221,7 +229,7 @@ SIGNS = {
         1,
         lambda now: (
             f"no episode has ended for {LONG_EPISODE:,} steps of each environment, so there is no return to "
-            "go by; a time limit ends them: env.wrappers=[{name:TimeLimit,max_episode_steps:1000}]"
+            f"go by; a time limit ends them: {with_limit(now.run.config)}"
         ),
     ),
     "flat": Sign(

@@ -181,9 +181,9 @@ def _hparams(values: Mapping[str, Knob], first: Collection[str]) -> list[Summary
         if isinstance(value, bool):
             kind = api_pb2.DATA_TYPE_BOOL
             session.hparams[name].bool_value = value
-        elif isinstance(value, str):
-            kind = api_pb2.DATA_TYPE_STRING
-            session.hparams[name].string_value = value
+        elif isinstance(value, str) or (value is not None and not math.isfinite(value)):
+            kind = api_pb2.DATA_TYPE_STRING  # of inf too: TensorBoard shows no such number
+            session.hparams[name].string_value = str(value)
         else:
             kind = api_pb2.DATA_TYPE_FLOAT64
             if value is not None:

@@ -310,11 +310,13 @@ def _report(evaluation: Evaluation, config: Config, run: RunState, trained: floa
 def _typed_knobs(folder: Path) -> set[str]:
     """The knobs that were typed for a run; of a sweep's job, those in which the jobs differ."""
     own, plan = RunFolder(folder).overrides_yaml, folder.parent / "jobs.json"
-    typed: set[str] = set()
     with contextlib.suppress(Exception):  # whatever lies there: it only orders HPARAMS
-        typed = {str(override) for override in yaml.safe_load(read_yaml(own))}
-        jobs = [job["overrides"] for job in read_json(plan)["jobs"]]
-        typed -= set(jobs[0]).intersection(*jobs[1:]) if len(jobs) > 1 else set()
+        jobs = [dict(dotted(job["config"])) for job in read_json(plan)["jobs"]]
+        if len(jobs) > 1:
+            return {name for name in jobs[0] if any(job.get(name) != jobs[0][name] for job in jobs)}
+    typed: list[str] = []
+    with contextlib.suppress(Exception):
+        typed = [str(override) for override in yaml.safe_load(read_yaml(own))]
     keys = {override.lstrip("+").partition("=")[0] for override in typed}
     return {"env.id" if key == "env" else key for key in keys}
 
