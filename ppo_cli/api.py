@@ -41,6 +41,7 @@ from ppo_cli.text import flat
 
 Folder = str | PathLike[str]
 Which = Literal["last", "best"] | int
+OPTIONS = ("kwargs", "reset_options")  # what ends the names of knobs whose values are options
 _PROCESS = threading.RLock()  # what a run sets (see `_borrowed`) is a process's, not a thread's
 
 
@@ -333,15 +334,34 @@ def _id_of(knobs: Mapping[str, Any]) -> str:
     return str(env["id"] if isinstance(env, Mapping) and "id" in env else env)
 
 
-def _by_path(key: str, value: Any) -> Any:  # noqa: ANN401
-    """A value whose functions and classes are their import paths, by which a config names them."""
+def _by_path(key: str, value: Any, is_named: bool = True) -> Any:  # noqa: ANN401
+    """A value whose functions and classes are their import paths, by which a config names them.
+
+    Args:
+        key: The knob or section that it is of.
+        value: The value.
+        is_named: Whether what it holds may be named so; the options of what is named may not.
+
+    Raises:
+        ConfigError: One can't be named, or may not.
+    """
+    is_named = is_named and not key.endswith(OPTIONS)
     if isinstance(value, Mapping):
-        return {name: _by_path(key, item) for name, item in value.items()}
+        is_entry = "name" in value
+        return {
+            name: _by_path(f"{key}.{name}", item, is_named and (not is_entry or name == "name"))
+            for name, item in value.items()
+        }
     if isinstance(value, (list, tuple)):
-        return [_by_path(key, item) for item in value]
+        return [_by_path(key, item, is_named) for item in value]
     name = getattr(value, "__qualname__", None) if callable(value) else None
     if name is None:
         return value
+    if not is_named:
+        raise ConfigError(
+            f"{key}: expected a number, a text, true, false or null, or a list or mapping of such, "
+            f"given {name}"
+        )
     if getattr(sys.modules.get(value.__module__), name, None) is not value:
         raise ConfigError(
             f"{key}: {name} is a lambda, replaced, or defined inside a function: expected one at the top of "

@@ -51,8 +51,8 @@ def freeze(model: ActorCritic, names: Sequence[str]) -> None:
     for name in names:
         if name not in known:
             raise ValueError(
-                f"freeze: {name!r} is no part of this network that has weights: expected some of "
-                f"{', '.join(known)}{nearest(name, known)}"
+                f"freeze: {name!r} is no part of this network with weights that are trained: expected some "
+                f"of {', '.join(known)}{nearest(name, known)}"
             )
         known[name].requires_grad_(False)
     if not trained_parts(model):

@@ -141,6 +141,7 @@ FILES = [  # in a folder of one's own: name, text, what is typed, what is said
         "env=CartPole-v1",
         "'envs' is no group of configs; did you mean 'env'?",
     ),
+    ("Network/mine.yaml", "n_envs: 3", "env=CartPole-v1", "did you mean 'network'?"),
     ("env/Mine-v0.yml", "n_envs: 3", "env=CartPole-v1", "ends in .yaml"),
     ("env/Mine-v0.yaml", "n_envs: 3", "env=Mine-v0", "# @package _global_"),
     ("experiment/mine.yaml", "clip_ratio: 0.3", "experiment=mine", "# @package _global_"),

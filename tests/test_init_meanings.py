@@ -176,6 +176,14 @@ def test_an_intrinsic_reward_begins_anew_and_its_head_needs_one():
         planned(config_of(), bonus)
 
 
+def test_values_in_other_units_are_said_to_be_something_else():
+    normalised = config_of(normalize={"values": True})
+    found = planned(config_of(init_from_partial=True), source_of(normalised))
+    assert any("normalize.values=true there and false here" in line for line in found.notices)
+    policy = planned(config_of(init_from_partial=True, init_parts="policy"), source_of(normalised))
+    assert not any("normalize.values" in line for line in policy.notices)
+
+
 def test_the_values_of_a_source_are_the_same_where_they_are_normalised_from_now_on():
     config = config_of(normalize={"values": True})
     source, model = source_of(config_of()), network(config, VECTOR, BOX)

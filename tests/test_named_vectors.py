@@ -12,6 +12,7 @@ import vector_envs
 from gymnasium.vector import AutoresetMode
 
 import ppo_cli
+from ppo_cli.envs.batch_infos import told_of
 from ppo_cli.envs.entry_point import EntryPointVector
 from ppo_cli.envs.group import EnvFaultError
 from ppo_cli.envs.make import make_env, resolve_env_id
@@ -293,6 +294,14 @@ def test_masks_in_a_vectors_infos_are_obeyed(mode):
         actions = np.stack([masks[:, :2].argmax(1), masks[:, 2:5].argmax(1)], axis=1)
         observations, *_ = envs.step(actions)  # which raises at an illegal one
     assert len(seen) > 5
+
+
+@pytest.mark.parametrize("kind", [tuple, list, np.array])
+def test_a_mask_for_each_environment_may_be_in_a_sequence(kind):
+    told = told_of({"action_mask": kind([[1, 0], [0, 1], [1, 1]]), "names": ("a", "b", "c")}, 1, 3)
+    assert list(told) == ["action_mask"]
+    assert list(told["action_mask"]) == [0, 1]
+    assert told_of({"action_mask": kind([[1, 0]])}, 0, 3) == {}  # of another number of environments
 
 
 class Duel:

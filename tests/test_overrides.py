@@ -88,6 +88,31 @@ def test_what_is_to_go_on_with_is_no_override():
     assert line.words == ["gamma=0.9", "env.id=Foo-v0", "~env"]
 
 
+def test_folders_of_a_sweep_are_told_apart_whatever_their_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a=1,b=2", "c=3"):
+        (tmp_path / name).mkdir()
+    for typed, found in (
+        ("null,a=1,b=2", ["null", "'a=1,b=2'"]),
+        ("a=1,b=2,c=3:best,null", ["'a=1,b=2'", "'c=3:best'", "null"]),
+    ):
+        override = read_override(f"init_from={typed}")
+        assert list(override.sweep_string_iterator()) == found
+    assert read_override("init_from=a=1,b=2").value() == "a=1,b=2"
+    assert (
+        read_override("init_from=null,nowhere=1").value() == "null,nowhere=1"
+    )  # said where it is looked for
+
+
+def test_places_in_a_tuple_are_keys_of_encoders():
+    texts = override_texts(
+        "network.encoders", {"0": "mlp", "z": {"1": "mlp"}, "s": {"name": "own.Enc", "k": 1}}
+    )
+    assert texts[:2] == ["++network.encoders.0=mlp", "++network.encoders.z.1=mlp"]
+    encoders = load("env=CartPole-v1", *texts).network.encoders
+    assert encoders == {"0": "mlp", "z": {"1": "mlp"}, "s": {"name": "own.Enc", "k": 1}}
+
+
 def test_a_folder_that_hydras_grammar_refuses_is_quoted():
     assert read_override("hydra.run.dir=it's/a=b").value() == "it's/a=b"
     assert read_override("hydra.run.dir=outputs/x").input_line == "hydra.run.dir=outputs/x"

@@ -295,6 +295,25 @@ def test_a_checkpoint_that_is_named_is_the_one_or_none(here):
         ppo_cli.load(file)
 
 
+class Squash(torch.nn.Module):
+    """An encoder with an option."""
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {"hooks": [{"name": Enough, "after": abs}]},
+        {"network": {"encoders": {"observation": {"name": Squash, "act": torch.nn.Tanh}}}},
+        {"env": {"id": "CartPole-v1", "wrappers": [{"name": gym.wrappers.TransformReward, "func": abs}]}},
+        {"objective": "clip", "objective_kwargs": {"f": abs}},
+    ],
+)
+def test_a_function_as_an_option_is_refused_before_anything_is_written(here, knobs):
+    with pytest.raises(ppo_cli.ConfigError, match="expected a number, a text"):
+        ppo_cli.train(**{"env": "CartPole-v1", **knobs})
+    assert not list(here.iterdir())
+
+
 def test_an_environment_with_arguments_has_its_preset(here):
     section = {"id": "CartPole-v1", "kwargs": {"sutton_barto_reward": True}}
     found = ppo_cli.train(env=section, **TINY).config

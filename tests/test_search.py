@@ -121,6 +121,30 @@ def plan_of(*overrides):
     return make_plan(read_line(overrides).words, None, "config")
 
 
+def test_the_best_trials_line_has_the_users_folder(ppo_train, tmp_path):
+    preset = tmp_path / "mine" / "env" / "FrozenLake-v1.yaml"
+    preset.parent.mkdir(parents=True)
+    preset.write_text("# @package _global_\ngamma: 0.5\n")
+    (tmp_path / "mine" / "encoders").mkdir()  # whatever else lies there
+    (tmp_path / "mine" / "encoders" / "notes.yaml").write_text("a: 1\n")
+    tiny = (
+        "env=FrozenLake-v1",
+        "n_envs=2",
+        "n_steps=16",
+        "total_timesteps=64",
+        "eval.episodes=1",
+        "compile=false",
+    )
+    searched = ("hydra/sweeper=optuna", "hydra.sweeper.n_trials=1", "ent_coef=choice(0.0,0.01)")
+    done = ppo_train("--config-dir", "mine", "-m", *searched, *tiny, "hydra.sweep.dir=found")
+    assert done.status == 0, done.err
+    (line,) = (line for line in done.out.splitlines() if "ppo-train " in line and "ent_coef=" in line)
+    shown = ppo_train(*shlex.split(line)[1:], "--cfg", "job")
+    assert shown.status == 0, shown.err
+    assert yaml.safe_load(shown.out)["gamma"] == 0.5
+    assert load_plan(tmp_path / "found").folders
+
+
 @pytest.mark.parametrize(
     ("space", "given"), [("ppo_sde", "use_sde=True"), ("ppo_kl", "anneal.learning_rate.shape=kl")]
 )

@@ -82,6 +82,22 @@ def rewrite(run, **changes):
 # --- files elsewhere
 
 
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ("+network.encoders.observation=test.Tied",),
+        ("hooks=[{name: queue.Hook}]",),
+        ("objective=code.own",),
+        ("env.wrappers=[{name: types.Wrapper}]",),
+    ],
+)
+def test_a_name_of_pythons_is_refused_before_a_run_that_could_not_be_loaded(ppo_train, tmp_path, typed):
+    refused = ppo_train("env=CartPole-v1", *typed)
+    assert refused.status == 2
+    assert "is the name of a module of Python's own" in refused.err
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("name", ["../victim", "victim", "/tmp/victim", "events.out.tfevents.1/../../victim"])
 def test_an_event_file_is_one_of_the_folder(ppo_train, run, tmp_path, name):
     (tmp_path / "victim").write_text("mine" * 100)

@@ -1,7 +1,8 @@
 """Overrides as Hydra reads them: a command line's, each read once, and those of values given in Python."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from os import PathLike, fspath
 from typing import Any
@@ -10,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
-from ppo_cli.config.quoting import hydra_quoted
+from ppo_cli.config.quoting import hydra_quoted, typed_path
 from ppo_cli.config.schema import KNOBS
 from ppo_cli.errors import ConfigError
 
@@ -79,11 +80,34 @@ def read_override(word: str) -> Override:
         return parser.parse_override(word)
     except HydraException as error:
         if key in FOLDERS:
-            return parser.parse_override(f"{key}={hydra_quoted(value)}")
+            listed = ",".join(each if each == "null" else hydra_quoted(each) for each in _listed(value))
+            return parser.parse_override(f"{key}={listed}")
         raise ConfigError(
             f"can't read {word!r}: expected KEY=VALUE, in quotes where the shell would take a character; "
             f"{' '.join(str(error).split())}"
         ) from error
+
+
+def _listed(value: str) -> list[str]:
+    """The paths of a list with commas, which their names may have in them too; or the value alone."""
+    pieces, found = value.split(","), []
+    while pieces:
+        ends = range(len(pieces), 0, -1)
+        end = next((end for end in ends if _is_choice(",".join(pieces[:end]))), None)
+        if end is None:
+            return [value]
+        found.append(",".join(pieces[:end]))
+        pieces = pieces[end:]
+    return found
+
+
+def _is_choice(text: str) -> bool:
+    """Whether a text is ``null``, or a path where something lies, a checkpoint's name behind it or not."""
+    with suppress(OSError, ValueError):  # of what can be no path
+        return text == "null" or any(
+            typed_path(each).exists() for each in (text, re.sub(r":[\w@]+$", "", text)) if each
+        )
+    return False
 
 
 def text_of(override: Override) -> str:
@@ -138,8 +162,22 @@ def override_texts(key: str, value: object) -> list[str]:
         ConfigError: The value has something else in it.
     """
     if isinstance(value, Mapping) and key in KNOBS and KNOBS[key].entries:
-        return [f"++{key}.{_key(key, name)}={_text(key, item)}" for name, item in value.items()]
+        return list(_entries(key, value))
     return [f"{key}={_text(key, value)}"]
+
+
+def _entries(key: str, value: Mapping[Any, Any]) -> Iterator[str]:
+    """An override for each entry; of a mapping with the places of a Tuple's elements, for each of its own."""
+    for name, item in value.items():
+        below = f"{key}.{name if _is_place(name) else _key(key, name)}"
+        if isinstance(item, Mapping) and any(map(_is_place, item)):
+            yield from _entries(below, item)
+        else:
+            yield f"++{below}={_text(key, item)}"
+
+
+def _is_place(name: object) -> bool:
+    return str(name).isdecimal()
 
 
 def _text(key: str, value: Any) -> str:  # noqa: ANN401

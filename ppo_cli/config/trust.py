@@ -30,11 +30,10 @@ def imports(config: Config, source: object, trains: bool = True, typed: Collecti
         (entry["name"], entry[key]) for entry in config.hooks for key in ADDRESSES if key in entry and trains
     ]
     for path, knob in (*_import_paths(config), *training):
-        module = path.replace(":", ".").rpartition(".")[0] if knob != "env.id" else path.rpartition(":")[0]
+        module = _module(path, knob)
         if knob in typed or (module == "__main__" and not trains):  # the program's own, which runs already
             continue
-        parts = module.split(".")
-        if parts[0] in (*sys.stdlib_module_names, "test") or "__main__" in parts:
+        if _is_pythons(module) or "__main__" in module.split("."):
             raise ConfigError(
                 f"{source} has {knob}={path}: {module} is a module of Python's own, or a program; "
                 "expected one that has environments, wrappers, encoders, losses, optimizers, intrinsic "
@@ -46,6 +45,26 @@ def imports(config: Config, source: object, trains: bool = True, typed: Collecti
     return lines + [
         f"the run is sent to {place}, which {source} names (hooks={name})" for name, place in sent
     ]
+
+
+def check_names(config: Config) -> None:
+    """Raises ConfigError where a module of the user's has a name that no stored config may import."""
+    for path, knob in (*_import_paths(config), *_of_training(config)):
+        module = _module(path, knob)
+        if _is_pythons(module):
+            name = module.partition(".")[0]
+            raise ConfigError(
+                f"{knob}={path}: {name} is the name of a module of Python's own, which no run that is saved "
+                "may import; give yours another name"
+            )
+
+
+def _module(path: str, knob: str) -> str:
+    return path.rpartition(":")[0] if knob == "env.id" else path.replace(":", ".").rpartition(".")[0]
+
+
+def _is_pythons(module: str) -> bool:
+    return module.partition(".")[0] in (*sys.stdlib_module_names, "test") and module != "__main__"
 
 
 def _import_paths(config: Config) -> Iterator[tuple[str, str]]:

@@ -1,6 +1,7 @@
 """A folder of the user's own config files: where Hydra looks for it, and what would be misread in it."""
 
 import codecs
+import difflib
 import re
 from collections.abc import Sequence
 from contextlib import suppress
@@ -66,12 +67,18 @@ def _check_text(file: Path) -> None:
         raise ConfigError(f"{file}: a key has no dots; write {section}: and below it, indented, {key}:")
 
 
+def _near(folder: str) -> str | None:
+    """The group of configs whose name a folder's is, or begins with, or nearly is."""
+    begun = (known for known in GROUPS if folder.startswith(known))
+    return next(begun, next(iter(difflib.get_close_matches(folder, GROUPS, 1, 0.8)), None))
+
+
 def _check_folder(directory: Path) -> None:
     """Raises ConfigError where files in a user's folder would not be taken."""
     for file in directory.rglob("*.y*ml"):
         name = file.relative_to(directory)
         group = name.parts[0]
-        near = next((known for known in GROUPS if group.lower().startswith(known[:-1])), None)
+        near = _near(group.lower())
         if len(name.parts) > 1 and near is not None and group != near:
             raise ConfigError(f"{file}: {group!r} is no group of configs; did you mean {near!r}?")
         if len(name.parts) > 1 and group == near and file.suffix == ".yml":

@@ -14,6 +14,7 @@ import numpy as np
 from ppo_cli.arrays import NUMPY, Array, Arrays
 from ppo_cli.envs.calls import let_interrupt_pass
 from ppo_cli.envs.infos import DEEPEST, LARGEST, LARGEST_SUM, MOST_FOLLOWED, How, Wanted, is_wanted, plain_key
+from ppo_cli.spaces import MASK
 
 
 class BatchSeries:
@@ -181,6 +182,8 @@ def told_of(infos: Any, i: int, n: int) -> dict[str, Any]:  # noqa: ANN401 - any
             continue
         if isinstance(value, dict):
             found[key] = told_of(value, i, n)
-        elif hasattr(value, "__array__") and len(np.shape(value)) and len(value) == n:
+            continue
+        is_array = hasattr(value, "__array__") and len(np.shape(value)) > 0
+        if (is_array or (key == MASK and isinstance(value, (tuple, list)))) and len(value) == n:
             found[key] = value[i]
     return found

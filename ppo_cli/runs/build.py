@@ -20,6 +20,7 @@ from ppo_cli.collective import ALONE, Collective
 from ppo_cli.config.convert import same_named
 from ppo_cli.config.idle import idle_notices
 from ppo_cli.config.schema import Config, EnvConfig
+from ppo_cli.config.trust import check_names
 from ppo_cli.distributions import HeadChoice
 from ppo_cli.encoders import EncoderChoice
 from ppo_cli.envs import calls
@@ -102,6 +103,8 @@ def check_environment(
     Raises:
         ConfigError: the environment can't be made or trained on as the config asks; one line that says why.
     """
+    if begins:
+        check_names(config)
     check_hooks(config)
     check_processes(config)
     with Watchdog(config.env.timeout, no_advice) if watchdog else nullcontext():

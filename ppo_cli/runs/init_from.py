@@ -43,6 +43,7 @@ _MEANINGS = {
     "squash_actions": ("policy_head",),
     "box_policy": ("policy_head",),
     "value_loss": ("value_head",),
+    "normalize.values": ("value_head",),
 }
 _DEVIATIONS = ("network.log_std_init", "network.log_std_min", "network.log_std_max")
 # What has the places of a Dict's or Tuple's leaves in the names of its weights.
@@ -148,6 +149,8 @@ def _fit(config: Config, model: ActorCritic, source: Source, parts: Sequence[str
         _leave_unknown_leaves(fit, different)
     for knob, meant in _MEANINGS.items():
         concerned = [part for part in meant if any(name.split(".")[0] == part for name in fit.taken)]
+        if knob == "normalize.values" and not source.settings[knob]:
+            continue  # what is not normalised yet means the same
         if concerned and _differs(knob, settings, source):
             fit.meanings.append(_knob_words(knob, settings, source))
     if not source.is_ours and _reads_bytes(model):

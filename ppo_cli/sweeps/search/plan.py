@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ppo_cli.runs.build import Checked
 
 PLAN = "search.json"
+FOLDERS = "hydra.searchpath="
 Kind = TypeVar("Kind")
 
 
@@ -50,6 +51,7 @@ class Plan:
         seeds: The seeds of a trial's runs, in their order.
         settings: The settings of the search.
         bases: A config for each combination of the groups that are searched.
+        folders: The overrides that name folders of the user's own files.
     """
 
     typed: list[str] = field(compare=False)
@@ -57,6 +59,7 @@ class Plan:
     seeds: list[int]
     settings: SearchSettings
     bases: list[Base]
+    folders: list[str] = field(default_factory=list, compare=False)
 
 
 def make_plan(overrides: Sequence[str], config_dir: str | None, config_name: str) -> Plan:
@@ -91,7 +94,8 @@ def make_plan(overrides: Sequence[str], config_dir: str | None, config_name: str
     checked = _checked_bases(axes, fixed, config_dir, config_name)
     bases = [base for base, _ in checked]
     words = [*_typed(overrides, {*swept, "seed"}), *given]
-    plan = Plan(words, axes, seeds or [bases[0].config["seed"]], settings, bases)
+    folders = [word for word in overrides if word.startswith(FOLDERS)]
+    plan = Plan(words, axes, seeds or [bases[0].config["seed"]], settings, bases, folders)
     _check_ends(plan)
     for _, found in checked:
         _check_update(axes, found)
@@ -252,7 +256,7 @@ def trial_folder(number: int, values: Mapping[str, str]) -> str:
 
 def command_line(plan: Plan, values: Mapping[str, str]) -> str:
     """What to type to run a trial's config."""
-    words = [*plan.typed, *(f"{key}={value}" for key, value in values.items())]
+    words = [*plan.folders, *plan.typed, *(f"{key}={value}" for key, value in values.items())]
     return shlex.join(["ppo-train", *words])
 
 
@@ -275,6 +279,7 @@ def load_plan(folder: Path) -> Plan:
             [_of(int, seed) for seed in _of(list, stored["seeds"])],
             read_settings(SearchSettings, _of(dict, stored["settings"])),
             [_base(base) for base in _of(list, stored["bases"])],
+            [_folder(word) for word in _of(list, stored.get("folders", []))],  # older plans have none
         )
         _check_whole(plan)
         check_classes(plan.settings)
@@ -298,6 +303,13 @@ def _word(value: Any) -> str:  # noqa: ANN401
         raise TypeError(f"expected an override, given {value!r:.80}")
     if is_hydra(value) or "${" in value:
         raise ValueError(f"it has {value:.200}, which isn't taken from a file")
+    return value
+
+
+def _folder(value: Any) -> str:  # noqa: ANN401
+    """A stored folder of configs: it is shown, to be typed, and not looked into."""
+    if not isinstance(value, str) or not value.isprintable() or not value.startswith(FOLDERS):
+        raise TypeError(f"expected a folder of configs, given {value!r:.80}")
     return value
 
 
