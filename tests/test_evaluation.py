@@ -109,6 +109,12 @@ def test_returns_are_as_the_statistics_below_other_wrappers_see_them() -> None:
     )
     assert above.returns == pytest.approx([1000 * each for each in plain.returns])
     assert below.returns == pytest.approx(plain.returns)
+    cut, own = (
+        evaluate(make_policy(), EvaluationPlan(make, 20, seed=5, deterministic=True, max_steps=9))
+        for make in (lambda: scaled(True), SeededEnv)
+    )
+    assert max(cut.lengths) == 9
+    assert cut.returns == pytest.approx(own.returns)
 
 
 def test_fewer_episodes_are_the_first_of_more() -> None:

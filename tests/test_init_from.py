@@ -237,8 +237,8 @@ def test_frozen_parts_keep_their_bits_and_the_rest_is_trained(ppo_train, source)
 @pytest.mark.parametrize(
     ("frozen", "said"),
     [
-        ("[trunc]", "no part of this network with weights that are trained: expected some of trunk, value_trunk, "
-                    "policy_head, value_head; did you mean 'trunk'?"),
+        ("[trunc]", "no part of this network with weights that are trained: expected some of trunk, "
+                    "value_trunk, policy_head, value_head; did you mean 'trunk'?"),
         ("[encoder]", "'encoder' is no part of this network"),
         ("[trunk,value_trunk,policy_head,value_head]", "leaves nothing to train"),
     ],

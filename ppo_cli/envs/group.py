@@ -141,7 +141,7 @@ class EnvEpisodes:
         self._steps = 0
         self._began = [0] * len(makes)  # the step at which each one's start was
         self._check = StepCheck(envs[0].observation_space, on_error)
-        self._reports_returns = has_layer(envs[0], gym.wrappers.RecordEpisodeStatistics)
+        self._reports_returns = statistics_of(envs[0]) is not None
 
     def reset(self, seeds: Sequence[int | None], options: dict[str, Any] | None = None) -> None:
         """Starts a new episode in each environment with its seed."""
@@ -253,7 +253,7 @@ class EnvGroup(EnvEpisodes):
                     final_obs[i] = obs
                     if self._check.has_floats and not np.isfinite(final_obs[i]).all():
                         raise ValueError("a NaN or an infinity in its episode's last observation")
-                    self._out.returns[i] = reported_return(info) if self._reports_returns else math.nan
+                    self._out.returns[i] = _reported(info) if self._reports_returns else math.nan
                 else:
                     observations[i] = obs
                 rewards[i] = reward
@@ -349,16 +349,16 @@ def as_number(reward: Any) -> float:  # noqa: ANN401
         raise ValueError(f"a reward {shown}, where one number is expected") from None
 
 
-def has_layer(env: gym.Env[Any, Any], kind: type) -> bool:
-    """Whether a wrapper of that class is around an environment."""
+def statistics_of(env: gym.Env[Any, Any]) -> "gym.wrappers.RecordEpisodeStatistics[Any, Any] | None":
+    """The wrapper around an environment whose returns count; None where there is none."""
     while isinstance(env, gym.Wrapper):
-        if isinstance(env, kind):
-            return True
+        if isinstance(env, gym.wrappers.RecordEpisodeStatistics):
+            return env
         env = env.env
-    return False
+    return None
 
 
-def reported_return(info: Mapping[str, Any]) -> float:
+def _reported(info: Mapping[str, Any]) -> float:
     """The episode's return, as `RecordEpisodeStatistics` adds to ``info``, or NaN."""
     episode = (info or {}).get("episode")
     return float(episode["r"]) if isinstance(episode, Mapping) and "r" in episode else math.nan

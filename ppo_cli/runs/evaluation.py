@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -19,8 +18,7 @@ from ppo_cli.envs.group import (
     OnError,
     as_number,
     explain,
-    has_layer,
-    reported_return,
+    statistics_of,
 )
 from ppo_cli.envs.infos import MOST_LOGGED, NOTHING, Tally, Wanted, mean_over
 from ppo_cli.envs.make import EnvFn
@@ -218,12 +216,17 @@ class _Player:
         self.episode, self.observation, self.total, self.length = 0, np.zeros(0), 0.0, 0
         self._make, self._seeds, self._on_error = plan.make, seeds, plan.on_error
         self.tally, self._follows = Tally(plan.infos), plan.infos != NOTHING
-        self._reports_returns = has_layer(self.env, gym.wrappers.RecordEpisodeStatistics)  # as in training
         self._faults = 0  # of the episode
         self._check, self._dtype = (
             ObservationCheck(self.env.observation_space),
             self.env.observation_space.dtype,
         )
+
+    @property
+    def returned(self) -> float:
+        """The episode's return so far, as training has it: what `RecordEpisodeStatistics` sees, if any."""
+        statistics = statistics_of(self.env)
+        return self.total if statistics is None else float(statistics.episode_returns)
 
     def begin(self, episode: int) -> None:
         """Starts an episode."""
@@ -243,10 +246,7 @@ class _Player:
             self.total += reward
             if self._follows and isinstance(info, dict):
                 self.tally.add(info, self.length)
-            over = bool(terminated or truncated)
-            if over and self._reports_returns and math.isfinite(reported := reported_return(info)):
-                self.total = reported
-            return over
+            return bool(terminated or truncated)
         except BaseException as error:
             self.begin_again(error)
             return None
@@ -347,7 +347,7 @@ def _advance(
         return True
     if not (over or player.length >= max_steps):
         return False
-    returns[player.episode], lengths[player.episode] = player.total, player.length
+    returns[player.episode], lengths[player.episode] = player.returned, player.length
     player.tally.end(player.length)
     if player.episode + stride < len(returns):
         player.begin(player.episode + stride)

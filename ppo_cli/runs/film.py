@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from ppo_cli.config.schema import EnvConfig
 from ppo_cli.envs import calls
-from ppo_cli.envs.group import explain
+from ppo_cli.envs.group import explain, statistics_of
 from ppo_cli.envs.one_of import OneOf
 from ppo_cli.errors import ConfigError, EnvError, RunError
 from ppo_cli.files import written_aside
@@ -144,12 +144,14 @@ def _with_pictures(config: EnvConfig) -> "gym.Env[Any, Any]":
 def _frames(
     env: "gym.Env[Any, Any]", seed: int, actions: Sequence[Any], rewards: list[float]
 ) -> Iterator[Frame]:
-    """The picture at the episode's start and after each action; adds the rewards to a list."""
+    """The picture at the episode's start and after each action; adds what makes its return to a list."""
     env.reset(seed=seed)
     yield _frame(env)
     for action in actions:
         rewards.append(float(env.step(action)[1]))
         yield _frame(env)
+    if (statistics := statistics_of(env)) is not None:  # as in the evaluation
+        rewards[:] = [float(statistics.episode_returns)]
 
 
 def _frame(env: "gym.Env[Any, Any]") -> Frame:

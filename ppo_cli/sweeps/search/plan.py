@@ -246,7 +246,7 @@ def evaluate_every(settings: SearchSettings, config: Config) -> int:
         return int(config.eval.every)
     if settings.pruner == "none" and settings.objective == "final":
         return 0
-    return -(-config.iterations // settings.evaluations)
+    return int(max(1, config.iterations // settings.evaluations))
 
 
 def trial_folder(number: int, values: Mapping[str, str]) -> str:

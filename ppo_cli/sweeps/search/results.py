@@ -3,6 +3,7 @@
 import csv
 import io
 import shlex
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -67,7 +68,9 @@ def write_tables(folder: Path, plan: Plan, study: optuna.Study) -> None:
     best = best_trial(study)
     if best is None:
         return
-    config = learned_part(job_config(plan, drawn(plan, best), plan.seeds[0]))
+    whole = job_config(plan, drawn(plan, best), plan.seeds[0])
+    typed = plan.bases[0].config["eval"]["every"]  # else it is the search's own
+    config = OmegaConf.merge(learned_part(whole), {"eval": {**asdict(whole.eval), "every": typed}})
     head = (
         f"# @package _global_\n# Trial {best.number} of {printable(folder.name)}: {_value(best)} "
         f"({_objective(plan)}).\n# As experiment/best.yaml in a folder DIR of yours: "

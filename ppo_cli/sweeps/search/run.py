@@ -7,7 +7,7 @@ process owns a trial by a lock that ends with the process, so that what a dead o
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import optuna
@@ -21,7 +21,7 @@ from ppo_cli.sweeps.ending import stoppable
 from ppo_cli.sweeps.eta import Pace, about
 from ppo_cli.sweeps.job import one_line, own_folder, say_imports
 from ppo_cli.sweeps.plan import sweep_folder
-from ppo_cli.sweeps.schema import PREFIX
+from ppo_cli.sweeps.schema import PREFIX, SearchSettings, read_settings
 from ppo_cli.sweeps.search.plan import (
     PLAN,
     Plan,
@@ -81,7 +81,8 @@ def resume_search(folder: Path, overrides: Sequence[str]) -> None:
         name, _, number = override.partition("=")
         if name != key or not number.isdigit():
             raise ConfigError(f"{override}: on going on with a search only {key}=N, an integer, can change")
-        plan = replace(plan, settings=replace(plan.settings, n_trials=int(number)))
+        changed = {**asdict(plan.settings), "n_trials": int(number)}
+        plan = replace(plan, settings=read_settings(SearchSettings, changed))
     if overrides:
         check_classes(plan.settings)
         save_plan(plan, folder)

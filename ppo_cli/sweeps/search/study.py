@@ -76,7 +76,7 @@ def warm_up(settings: SearchSettings) -> int:
     """Points of comparison at the start of each run at which it is never pruned: they say little."""
     if settings.pruner not in ("median", "percentile"):
         return 0
-    given = settings.pruner_kwargs.get("n_warmup_steps", settings.evaluations // 4)
+    given = settings.pruner_kwargs.get("n_warmup_steps", -(-settings.evaluations // 4))
     return given if isinstance(given, int) else 0
 
 
