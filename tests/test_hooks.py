@@ -483,7 +483,7 @@ def test_a_state_that_can_not_be_saved_is_refused(ppo_train, kind, said):
         ),
         ("[{name: test_hooks.Stp}]", "test_hooks has no 'Stp'; did you mean 'Stop'?"),
         ("[{name: nowhere.Hook}]", "importing nowhere raised ModuleNotFoundError"),
-        ("[{name: json.JSONEncoder}]", "json.JSONEncoder is no subclass of ppo_cli.hooks.Hook"),
+        ("[{name: torch.nn.Module}]", "torch.nn.Module is no subclass of ppo_cli.hooks.Hook"),
         (
             "[{name: test_hooks.Stop}]",
             "test_hooks.Stop: missing a required argument: 'at'; it takes at, reason",

@@ -239,7 +239,7 @@ def test_ones_own_class_counts_draws_from_its_own_stream_and_resumes(ppo_train, 
             ("intrinsic=rnd", "+intrinsic_kwargs.image_encoder=zoo_envs.OwnEncoder"),
             "image_encoder: expected one of auto, nature_cnn, impala_cnn, minatar_cnn, flatten, given zoo_",
         ),
-        (("intrinsic=math.sqrt",), "math.sqrt is no subclass of ppo_cli.intrinsic.base.IntrinsicReward"),
+        (("intrinsic=torch.sqrt",), "torch.sqrt is no subclass of ppo_cli.intrinsic.base.IntrinsicReward"),
         (
             ("intrinsic=own_intrinsic.Wide",),
             "own_intrinsic.Wide: rewards returned [3]: expected a tensor [2, 2]",

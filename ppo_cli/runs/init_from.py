@@ -149,7 +149,7 @@ def _fit(config: Config, model: ActorCritic, source: Source, parts: Sequence[str
         _leave_unknown_leaves(fit, different)
     for knob, meant in _MEANINGS.items():
         concerned = [part for part in meant if any(name.split(".")[0] == part for name in fit.taken)]
-        if knob == "normalize.values" and not source.settings[knob]:
+        if knob == "normalize.values" and not source.settings.get(knob):
             continue  # what is not normalised yet means the same
         if concerned and _differs(knob, settings, source):
             fit.meanings.append(_knob_words(knob, settings, source))
