@@ -294,6 +294,6 @@ def _remove(config: DictConfig, key: str, typed: str) -> None:
     """
     section, _, name = key.rpartition(".")
     given = OmegaConf.select(config, section) if key not in KNOBS else None
-    if given is None or name not in given:
+    if not isinstance(given, DictConfig) or name not in given:
         raise ConfigError(f"{typed}: there is no option {key} to remove; a knob takes another value")
     del given[name]

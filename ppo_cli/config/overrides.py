@@ -168,9 +168,10 @@ def override_texts(key: str, value: object) -> list[str]:
 
 def _entries(key: str, value: Mapping[Any, Any]) -> Iterator[str]:
     """An override for each entry; of a mapping with the places of a Tuple's elements, for each of its own."""
+    has_places = key.startswith(("network.encoders", "network.critic.encoders"))
     for name, item in value.items():
-        below = f"{key}.{name if _is_place(name) else _key(key, name)}"
-        if isinstance(item, Mapping) and any(map(_is_place, item)):
+        below = f"{key}.{name if _is_place(name) and has_places else _key(key, name)}"
+        if has_places and isinstance(item, Mapping) and any(map(_is_place, item)):
             yield from _entries(below, item)
         else:
             yield f"++{below}={_text(key, item)}"

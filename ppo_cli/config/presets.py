@@ -68,18 +68,19 @@ def successor_with_preset(env_id: str, folders: Sequence[Path]) -> str | None:
     if named is None or ".." in env_id or _file(env_id, folders) is not None:
         return None
     module, _, bare = env_id.rpartition(":")
-    if module:
-        return bare if _file(bare, folders) is not None else successor_with_preset(bare, folders)
-    others = f"{glob.escape(named['stem'])}-v*.yaml"
+    if module and _file(bare, folders) is not None:
+        return bare
+    stem = named["stem"].removeprefix(f"{module}:")
+    others = f"{glob.escape(stem)}-v*.yaml"
     if not any(found for folder in folders for found in folder.glob(others)):
         return None
     from ppo_cli.envs.make import resolve_env_id  # late: it brings Gymnasium
 
     try:
-        successor = resolve_env_id(env_id)
+        successor = resolve_env_id(env_id).rpartition(":")[2]
     except EnvError:  # which is said where all ids are checked
         return None
-    return successor if successor != env_id and _file(successor, folders) is not None else None
+    return successor if successor != bare and _file(successor, folders) is not None else None
 
 
 def _choice(hydra: HydraConf) -> str | None:

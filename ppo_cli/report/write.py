@@ -58,7 +58,7 @@ def write_report(
     _write_csv(out / "runs.csv", run_rows(comparisons))
     if overall is not None and overall.groups:
         _write_csv(out / AGGREGATES, overall_rows(overall))
-    else:
+    elif earlier:
         (out / AGGREGATES).unlink(missing_ok=True)
     write_whole(out / "table.tex", latex(comparisons, overall, LEGEND))
     write_whole(out / PAGE, markdown(content))

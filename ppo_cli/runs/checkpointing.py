@@ -83,7 +83,7 @@ class CheckpointKeeper(Hook):
 
     def after_evaluation(self, run: RunState, evaluation: Evaluation) -> None:
         """Keeps the checkpoint as ``best.pt`` if no evaluation's mean return was as high."""
-        if run.improved and evaluation.mean >= self._best:
+        if evaluation.mean > self._best:
             self.check_folder()
             self._best = evaluation.mean
             path = self._folder.checkpoint("best")

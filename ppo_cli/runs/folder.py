@@ -182,9 +182,10 @@ class RunFolder:
         try:
             saved, _ = self.newest()
             if saved is None:
-                return (self.evaluated_at or 0) >= self.config.total_timesteps
+                is_stopped = bool((self.evaluation or {}).get("stopped"))
+                return is_stopped or (self.evaluated_at or 0) >= self.config.total_timesteps
             return self.has_reached(saved, self.config)
-        except (CheckpointError, ConfigError, OSError):  # going on with it says what is wrong
+        except (CheckpointError, ConfigError, OSError, ValueError):  # going on with it says what is wrong
             return False
 
     def check_own(self) -> None:
