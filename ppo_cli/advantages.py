@@ -76,6 +76,6 @@ def explained_variance(values: Tensor, returns: Tensor) -> Tensor:
 
 
 def varies(values: Tensor) -> Tensor:
-    """Whether numbers differ by more than what they are rounded by, a scalar."""
+    """Whether numbers differ by more than a few units of what they are rounded by, a scalar."""
     rounding = 4 * torch.finfo(values.dtype).eps * values.abs().max()
     return values.std(unbiased=False) > rounding

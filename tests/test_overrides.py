@@ -113,6 +113,13 @@ def test_places_in_a_tuple_are_keys_of_encoders():
     assert encoders == {"0": "mlp", "z": {"1": "mlp"}, "s": {"name": "own.Enc", "k": 1}}
 
 
+def test_places_are_no_keys_of_an_environments_own():
+    with pytest.raises(ConfigError, match="expected keys of letters"):
+        override_texts("env.kwargs", {"table": {0: 0.5}})
+    with pytest.raises(ConfigError, match="expected keys of letters"):
+        override_texts("env.kwargs", {"0": 1})
+
+
 def test_a_folder_that_hydras_grammar_refuses_is_quoted():
     assert read_override("hydra.run.dir=it's/a=b").value() == "it's/a=b"
     assert read_override("hydra.run.dir=outputs/x").input_line == "hydra.run.dir=outputs/x"

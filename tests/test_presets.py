@@ -238,6 +238,11 @@ def test_the_module_that_registers_an_id_changes_no_setting(typed, more):
     assert named.env.wrappers or module == "gymnasium"
 
 
+def test_a_vector_of_ones_own_has_no_preset_of_another():
+    assert load("env=my_vectors:Pendulum").n_steps == load("env=my_vectors:Own").n_steps
+    assert load("env=gymnasium:Pendulum").n_steps == load("env=Pendulum-v1").n_steps
+
+
 @pytest.mark.parametrize("name", CONTINUOUS)
 def test_cleanrls_continuous_settings_are_the_same_for_every_environment(name):
     hopper, other = (

@@ -147,8 +147,12 @@ def test_a_second_report_leaves_nothing_of_the_first(tmp_path):
         write_report(out, comparisons, aggregate(comparisons), Style(), stems, {})
 
     environments, _ = group_runs(map(read_run, find_runs([runs])))
+    out.mkdir()
+    (out / "aggregates.csv").write_text("a user's")
+    report({"CartPole-v1": environments["CartPole-v1"]})
+    assert (out / "aggregates.csv").read_text() == "a user's"
     report(environments)
-    assert (out / "aggregates.csv").exists()
+    assert (out / "aggregates.csv").read_text() != "a user's"
     (out / "mine.png").write_text("a user's")
     report({"CartPole-v1": environments["CartPole-v1"]})
     assert (out / "mine.png").exists()

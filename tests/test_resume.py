@@ -137,7 +137,8 @@ def test_what_a_run_has_left_is_kept_where_its_checkpoints_are_gone(ppo_train, t
 
 def test_a_users_own_config_is_not_replaced(ppo_train, tmp_path):
     (tmp_path / "config.yaml").write_text("mine: 1\n")
-    assert ppo_train("env=CartPole-v1", *SMALL, "hydra.run.dir=.").status == 2
+    refused = ppo_train("env=CartPole-v1", *SMALL, "hydra.run.dir=.")
+    assert (refused.status, "name another folder" in refused.err) == (2, True)
     assert (tmp_path / "config.yaml").read_text() == "mine: 1\n"
     assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
 
@@ -178,12 +179,21 @@ def test_a_run_that_begins_again_has_what_its_hooks_kept(ppo_train, tmp_path):
 def test_an_option_can_be_taken_out_on_resuming(ppo_train):
     own = ("objective=kl_penalty", "+objective_kwargs.beta=0.5")
     assert ppo_train("env=CartPole-v1", *SMALL, *own, "hydra.run.dir=run").status == 0
-    for absent in ("~objective_kwargs.gamma", "~clip_ratio"):
+    for absent in ("~objective_kwargs.gamma", "~objective_kwargs.beta.x", "~clip_ratio"):
         refused = ppo_train("resume=run", absent)
         assert (refused.status, refused.err.count("\n")) == (2, 1)
     done = ppo_train("resume=run", "~objective_kwargs.beta", "total_timesteps=1792")
     assert done.status == 0, done.err
     assert RunFolder(Path("run")).config.objective_kwargs == {}
+
+
+def test_a_best_checkpoint_that_is_lost_is_written_again(ppo_train, tmp_path):
+    typed = ("env=CartPole-v1", *SMALL, "eval.every=2")
+    assert ppo_train(*typed, "hydra.run.dir=run").status == 0
+    best = tmp_path / "run" / "checkpoints" / "best.pt"
+    best.write_bytes(best.read_bytes()[:1000])
+    assert ppo_train("resume=run", "total_timesteps=1792", "learning_rate=1").status == 0
+    assert load_checkpoint(best)["steps"] == 1792
 
 
 def test_a_finished_run_says_so_and_is_extended_by_a_larger_budget(ppo_train, tmp_path):

@@ -240,6 +240,15 @@ def test_environments_are_swept_without_their_presets(ppo_train, tmp_path, typed
     assert ppo_train("-m", *typed, "--help").status == 0
 
 
+def test_stopped_jobs_are_finished_also_where_their_checkpoints_are_gone(ppo_train, tmp_path):
+    stopped = ("stop.return=1", "stop.window=1", "total_timesteps=4096", "seed=1,2", "hydra.sweep.dir=sweep")
+    assert ppo_train("-m", "env=CartPole-v1", *RUN, *stopped).status == 0
+    for folder in (tmp_path / "sweep").glob("*/checkpoints"):
+        shutil.rmtree(folder)
+    assert ppo_train("sweep.resume=sweep").status == 0
+    assert not list((tmp_path / "sweep").glob("*/failed.txt"))
+
+
 def test_a_name_is_short_enough_for_a_file_system_in_any_script():
     assert folder_name("clip_ratio=0.1") == "clip_ratio=0.1"
     names = [folder_name(f"tags={'学习' * 100}{number}") for number in range(2)]

@@ -66,7 +66,9 @@ def _start(job: Composed, line: CommandLine, caller: Caller, config_name: str) -
     given = fixed_folder("run") if line.goes_on else given_folder("run")
     there = None if given is None else RunFolder(given)
     if there is not None and there.is_taken and not (line.goes_on and there.is_run):
-        raise ConfigError(f"{given} holds a run already; resume={shell_quoted(given)} goes on with it")
+        if there.checkpoints.exists():
+            raise ConfigError(f"{given} holds a run already; resume={shell_quoted(given)} goes on with it")
+        raise ConfigError(f"{given} has files that a run would replace; name another folder")
     is_there = line.goes_on and there is not None and there.is_run
     wanted = _with_stored_source(job.config, there) if is_there and there is not None else job.config
     beside = runs_beside(wanted, caller)
